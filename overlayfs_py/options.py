@@ -1,0 +1,55 @@
+"""Frozen option records, one per layer of the program, and the mount-string parser that fills them.
+
+Options are parsed once, at the edge; nothing below the command line reads the
+environment or keeps process-wide flags.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class IdRange(NamedTuple):
+    """`size` ids: `inside` (as seen through the mount) maps to `outside` (as stored in the layers)."""
+
+    inside: int
+    outside: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnionOptions:
+    """What `union.Overlay` needs to know; all paths absolute bytes, topmost lower first."""
+
+    lower: tuple[bytes, ...]
+    data_lower: tuple[bytes, ...] = ()
+    upper: bytes | None = None
+    work: bytes | None = None
+    redirect_dir: str = "off"  # on | off | follow | nofollow
+    metacopy: bool = False
+    index: bool | None = None  # None: where the upper filesystem can
+    xino: str = "auto"  # on | off | auto
+    userxattr: bool = False
+    volatile: bool = False
+    uid_map: tuple[IdRange, ...] = ()
+    gid_map: tuple[IdRange, ...] = ()
+    squash_uid: int | None = None
+    squash_gid: int | None = None
+    xattr_permissions: int = 0
+    static_nlink: bool = False
+    noacl: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MountOptions:
+    """What mount(2) or fusermount3 is told."""
+
+    mountpoint: bytes
+    fsname: str = "overlayfs-py"
+    subtype: str = "overlayfs-py"
+    read_only: bool = False
+    nosuid: bool = False
+    nodev: bool = False
+    noexec: bool = False
+    noatime: bool = False
+    allow_other: bool = False
+    allow_root: bool = False
