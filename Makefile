@@ -1,0 +1,20 @@
+# Each target is one line: the work is in scripts/. `make demo` and `make test` need nothing done before.
+PREFIX ?= /usr/local
+DESTDIR ?=
+export PREFIX DESTDIR
+
+.PHONY: help setup demo test check lint fmt types fuzz bench install uninstall clean
+
+help:      ; @scripts/targets
+setup:     ; @scripts/setup
+demo:      ; @scripts/demo
+test:      ; @scripts/test
+check:     setup ; @scripts/check
+lint:      setup ; @scripts/lint lint
+types:     setup ; @scripts/lint types
+fmt:       setup ; @scripts/fmt
+fuzz:      ; @scripts/fuzz
+bench:     ; @scripts/bench/run
+install:   ; @scripts/install
+uninstall: ; @scripts/uninstall
+clean:     ; @scripts/clean
