@@ -1,0 +1,101 @@
+"""Times, modes, space and identity of files, without following symbolic links."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import struct
+
+from overlayfs_py.syscalls._libc import (
+    AT_EMPTY_PATH,
+    AT_SYMLINK_NOFOLLOW,
+    check,
+    function,
+    last_error,
+    system_call,
+)
+
+FALLOC_FL_KEEP_SIZE = 0x01
+FALLOC_FL_PUNCH_HOLE = 0x02
+FALLOC_FL_COLLAPSE_RANGE = 0x08
+FALLOC_FL_ZERO_RANGE = 0x10
+FALLOC_FL_INSERT_RANGE = 0x20
+FALLOC_FL_UNSHARE_RANGE = 0x40
+
+_UTIME_OMIT = (1 << 30) - 2
+_BILLION = 1_000_000_000
+_FS_IOC_GETFSUUID = 2 << 30 | 17 << 16 | 0x15 << 8  # _IOR(0x15, 0, struct { u8 len; u8 uuid[16]; })
+
+_timespecs = struct.Struct("=qqqq")
+_uuid = struct.Struct("=B16s")
+
+_utimensat = function("utimensat", ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int)
+_fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_syncfs = function("syncfs", ctypes.c_int)
+_fchmodat2 = system_call(452, ctypes.c_long, ctypes.c_char_p, ctypes.c_long, ctypes.c_long)
+
+
+def set_times(dir_fd: int, name: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
+    """Set the access and modification time (ns since the epoch, also negative); None leaves one as it is.
+
+    ``b""`` means `dir_fd` itself, which may be any kind of file and an ``O_PATH`` descriptor.
+    """
+    atime_s, atime_part = (0, _UTIME_OMIT) if atime_ns is None else divmod(atime_ns, _BILLION)
+    mtime_s, mtime_part = (0, _UTIME_OMIT) if mtime_ns is None else divmod(mtime_ns, _BILLION)
+    times = _timespecs.pack(atime_s, atime_part, mtime_s, mtime_part)
+    flags = AT_SYMLINK_NOFOLLOW if name else AT_EMPTY_PATH
+    if _utimensat(dir_fd, name, times, flags) < 0:
+        raise last_error()
+
+
+def set_mode(dir_fd: int, name: bytes, mode: int) -> None:
+    """Set the permission bits of `name`, or of `dir_fd` itself (``O_PATH`` too) for ``b""``.
+
+    A symbolic link is not followed and has no mode of its own: EOPNOTSUPP.
+    """
+    flags = AT_SYMLINK_NOFOLLOW if name else AT_EMPTY_PATH
+    if _fchmodat2(dir_fd, name, stat.S_IMODE(mode), flags) == 0:
+        return
+    error = last_error()
+    # ENOSYS: Linux before 6.6. EPERM may be the word of an older seccomp filter that does not know the call.
+    if error.errno not in (errno.ENOSYS, errno.EPERM):
+        raise error
+    _set_mode_by_proc(dir_fd, name, mode)
+
+
+def _set_mode_by_proc(dir_fd: int, name: bytes, mode: int) -> None:
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=dir_fd) if name else os.dup(dir_fd)
+    try:
+        if stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode))
+    finally:
+        os.close(fd)
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2) with its own mode bits; EOPNOTSUPP when the filesystem cannot do what they ask."""
+    if _fallocate(fd, mode, offset, length) < 0:
+        raise last_error()
+
+
+def syncfs(fd: int) -> None:
+    """Write the whole filesystem of `fd` to its storage; `fd` may be a directory but not ``O_PATH``."""
+    check(_syncfs(fd))
+
+
+def filesystem_uuid(fd: int) -> bytes | None:
+    """The UUID of the filesystem of `fd` (not ``O_PATH``), None where the kernel or filesystem has none.
+
+    All zeros is how a filesystem without a UUID answers: None too.
+    """
+    buffer = bytearray(_uuid.size)
+    try:
+        fcntl.ioctl(fd, _FS_IOC_GETFSUUID, buffer)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            return None
+        raise
+    length, uuid = _uuid.unpack(buffer)
+    return bytes(uuid[:length]) if any(uuid) else None

@@ -1,0 +1,104 @@
+"""Copying file contents in the kernel where it can: clones, then copy_file_range by data extents."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+
+FICLONE = 0x40049409  # _IOW(0x94, 9, int)
+
+_CHUNK = 1 << 20
+_RANGE = 1 << 30  # copy_file_range's own limit is just below 2 GiB
+_CANNOT_COPY = frozenset((errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM))
+
+
+def copy_data(src_fd: int, dst_fd: int, size: int) -> None:
+    """Make the empty file `dst_fd` hold the first `size` bytes of `src_fd`, with the same holes.
+
+    The offset of neither descriptor matters, but that of `src_fd` is moved. On an error (ENOSPC, EDQUOT,
+    EIO, EFBIG ...) the content of `dst_fd` is undefined. EIO: `src_fd` became shorter than `size`.
+    """
+    if not (size and _clone(src_fd, dst_fd)):
+        copier = _Copier(src_fd, dst_fd)
+        for start, end in data_extents(src_fd, size):
+            copier.copy(start, end)
+    if os.fstat(src_fd).st_size < size:
+        raise _shrunk()
+    os.ftruncate(dst_fd, size)
+
+
+def copy_range(src_fd: int, src_off: int, dst_fd: int, dst_off: int, size: int) -> int:
+    """One copy_file_range(2): the bytes copied, 0 at the end of `src_fd`."""
+    return os.copy_file_range(src_fd, dst_fd, size, src_off, dst_off)
+
+
+def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The (start, end) of what is no hole in the first `size` bytes; one extent where that is unknown."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return
+            if error.errno != errno.EINVAL:
+                raise
+            yield end, size
+            return
+        if start >= size:
+            return
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        yield start, end
+
+
+def _clone(src_fd: int, dst_fd: int) -> bool:
+    try:
+        fcntl.ioctl(dst_fd, FICLONE, src_fd)
+    except OSError:
+        return False  # no reflinks here, or a real trouble that the copy meets again and reports
+    return os.fstat(dst_fd).st_size > 0
+
+
+class _Copier:
+    """Copies byte ranges of one file to the same offsets of another; remembers what the kernel cannot do."""
+
+    def __init__(self, src_fd: int, dst_fd: int) -> None:
+        self._src_fd = src_fd
+        self._dst_fd = dst_fd
+        self._in_kernel = True
+        self._buffer: bytearray | None = None
+
+    def copy(self, start: int, end: int) -> None:
+        while start < end:
+            start += self._step(start, min(end - start, _RANGE))
+
+    def _step(self, offset: int, size: int) -> int:
+        if self._in_kernel:
+            try:
+                done = os.copy_file_range(self._src_fd, self._dst_fd, size, offset, offset)
+            except OSError as error:
+                if error.errno not in _CANNOT_COPY:
+                    raise
+                done = 0
+            if done:
+                return done
+            # A zero is the end of the file, or a filesystem that cannot but does not say so: reading tells.
+            self._in_kernel = False
+        return self._read_and_write(offset, min(size, _CHUNK))
+
+    def _read_and_write(self, offset: int, size: int) -> int:
+        # Not sendfile: it would need the destination's own offset, and is no faster than a warm 1 MiB buffer.
+        if self._buffer is None:
+            self._buffer = bytearray(_CHUNK)
+        with memoryview(self._buffer)[:size] as view:
+            got = os.preadv(self._src_fd, [view], offset)
+            if got == 0:
+                raise _shrunk()
+            done = 0
+            while done < got:
+                done += os.pwrite(self._dst_fd, view[done:got], offset + done)
+        return got
+
+
+def _shrunk() -> OSError:
+    return OSError(errno.EIO, "the source became shorter while it was copied")

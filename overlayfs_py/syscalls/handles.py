@@ -1,0 +1,48 @@
+"""File handles: a name for an inode that outlives descriptors, renames and remounts."""
+
+import ctypes
+import errno
+import os
+import struct
+
+from overlayfs_py.syscalls._libc import AT_EMPTY_PATH, check, function, last_error
+
+_MAX_HANDLE_SIZE = 128  # MAX_HANDLE_SZ: the kernel refuses a larger buffer
+_FIRST_SIZE = 32  # enough for ext4, xfs, btrfs and tmpfs
+
+_header = struct.Struct("=Ii")  # struct file_handle: handle_bytes, handle_type, then f_handle
+
+_name_to_handle_at = function(
+    "name_to_handle_at", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
+)
+_open_by_handle_at = function("open_by_handle_at", ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
+
+
+def encode_handle(dir_fd: int, name: bytes) -> tuple[int, bytes]:
+    """The (type, f_handle) of `name` in `dir_fd`, or of `dir_fd` itself (``O_PATH`` too) for ``b""``.
+
+    A symbolic link is not followed. EOPNOTSUPP: the filesystem has no file handles.
+    """
+    flags = 0 if name else AT_EMPTY_PATH
+    mount_id = ctypes.c_int()
+    room = _FIRST_SIZE
+    while True:
+        buffer = ctypes.create_string_buffer(_header.pack(room, 0), _header.size + room)
+        result = _name_to_handle_at(dir_fd, name, buffer, ctypes.byref(mount_id), flags)
+        size, handle_type = _header.unpack_from(buffer)
+        if result == 0:
+            return handle_type, buffer.raw[_header.size : _header.size + size]
+        error = last_error()
+        if error.errno != errno.EOVERFLOW or not room < size <= _MAX_HANDLE_SIZE:
+            raise error
+        room = size
+
+
+def open_handle(mount_fd: int, handle_type: int, handle: bytes, flags: int) -> int:
+    """Open the inode that `handle` names on the filesystem of `mount_fd` (not an ``O_PATH`` descriptor).
+
+    The caller owns the descriptor, which is close-on-exec. ESTALE: the inode is gone. Needs
+    CAP_DAC_READ_SEARCH (EPERM).
+    """
+    encoded = _header.pack(len(handle), handle_type) + handle
+    return check(_open_by_handle_at(mount_fd, encoded, flags | os.O_CLOEXEC))

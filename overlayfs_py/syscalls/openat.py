@@ -1,0 +1,55 @@
+"""Opening beneath a directory (openat2) and taking a private mount of one (open_tree)."""
+
+import ctypes
+import errno
+import os
+import struct
+
+from overlayfs_py.syscalls._libc import AT_FDCWD, check, last_error, system_call
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+_RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
+
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+
+_CREATING = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
+_ATTEMPTS = 1000
+
+_open_how = struct.Struct("=QQQ")
+_openat2 = system_call(437, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+_open_tree = system_call(428, ctypes.c_long, ctypes.c_char_p, ctypes.c_long)
+
+
+def open_beneath(dir_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
+    """Open `path` beneath `dir_fd`; the caller owns the descriptor, which is close-on-exec.
+
+    No symbolic link is followed anywhere in `path` (ELOOP; the last component itself can be opened with
+    ``O_PATH | O_NOFOLLOW``), and neither ``..`` nor an absolute path leaves `dir_fd` (EXDEV). `mode` counts
+    only when `flags` create something, and the umask applies to it as usual.
+    """
+    how = _open_how.pack(flags | os.O_CLOEXEC, mode if flags & _CREATING else 0, _RESOLVE)
+    for _ in range(_ATTEMPTS):
+        fd = _openat2(dir_fd, path, how, _open_how.size)
+        if fd >= 0:
+            return fd
+        error = last_error()
+        # EAGAIN: a rename somewhere on the machine kept the kernel from telling whether ".." stays beneath.
+        if error.errno != errno.EAGAIN:
+            break
+    raise error
+
+
+def clone_tree(path: bytes) -> int:
+    """A private mount of the directory `path` alone: what is mounted below it does not show, now or later.
+
+    Returns an ordinary readable directory descriptor inside that mount; the caller owns it, and the mount lives
+    as long as anything opened through it. Needs CAP_SYS_ADMIN (EPERM).
+    """
+    tree_fd = check(_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC))
+    try:  # what open_tree gives is O_PATH: no reading, no fsync, no ioctl
+        return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree_fd)
+    finally:
+        os.close(tree_fd)
