@@ -1,0 +1,74 @@
+"""The errors of layerstore: what went wrong with an image, a layer or the store.
+
+``str()`` of each is one complete line for the user: what, where and, where there is one, the way
+out. Nothing here knows about exit codes; the command line turns every `LayerstoreError` into that line
+and exit status 1. An `OSError` of the machine (ENOSPC, EIO) is not wrapped: it is the world's fault.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def printable(path: bytes) -> str:
+    """A path as one line of text: control characters and bytes that are not UTF-8 are escaped."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class LayerstoreError(Exception):
+    """Base of the package's errors."""
+
+
+class NotFound(LayerstoreError):
+    """No such image, layer, blob, tag or workspace."""
+
+
+class AlreadyExists(LayerstoreError):
+    """The name is taken."""
+
+
+class InUse(LayerstoreError):
+    """The thing cannot be changed or removed while something else uses it."""
+
+
+class InvalidReference(LayerstoreError):
+    """A reference or a name does not follow the grammar."""
+
+
+class InvalidDigest(LayerstoreError):
+    """A digest does not follow the grammar: it must not be used for anything, least of all a path."""
+
+
+class DigestMismatch(LayerstoreError):
+    """Content is not what its descriptor says: another digest, or another size."""
+
+
+class InvalidImage(LayerstoreError):
+    """A manifest, index, configuration or image layout breaks the specification."""
+
+
+class UnsupportedMedia(LayerstoreError):
+    """A media type, compression or archive feature that this version cannot read."""
+
+
+class LimitExceeded(LayerstoreError):
+    """Hostile or broken input would need more of something than the caller allows."""
+
+
+class InvalidLayer(LayerstoreError):
+    """A layer tar that cannot be unpacked safely and completely; names the entry when there is one."""
+
+    def __init__(self, why: str, path: bytes | None = None) -> None:
+        self.why = why
+        self.path = path
+        super().__init__(f"invalid layer: {why}" if path is None else f"invalid layer: {printable(path)}: {why}")
+
+
+class Unrepresentable(LayerstoreError):
+    """Something in a workspace has no form in a layer; the commit fails rather than lose it."""
+
+    def __init__(self, path: bytes, why: str) -> None:
+        self.why = why
+        self.path = path
+        super().__init__(f"cannot commit {printable(os.path.join(b'/', path))}: {why}")
