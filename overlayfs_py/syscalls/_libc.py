@@ -1,6 +1,7 @@
 """The C library by ctypes: one handle, typed functions and the translation of -1 into ``OSError``."""
 
 import ctypes
+import functools
 import os
 from collections.abc import Callable
 
@@ -30,11 +31,7 @@ def system_call(number: int, *argtypes: type) -> Function:
     found = _libc["syscall"]  # indexing makes a new object each time, so the types set here are its own
     found.argtypes = (ctypes.c_long, *argtypes)
     found.restype = ctypes.c_long
-
-    def call(*arguments: object) -> int:
-        return int(found(number, *arguments))
-
-    return call
+    return functools.partial(found, number)
 
 
 def check(result: int) -> int:

@@ -45,8 +45,8 @@ def open_beneath(dir_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
 def clone_tree(path: bytes) -> int:
     """A private mount of the directory `path` alone: what is mounted below it does not show, now or later.
 
-    Returns an ordinary readable directory descriptor inside that mount; the caller owns it, and the mount lives
-    as long as anything opened through it. Needs CAP_SYS_ADMIN (EPERM).
+    Returns an ordinary readable directory descriptor inside that mount; the caller owns it, and the mount
+    lives as long as anything opened through it. Needs CAP_SYS_ADMIN (EPERM).
     """
     tree_fd = check(_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC))
     try:  # what open_tree gives is O_PATH: no reading, no fsync, no ioctl

@@ -1,0 +1,75 @@
+"""fusermount3: libfuse's setuid program, through which a user without privilege mounts and unmounts."""
+
+import os
+import shutil
+import socket
+import subprocess
+
+_USUAL_PATH = "/usr/local/bin:/usr/bin:/bin"  # mount(8) starts its helpers without PATH
+_TIMEOUT = 60.0
+
+
+class FusermountFailed(Exception):
+    """fusermount3 did not do its work; ``str()`` is its own message, on one line."""
+
+
+class FusermountMissing(FusermountFailed):
+    """There is no fusermount3 on this machine."""
+
+
+def mount(mountpoint: bytes, options: bytes) -> int:
+    """Mount a FUSE filesystem with fusermount3's `options`; the caller owns the /dev/fuse descriptor."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours:
+        with theirs:
+            process = _start(["-o", options, "--", mountpoint], theirs.fileno())
+        fds: list[int] = []
+        try:
+            ours.settimeout(_TIMEOUT)
+            _, fds, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            process.kill()
+        # Only now, for fusermount3 ends once its message is taken.
+        message = _finish(process)
+    if not fds:
+        raise FusermountFailed(message or "fusermount3 handed over no descriptor")
+    return fds[0]
+
+
+def unmount(mountpoint: bytes, *, lazy: bool) -> None:
+    """Unmount a FUSE filesystem that this user mounted; `lazy` detaches it while it is in use."""
+    process = _start(["-u", *(["-z"] if lazy else []), "--", mountpoint], None)
+    message = _finish(process)
+    if process.returncode:
+        raise FusermountFailed(message or f"fusermount3 ended with status {process.returncode}")
+
+
+def _start(arguments: list[str | bytes], comm_fd: int | None) -> "subprocess.Popen[bytes]":
+    path = ":".join(filter(None, (os.environ.get("PATH"), _USUAL_PATH)))
+    program = shutil.which("fusermount3", path=path)
+    if program is None:
+        raise FusermountMissing("fusermount3 is not installed (it is in the package fuse3)")
+    environment = dict(os.environ)
+    if comm_fd is not None:
+        environment["_FUSE_COMMFD"] = str(comm_fd)
+    try:
+        return subprocess.Popen(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+            pass_fds=() if comm_fd is None else (comm_fd,),
+        )
+    except OSError as error:
+        raise FusermountFailed(f"cannot run {program}: {error.strerror}") from error
+
+
+def _finish(process: "subprocess.Popen[bytes]") -> str:
+    try:
+        _, message = process.communicate(timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return f"fusermount3 did not end within {_TIMEOUT:.0f} s"
+    return "; ".join(message.decode(errors="backslashreplace").split("\n")).strip("; ")

@@ -1,0 +1,262 @@
+"""Mounting and unmounting FUSE filesystems, and what is mounted where.
+
+mount(2) and umount(2) where this process may use them, fusermount3 otherwise. Nothing here asks the mounted
+filesystem anything but `is_stale` and the check of the mount point, so that a dead mount hangs nobody.
+"""
+
+import ctypes
+import errno
+import os
+import re
+import stat
+from dataclasses import dataclass
+
+from overlayfs_py.errors import MountError
+from overlayfs_py.options import MountOptions
+from overlayfs_py.syscalls import _fusermount
+from overlayfs_py.syscalls._libc import check, function
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_NOATIME = 1024
+# Given by the mounter, it makes FUSE leave the umask to the filesystem, which a default ACL has to override.
+MS_POSIXACL = 1 << 16
+
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+_CAP_SYS_ADMIN = 21
+_DEVICE = "/dev/fuse"
+_SEPARATOR, _ESCAPED = r"([,\\])", r"\\\1"  # in fusermount3's option values
+
+_mount = function("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+_umount2 = function("umount2", ctypes.c_char_p, ctypes.c_int)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MountRecord:
+    """One line of /proc/self/mountinfo, with the kernel's octal escapes undone."""
+
+    mount_id: int
+    parent_id: int
+    device: int  # st_dev of the filesystem
+    root: bytes  # what of the filesystem is mounted: b"/" but for bind mounts
+    mountpoint: bytes
+    options: tuple[bytes, ...]  # of this mount: rw, nosuid, noatime ...
+    fstype: bytes  # fuse.SUBTYPE
+    source: bytes  # fsname
+    super_options: tuple[bytes, ...]  # of the filesystem: rw, user_id=0, allow_other ...
+
+
+def mount_fuse(options: MountOptions) -> int:
+    """Mount a FUSE filesystem that nobody answers for yet; the caller owns the /dev/fuse descriptor.
+
+    The first message to read from it is FUSE_INIT. Until somebody answers, every use of the mount point
+    waits; when the last copy of the descriptor is closed, the mount is dead (ENOTCONN) but stays. Access
+    checks are always the kernel's (default_permissions), and root's mounts are for everybody unless
+    `allow_root` alone is asked for. MountError names the mount point.
+    """
+    _check_mountpoint(options.mountpoint)
+    refusal: OSError | None = None
+    if _may_mount():
+        try:
+            return _mount_directly(options)
+        except PermissionError as error:  # a container, a user namespace: perhaps fusermount3 may
+            refusal = error
+        except OSError as error:
+            raise _mount_error(options.mountpoint, _explain(error)) from error
+    if options.allow_root and not options.allow_other:
+        raise _mount_error(options.mountpoint, "allow_root needs a mount by root; ask for allow_other")
+    try:
+        return _fusermount.mount(options.mountpoint, _fusermount_options(options))
+    except _fusermount.FusermountMissing as error:
+        raise _mount_error(options.mountpoint, _explain(refusal) if refusal else str(error)) from error
+    except _fusermount.FusermountFailed as error:
+        raise _mount_error(options.mountpoint, str(error)) from error
+
+
+def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
+    """Unmount what is topmost at `mountpoint`, also when it is dead; `lazy` detaches it while it is in use.
+
+    MountError when nothing is mounted there or it is busy. The daemon may go on for a moment afterwards.
+    """
+    path = _canonical(mountpoint)
+    refusal: OSError | None = None
+    if _may_mount():
+        try:
+            check(_umount2(path, UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)))
+            return
+        except PermissionError as error:
+            refusal = error
+        except OSError as error:
+            raise _unmount_error(mountpoint, _why_not_unmounted(error)) from error
+    try:
+        _fusermount.unmount(path, lazy=lazy)
+    except _fusermount.FusermountMissing as error:
+        raise _unmount_error(mountpoint, _explain(refusal) if refusal else str(error)) from error
+    except _fusermount.FusermountFailed as error:
+        raise _unmount_error(mountpoint, str(error)) from error
+
+
+def mounted_filesystem(mountpoint: bytes) -> MountRecord | None:
+    """What is mounted (topmost) at exactly `mountpoint`, dead or alive; None: nothing, or no such path."""
+    path = _canonical(mountpoint)
+    try:
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW)  # sends no request to the filesystem
+    except OSError:
+        return None
+    try:  # the descriptor keeps the mount, so that its id cannot come to mean another one
+        mount_id = _mount_id(fd)
+        found = [record for record in mount_table() if record.mount_id == mount_id]
+    finally:
+        os.close(fd)
+    return found[0] if found and found[0].mountpoint == path else None
+
+
+def mount_table() -> list[MountRecord]:
+    """Every mount of this mount namespace that can be reached from the root directory."""
+    with open("/proc/self/mountinfo", "rb") as table:
+        return [_parse_mountinfo(line) for line in table]
+
+
+def is_stale(mountpoint: bytes) -> bool:
+    """Whether `mountpoint` is a FUSE mount whose daemon has gone."""
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def _check_mountpoint(mountpoint: bytes) -> None:
+    try:
+        found = os.stat(mountpoint)
+    except OSError as error:
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            text = "a dead FUSE mount is there (its daemon has gone): unmount it first"
+            raise _mount_error(mountpoint, text) from error
+        raise _mount_error(mountpoint, _explain(error)) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise _mount_error(mountpoint, "it is not a directory")
+
+
+def _may_mount() -> bool:
+    """Whether CAP_SYS_ADMIN is effective, be it only in a user namespace."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"CapEff:"):
+                    return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+    except FileNotFoundError:  # no /proc
+        pass
+    return os.geteuid() == 0
+
+
+def _mount_directly(options: MountOptions) -> int:
+    fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    data = f"fd={fd},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()},default_permissions"
+    if options.allow_other or not options.allow_root:  # only the mount's owner and root are the same here
+        data += ",allow_other"
+    flags = MS_POSIXACL
+    for flag, wanted in (
+        (MS_RDONLY, options.read_only),
+        (MS_NOSUID, options.nosuid),
+        (MS_NODEV, options.nodev),
+        (MS_NOEXEC, options.noexec),
+        (MS_NOATIME, options.noatime),
+    ):
+        flags |= flag if wanted else 0
+    source, fstype = os.fsencode(options.fsname), os.fsencode(f"fuse.{options.subtype}")
+    try:
+        check(_mount(source, options.mountpoint, fstype, flags, data.encode()))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _fusermount_options(options: MountOptions) -> bytes:
+    """The option string of fusermount3, which adds nosuid and nodev for ordinary users itself."""
+    words = ["ro" if options.read_only else "rw", "default_permissions"]
+    words += [
+        name for name in ("nosuid", "nodev", "noexec", "noatime", "allow_other") if getattr(options, name)
+    ]
+    for name, value in (("fsname", options.fsname), ("subtype", options.subtype)):
+        words.append(f"{name}={re.sub(_SEPARATOR, _ESCAPED, value)}")
+    return os.fsencode(",".join(words))
+
+
+def _canonical(mountpoint: bytes) -> bytes:
+    """`mountpoint` without symbolic links, found without asking the filesystem that is mounted there."""
+    path = mountpoint
+    for _ in range(40):
+        head, tail = os.path.split(path.rstrip(b"/"))
+        if tail in (b"", b".", b".."):
+            return os.path.realpath(path)
+        path = os.path.join(os.path.realpath(head or b"."), tail)
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except OSError:  # no symbolic link, or nothing at all
+            break
+    return path
+
+
+def _mount_id(fd: int) -> int:
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as info:
+        for line in info:
+            if line.startswith(b"mnt_id:"):
+                return int(line.split()[1])
+    raise OSError(errno.ENOSYS, "the kernel does not tell mount ids")
+
+
+def _parse_mountinfo(line: bytes) -> MountRecord:
+    # proc_pid_mountinfo(5): 36 35 98:0 /root /mountpoint rw,noatime master:1 - ext4 source rw,errors=continue
+    mount, _, filesystem = line.rstrip(b"\n").partition(b" - ")
+    mount_id, parent_id, device, root, mountpoint, options = mount.split(b" ")[:6]
+    fstype, source, super_options = filesystem.split(b" ", 2)
+    major, minor = device.split(b":")
+    return MountRecord(
+        mount_id=int(mount_id),
+        parent_id=int(parent_id),
+        device=os.makedev(int(major), int(minor)),
+        root=_unescape(root),
+        mountpoint=_unescape(mountpoint),
+        options=tuple(options.split(b",")),
+        fstype=_unescape(fstype),
+        source=_unescape(source),
+        super_options=tuple(super_options.split(b",")),
+    )
+
+
+def _unescape(text: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text)
+
+
+def _explain(error: OSError) -> str:
+    if error.filename == _DEVICE and error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+        return f"{_DEVICE} is not there (is the kernel module fuse loaded?)"
+    if error.filename == _DEVICE:
+        return f"{_DEVICE}: {error.strerror}"
+    return error.strerror or str(error)
+
+
+def _why_not_unmounted(error: OSError) -> str:
+    if error.errno == errno.EINVAL:
+        return "nothing is mounted there"
+    if error.errno == errno.EBUSY:
+        return "it is in use: leave it (cd, open files), or unmount it lazily"
+    return _explain(error)
+
+
+def _mount_error(mountpoint: bytes, text: str) -> MountError:
+    return MountError(f"cannot mount on {_shown(mountpoint)}: {text}")
+
+
+def _unmount_error(mountpoint: bytes, text: str) -> MountError:
+    return MountError(f"cannot unmount {_shown(mountpoint)}: {text}")
+
+
+def _shown(path: bytes) -> str:
+    return path.decode(errors="backslashreplace").replace("\n", "\\n")
