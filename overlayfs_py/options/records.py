@@ -1,4 +1,4 @@
-"""Frozen option records, one per layer of the program, and the mount-string parser that fills them.
+"""Frozen option records, one per layer of the program.
 
 Options are parsed once, at the edge; nothing below the command line reads the
 environment or keeps process-wide flags.
@@ -53,3 +53,26 @@ class MountOptions:
     noatime: bool = False
     allow_other: bool = False
     allow_root: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceOptions:
+    """How the daemon runs; the union and the mount table know nothing of it."""
+
+    engine: str = "auto"  # auto | pyfuse3 | native
+    data: str = "auto"  # auto | cached | passthrough
+    timeout: float = 86400.0  # seconds the kernel may trust what it was told; 0: layers change underneath
+    threads: int = 4  # long copies and fsyncs that may run at once
+    foreground: bool = False
+    debug: bool = False
+    run_dir: bytes | None = None  # of the control socket; None: the user's own
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """One command line, parsed. `warnings`: one line for each option that was taken but has no effect."""
+
+    union: UnionOptions
+    mount: MountOptions
+    service: ServiceOptions
+    warnings: tuple[str, ...] = ()

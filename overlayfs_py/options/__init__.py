@@ -1,0 +1,15 @@
+"""Options: frozen records, the table of every option, and the two readers (mount string, TOML file)."""
+
+from overlayfs_py.options.parse import escape, parse_options, split_options
+from overlayfs_py.options.records import IdRange, MountOptions, Options, ServiceOptions, UnionOptions
+
+__all__ = [
+    "IdRange",
+    "MountOptions",
+    "Options",
+    "ServiceOptions",
+    "UnionOptions",
+    "escape",
+    "parse_options",
+    "split_options",
+]
