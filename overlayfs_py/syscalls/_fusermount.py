@@ -3,10 +3,13 @@
 import os
 import shutil
 import socket
+import struct
 import subprocess
 
 _USUAL_PATH = "/usr/local/bin:/usr/bin:/bin"  # mount(8) starts its helpers without PATH
 _TIMEOUT = 60.0
+
+_int = struct.Struct("=i")
 
 
 class FusermountFailed(Exception):
@@ -23,17 +26,17 @@ def mount(mountpoint: bytes, options: bytes) -> int:
     with ours:
         with theirs:
             process = _start(["-o", options, "--", mountpoint], theirs.fileno())
-        fds: list[int] = []
         try:
             ours.settimeout(_TIMEOUT)
-            _, fds, _, _ = socket.recv_fds(ours, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            fd = _receive(ours)
         except OSError:
             process.kill()
+            fd = None
         # Only now, for fusermount3 ends once its message is taken.
         message = _finish(process)
-    if not fds:
+    if fd is None:
         raise FusermountFailed(message or "fusermount3 handed over no descriptor")
-    return fds[0]
+    return fd
 
 
 def unmount(mountpoint: bytes, *, lazy: bool) -> None:
@@ -42,6 +45,16 @@ def unmount(mountpoint: bytes, *, lazy: bool) -> None:
     message = _finish(process)
     if process.returncode:
         raise FusermountFailed(message or f"fusermount3 ended with status {process.returncode}")
+
+
+def _receive(channel: socket.socket) -> int | None:
+    """The descriptor that arrives, or None at the end: fusermount3 failed."""
+    # Not socket.recv_fds, which ignores its flags: the descriptor would leak into programs started meanwhile.
+    _, messages, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(_int.size), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in messages:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            return int(_int.unpack_from(data)[0])
+    return None
 
 
 def _start(arguments: list[str | bytes], comm_fd: int | None) -> "subprocess.Popen[bytes]":

@@ -40,7 +40,7 @@ def tmpfs(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moun
 
 @pytest.fixture
 def image(root: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountType]:
-    """`image("mkfs.ext4", "-q", size=...)` mounts a new file system through a loop device; skips without it."""
+    """`image("mkfs.ext4", "-q", size=...)` mounts a new file system by a loop device; skips without one."""
     with ExitStack() as stack:
 
         def make(*mkfs: str, size: int = 32 << 20) -> Path:
