@@ -7,7 +7,7 @@ export PREFIX DESTDIR
 
 help:      ; @scripts/targets
 setup:     ; @scripts/setup
-demo:      ; @scripts/demo
+demo:      ; @scripts/demo/run
 test:      ; @scripts/test
 check:     setup ; @scripts/check
 lint:      setup ; @scripts/lint lint

@@ -1,6 +1,6 @@
 """Run every contender through every workload, round by round, and print the table.
 
-`python scripts/bench [--rounds N] [--contenders A,B] [--only TEXT] [--write docs/benchmarks.md]`
+`scripts/bench/run [--rounds N] [--contenders A,B] [--only TEXT] [--write docs/benchmarks.md]`
 """
 
 import argparse
