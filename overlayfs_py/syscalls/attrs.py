@@ -76,8 +76,10 @@ def _set_mode_by_proc(dir_fd: int, name: bytes, mode: int) -> None:
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2) with its own mode bits; EOPNOTSUPP when the filesystem cannot do what they ask."""
-    if _fallocate(fd, mode, offset, length) < 0:
-        raise last_error()
+    while _fallocate(fd, mode, offset, length) < 0:
+        error = last_error()
+        if error.errno != errno.EINTR:
+            raise error
 
 
 def syncfs(fd: int) -> None:

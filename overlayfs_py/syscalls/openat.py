@@ -37,7 +37,8 @@ def open_beneath(dir_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
             return fd
         error = last_error()
         # EAGAIN: a rename somewhere on the machine kept the kernel from telling whether ".." stays beneath.
-        if error.errno != errno.EAGAIN:
+        # EINTR: a signal, while a FIFO or a network file system made the open wait.
+        if error.errno not in (errno.EAGAIN, errno.EINTR):
             break
     raise error
 

@@ -18,7 +18,10 @@ from tests.syscalls.fuse_requests import INIT, EmptyDirectory
 SERVER = Path(__file__).with_name("fuse_requests.py")
 NAME = b"/a \\ b,c\td\xff\n"  # needs escaping everywhere
 
-pytestmark = pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse")
+pytestmark = [
+    pytest.mark.fuse,
+    pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs /dev/fuse"),
+]
 
 
 @pytest.fixture

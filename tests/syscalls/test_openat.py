@@ -1,7 +1,9 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -72,6 +74,21 @@ def test_retries_while_renames_run(tmp_path, dir_fd):
     finally:
         renamer.kill()
         renamer.wait()
+
+
+def test_a_signal_does_not_end_a_waiting_open(tmp_path, dir_fd):
+    os.mkfifo(tmp_path / "fifo")
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *arguments: rang.append(1))
+    writer = threading.Timer(0.3, lambda: os.close(os.open(tmp_path / "fifo", os.O_WRONLY)))
+    writer.start()
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        os.close(openat.open_beneath(dir_fd, b"fifo", os.O_RDONLY))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        writer.join()
+    assert rang == [1]
 
 
 def test_clone_tree_is_a_private_mount(root, tmp_path, tmpfs):
