@@ -1,20 +1,34 @@
-"""Write the upper directory of an overlay as one OCI layer (skeleton: signatures only)."""
+"""Write the upper directory of an overlay as one OCI layer, or a whole merged tree as a plain tar.
+
+Only the upper is read, a directory at a time; lower layers are opened for what refers to them: redirected
+directories are written in full (their old name has its whiteout already), metacopy files with the data from
+below. Nothing is left out silently: what has no form in a layer raises Unrepresentable, sockets are noted.
+Equal trees give equal bytes: names in byte order, no user names, no access times, no process ids.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import IO
 
 from layerstore.digest import Digest
+from layerstore.layer.compress import Compression, codec
+from layerstore.layer.encode import END
+from layerstore.layer.idmap import IdMap
+from layerstore.layer.members import Members
+from layerstore.layer.merged import Merged
+from layerstore.layer.notes import Notes
+from layerstore.layer.pipeline import BlockWriter
 from layerstore.layer.stack import Stack
+from layerstore.layer.walk import Walk
 
-Compression = Literal["gzip", "zstd", "none"]
+__all__ = ["Compression", "LayerResult", "export_tree", "write_layer"]
 
 
 @dataclass(frozen=True, slots=True)
 class LayerResult:
-    """What was written: the blob (digest, size), the tar inside it (diff_id, uncompressed_size), and what was left out."""
+    """What was written: the blob (digest, size), the tar in it (diff_id, uncompressed_size), and what was left out."""
 
     digest: Digest
     size: int
@@ -33,25 +47,51 @@ def write_layer(
     source_date_epoch: int | None = None,
     exclude: Collection[bytes] = (),
     sparse: bool = True,
+    ids: IdMap | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LayerResult:
     """Write the changes that `stack.upper` makes to `stack.lowers` to `out` as a layer tar.
 
     `exclude` are paths relative to the root, without a leading slash; each is left out with all below it.
-    `progress` is called now and then with the number of tar bytes written so far.
+    `source_date_epoch`: later times become this one. `sparse=False` writes holes as zeros. `ids` turns owners on disk
+    into owners in the image. `progress` is called now and then with the number of tar bytes so far.
     Raises Unrepresentable, naming the path, for anything that has no form in a layer. `out` is not closed.
     """
-    raise NotImplementedError
+    notes = Notes()
+    with Merged(stack) as merged, BlockWriter(out, codec(compression, level), progress) as sink:
+        members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids)
+        Walk(merged, members, exclude).changes()
+        return _finish(sink, members, notes)
 
 
 def export_tree(
     stack: Stack,
     out: IO[bytes],
     *,
+    compression: Compression = "none",
+    level: int | None = None,
     source_date_epoch: int | None = None,
     exclude: Collection[bytes] = (),
     sparse: bool = True,
+    ids: IdMap | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LayerResult:
-    """Write the whole merged tree of `stack` as a plain tar without whiteouts (docker export)."""
-    raise NotImplementedError
+    """Write the whole merged tree of `stack` as a tar without whiteouts (docker export); else as `write_layer`."""
+    notes = Notes()
+    with Merged(stack) as merged, BlockWriter(out, codec(compression, level), progress) as sink:
+        members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids)
+        Walk(merged, members, exclude).everything()
+        return _finish(sink, members, notes)
+
+
+def _finish(sink: BlockWriter, members: Members, notes: Notes) -> LayerResult:
+    sink.write(END)
+    sink.finish()
+    return LayerResult(
+        digest=sink.blob.digest(),
+        size=sink.blob.size,
+        diff_id=sink.tar.digest(),
+        uncompressed_size=sink.tar.size,
+        entries=members.count,
+        notes=notes.lines(),
+    )

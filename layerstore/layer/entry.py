@@ -1,0 +1,54 @@
+"""One member of a layer tar as a value, and the type flags; the bytes are `encode`'s and `decode`'s business."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass, field
+
+BLOCK = 512
+
+REGULAR = b"0"
+HARD_LINK = b"1"
+SYMLINK = b"2"
+CHAR_DEVICE = b"3"
+BLOCK_DEVICE = b"4"
+DIRECTORY = b"5"
+FIFO = b"6"
+
+TYPE_OF_MODE = {
+    stat.S_IFREG: REGULAR,
+    stat.S_IFLNK: SYMLINK,
+    stat.S_IFCHR: CHAR_DEVICE,
+    stat.S_IFBLK: BLOCK_DEVICE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFIFO: FIFO,
+}
+
+Extent = tuple[int, int]  # (offset, length) of data in a sparse file
+
+
+@dataclass(slots=True)
+class Entry:
+    """A member as it is meant: extensions already applied, names as in the archive.
+
+    `size` is that of the file; a sparse one lists its data in `extents`, in order. `stored` is the number of bytes that
+    follow the headers in the archive, before padding.
+    """
+
+    name: bytes
+    kind: bytes = REGULAR
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    linkname: bytes = b""
+    device: tuple[int, int] = (0, 0)
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+    extents: list[Extent] | None = None
+    stored: int = 0
+
+
+def padding(size: int) -> int:
+    """The zeros that fill up the last block of `size` bytes."""
+    return -size % BLOCK

@@ -1,0 +1,44 @@
+"""Owners on disk to owners in an image and back: user namespaces, and everything squashed to one user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Range = tuple[int, int, int]  # (first id in the image, first id on disk, how many)
+
+
+@dataclass(frozen=True, slots=True)
+class IdMap:
+    """Ranges as in uid_map and gid_map. `squash` makes every owner on disk this (uid, gid) of the image instead."""
+
+    uids: tuple[Range, ...] = ()
+    gids: tuple[Range, ...] = ()
+    squash: tuple[int, int] | None = None
+
+    def to_image(self, uid: int, gid: int) -> tuple[int, int] | None:
+        """The owner in the image; None when an id has none."""
+        if self.squash is not None:
+            return self.squash
+        found = _to_image(self.uids, uid), _to_image(self.gids, gid)
+        return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+    def to_disk(self, uid: int, gid: int) -> tuple[int, int] | None:
+        """The owner on disk; None when an id has none. Squashed maps have no way back."""
+        if self.squash is not None:
+            return None
+        found = _to_disk(self.uids, uid), _to_disk(self.gids, gid)
+        return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+
+def _to_image(ranges: tuple[Range, ...], ident: int) -> int | None:
+    for image, disk, count in ranges:
+        if disk <= ident < disk + count:
+            return image + ident - disk
+    return None if ranges else ident
+
+
+def _to_disk(ranges: tuple[Range, ...], ident: int) -> int | None:
+    for image, disk, count in ranges:
+        if image <= ident < image + count:
+            return disk + ident - image
+    return None if ranges else ident

@@ -1,0 +1,255 @@
+"""Write single entries of a tree to a layer: metadata, xattrs, contents, hard links.
+
+Knows files and tar members, not the order they come in. Every file is opened by name in an already opened directory,
+without following a symlink, and all its metadata comes from that descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from layerstore.errors import Unrepresentable, printable
+from layerstore.layer import sparse, whiteout
+from layerstore.layer.encode import encode
+from layerstore.layer.entry import DIRECTORY, HARD_LINK, REGULAR, TYPE_OF_MODE, Entry, padding
+from layerstore.layer.idmap import IdMap
+from layerstore.layer.merged import Look, Merged, Part
+from layerstore.layer.notes import Notes
+from layerstore.layer.pipeline import BlockWriter, Truncated
+from overlayfs_py.syscalls.dirents import DT_REG
+
+_O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MOST_PATH = 4095
+_BILLION = 1_000_000_000
+
+FindData = Callable[[Look], Part | None]
+
+
+class _Links:
+    """Which inode is in the layer already, and where; only those with more names to come are remembered."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[int, int], tuple[bytes, int]] = {}
+
+    def first(self, path: bytes, st: os.stat_result) -> bytes | None:
+        """The path under which this inode was written; None, and this path is noted, when it was not."""
+        key = (st.st_dev, st.st_ino)
+        known = self._first.get(key)
+        if known is None:
+            self._first[key] = (path, st.st_nlink - 1)
+            return None
+        first, left = known
+        if left <= 1:
+            del self._first[key]
+        else:
+            self._first[key] = (first, left - 1)
+        return first
+
+
+class Members:
+    """Writes entries to `sink`; `clamp` (seconds) bounds their times, `ids` translates their owners."""
+
+    def __init__(
+        self,
+        merged: Merged,
+        sink: BlockWriter,
+        notes: Notes,
+        *,
+        clamp: int | None = None,
+        sparse: bool = True,
+        ids: IdMap | None = None,
+    ) -> None:
+        self.count = 0
+        self._merged = merged
+        self._sink = sink
+        self._notes = notes
+        self._clamp_ns = None if clamp is None else clamp * _BILLION
+        self._sparse = sparse
+        self._ids = ids
+        self._links = _Links()
+        # Memory of an O_NOATIME refused once: only a file's owner or root may use it.
+        self._noatime = os.O_NOATIME
+
+    def directory(self, path: bytes, part: Part) -> None:
+        """A directory's own entry; the root is ``./``."""
+        st = self._merged.stat(part)
+        entry = self._entry(path + b"/" if path else b"./", DIRECTORY, st)
+        entry.xattrs = self._xattrs(path, part)
+        self._put(entry, path)
+
+    def whiteout(self, directory: bytes, name: bytes) -> None:
+        self._marker(directory, whiteout.whiteout_name(name))
+
+    def opaque_marker(self, directory: bytes) -> None:
+        self._marker(directory, whiteout.OPAQUE_MARKER)
+
+    def _marker(self, directory: bytes, name: bytes) -> None:
+        # Nothing of the whiteout on disk shows: it has no owner, mode or time that means anything.
+        path = directory + b"/" + name if directory else name
+        self._put(Entry(path, mode=0), path)
+
+    def other(self, path: bytes, part: Part, kind: int, find_data: FindData) -> bool:
+        """Anything but a directory, listed as `kind`; False when a whiteout has taken its place since.
+
+        What is simply gone is left out with a note.
+        """
+        try:
+            if kind == DT_REG and self._file(path, part, find_data):
+                return True
+            st = self._merged.stat(part)
+            if whiteout.is_whiteout_device(st):
+                return False
+            if stat.S_ISDIR(st.st_mode) or stat.S_ISREG(st.st_mode):
+                raise Unrepresentable(path, "it was replaced while it was read (pause its writers)")
+            if stat.S_ISSOCK(st.st_mode):
+                self._notes.add(f"left out the socket /{printable(path)}")
+            else:
+                self._special(path, part, st)
+        except FileNotFoundError:
+            self.gone(path)
+        return True
+
+    def gone(self, path: bytes) -> None:
+        """Note that something was listed but is not there any more."""
+        self._notes.add(f"left out /{printable(path)}: it was removed while the layer was written")
+
+    def _special(self, path: bytes, part: Part, st: os.stat_result) -> None:
+        if self._linked(path, st):
+            return
+        entry = self._entry(path, TYPE_OF_MODE[stat.S_IFMT(st.st_mode)], st)
+        entry.xattrs = self._xattrs(path, part)
+        if stat.S_ISLNK(st.st_mode):
+            dir_fd, name = self._merged.at(part)
+            entry.linkname = os.readlink(name, dir_fd=dir_fd)
+            entry.mode = 0o777
+        elif not stat.S_ISFIFO(st.st_mode):
+            entry.device = (os.major(st.st_rdev), os.minor(st.st_rdev))
+        self._put(entry, path)
+
+    def _file(self, path: bytes, part: Part, find_data: FindData) -> bool:
+        """A regular file; False when it is none any more."""
+        try:
+            fd = self._open(part)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):  # a symlink, a socket, a whiteout
+                return False
+            raise
+        try:
+            st = os.fstat(fd)
+            if not stat.S_ISREG(st.st_mode):
+                return False
+            if st.st_nlink < 2 or not self._linked(path, st):
+                self._new_file(path, part, fd, st, find_data)
+            return True
+        finally:
+            os.close(fd)
+
+    def _new_file(self, path: bytes, part: Part, fd: int, st: os.stat_result, find_data: FindData) -> None:
+        names = _list_xattrs(fd)
+        entry = self._entry(path, REGULAR, st)
+        if not names:
+            return self._put_file(entry, path, fd, st)
+        entry.xattrs = self._kept_xattrs(path, names, lambda name: os.getxattr(fd, name))
+        if self._merged.marks.metacopy not in names:
+            return self._put_file(entry, path, fd, st)
+        look = self._merged.look(part)
+        data = find_data(look) if look is not None else None
+        if data is None or data == part:
+            raise Unrepresentable(path, "it was replaced while it was read (pause its writers)")
+        data_fd = self._open(data)
+        try:
+            self._put_file(entry, path, data_fd, os.fstat(data_fd))
+        finally:
+            os.close(data_fd)
+
+    def _open(self, part: Part) -> int:
+        dir_fd, name = self._merged.at(part)
+        try:
+            return os.open(name, _O_FILE | self._noatime, dir_fd=dir_fd)
+        except PermissionError:
+            if not self._noatime:
+                raise
+            self._noatime = 0
+            return os.open(name, _O_FILE, dir_fd=dir_fd)
+
+    def _put_file(self, entry: Entry, path: bytes, fd: int, st: os.stat_result) -> None:
+        entry.size = entry.stored = st.st_size
+        extents = sparse.find_extents(fd, st.st_size) if self._sparse and sparse.may_be_sparse(st) else None
+        try:
+            if extents is None:
+                self._put(entry, path)
+                self._sink.copy(fd, 0, entry.size)
+            else:
+                self._put_sparse(entry, path, fd, extents)
+        except Truncated:
+            raise Unrepresentable(path, "it became shorter while it was read (pause its writers)") from None
+        self._sink.zeros(padding(entry.stored))
+
+    def _put_sparse(self, entry: Entry, path: bytes, fd: int, extents: list[tuple[int, int]]) -> None:
+        sparse_map = sparse.encode_map(extents, entry.size)
+        entry.extents = extents
+        entry.stored = len(sparse_map) + sum(length for _, length in extents)
+        self._put(entry, path)
+        self._sink.write(sparse_map)
+        for offset, length in extents:
+            self._sink.copy(fd, offset, length)
+
+    def _linked(self, path: bytes, st: os.stat_result) -> bool:
+        """Write a hard link when the inode is in the layer already."""
+        if st.st_nlink < 2:
+            return False
+        first = self._links.first(path, st)
+        if first is None:
+            return False
+        uid, gid = self._owner(path, st)
+        entry = Entry(path, HARD_LINK, stat.S_IMODE(st.st_mode), uid, gid, mtime_ns=self._mtime(st), linkname=first)
+        self._put(entry, path)
+        return True
+
+    def _entry(self, name: bytes, kind: bytes, st: os.stat_result) -> Entry:
+        uid, gid = self._owner(name, st)
+        return Entry(name, kind, stat.S_IMODE(st.st_mode), uid, gid, mtime_ns=self._mtime(st))
+
+    def _owner(self, path: bytes, st: os.stat_result) -> tuple[int, int]:
+        if self._ids is None:
+            return st.st_uid, st.st_gid
+        owner = self._ids.to_image(st.st_uid, st.st_gid)
+        if owner is None:
+            raise Unrepresentable(path, f"its owner {st.st_uid}:{st.st_gid} has no id in the image")
+        return owner
+
+    def _mtime(self, st: os.stat_result) -> int:
+        return st.st_mtime_ns if self._clamp_ns is None else min(st.st_mtime_ns, self._clamp_ns)
+
+    def _xattrs(self, path: bytes, part: Part) -> dict[str, bytes]:
+        names = self._merged.xattrs(part)
+        return self._kept_xattrs(path, names, lambda name: self._merged.xattr(part, name)) if names else {}
+
+    def _kept_xattrs(self, path: bytes, names: list[str], read: Callable[[str], bytes]) -> dict[str, bytes]:
+        kept = {}
+        for name in names:
+            travelling = whiteout.xattr_for_layer(name, self._merged.marks, self._notes.add)
+            if travelling is None:
+                continue
+            if "=" in travelling:
+                raise Unrepresentable(path, f"a layer cannot hold an xattr named {travelling!r}")
+            kept[travelling] = read(name)
+        return kept
+
+    def _put(self, entry: Entry, path: bytes) -> None:
+        if len(path) > _MOST_PATH:
+            raise Unrepresentable(path, "its path is longer than the system allows")
+        self._sink.write(encode(entry))
+        self.count += 1
+
+
+def _list_xattrs(fd: int) -> list[str]:
+    try:
+        return os.listxattr(fd)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return []
+        raise

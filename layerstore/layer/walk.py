@@ -1,0 +1,169 @@
+"""In which order the entries of a layer come, and which there are.
+
+A directory comes first, then its opaque marker, then the whiteouts of its names, then its children in byte order, each
+directory with all below it before the next name. So a reader that applies entries one by one removes before it adds.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Collection, Iterator
+
+from layerstore.errors import Unrepresentable
+from layerstore.layer.members import Members
+from layerstore.layer.merged import Look, Merged, Part
+from layerstore.layer.whiteout import is_reserved
+from overlayfs_py.syscalls.dirents import DT_DIR
+
+
+class Dir:
+    """A directory on the way: its path in the layer and the parts its children come from.
+
+    `whole`: children are those of the merged tree; else only the upper's, with whiteouts as entries.
+    """
+
+    __slots__ = ("_lowers", "hides", "parent", "parts", "path", "whole")
+
+    def __init__(self, path: bytes, parent: Dir | None, parts: tuple[Part, ...], *, whole: bool) -> None:
+        self.path = path
+        self.parent = parent
+        self.parts = parts
+        self.whole = whole
+        self.hides = False  # it is opaque: nothing shows through from below
+        self._lowers: tuple[Part, ...] | None = None
+
+    @property
+    def name(self) -> bytes:
+        return self.path.rpartition(b"/")[2]
+
+    def child_path(self, name: bytes) -> bytes:
+        return self.path + b"/" + name if self.path else name
+
+    def lowers(self, merged: Merged) -> tuple[Part, ...]:
+        """What lies below the upper's part: found when first asked for, as most directories never ask."""
+        if self.whole:
+            return self.parts[1:]
+        if self._lowers is None:
+            if self.parent is None:
+                self._lowers = merged.root[1:]
+            elif self.hides:
+                self._lowers = ()
+            else:
+                found = merged.lookup(self.parent.lowers(merged), self.name)
+                is_dir = found is not None and stat.S_ISDIR(found.st.st_mode)
+                self._lowers = found.parts if found is not None and is_dir else ()
+        return self._lowers
+
+
+class Walk:
+    """Walks a stack once and hands each entry to `members`; directories are listed one at a time."""
+
+    def __init__(self, merged: Merged, members: Members, exclude: Collection[bytes] = ()) -> None:
+        self._merged = merged
+        self._members = members
+        self._exclude = frozenset(path.strip(b"/") for path in exclude)
+
+    def changes(self) -> None:
+        """The upper, as a changeset against the lowers."""
+        self._members.directory(b"", self._merged.root[0])
+        self._descend(Dir(b"", None, self._merged.root[:1], whole=False))
+
+    def everything(self) -> None:
+        """The merged tree."""
+        self._members.directory(b"", self._merged.root[0])
+        self._descend(Dir(b"", None, self._merged.root, whole=True))
+
+    def _descend(self, top: Dir) -> None:
+        # An explicit stack: a tree may be deeper than Python's.
+        pending: list[tuple[Dir, Iterator[tuple[bytes, int]]]] = [(top, self._children(top))]
+        while pending:
+            directory, names = pending[-1]
+            for name, kind in names:
+                below = self._visit(directory, name, kind)
+                if below is not None:
+                    pending.append((below, self._children(below)))
+                    break
+            else:
+                pending.pop()
+
+    def _children(self, directory: Dir) -> Iterator[tuple[bytes, int]]:
+        """The names to visit, sorted; of a changeset, the whiteouts are written at once."""
+        if directory.whole:
+            return iter(sorted(self._merged.names(directory.parts).items()))
+        (part,) = directory.parts
+        listed = sorted(self._merged.list(part))
+        marked = self._merged.has_xattr_whiteouts(part)
+        shown = []
+        for name, kind in listed:
+            if not self._merged.is_whiteout(part, name, kind, marked):
+                shown.append((name, kind))
+            elif not directory.hides and not self._is_excluded(directory.child_path(name)):
+                self._check_name(directory.child_path(name), name)
+                self._members.whiteout(directory.path, name)
+        return iter(shown)
+
+    def _is_excluded(self, path: bytes) -> bool:
+        return bool(self._exclude) and path in self._exclude
+
+    def _check_name(self, path: bytes, name: bytes) -> None:
+        if is_reserved(name):
+            raise Unrepresentable(path, "a layer would take its name for a whiteout: rename or remove it")
+
+    def _visit(self, directory: Dir, name: bytes, kind: int) -> Dir | None:
+        """Write one entry; the directory to go on with when it is one."""
+        path = directory.child_path(name)
+        if self._is_excluded(path):
+            return None
+        self._check_name(path, name)
+        if directory.whole:
+            return self._visit_merged(directory, path, name, kind)
+        part = directory.parts[0].child(name)
+        if kind == DT_DIR:
+            return self._visit_upper_dir(directory, path, part)
+        lowers = directory.lowers
+        find_data = lambda look: self._merged.data(part, look, lowers(self._merged))  # noqa: E731 (once a file)
+        if not self._members.other(path, part, kind, find_data):
+            self._members.whiteout(directory.path, name)
+        return None
+
+    def _visit_upper_dir(self, directory: Dir, path: bytes, part: Part) -> Dir | None:
+        look = self._merged.look(part)
+        if look is None:
+            self._members.gone(path)
+            return None
+        if look.whiteout:  # removed since it was listed
+            self._members.whiteout(directory.path, part.path.rpartition(b"/")[2])
+            return None
+        if not stat.S_ISDIR(look.st.st_mode):
+            raise Unrepresentable(path, "it was replaced while it was read (pause its writers)")
+        below = Dir(path, directory, (part,), whole=False)
+        self._members.directory(path, part)
+        if look.redirect is not None:
+            moved = self._merged.below(part, look.redirect, directory.lowers(self._merged))
+            below = Dir(path, directory, (part, *moved), whole=True)
+        if (look.opaque or look.redirect is not None) and self._hides_something(directory, look, part):
+            self._members.opaque_marker(path)
+        below.hides = look.opaque
+        return below
+
+    def _hides_something(self, directory: Dir, look: Look, part: Part) -> bool:
+        """Whether an opaque marker is needed: the kernel marks every new directory opaque, just in case.
+
+        Without lower layers to look into, the mark is believed.
+        """
+        if len(self._merged.root) == 1:
+            return look.opaque
+        name = part.path.rpartition(b"/")[2]
+        return self._merged.lookup(directory.lowers(self._merged), name) is not None
+
+    def _visit_merged(self, directory: Dir, path: bytes, name: bytes, kind: int) -> Dir | None:
+        found = self._merged.lookup(directory.parts, name)
+        if found is None:
+            self._members.gone(path)
+            return None
+        if stat.S_ISDIR(found.st.st_mode):
+            self._members.directory(path, found.parts[0])
+            return Dir(path, directory, found.parts, whole=True)
+        data = found.data
+        self._members.other(path, found.parts[0], kind, lambda _look: data)
+        return None

@@ -1,0 +1,87 @@
+"""The only converter between the two ways to say "this is gone": OCI's ``.wh.`` names and the overlay's marks.
+
+Decides as well which xattrs of a file belong to it (and travel in a layer) and which are marks of the
+overlay that held it. Marks of the stack's own namespace are escaped and unescaped by one level, as the kernel does
+(Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"), so an overlay inside a workspace survives a commit;
+marks of another namespace never travel: some later mount could believe them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+
+from layerstore.errors import InvalidLayer
+from overlayfs_py.union import marks
+
+PREFIX = marks.AUFS_WHITEOUT
+OPAQUE_MARKER = marks.AUFS_OPAQUE
+_META = marks.AUFS_META
+_ESCAPE = "overlay."  # trusted.overlay.overlay.X on disk is trusted.overlay.X to users
+
+_FOREIGN = (marks.TRUSTED, marks.USER, marks.FUSE_OVERLAYFS)
+_PORTABLE = ("user.", "trusted.")
+_PORTABLE_NAMES = frozenset(("security.capability", "system.posix_acl_access", "system.posix_acl_default"))
+
+WHITEOUT_DEVICE = os.makedev(0, 0)
+
+Note = Callable[[str], None]
+
+
+def namespace(userxattr: bool) -> marks.Marks:
+    """The names of the overlay's marks in one namespace."""
+    return marks.Marks(marks.USER if userxattr else marks.TRUSTED)
+
+
+def is_whiteout_device(st: os.stat_result) -> bool:
+    """A character device 0:0: the kernel's whiteout."""
+    return st.st_rdev == WHITEOUT_DEVICE and stat.S_ISCHR(st.st_mode)
+
+
+def is_reserved(name: bytes) -> bool:
+    """Whether a file of this name could not be told from a whiteout in a layer."""
+    return name.startswith(PREFIX)
+
+
+def is_metadata(name: bytes) -> bool:
+    """``.wh..wh.plnk`` and the like: AUFS's own files, which mean nothing here; the opaque marker is not one."""
+    return name.startswith(_META) and name != OPAQUE_MARKER
+
+
+def whiteout_name(name: bytes) -> bytes:
+    """The entry that hides `name` in a layer."""
+    return PREFIX + name
+
+
+def hidden_name(name: bytes, entry: bytes) -> bytes:
+    """What the whiteout `name` hides; InvalidLayer, naming `entry`, for one that hides nothing sensible."""
+    hidden = name[len(PREFIX) :]
+    if hidden in (b"", b".", b".."):
+        raise InvalidLayer("a whiteout without a name", entry)
+    return hidden
+
+
+def xattr_for_layer(name: str, own: marks.Marks, note: Note) -> str | None:
+    """Under which name an xattr found on disk travels; None when it stays behind."""
+    if name.startswith(own.prefix):
+        inner = name[len(own.prefix) :]
+        return own.prefix + inner[len(_ESCAPE) :] if inner.startswith(_ESCAPE) else None
+    return _travelling(name, note)
+
+
+def xattr_for_disk(name: str, own: marks.Marks, note: Note) -> str | None:
+    """Under which name an xattr found in a layer is put on disk; None when it is dropped."""
+    if name.startswith(own.prefix):
+        return own.prefix + _ESCAPE + name[len(own.prefix) :]
+    return _travelling(name, note)
+
+
+def _travelling(name: str, note: Note) -> str | None:
+    if name.startswith(_FOREIGN) or name in marks.OVERRIDES:
+        note(f"left out the xattr {name}: it is another overlay's mark")
+        return None
+    if name.startswith(_PORTABLE) or name in _PORTABLE_NAMES:
+        return name
+    note(f"left out the xattr {name}: it belongs to the machine, not to the file")
+    return None
