@@ -1,0 +1,1 @@
+"""The daemon around a mount: start, readiness, control socket, signals, systemd, clean end."""

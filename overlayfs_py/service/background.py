@@ -1,0 +1,69 @@
+"""The background start: the command returns when the mount answers, or with the one line why it does not."""
+
+import os
+import signal
+from collections.abc import Callable
+
+from overlayfs_py.errors import MountError
+from overlayfs_py.service.log import log_to_syslog
+from overlayfs_py.service.report import FdReport, wait_for_report
+
+
+def start_in_background(run: Callable[[FdReport], int]) -> None:
+    """Run the daemon (`run`) in a child of its own session; return when it reports that it is ready.
+
+    MountError with the daemon's message otherwise; the child has ended then. In the child this
+    function does not return.
+    """
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(ours)
+            _leave_the_caller(keep=theirs)
+            status = run(FdReport(theirs, _drop_stdio))
+        finally:
+            os._exit(status)
+    os.close(theirs)
+    try:
+        wait_for_report(ours, lambda: os.waitpid(pid, 0)[1])
+    except MountError:
+        _reap(pid)
+        raise
+    except BaseException:  # interrupted: nobody would know of the mount
+        os.kill(pid, signal.SIGTERM)
+        _reap(pid)
+        raise
+    finally:
+        os.close(ours)
+
+
+def _leave_the_caller(*, keep: int) -> None:
+    """Take nothing along that the caller may wait for: session, directory, descriptors (but stdio, until ready)."""
+    os.setsid()
+    os.chdir("/")
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd != keep:
+            try:
+                os.close(fd)
+            except OSError:  # the listing's own
+                pass
+
+
+def _drop_stdio() -> None:
+    """The caller may wait for the end of these; from here on words go to the system log."""
+    log_to_syslog()
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    if null > 2:
+        os.close(null)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # done already
+        pass

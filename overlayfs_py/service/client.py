@@ -1,0 +1,90 @@
+"""The asking side of the control socket, for overlayfs-pyctl and for Python programs."""
+
+import json
+import os
+import socket
+from typing import Any
+
+from overlayfs_py.errors import MountError
+from overlayfs_py.service.rundir import sockets
+
+_TIMEOUT = 30.0
+
+
+class Connection:
+    """One conversation with one daemon; use as a context manager."""
+
+    def __init__(self, path: bytes, timeout: float = _TIMEOUT) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+        self._lines = self._socket.makefile("rb")
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def ask(self, verb: str, **arguments: object) -> Any:
+        """The verb's result; MountError with the daemon's words when it says no."""
+        self._socket.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+        line = self._lines.readline()
+        if not line:
+            raise MountError("the daemon ended before it answered")
+        answer = json.loads(line)
+        if not answer["ok"]:
+            raise MountError(answer["error"])
+        return answer["result"]
+
+    def wait_closed(self) -> None:
+        """Wait for the daemon's end: it holds the layers until then."""
+        try:
+            while self._socket.recv(4096):
+                pass
+        except ConnectionResetError:
+            pass
+
+
+def connect(run_dir: bytes, mountpoint: bytes) -> Connection:
+    """The daemon that serves `mountpoint`; MountError when there is none of this user."""
+    for path in sockets(run_dir, mountpoint):
+        connection = _connect(path)
+        if connection is not None:
+            return connection
+    shown = mountpoint.decode(errors="backslashreplace")
+    raise MountError(f"no overlayfs-py of yours is mounted on {shown} (see: overlayfs-pyctl list)")
+
+
+def list_mounts(run_dir: bytes) -> list[dict[str, Any]]:
+    """The status of every daemon that answers, by mount point."""
+    found = []
+    for path in sockets(run_dir):
+        connection = _connect(path)
+        if connection is None:
+            continue
+        with connection:
+            try:
+                found.append(connection.ask("status"))
+            except (OSError, MountError):  # it is just ending
+                continue
+    return sorted(found, key=lambda status: str(status["mountpoint"]))
+
+
+def _connect(path: bytes) -> Connection | None:
+    """None for a socket whose daemon was killed; its name is removed."""
+    try:
+        return Connection(path)
+    except ConnectionRefusedError:
+        try:
+            os.unlink(path)
+        except OSError:
+            pass
+    except OSError:
+        pass
+    return None

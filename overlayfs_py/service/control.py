@@ -1,0 +1,92 @@
+"""The control socket: one JSON object a line each way, verbs from a table that the daemon hands in.
+
+A request is ``{"verb": NAME, ...arguments}``, an answer ``{"ok": true, "result": ...}`` or
+``{"ok": false, "error": MESSAGE}``. A connection may ask several times.
+"""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import trio
+
+from overlayfs_py.errors import OverlayError
+from overlayfs_py.service.rundir import make_run_dir, socket_path
+
+log = logging.getLogger("overlayfs_py.control")
+
+Verb = Callable[[Mapping[str, Any]], Awaitable[object]]
+_LONGEST_REQUEST = 65536
+_BACKLOG = 16
+
+
+class ControlSocket:
+    """Owns the listening socket and its name in the run directory until `close`."""
+
+    def __init__(self, run_dir: bytes, mountpoint: bytes, verbs: Mapping[str, Verb]) -> None:
+        self._verbs = verbs
+        self.path = socket_path(run_dir, mountpoint, os.getpid())
+        make_run_dir(run_dir)
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            _unlink(self.path)  # a daemon of the same pid that was killed
+            self._listening.bind(self.path)
+            os.chmod(self.path, 0o600)
+            self._listening.listen(_BACKLOG)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Remove the socket; idempotent."""
+        if self._listening.fileno() >= 0:
+            self._listening.close()
+            _unlink(self.path)
+
+    async def serve(self) -> None:
+        """Answer until cancelled."""
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listening.dup()))
+        await trio.serve_listeners(self._converse, [listener])
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            waiting = b""
+            try:
+                while piece := await stream.receive_some(_LONGEST_REQUEST):
+                    *lines, waiting = (waiting + piece).split(b"\n")
+                    for line in lines:
+                        await stream.send_all(await self._answer(line) + b"\n")
+                    if len(waiting) > _LONGEST_REQUEST:
+                        return
+            except trio.BrokenResourceError:  # the asker has gone
+                pass
+
+    async def _answer(self, line: bytes) -> bytes:
+        try:
+            request = json.loads(line)
+            verb = self._verbs.get(request["verb"])
+        except (ValueError, TypeError, KeyError):
+            return _failure("expected one JSON object a line, with a verb")
+        if verb is None:
+            return _failure(f"unknown verb {request['verb']}; there are {', '.join(self._verbs)}")
+        try:
+            return json.dumps({"ok": True, "result": await verb(request)}).encode()
+        except OverlayError as error:
+            return _failure(str(error))
+        except Exception as error:
+            log.exception("control verb %s failed", request["verb"])
+            return _failure(f"internal error: {type(error).__name__}")
+
+
+def _failure(message: str) -> bytes:
+    return json.dumps({"ok": False, "error": message}).encode()
+
+
+def _unlink(path: bytes) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,44 @@
+"""Where the daemon's words go: stderr in the foreground, the system log once it is in the background."""
+
+import logging
+import logging.handlers
+import os
+
+_SYSLOG = "/dev/log"
+# sd-daemon(3): a line's priority for the journal.
+_JOURNAL_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+class _JournalFormatter(logging.Formatter):
+    """Puts the priority before every line, as the journal reads stderr line by line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = f"<{_JOURNAL_PRIORITY.get(record.levelno, 5)}>"
+        return "\n".join(prefix + line for line in super().format(record).splitlines())
+
+
+def log_to_stderr(*, debug: bool, journal: bool) -> None:
+    """For the foreground; `journal`: stderr is systemd's."""
+    output = logging.StreamHandler()
+    output.setFormatter(
+        _JournalFormatter("%(message)s") if journal else logging.Formatter("overlayfs-py: %(message)s")
+    )
+    _use(output, logging.DEBUG if debug else logging.INFO)
+
+
+def log_to_syslog() -> None:
+    """For the background, where stderr is gone; without a system log nothing is written."""
+    output: logging.Handler = logging.NullHandler()
+    if os.path.exists(_SYSLOG):
+        try:
+            output = logging.handlers.SysLogHandler(_SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
+            output.setFormatter(logging.Formatter(f"overlayfs-py[{os.getpid()}]: %(message)s"))
+        except OSError:
+            pass
+    _use(output, logging.INFO)
+
+
+def _use(output: logging.Handler, level: int) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [output]
+    root.setLevel(level)
