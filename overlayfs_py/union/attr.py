@@ -1,0 +1,113 @@
+"""Attributes as a caller sees them: stat results with the union's inode number, mapped owners and modes.
+
+Owner mapping works as fuse-overlayfs's: `inside` ids are seen through the mount,
+`outside` ids stand in the layers.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from overlayfs_py.options import IdRange
+
+OVERFLOW_ID = 65534
+
+
+class Attr(NamedTuple):
+    """What GETATTR answers; times in nanoseconds, `blocks` in 512-byte units."""
+
+    ino: int
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int
+    size: int
+    blocks: int
+    blksize: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class AttrChanges(NamedTuple):
+    """What SETATTR asks for; None leaves a field alone. `mode` holds permission bits only."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+class Caller(NamedTuple):
+    """Who asks: the ids that own what is created, and the umask to apply when no default ACL does."""
+
+    uid: int = 0
+    gid: int = 0
+    umask: int = 0
+
+
+class IdMap:
+    """Maps one kind of id (user or group) between the layers and the mount."""
+
+    __slots__ = ("_ranges", "_squash", "trivial")
+
+    def __init__(self, ranges: Sequence[IdRange], squash: int | None) -> None:
+        self._ranges = tuple(ranges)
+        self._squash = squash
+        self.trivial = not self._ranges and squash is None
+
+    def inside(self, outside: int) -> int:
+        """The id to show for an id found in a layer; ids without a mapping show as 65534."""
+        if self.trivial:
+            return outside
+        if self._squash is not None:
+            return self._squash
+        for r in self._ranges:
+            if r.outside <= outside < r.outside + r.size:
+                return r.inside + outside - r.outside
+        return OVERFLOW_ID
+
+    def outside(self, inside: int) -> int:
+        """The id to store in the upper; raises KeyError for an id without a mapping."""
+        if not self._ranges:
+            return inside
+        for r in self._ranges:
+            if r.inside <= inside < r.inside + r.size:
+                return r.outside + inside - r.inside
+        raise KeyError(inside)
+
+
+def mode_override(value: bytes) -> tuple[int, int, int] | None:
+    """Parse an override_stat xattr ``uid:gid:0mode[:type]`` (containers/storage); None when malformed."""
+    fields = value.split(b":")
+    try:
+        return int(fields[0]), int(fields[1]), int(fields[2], 8) & 0o7777
+    except (IndexError, ValueError):
+        return None
+
+
+def format_override(uid: int, gid: int, mode: int) -> bytes:
+    """The override_stat xattr for these values."""
+    return b"%d:%d:0%o" % (uid, gid, stat.S_IMODE(mode))
+
+
+def make_attr(st: os.stat_result, ino: int, nlink: int, uid: int, gid: int) -> Attr:
+    """An Attr from a real inode's stat with the union's number, link count and owners."""
+    return Attr(
+        ino,
+        st.st_mode,
+        nlink,
+        uid,
+        gid,
+        st.st_rdev,
+        st.st_size,
+        st.st_blocks,
+        st.st_blksize,
+        st.st_atime_ns,
+        st.st_mtime_ns,
+        st.st_ctime_ns,
+    )

@@ -1,0 +1,347 @@
+"""Copy-up: the lower inode's copy is complete in the work directory before one rename makes it visible.
+
+Three phases: `prepare` makes the temporary inode with owner, mode and xattrs (union's thread),
+`CopyUp.transfer` moves the bytes between two descriptors (any thread), `CopyUp.commit`
+re-checks and renames it into place. A crash leaves the lower's version, and a temporary inode
+that the next mount removes. Order and marks follow fs/overlayfs/copy_up.c.
+"""
+
+import errno
+import os
+import stat
+
+from overlayfs_py.syscalls import attrs
+from overlayfs_py.syscalls.copy import copy_data
+from overlayfs_py.union import handle, marks
+from overlayfs_py.union.layer import Real
+from overlayfs_py.union.links import needs_index, register
+from overlayfs_py.union.listing import dir_index, note_upper
+from overlayfs_py.union.node import Node
+from overlayfs_py.union.stack import Stack
+
+
+class CopyUp:
+    """A prepared copy-up of one regular file. Owns both descriptors and the temporary inode until it ends."""
+
+    __slots__ = ("_dst_fd", "_node", "_origin", "_src_fd", "_stack", "_stat", "_temp", "size")
+
+    def __init__(self, stack: Stack, node: Node, temp: Real | None, st: os.stat_result, size: int) -> None:
+        self._stack = stack
+        self._node = node
+        self._temp = temp  # None: the data of a metacopy file, copied into the upper file itself
+        self._stat = st
+        self._src_fd = self._dst_fd = -1
+        self._origin: bytes | None = None
+        self.size = size
+
+    def transfer(self) -> None:
+        """Move the bytes, set the times, make it durable; errors such as ENOSPC reach the caller, who aborts."""
+        if self.size:
+            copy_data(self._src_fd, self._dst_fd, self.size)
+        attrs.set_times(self._dst_fd, b"", self._stat.st_atime_ns, self._stat.st_mtime_ns)
+        if not self._stack.options.volatile:
+            os.fsync(self._dst_fd)
+
+    def commit(self) -> None:
+        """Make the copy the node's upper. When somebody else copied it up meanwhile, the copy is dropped."""
+        node, stack = self._node, self._stack
+        try:
+            if self._temp is None:
+                if node.metacopy and node.upper is not None:
+                    marks.remove_xattr(node.upper, stack.marks.metacopy)
+                    node.metacopy = False
+            elif node.upper is None:
+                _install(stack, node, self._temp, self._stat, self._origin)
+                self._temp = None
+            else:
+                self.abort()
+                return
+        except BaseException:
+            self.abort()
+            raise
+        os.close(self._src_fd)
+        handle.replace(node, self._dst_fd)
+        self._src_fd = self._dst_fd = -1
+
+    def abort(self) -> None:
+        """Drop the copy; idempotent."""
+        for fd in (self._src_fd, self._dst_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._src_fd = self._dst_fd = -1
+        if self._temp is not None and self._stack.work is not None:
+            self._stack.work.discard(self._temp)
+            self._temp = None
+
+
+def need_writable(stack: Stack) -> None:
+    """Raise EROFS on a mount without an upper."""
+    if stack.upper is None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def copy_up_dir(stack: Stack, node: Node) -> Real:
+    """The directory's upper part, copied up with its ancestors when it has none."""
+    chain: list[Node] = []
+    above: Node | None = node
+    while above is not None and above.upper is None:
+        chain.append(above)
+        above = above.parent
+    for one in reversed(chain):
+        _copy_now(stack, one)
+    return node.top
+
+
+def copy_up(stack: Stack, node: Node, *, data: bool = True, size: int | None = None) -> None:
+    """Give the node an upper part now; `data`: with its data; `size`: only that many bytes (a truncation)."""
+    job = prepare(stack, node, data=data, size=size)
+    if job is None:
+        return
+    try:
+        job.transfer()
+    except BaseException:
+        job.abort()
+        raise
+    job.commit()
+
+
+def prepare(stack: Stack, node: Node, *, data: bool = True, size: int | None = None) -> CopyUp | None:
+    """Start a copy-up; None when it is done or was not needed. Ancestors are copied up here."""
+    if node.upper is not None:
+        return _prepare_data(stack, node, size) if data and node.metacopy else None
+    need_writable(stack)
+    if node.parent is not None:
+        copy_up_dir(stack, node.parent)
+    if not node.is_file:
+        _copy_now(stack, node)
+        return None
+    st = node.top.stat()
+    length = node.data.stat().st_size
+    if not data and stack.metacopy and length and not node.unlinked:
+        _copy_now(stack, node)
+        return None
+    return _prepare_file(stack, node, st, length if size is None else min(size, length))
+
+
+def _prepare_file(stack: Stack, node: Node, st: os.stat_result, size: int) -> CopyUp:
+    assert stack.work is not None
+    temp = stack.work.new_temp()
+    job = CopyUp(stack, node, temp, st, size)
+    try:
+        job._src_fd = node.data.open(os.O_RDONLY)
+        fd, name = temp.at()
+        job._dst_fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=fd)
+        job._origin = _dress(stack, node, temp, st)
+    except BaseException:
+        job.abort()
+        raise
+    return job
+
+
+def _prepare_data(stack: Stack, node: Node, size: int | None) -> CopyUp:
+    """The data of a metacopy file goes into the upper inode in place: the mark stays until it is durable."""
+    assert node.upper is not None
+    st = node.upper.stat()
+    length = node.data.stat().st_size
+    job = CopyUp(stack, node, None, st, length if size is None else min(size, length))
+    try:
+        job._src_fd = node.data.open(os.O_RDONLY)
+        job._dst_fd = open_for_writing(node.upper)
+    except BaseException:
+        job.abort()
+        raise
+    return job
+
+
+def open_for_writing(real: Real) -> int:
+    """A read-write descriptor of an upper file, also one whose mode denies it to its (unprivileged) owner."""
+    try:
+        return real.open(os.O_RDWR)
+    except PermissionError:
+        mode = stat.S_IMODE(real.stat().st_mode)
+        attrs.set_mode(*real.at(), mode | 0o600)
+        try:
+            return real.open(os.O_RDWR)
+        finally:
+            attrs.set_mode(*real.at(), mode)
+
+
+def _copy_now(stack: Stack, node: Node) -> None:
+    """Copy up a directory, symlink, special file, or a file's metadata only."""
+    need_writable(stack)
+    assert stack.work is not None
+    st = node.top.stat()
+    temp = stack.work.new_temp()
+    fd, name = temp.at()
+    try:
+        _make(node, st, fd, name)
+        origin = _dress(stack, node, temp, st)
+        if node.is_file:
+            os.truncate(b"/proc/self/fd/%d/%s" % (fd, name), node.data.stat().st_size)
+            marks.set_xattr(temp, stack.marks.metacopy, b"")
+            _point_to_data(stack, node, temp)
+        attrs.set_times(fd, name, st.st_atime_ns, st.st_mtime_ns)
+        _install(stack, node, temp, st, origin)
+    except BaseException:
+        stack.work.discard(temp)
+        raise
+    if node.is_file:
+        node.metacopy = True
+
+
+def _make(node: Node, st: os.stat_result, fd: int, name: bytes) -> None:
+    kind = node.kind
+    if kind == stat.S_IFDIR:
+        os.mkdir(name, 0o700, dir_fd=fd)
+    elif kind == stat.S_IFLNK:
+        os.symlink(node.top.readlink(), name, dir_fd=fd)
+    elif kind == stat.S_IFREG:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
+    else:
+        os.mknod(name, kind, st.st_rdev, dir_fd=fd)
+
+
+def _point_to_data(stack: Stack, node: Node, temp: Real) -> None:
+    """A metacopy of a hard link or of a file that lies elsewhere in its layer must say where the data is."""
+    lower = node.lowers[0]
+    redirected = marks.get_xattr(lower, stack.marks.redirect) if lower is not node.data else None
+    if redirected is not None:
+        marks.set_xattr(temp, stack.marks.redirect, redirected)
+    elif lower.stat().st_nlink > 1 or lower.name != node.name or needs_index(stack, node):
+        marks.set_xattr(temp, stack.marks.redirect, lower.layer_path())
+
+
+def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> None:
+    """Give a new inode the owner, xattrs and mode of `source`; the mode last, so it is never wider than wanted."""
+    if (st.st_uid, st.st_gid) != (stack.euid, stack.egid):
+        temp.chown(st.st_uid, st.st_gid)
+    _copy_xattrs(stack, source, temp)
+    if not stat.S_ISLNK(st.st_mode):
+        attrs.set_mode(*temp.at(), stat.S_IMODE(st.st_mode))
+
+
+def _dress(stack: Stack, node: Node, temp: Real, st: os.stat_result) -> bytes | None:
+    """Make the temporary inode look like the node's, and mark where it comes from. Returns the origin handle."""
+    dress(stack, node.top, temp, st)
+    if not node.is_dir and st.st_nlink > 1 and not stack.indexing:
+        return None  # breaking a hard link: the copy is an inode of its own
+    origin = stack.origins.encode(node.lowers[0])
+    if node.kind in (stat.S_IFREG, stat.S_IFDIR) or stack.marks.prefix.startswith("trusted."):
+        marks.set_xattr(temp, stack.marks.origin, origin or b"")
+    return origin
+
+
+def _copy_xattrs(stack: Stack, source: Real, temp: Real) -> None:
+    """All xattrs but the overlay's own; one that cannot be kept fails the copy-up, as in the kernel."""
+    for name in marks.list_xattrs(source):
+        if marks.is_internal(name):
+            continue
+        value = marks.get_xattr(source, name)
+        if value is None:
+            continue
+        try:
+            marks.set_xattr(temp, name, value)
+        except OSError as e:
+            if e.errno == errno.ENOTSUP and name.startswith("system."):
+                continue  # the kernel leaves out ACLs that the upper cannot hold
+            if (
+                e.errno == errno.EPERM
+                and not name.startswith("user.")
+                and not stack.capabilities.trusted_xattrs
+            ):
+                continue  # an unprivileged mount cannot write security.* or trusted.*
+            raise
+
+
+def _install(stack: Stack, node: Node, temp: Real, st: os.stat_result, origin: bytes | None) -> None:
+    """Rename the finished inode into place and make it the node's upper."""
+    if node.unlinked:
+        fd, name = temp.at()
+        temp.detach()  # no name to give: the copy lives by its descriptor
+        os.unlink(name, dir_fd=fd)
+        node.upper = temp
+        return
+    assert node.parent is not None
+    real = _place(stack, node, temp, origin)
+    upper_st = real.stat()
+    node.upper = real
+    if origin is not None:
+        node.has_origin = True
+    elif not node.is_dir:
+        node.ino = stack.inodes.number(real.layer.fsid, upper_st.st_ino)
+    note_upper(dir_index(stack, node.parent), node.name, upper_st.st_ino, upper_st.st_mode)
+
+
+def _place(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> Real:
+    """Name the temporary inode in the upper (through the index for a lower hard link); the Real to address it by."""
+    assert node.parent is not None and node.parent.upper is not None
+    directory = node.parent.upper
+    make_impure(stack, node.parent)
+    times = directory.stat()
+    fd, name = temp.at()
+    if needs_index(stack, node) and origin is not None:
+        real = _place_indexed(stack, node, temp, origin)
+        link_real(real, directory, node.name)
+        marks.set_xattr(real, stack.marks.nlink, b"U%+d" % (node.nlink - real.stat().st_nlink))
+    else:
+        os.rename(name, node.name, src_dir_fd=fd, dst_dir_fd=directory.dir_fd())
+        real = temp
+        real.parent, real.name = directory, node.name
+    restore_times(directory, times)
+    return real
+
+
+def _place_indexed(stack: Stack, node: Node, temp: Real, origin: bytes) -> Real:
+    """The index entry comes first, then the name is a link to it: a crash between leaves all names consistent."""
+    assert stack.work is not None and stack.upper is not None
+    lower_st = node.lowers[0].stat()
+    node.nlink = lower_st.st_nlink if node.nlink < 0 else node.nlink
+    # Relative to the lower's until the name's link exists too, so that a crash in between tells no lie.
+    marks.set_xattr(temp, stack.marks.nlink, b"L%+d" % (node.nlink - lower_st.st_nlink))
+    fd, name = temp.at()
+    entry = stack.work.index.child(origin.hex().encode())
+    os.rename(name, entry.name, src_dir_fd=fd, dst_dir_fd=stack.work.index.fd)
+    node.indexed = True
+    register(stack, node, (stack.upper.fsid, entry.stat().st_ino))
+    return entry
+
+
+def link_real(real: Real, directory: Real, name: bytes) -> None:
+    """Make `name` in the upper `directory` a further link of `real`, named or not."""
+    fd, source = real.at()
+    if source:
+        os.link(source, name, src_dir_fd=fd, dst_dir_fd=directory.dir_fd(), follow_symlinks=False)
+    else:
+        os.link(b"/proc/self/fd/%d" % fd, name, dst_dir_fd=directory.dir_fd(), follow_symlinks=True)
+
+
+def link_up(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
+    """Give a name that only a lower has, of a node already copied up under another, its link in the upper.
+
+    The union's link count does not change (fs/overlayfs/copy_up.c ovl_link_up).
+    """
+    assert node.upper is not None
+    directory = copy_up_dir(stack, parent)
+    make_impure(stack, parent)
+    times = directory.stat()
+    lower_nlink = node.lowers[0].stat().st_nlink if node.lowers else 0
+    if node.indexed and lower_nlink:
+        marks.set_xattr(node.upper, stack.marks.nlink, b"L%+d" % (node.nlink - lower_nlink))
+    link_real(node.upper, directory, name)
+    st = node.upper.stat()
+    if node.indexed:
+        marks.set_xattr(node.upper, stack.marks.nlink, b"U%+d" % (node.nlink - st.st_nlink))
+    restore_times(directory, times)
+    note_upper(dir_index(stack, parent), name, st.st_ino, st.st_mode)
+
+
+def make_impure(stack: Stack, parent: Node) -> None:
+    """Mark an upper directory that gets an entry with an origin, so that readdir looks for numbers elsewhere."""
+    if not parent.impure and parent.upper is not None:
+        marks.set_xattr(parent.upper, stack.marks.impure, b"y")
+        parent.impure = True
+
+
+def restore_times(directory: Real, st: os.stat_result) -> None:
+    """Give a directory back the times it had before a copy-up of something in it."""
+    attrs.set_times(*directory.at(), st.st_atime_ns, st.st_mtime_ns)

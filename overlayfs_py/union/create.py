@@ -1,0 +1,282 @@
+"""New inodes: files, directories, symlinks, special files, links and nameless files.
+
+An inode that needs more than one call to be complete (another owner, an ACL, a whiteout to
+replace) is made in the work directory and renamed; a crash never shows half of one. The rules
+are the kernel's ovl_create_or_link (fs/overlayfs/dir.c).
+"""
+
+import errno
+import os
+import stat
+
+from overlayfs_py.syscalls import attrs
+from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
+from overlayfs_py.union import acl, marks
+from overlayfs_py.union.attr import Caller, format_override
+from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_real, make_impure, need_writable
+from overlayfs_py.union.handle import Handle, replace
+from overlayfs_py.union.layer import O_INODE, Real
+from overlayfs_py.union.links import register, store_nlink
+from overlayfs_py.union.listing import dir_index, note_upper
+from overlayfs_py.union.marks import OVERRIDES
+from overlayfs_py.union.node import DirIndex, Node
+from overlayfs_py.union.stack import Stack
+
+
+class _Plan:
+    """What a new inode shall be: final mode and ids in the upper, inherited ACLs, and whether one call can make it."""
+
+    __slots__ = ("acl_access", "acl_default", "gid", "mode", "override", "uid")
+
+    def __init__(self, stack: Stack, parent: Node, mode: int, caller: Caller) -> None:
+        gid, default = inherits(stack, parent)
+        kind = stat.S_IFMT(mode)
+        self.acl_access = self.acl_default = None
+        if default is None or kind == stat.S_IFLNK:
+            mode &= ~caller.umask if kind != stat.S_IFLNK else ~0
+        else:
+            self.acl_access, mode = acl.inherit(default, mode)
+            self.acl_default = default if kind == stat.S_IFDIR else None
+        if gid is not None and kind == stat.S_IFDIR:
+            mode |= stat.S_ISGID
+        self.mode = mode
+        self.uid, self.gid = map_owner(stack, caller.uid, caller.gid)
+        if gid is not None:
+            self.gid = gid
+        self.override: bytes | None = None
+        if stack.options.xattr_permissions and kind != stat.S_IFLNK:
+            self.override = format_override(caller.uid, caller.gid, mode)
+            self.uid, self.gid = os.geteuid(), os.getegid()
+
+    def direct(self, stack: Stack) -> bool:
+        """One mkdir, mknod or open makes it complete: right owner, no ACL of its own, no umask in the way."""
+        return (
+            self.uid == stack.euid
+            and self.gid == stack.egid
+            and self.acl_access is None
+            and self.acl_default is None
+            and self.override is None
+            and stack.umask == 0
+        )
+
+
+def inherits(stack: Stack, parent: Node) -> tuple[int | None, bytes | None]:
+    """(group that new entries get or None, default ACL or None) of a directory; read once."""
+    if parent.inherits is None:
+        st = parent.top.stat()
+        gid = st.st_gid if st.st_mode & stat.S_ISGID else None
+        default = marks.get_xattr(parent.top, acl.DEFAULT) if stack.capabilities.acls else None
+        parent.inherits = gid, default
+    return parent.inherits
+
+
+def map_owner(stack: Stack, uid: int, gid: int) -> tuple[int, int]:
+    """The ids to store in the upper; EOVERFLOW for one without a mapping."""
+    try:
+        return stack.uids.outside(uid), stack.gids.outside(gid)
+    except KeyError:
+        raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW)) from None
+
+
+def check_new_name(stack: Stack, parent: Node, name: bytes) -> DirIndex:
+    """Raise EROFS, ENAMETOOLONG, ENOENT (removed directory) or EEXIST; the parent's index."""
+    need_writable(stack)
+    if len(name) > stack.name_max:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    if parent.nlink == 0:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    index = dir_index(stack, parent)
+    if name in index.entries:
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+    return index
+
+
+def create(
+    stack: Stack, parent: Node, name: bytes, flags: int, mode: int, caller: Caller
+) -> tuple[Node, Handle]:
+    """Make a regular file and open it read-write; it must not exist."""
+    node, fd = _make_node(stack, parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller, 0, b"")
+    replace(node, fd)
+    return node, Handle(node, flags)
+
+
+def mknod(stack: Stack, parent: Node, name: bytes, mode: int, rdev: int, caller: Caller) -> Node:
+    """Make a file of any kind but directory and symlink. A 0:0 character device would be a whiteout: EPERM."""
+    if stat.S_ISCHR(mode) and rdev == 0:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    if not stat.S_IFMT(mode):
+        mode |= stat.S_IFREG
+    node, fd = _make_node(stack, parent, name, mode, caller, rdev, b"")
+    if fd >= 0:
+        replace(node, fd)
+    return node
+
+
+def mkdir(stack: Stack, parent: Node, name: bytes, mode: int, caller: Caller) -> Node:
+    """Make a directory."""
+    mode = stat.S_IFDIR | mode & 0o1777
+    node, _ = _make_node(stack, parent, name, mode, caller, 0, b"")
+    node.index = DirIndex()
+    return node
+
+
+def symlink(stack: Stack, parent: Node, name: bytes, target: bytes, caller: Caller) -> Node:
+    """Make a symbolic link to `target`."""
+    node, _ = _make_node(stack, parent, name, stat.S_IFLNK | 0o777, caller, 0, target)
+    return node
+
+
+def _make_node(
+    stack: Stack, parent: Node, name: bytes, mode: int, caller: Caller, rdev: int, target: bytes
+) -> tuple[Node, int]:
+    """Make the inode in the upper and its node; the descriptor is a regular file's, else -1."""
+    index = check_new_name(stack, parent, name)
+    directory = copy_up_dir(stack, parent)
+    plan = _Plan(stack, parent, mode, caller)
+    real = directory.child(name)
+    whiteout = name in index.whiteouts
+    opaque = stat.S_ISDIR(mode) and (whiteout or bool(parent.lowers))
+    if plan.direct(stack) and not whiteout:
+        fd = _make_inode(real, plan.mode, rdev, target)
+        if opaque:
+            marks.set_xattr(real, stack.marks.opaque, b"y")
+    else:
+        fd = _make_in_work(stack, plan, real, rdev, target, opaque=opaque, whiteout=whiteout)
+    st = os.fstat(fd) if fd >= 0 else real.stat()
+    note_upper(index, name, st.st_ino, st.st_mode)
+    node = Node(stat.S_IFMT(mode), parent, name)
+    node.upper = real
+    node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
+    node.attach(parent, name)
+    return node, fd
+
+
+def _make_inode(real: Real, mode: int, rdev: int, target: bytes) -> int:
+    fd, name = real.at()
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFREG:
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, stat.S_IMODE(mode), dir_fd=fd)
+    if kind == stat.S_IFDIR:
+        os.mkdir(name, stat.S_IMODE(mode), dir_fd=fd)
+        if mode & stat.S_ISGID:  # mkdir(2) leaves it to the parent's bit
+            attrs.set_mode(fd, name, stat.S_IMODE(mode))
+    elif kind == stat.S_IFLNK:
+        os.symlink(target, name, dir_fd=fd)
+    else:
+        os.mknod(name, mode, rdev, dir_fd=fd)
+    return -1
+
+
+def _make_in_work(
+    stack: Stack, plan: _Plan, real: Real, rdev: int, target: bytes, *, opaque: bool, whiteout: bool
+) -> int:
+    assert stack.work is not None
+    temp = stack.work.new_temp()
+    kind = stat.S_IFMT(plan.mode)
+    fd = -1
+    try:
+        fd = _make_inode(temp, kind | (0o700 if kind == stat.S_IFDIR else 0o600), rdev, target)
+        _complete(stack, plan, temp)
+        if opaque:
+            marks.set_xattr(temp, stack.marks.opaque, b"y")
+        put_in_place(stack, temp, real, over_whiteout=whiteout and kind == stat.S_IFDIR)
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        stack.work.discard(temp)
+        raise
+    return fd
+
+
+def _complete(stack: Stack, plan: _Plan, temp: Real) -> None:
+    """Owner first, then ACLs, then the mode, which chown may have narrowed."""
+    if (plan.uid, plan.gid) != (stack.euid, stack.egid):
+        temp.chown(plan.uid, plan.gid)
+    if plan.override is not None:
+        marks.set_xattr(temp, override_name(stack), plan.override)
+    if plan.acl_access is not None:
+        marks.set_xattr(temp, acl.ACCESS, plan.acl_access)
+    if plan.acl_default is not None:
+        marks.set_xattr(temp, acl.DEFAULT, plan.acl_default)
+    if not stat.S_ISLNK(plan.mode):
+        attrs.set_mode(*temp.at(), stat.S_IMODE(plan.mode))
+
+
+def override_name(stack: Stack) -> str:
+    """The xattr that holds owner and mode under xattr_permissions."""
+    return OVERRIDES[1] if stack.options.xattr_permissions == 1 else OVERRIDES[0]
+
+
+def put_in_place(stack: Stack, temp: Real, real: Real, *, over_whiteout: bool) -> None:
+    """Rename a finished inode to its name; a directory takes a whiteout's place by exchange."""
+    fd, name = temp.at()
+    target_fd, target = real.at()
+    if over_whiteout:
+        renameat2(fd, name, target_fd, target, RENAME_EXCHANGE)
+        os.unlink(name, dir_fd=fd)
+    else:
+        os.rename(name, target, src_dir_fd=fd, dst_dir_fd=target_fd)
+
+
+def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
+    """A further name for `node`; ENOENT when its last name is gone (a nameless file may get its first)."""
+    index = check_new_name(stack, parent, name)
+    copy_up(stack, node, data=False)
+    assert node.upper is not None and stack.work is not None and stack.upper is not None
+    nameless = node.unlinked
+    if nameless and node.top.stat().st_nlink == 0 and node.name != TMPFILE:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    directory = copy_up_dir(stack, parent)
+    if node.has_origin:
+        make_impure(stack, parent)
+    if node.metacopy:
+        marks.set_xattr(node.upper, stack.marks.redirect, node.lowers[0].layer_path())
+    store_nlink(stack, node)
+    if name in index.whiteouts:
+        temp = stack.work.new_temp()
+        assert temp.parent is not None
+        link_real(node.upper, temp.parent, temp.name)
+        put_in_place(stack, temp, directory.child(name), over_whiteout=False)
+    else:
+        link_real(node.upper, directory, name)
+    if node.nlink >= 0:
+        node.nlink += 1
+    if nameless:
+        node.upper.drop()
+        node.upper = directory.child(name)
+        node.name = name
+    st = node.upper.stat()
+    note_upper(index, name, st.st_ino, st.st_mode)
+    if st.st_nlink > 1:
+        register(stack, node, (stack.upper.fsid, st.st_ino))
+    node.attach(parent, name)
+    return node
+
+
+TMPFILE = b"#tmpfile"
+
+
+def tmpfile(stack: Stack, parent: Node, flags: int, mode: int, caller: Caller) -> tuple[Node, Handle]:
+    """A regular file without a name (O_TMPFILE), which `link` may give one. EOPNOTSUPP where the upper has none."""
+    need_writable(stack)
+    if not stack.capabilities.tmpfile:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    directory = copy_up_dir(stack, parent)
+    plan = _Plan(stack, parent, stat.S_IFREG | stat.S_IMODE(mode), caller)
+    fd = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory.dir_fd())
+    node = Node(stat.S_IFREG, None, TMPFILE)
+    try:
+        real = Real(directory.layer, None, TMPFILE)
+        real.fd = os.open(b"/proc/self/fd/%d" % fd, O_INODE & ~os.O_NOFOLLOW)
+        node.upper = real
+        _complete(stack, plan, real)
+    except BaseException:
+        os.close(fd)
+        if node.upper is not None:
+            node.upper.drop()
+        raise
+    node.ino = stack.inodes.number(real.layer.fsid, os.fstat(fd).st_ino)
+    node.known = True
+    replace(node, fd)
+    return node, Handle(node, flags)

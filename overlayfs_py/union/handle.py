@@ -1,0 +1,93 @@
+"""Open files: one data descriptor per node, shared by all its handles and replaced by copy-up.
+
+Because every handle reads through its node, an open file sees what is written after a
+copy-up, and a node can be read and written without any open (engines that get no OPEN).
+"""
+
+import os
+
+from overlayfs_py.union.node import Node
+
+NO_FD = -1
+
+
+class Handle:
+    """One open of a regular file. The union owns the descriptor; `release` ends the handle."""
+
+    __slots__ = ("flags", "node")
+
+    def __init__(self, node: Node, flags: int) -> None:
+        self.node = node
+        self.flags = flags
+        node.opens += 1
+
+    @property
+    def fd(self) -> int:
+        """The real descriptor as of now; it changes when the file is copied up."""
+        return self.node.fd
+
+    def release(self) -> None:
+        """End the handle; the last one of a node closes its descriptor."""
+        self.node.opens -= 1
+        if self.node.opens == 0 and not self.node.known:
+            close(self.node)
+
+
+class DataFds:
+    """Bounds the descriptors of nodes that nobody holds open; the oldest are closed first, between operations."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._nodes: dict[Node, None] = {}
+
+    def note(self, node: Node) -> None:
+        """`node.fd` was opened."""
+        self._nodes[node] = None
+
+    def forget(self, node: Node) -> None:
+        """Close the node's descriptor."""
+        self._nodes.pop(node, None)
+        close(node)
+
+    def trim(self) -> None:
+        """Close descriptors above the limit, those of nodes with handles or without a name excepted."""
+        if len(self._nodes) <= self.limit:
+            return
+        for node in list(self._nodes):
+            if len(self._nodes) <= self.limit:
+                return
+            if node.opens == 0 and not node.unlinked:
+                self.forget(node)
+
+
+def readable_fd(node: Node) -> int:
+    """The node's descriptor, opened for reading when there is none."""
+    if node.fd < 0:
+        node.fd = _open_reading(node)
+        node.fd_writable = False
+    return node.fd
+
+
+def _open_reading(node: Node) -> int:
+    real = node.data
+    if real.layer.is_upper:
+        return real.open(os.O_RDONLY)
+    try:
+        return real.open(os.O_RDONLY | os.O_NOATIME)
+    except PermissionError:  # not ours: O_NOATIME is for owners
+        return real.open(os.O_RDONLY)
+
+
+def replace(node: Node, fd: int) -> None:
+    """Take over `fd`, a read-write descriptor of the node's upper file, in place of the one there was."""
+    old, node.fd, node.fd_writable = node.fd, fd, True
+    if old >= 0:
+        os.close(old)
+
+
+def close(node: Node) -> None:
+    """Close the node's descriptor; it is opened again when needed."""
+    if node.fd >= 0:
+        os.close(node.fd)
+        node.fd = NO_FD
+        node.fd_writable = False

@@ -1,0 +1,197 @@
+"""Layers and the real files in them: one root descriptor a layer, directory descriptors opened on demand.
+
+A `Real` is a file or directory of one layer, addressed by its parent's descriptor
+and a single name, so no path is ever walked and no symlink followed. An inode
+that lost its name (or a layer's root) has no parent and is addressed by its own
+descriptor instead.
+"""
+
+import os
+import stat
+
+O_DIRFD = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+O_INODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class DirFds:
+    """A bounded set of open directory descriptors; the oldest are closed first, by `trim` only.
+
+    Nothing is closed while an operation runs: a descriptor got during an
+    operation stays valid until the next `trim`.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._open: dict[Real, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, real: "Real") -> None:
+        """Note that `real.fd` was opened and may be closed by a later `trim`."""
+        self._open[real] = None
+
+    def trim(self) -> None:
+        """Close the oldest descriptors above the limit; call between operations only."""
+        while len(self._open) > self.limit:
+            real = next(iter(self._open))
+            self.close(real)
+
+    def close(self, real: "Real") -> None:
+        """Close `real`'s descriptor; it is opened again when needed."""
+        if real in self._open:
+            del self._open[real]
+            os.close(real.fd)
+            real.fd = -1
+
+    def pin(self, real: "Real") -> None:
+        """Take `real`'s open descriptor out of the set: its owner closes it."""
+        self._open.pop(real, None)
+
+
+class Layer:
+    """One directory tree of the stack. Owns `root`'s descriptor.
+
+    `position`: -1 for the upper, else the index among the lowers. `fsid`: number of its
+    file system among the stack's. `own`: marks are this stack's own format (upper).
+    """
+
+    __slots__ = ("data_only", "dev", "fds", "fsid", "fstype", "path", "position", "root")
+
+    def __init__(self, path: bytes, root_fd: int, position: int, fds: DirFds) -> None:
+        self.path = path
+        self.position = position
+        self.fds = fds
+        self.dev = os.fstat(root_fd).st_dev
+        self.fsid = 0
+        self.fstype = 0
+        self.data_only = False
+        self.root = Real(self, None, b"")
+        self.root.fd = root_fd
+
+    @property
+    def is_upper(self) -> bool:
+        return self.position < 0
+
+    def close(self) -> None:
+        """Close the root descriptor; idempotent."""
+        if self.root.fd >= 0:
+            os.close(self.root.fd)
+            self.root.fd = -1
+
+    def __repr__(self) -> str:
+        return f"Layer({self.position}, {os.fsdecode(self.path)!r})"
+
+
+class Real:
+    """A file or directory in one layer. `fd` is an O_PATH descriptor, or -1 when not open."""
+
+    __slots__ = ("fd", "layer", "name", "parent")
+
+    def __init__(self, layer: Layer, parent: "Real | None", name: bytes) -> None:
+        self.layer = layer
+        self.parent = parent
+        self.name = name
+        self.fd = -1
+
+    def __repr__(self) -> str:
+        return f"Real({self.layer.position}, {os.fsdecode(self.layer_path())!r})"
+
+    def child(self, name: bytes) -> "Real":
+        """The entry `name` of this directory; nothing is opened."""
+        return Real(self.layer, self, name)
+
+    def dir_fd(self) -> int:
+        """This directory's descriptor, opened (with its ancestors') when it is not; owned by the layer's set."""
+        if self.fd >= 0:
+            return self.fd
+        chain: list[Real] = []
+        real: Real | None = self
+        while real is not None and real.fd < 0:
+            chain.append(real)
+            real = real.parent
+        if real is None:
+            raise FileNotFoundError(2, "No such file or directory")
+        fd = real.fd
+        for real in reversed(chain):
+            fd = real.fd = os.open(real.name, O_DIRFD, dir_fd=fd)
+            self.layer.fds.add(real)
+        return fd
+
+    def stat(self) -> os.stat_result:
+        """lstat of this entry."""
+        parent = self.parent
+        if parent is None:
+            return os.fstat(self.fd)
+        fd = parent.fd
+        return os.stat(self.name, dir_fd=fd if fd >= 0 else parent.dir_fd(), follow_symlinks=False)
+
+    def proc_path(self) -> tuple[bytes, bool]:
+        """(path, follow_symlinks) for the calls that take no directory descriptor, such as xattrs."""
+        parent = self.parent
+        if parent is None:
+            return b"/proc/self/fd/%d" % self.fd, True
+        return b"/proc/self/fd/%d/%s" % (parent.dir_fd(), self.name), False
+
+    def at(self) -> tuple[int, bytes]:
+        """(dir_fd, name) for the *at calls; the name is empty when the descriptor is the inode itself."""
+        parent = self.parent
+        if parent is None:
+            return self.fd, b""
+        return parent.dir_fd(), self.name
+
+    def open(self, flags: int) -> int:
+        """Open the file itself; the caller owns the descriptor. Never follows a symlink, never blocks on a fifo."""
+        flags |= os.O_CLOEXEC | os.O_NONBLOCK
+        if self.parent is None:
+            return os.open(b"/proc/self/fd/%d" % self.fd, flags)
+        return os.open(self.name, flags | os.O_NOFOLLOW, dir_fd=self.parent.dir_fd())
+
+    def open_dir(self) -> int:
+        """A readable descriptor of this directory; the caller owns it."""
+        return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.dir_fd())
+
+    def readlink(self) -> bytes:
+        """The symlink's target."""
+        if self.parent is None:
+            return os.readlink(b"", dir_fd=self.fd)
+        return os.readlink(self.name, dir_fd=self.parent.dir_fd())
+
+    def chown(self, uid: int, gid: int) -> None:
+        """lchown; -1 leaves an id alone."""
+        path, follow = self.proc_path()
+        os.chown(path, uid, gid, follow_symlinks=follow)
+
+    def detach(self) -> None:
+        """Keep the inode reachable by descriptor: its name is about to go. The owner closes `fd` by `drop`."""
+        if self.parent is None:
+            return
+        if self.fd < 0:
+            self.fd = os.open(self.name, O_INODE, dir_fd=self.parent.dir_fd())
+        else:
+            self.layer.fds.pin(self)
+        self.parent = None
+
+    def drop(self) -> None:
+        """Close what `dir_fd` or `detach` opened; a layer's root stays open."""
+        if self.fd < 0 or self is self.layer.root:
+            return
+        if self.parent is None:
+            os.close(self.fd)
+            self.fd = -1
+        else:
+            self.layer.fds.close(self)
+
+    def layer_path(self) -> bytes:
+        """The path from the layer's root, for messages and redirects: ``/a/b``."""
+        parts: list[bytes] = []
+        real: Real | None = self
+        while real is not None and real.parent is not None:
+            parts.append(real.name)
+            real = real.parent
+        return b"/" + b"/".join(reversed(parts))
+
+
+def is_whiteout_device(st: os.stat_result) -> bool:
+    """The kernel's whiteout: a character device 0:0."""
+    return st.st_rdev == 0 and stat.S_ISCHR(st.st_mode)

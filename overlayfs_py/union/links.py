@@ -1,0 +1,121 @@
+"""Hard links: which names are one node, and the index that keeps them one after copy-up.
+
+The index directory holds, for each copied-up lower inode with several names, one link to the
+upper inode, named by the lower's origin handle in hex. `overlay.nlink` on it tells how the
+union's link count differs from the upper inode's (``U+n``) or the lower's (``L+n``); see
+fs/overlayfs/util.c ovl_nlink_start.
+"""
+
+import contextlib
+import os
+import stat
+
+from overlayfs_py.union import marks
+from overlayfs_py.union.layer import Real
+from overlayfs_py.union.node import Node
+from overlayfs_py.union.stack import Stack
+
+Key = tuple[int, int]
+
+
+def hard_link_key(stack: Stack, real: Real, st: os.stat_result) -> Key | None:
+    """The real inode's identity when several names may share it, else None."""
+    if st.st_nlink > 1 and (real.layer.is_upper or stack.link_lowers):
+        return real.layer.fsid, st.st_ino
+    return None
+
+
+def register(stack: Stack, node: Node, key: Key) -> None:
+    """Let later lookups of other names find `node` by the real inode `key`."""
+    if key not in node.keys:
+        node.keys += (key,)
+    stack.hard_links[key] = node
+
+
+def unregister(stack: Stack, node: Node) -> None:
+    """Forget the node's keys."""
+    for key in node.keys:
+        if stack.hard_links.get(key) is node:
+            del stack.hard_links[key]
+    node.keys = ()
+
+
+def needs_index(stack: Stack, node: Node) -> bool:
+    """Whether a copy-up of `node` goes through the index: a lower hard link not yet copied up."""
+    return stack.indexing and node.upper is None and not node.is_dir and node.lowers[0].stat().st_nlink > 1
+
+
+def adopt_index(
+    stack: Stack,
+    node: Node,
+    lower: Real | None,
+    *,
+    origin: bytes | None = None,
+    origin_key: Key | None = None,
+) -> Node | None:
+    """Connect `node` with its index entry, when there is one; a node another name already has is returned.
+
+    Called for a lower hard link (`lower`) or for an upper file with an `origin`.
+    """
+    if lower is not None:
+        origin = stack.origins.encode(lower)
+    if origin is None or stack.work is None:
+        return None
+    entry = stack.work.index.child(origin.hex().encode())
+    try:
+        st = entry.stat()
+    except FileNotFoundError:
+        return None
+    if stat.S_IFMT(st.st_mode) != node.kind:
+        return None
+    key = stack.upper.fsid if stack.upper is not None else 0, st.st_ino
+    if node.upper is not None and hard_link_key(stack, node.upper, node.upper.stat()) != key:
+        return None  # the index entry is another inode's: a stale one, which the kernel ignores as well
+    shared = stack.hard_links.get(key)
+    if shared is None:
+        node.upper = entry
+        node.indexed = node.has_origin = True
+        file_marks = stack.marks.read_file(entry)
+        node.metacopy = file_marks.metacopy and bool(node.lowers)
+        node.nlink = _union_nlink(file_marks.nlink, st.st_nlink, node)
+        register(stack, node, key)
+    target = shared if shared is not None else node
+    if lower is not None:
+        lower_st = lower.stat()
+        register(stack, target, (lower.layer.fsid, lower_st.st_ino))
+    elif origin_key is not None:
+        register(stack, target, origin_key)
+    return shared
+
+
+def _union_nlink(mark: bytes | None, upper_nlink: int, node: Node) -> int:
+    """The union's link count from the index entry's mark; without a valid one, the upper's less the index's own."""
+    fallback = max(1, upper_nlink - 1)
+    if mark is None or len(mark) < 3 or mark[:1] not in (b"U", b"L"):
+        return fallback
+    try:
+        difference = int(mark[1:])
+    except ValueError:
+        return fallback
+    if mark[:1] == b"U":
+        base = upper_nlink
+    elif node.lowers:
+        base = node.lowers[0].stat().st_nlink
+    else:
+        return fallback
+    return base + difference if base + difference > 0 else fallback
+
+
+def store_nlink(stack: Stack, node: Node) -> None:
+    """Write the union's link count relative to the upper's; do this before the upper's own count changes."""
+    if node.indexed and node.upper is not None:
+        difference = node.nlink - node.upper.stat().st_nlink
+        marks.set_xattr(node.upper, stack.marks.nlink, b"U%+d" % difference)
+
+
+def drop_index(stack: Stack, node: Node, origin: bytes | None) -> None:
+    """Remove the index entry of a node whose last name is gone."""
+    if origin is not None and stack.work is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(origin.hex().encode(), dir_fd=stack.work.index.fd)
+    node.indexed = False

@@ -1,0 +1,165 @@
+"""Merged directories: one listing of all parts makes the index that lookups and readdir answer from.
+
+Lower layers do not change while mounted and the upper changes only through the mount,
+so an index stays right when every change updates it.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+
+from overlayfs_py.syscalls.dirents import read_dirents
+from overlayfs_py.union.layer import Real, is_whiteout_device
+from overlayfs_py.union.marks import AUFS_META, AUFS_WHITEOUT
+from overlayfs_py.union.node import UPPER, DirIndex, Entry, Node
+from overlayfs_py.union.stack import Stack
+
+_DT_CHR, _DT_DIR, _DT_REG = 2, 4, 8
+_ONLY_UPPER = (UPPER,)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """An immutable snapshot of a directory: (name, st_ino, d_type) without ``.`` and ``..``.
+
+    The cookie of an entry is its position plus one.
+    """
+
+    entries: list[tuple[bytes, int, int]]
+
+
+def d_type(mode: int) -> int:
+    """The DT_* value of a file mode."""
+    return stat.S_IFMT(mode) >> 12
+
+
+def dir_index(stack: Stack, node: Node) -> DirIndex:
+    """The merged names of directory `node`, listed on first use and kept with the node."""
+    index = node.index
+    if index is None:
+        index = node.index = _build(stack, node)
+    return index
+
+
+def _build(stack: Stack, node: Node) -> DirIndex:
+    index = DirIndex()
+    if node.nlink == 0:
+        return index  # removed: its names are gone and nothing may be made in it
+    flagged = node.xattr_whiteouts
+    if node.upper is not None:
+        _add_upper(stack, index, node.upper, UPPER in flagged)
+    merge = _Merge(stack, index)
+    for position, real in enumerate(node.lowers):
+        merge.add(position, real, position in flagged)
+    return index
+
+
+def _read(real: Real) -> list[tuple[bytes, int, int]]:
+    fd = real.open_dir()
+    try:
+        return read_dirents(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_whiteout(stack: Stack, real: Real, name: bytes, kind: int, xattr_whiteouts: bool) -> bool:
+    if kind == _DT_CHR:
+        return is_whiteout_device(real.child(name).stat())
+    if kind == _DT_REG and xattr_whiteouts:
+        child = real.child(name)
+        return child.stat().st_size == 0 and stack.marks.is_xattr_whiteout(child)
+    return False
+
+
+def _add_upper(stack: Stack, index: DirIndex, real: Real, xattr_whiteouts: bool) -> None:
+    entries = index.entries
+    for name, ino, kind in _read(real):
+        if (kind == _DT_CHR or xattr_whiteouts) and _is_whiteout(stack, real, name, kind, xattr_whiteouts):
+            index.whiteouts[name] = ()
+        else:
+            entries[name] = (_ONLY_UPPER, ino, kind)
+
+
+class _Merge:
+    """Adds lower directories to an index, topmost first.
+
+    A whiteout, or a non-directory under a directory, hides the name in the layers below it only.
+    """
+
+    def __init__(self, stack: Stack, index: DirIndex) -> None:
+        self.stack = stack
+        self.index = index
+        self.hidden: set[bytes] = set(index.whiteouts)
+        self.undecided: set[bytes] = set(index.whiteouts)  # does the upper's whiteout hide anything?
+
+    def add(self, position: int, real: Real, xattr_whiteouts: bool) -> None:
+        hides: list[bytes] = []
+        here = (position,)
+        entries = self.index.entries
+        hidden = self.hidden
+        for name, ino, kind in _read(real):
+            if name.startswith(AUFS_WHITEOUT) and kind == _DT_REG:
+                if not name.startswith(AUFS_META) and name != AUFS_WHITEOUT:
+                    hides.append(name[len(AUFS_WHITEOUT) :])
+                continue
+            if name in hidden and name not in self.undecided:
+                continue
+            if (kind == _DT_CHR or xattr_whiteouts) and _is_whiteout(
+                self.stack, real, name, kind, xattr_whiteouts
+            ):
+                hides.append(name)
+                continue
+            above = entries.get(name)
+            if name in hidden:
+                self.index.whiteouts[name] = here
+                self.undecided.discard(name)
+            elif above is None:
+                entries[name] = (here, ino, kind)
+            elif above[2] == _DT_DIR and kind == _DT_DIR:
+                entries[name] = (above[0] + here, above[1], kind)
+            else:
+                self._cover(above, here, name)
+                hides.append(name)
+        hidden.update(hides)
+        self.undecided.difference_update(hides)
+
+    def _cover(self, above: Entry, here: tuple[int, ...], name: bytes) -> None:
+        """Two entries that do not merge: removing an upper one must leave a whiteout for the lower."""
+        if above[0] == _ONLY_UPPER:
+            self.index.entries[name] = (above[0] + here, above[1], above[2])
+
+
+def covered(entry: Entry | None) -> bool:
+    """Whether a lower layer has something under the name, so that removing it needs a whiteout."""
+    return entry is not None and entry[0][-1] != UPPER
+
+
+def in_upper(entry: Entry) -> bool:
+    """Whether the upper holds the name itself."""
+    return entry[0][0] == UPPER
+
+
+def lower_positions(index: DirIndex, name: bytes) -> tuple[int, ...]:
+    """Where the lower layers have `name`, hidden by the upper or not."""
+    entry = index.entries.get(name)
+    if entry is None:
+        return index.whiteouts.get(name, ())
+    positions = entry[0]
+    return positions[1:] if positions[0] == UPPER else positions
+
+
+def note_upper(index: DirIndex, name: bytes, ino: int, mode: int) -> None:
+    """Record that the upper now holds `name` itself (over a whiteout, a lower entry, or nothing)."""
+    positions = _ONLY_UPPER + lower_positions(index, name)
+    index.whiteouts.pop(name, None)
+    index.entries[name] = (positions, ino, d_type(mode))
+
+
+def note_gone(index: DirIndex, name: bytes, *, whiteout: bool) -> None:
+    """Record that `name` is gone, and whether the upper now holds a whiteout for it."""
+    hidden = lower_positions(index, name)
+    index.entries.pop(name, None)
+    if whiteout:
+        index.whiteouts[name] = hidden
+    else:
+        index.whiteouts.pop(name, None)

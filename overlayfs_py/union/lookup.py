@@ -1,0 +1,332 @@
+"""One name through the stack: which parts make up the node, and how deep the merge goes.
+
+The rules are the kernel's (fs/overlayfs/namei.c ovl_lookup): the topmost entry decides the type;
+directories merge downwards until an opaque mark, a whiteout or a non-directory; a redirect
+changes the name looked for in the layers below it.
+"""
+
+import errno
+import os
+import stat
+
+from overlayfs_py.union.layer import Layer, Real, is_whiteout_device
+from overlayfs_py.union.links import adopt_index, hard_link_key, register
+from overlayfs_py.union.listing import Listing, dir_index
+from overlayfs_py.union.marks import AUFS_OPAQUE, AUFS_WHITEOUT, NO_DIR_MARKS, NO_FILE_MARKS, DirMarks
+from overlayfs_py.union.node import UPPER, Node
+from overlayfs_py.union.stack import Stack
+
+
+def resolve(stack: Stack, parent: Node, name: bytes) -> Node | None:
+    """The node `name` of `parent`, None when there is none; a node not yet known is made but not attached.
+
+    Raises ENAMETOOLONG; EPERM for a redirect or metacopy that this mount does not follow.
+    """
+    if parent.children is not None:
+        node = parent.children.get(name)
+        if node is not None:
+            return node
+    if len(name) > stack.name_max:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    entry = dir_index(stack, parent).entries.get(name)
+    if entry is None:
+        return None
+    reals = [_part(parent, position).child(name) for position in entry[0]]
+    st = reals[0].stat()
+    if stat.S_ISDIR(st.st_mode):
+        return _directory(stack, parent, name, reals, st)
+    return _inode(stack, parent, name, reals, st)
+
+
+def _part(node: Node, position: int) -> Real:
+    if position == UPPER:
+        assert node.upper is not None
+        return node.upper
+    return node.lowers[position]
+
+
+def _is_dir(real: Real) -> bool:
+    return stat.S_ISDIR(real.stat().st_mode)
+
+
+def root_node(stack: Stack) -> Node:
+    """The root: all layers' roots merge, but for an AUFS opaque mark in one of them."""
+    node = Node(stat.S_IFDIR, None, b"")
+    flagged: set[int] = set()
+    if stack.upper is not None:
+        node.upper = stack.upper.root
+        marks = stack.marks.read_dir(node.upper)
+        node.impure = marks.impure
+        if marks.xattr_whiteouts:
+            flagged.add(UPPER)
+    lowers: list[Real] = []
+    for layer in stack.lowers:
+        if stack.marks.read_dir(layer.root).xattr_whiteouts:
+            flagged.add(len(lowers))
+        lowers.append(layer.root)
+        if _has_aufs_opaque(layer.root):
+            break
+    node.lowers = tuple(lowers)
+    node.xattr_whiteouts = frozenset(flagged)
+    top = lowers[0] if lowers else node.top
+    node.ino = stack.inodes.number(top.layer.fsid, top.stat().st_ino)
+    node.known = True
+    return node
+
+
+def _has_aufs_opaque(real: Real) -> bool:
+    try:
+        os.stat(AUFS_OPAQUE, dir_fd=real.dir_fd(), follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+class _DirMerge:
+    """Collects the parts of one merged directory, reading marks on the way down."""
+
+    def __init__(self, stack: Stack, node: Node) -> None:
+        self.stack = stack
+        self.node = node
+        self.lowers: list[Real] = []
+        self.flagged: set[int] = set()
+        self.redirect: bytes | None = None
+        self.below = UPPER  # layer position after which the search goes on
+        self.done = False
+
+    def add(self, real: Real, *, last: bool) -> None:
+        """Take `real` as the next part; `last`: nothing can merge below it."""
+        upper = real.layer.is_upper
+        position = UPPER if upper else len(self.lowers)
+        if upper:
+            self.node.upper = real
+        else:
+            self.lowers.append(real)
+        marks = NO_DIR_MARKS if last and not upper else self.stack.marks.read_dir(real)
+        if upper:
+            self.node.impure = marks.impure
+        if marks.xattr_whiteouts:
+            self.flagged.add(position)
+        self._follow(real, marks)
+
+    def _follow(self, real: Real, marks: DirMarks) -> None:
+        self.below = real.layer.position
+        if marks.opaque:
+            self.done = True
+        elif marks.redirect is not None:
+            if not self.stack.follow_redirects:
+                raise PermissionError(errno.EPERM, "redirect not followed")
+            self.redirect = marks.redirect
+
+    def finish(self) -> None:
+        self.node.lowers = tuple(self.lowers)
+        self.node.xattr_whiteouts = frozenset(self.flagged)
+
+
+def _directory(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: os.stat_result) -> Node:
+    node = Node(stat.S_IFDIR, parent, name)
+    merge = _DirMerge(stack, node)
+    last = len(stack.lowers) - 1
+    for real in reals:
+        if merge.lowers or node.upper is not None:
+            if not _is_dir(real):
+                break
+        merge.add(real, last=real.layer.position == last or (real is reals[-1] and not real.layer.is_upper))
+        if merge.done or merge.redirect is not None:
+            break
+    if merge.redirect is not None:
+        _merge_redirected(stack, parent, merge)
+    merge.finish()
+    top = node.lowers[0] if node.lowers else reals[0]
+    node.ino = stack.inodes.number(top.layer.fsid, (st if top is reals[0] else top.stat()).st_ino)
+    return node
+
+
+def _merge_redirected(stack: Stack, parent: Node, merge: _DirMerge) -> None:
+    """Go on below the part that has the redirect, at the place the redirect names."""
+    while merge.redirect is not None and not merge.done:
+        redirect, below = merge.redirect, merge.below
+        merge.redirect = None
+        for real, sealed in _candidates(stack, parent, redirect, below):
+            if real is None or not _is_dir(real):
+                merge.done = True
+            else:
+                merge.add(real, last=False)
+                merge.done = merge.done or sealed
+            if merge.done or merge.redirect is not None:
+                break
+
+
+def _candidates(stack: Stack, parent: Node, redirect: bytes, below: int) -> list[tuple[Real | None, bool]]:
+    """Where the layers under position `below` have the redirect's target; None: hidden there and further down.
+
+    The flag says that the layer's path to the target is opaque, so nothing below it merges.
+    """
+    found: list[tuple[Real | None, bool]] = []
+    if not redirect.startswith(b"/"):
+        if not redirect or b"/" in redirect or redirect in (b".", b".."):
+            raise OSError(errno.EIO, "invalid redirect")
+        for part in parent.lowers:
+            if part.layer.position > below and not _search(stack, part, [redirect], found):
+                break
+        return found
+    names = [n for n in redirect.split(b"/") if n]
+    if not names or b".." in names or b"." in names:
+        raise OSError(errno.EIO, "invalid redirect")
+    for layer in stack.lowers:
+        if layer.position > below and not _search(stack, layer.root, names, found):
+            break
+    return found
+
+
+def _search(stack: Stack, start: Real, names: list[bytes], found: list[tuple[Real | None, bool]]) -> bool:
+    """Walk `names` below `start` in one layer, append what is found; False: layers below do not count."""
+    real = start
+    sealed = False
+    for depth, name in enumerate(names):
+        child = real.child(name)
+        try:
+            st = child.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            if _aufs_hides(real, name):
+                found.append((None, True))
+                return False
+            return not sealed
+        if is_whiteout_device(st) or (
+            stat.S_ISREG(st.st_mode) and st.st_size == 0 and stack.marks.is_xattr_whiteout(child)
+        ):
+            found.append((None, True))
+            return False
+        if depth < len(names) - 1:
+            if not stat.S_ISDIR(st.st_mode):
+                return False
+            sealed = sealed or stack.marks.read_dir(child).opaque
+        real = child
+    found.append((real, sealed))
+    return not sealed
+
+
+def _aufs_hides(real: Real, name: bytes) -> bool:
+    try:
+        os.stat(AUFS_WHITEOUT + name, dir_fd=real.dir_fd(), follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _inode(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: os.stat_result) -> Node:
+    """A non-directory: a node of its own, or the one its other names already have."""
+    real = reals[0]
+    key = hard_link_key(stack, real, st)
+    if key is not None and key in stack.hard_links:
+        return stack.hard_links[key]
+    node = Node(stat.S_IFMT(st.st_mode), parent, name)
+    if real.layer.is_upper:
+        _upper_inode(stack, parent, node, reals, st)
+    else:
+        node.lowers = (real,)
+        node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
+        if node.is_file and (real.layer.position < len(stack.lowers) - 1 or stack.data_lowers):
+            _find_data(stack, parent, node, real)
+        if st.st_nlink > 1 and stack.indexing:
+            shared = adopt_index(stack, node, real)
+            if shared is not None:
+                return shared
+    if key is not None:
+        register(stack, node, key)
+    return node
+
+
+def _upper_inode(stack: Stack, parent: Node, node: Node, reals: list[Real], st: os.stat_result) -> None:
+    real = reals[0]
+    node.upper = real
+    node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
+    marks = stack.marks.read_file(real) if parent.impure else NO_FILE_MARKS
+    if marks.metacopy and node.is_file:
+        _find_data(stack, parent, node, real)
+    if marks.origin is None:
+        return
+    origin = stack.origins.inode(marks.origin)
+    if origin is not None:
+        node.has_origin = True
+        node.ino = stack.inodes.number(*origin)
+        if st.st_nlink > 1 and stack.indexing:
+            adopt_index(stack, node, None, origin=marks.origin, origin_key=origin)
+
+
+def _find_data(stack: Stack, parent: Node, node: Node, real: Real) -> None:
+    """Give a metacopy file the lower file that has its data; a file that is no metacopy is left alone."""
+    marks = stack.marks.read_file(real)
+    if not marks.metacopy:
+        return
+    if not stack.metacopy:
+        raise PermissionError(errno.EPERM, "metacopy not followed")
+    lowers: list[Real] = [] if real.layer.is_upper else [real]
+    wanted = marks.redirect
+    below = real.layer.position
+    for _ in range(len(stack.lowers) + 1):
+        target = _next_data(stack, parent, wanted if wanted is not None else node.name, below)
+        if target is None:
+            raise OSError(errno.EIO, "the data of a metacopy file is missing")
+        lowers.append(target)
+        marks = stack.marks.read_file(target)
+        if not marks.metacopy:
+            break
+        wanted = marks.redirect if marks.redirect is not None else wanted
+        below = target.layer.position
+    node.lowers = tuple(lowers)
+    node.metacopy = True
+
+
+def _next_data(stack: Stack, parent: Node, target: bytes, below: int) -> Real | None:
+    for real, _ in _candidates(stack, parent, target, below):
+        return real if real is not None and stat.S_ISREG(real.stat().st_mode) else None
+    if target.startswith(b"/"):
+        for layer in stack.data_lowers:
+            real = _data_only(layer, target)
+            if real is not None:
+                return real
+    return None
+
+
+def _data_only(layer: Layer, target: bytes) -> Real | None:
+    """The file `target` of a data-only layer, which absolute redirects reach."""
+    real = layer.root
+    for name in target.split(b"/"):
+        if name:
+            real = real.child(name)
+    try:
+        return real if stat.S_ISREG(real.stat().st_mode) else None
+    except OSError:
+        return None
+
+
+def list_dir(stack: Stack, node: Node) -> Listing:
+    """A snapshot of a directory with the inode numbers that stat shows.
+
+    An upper entry with an origin has its lower's number; those are only in impure or merged places.
+    """
+    number = stack.inodes.number
+    parts = {UPPER: node.upper, **dict(enumerate(node.lowers))}
+    fsids = {position: real.layer.fsid for position, real in parts.items() if real is not None}
+    single = stack.inodes.single
+    entries = []
+    for name, (positions, ino, kind) in dir_index(stack, node).entries.items():
+        top = positions[0]
+        if top == UPPER and (node.impure or (kind == _DT_DIR and len(positions) > 1)):
+            ino = _shown_number(stack, node, name, ino)
+        elif not single:
+            ino = number(fsids[top], ino)
+        entries.append((name, ino, kind))
+    return Listing(entries)
+
+
+def _shown_number(stack: Stack, node: Node, name: bytes, fallback: int) -> int:
+    try:
+        child = resolve(stack, node, name)
+    except OSError:
+        return fallback
+    return child.ino if child is not None else fallback
+
+
+_DT_DIR = 4

@@ -1,0 +1,151 @@
+"""A node: one inode of the merged view, with its upper and lower parts.
+
+A node lives as long as somebody outside knows it (`known`) or a known node lies
+below it. Paths are never stored: a node knows its parent and its name there.
+"""
+
+import stat
+
+from overlayfs_py.union.layer import Real
+
+UPPER = -1
+
+# An index entry: positions (UPPER or indexes into `lowers`), the topmost real inode number, d_type.
+Entry = tuple[tuple[int, ...], int, int]
+
+
+class DirIndex:
+    """The merged names of one directory, made by one listing and kept up to date by every change.
+
+    `whiteouts`: names for which the upper holds a whiteout, with the lower positions it hides (none:
+    a whiteout that hides nothing).
+    """
+
+    __slots__ = ("entries", "whiteouts")
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Entry] = {}
+        self.whiteouts: dict[bytes, tuple[int, ...]] = {}
+
+
+class Node:
+    """One merged inode. Owns its data descriptor `fd` and the descriptors of its parts.
+
+    `nlink`: the union's link count, or -1 when it is the real inode's. `metacopy`: the topmost
+    part has no data of its own; the last of `lowers` has. `has_origin`: the inode number is a lower's. `indexed`: its upper has an entry in
+    the index directory. `xattr_whiteouts`: positions of the parts that may hold xattr whiteouts.
+    `inherits`: a directory's (gid for new entries or None, default ACL), None when not read yet. `aliases`: further (parent, name) pairs of a hard-linked node.
+    """
+
+    __slots__ = (
+        "aliases",
+        "children",
+        "fd",
+        "fd_writable",
+        "has_origin",
+        "impure",
+        "index",
+        "indexed",
+        "inherits",
+        "ino",
+        "keys",
+        "kind",
+        "known",
+        "lowers",
+        "metacopy",
+        "name",
+        "nlink",
+        "opens",
+        "parent",
+        "upper",
+        "xattr_whiteouts",
+    )
+
+    def __init__(self, kind: int, parent: "Node | None", name: bytes) -> None:
+        self.kind = kind
+        self.parent = parent
+        self.name = name
+        self.upper: Real | None = None
+        self.lowers: tuple[Real, ...] = ()
+        self.ino = 0
+        self.nlink = -1
+        self.opens = 0
+        self.fd = -1
+        self.fd_writable = False
+        self.metacopy = False
+        self.has_origin = False
+        self.impure = False
+        self.indexed = False
+        self.known = False
+        self.xattr_whiteouts: frozenset[int] = frozenset()
+        self.children: dict[bytes, Node] | None = None
+        self.index: DirIndex | None = None
+        self.aliases: list[tuple[Node, bytes]] | None = None
+        self.inherits: tuple[int | None, bytes | None] | None = None
+        self.keys: tuple[tuple[int, int], ...] = ()
+
+    def __repr__(self) -> str:
+        return (
+            f"Node({self.name!r}, {stat.filemode(self.kind)}, upper={self.upper}, lowers={len(self.lowers)})"
+        )
+
+    @property
+    def is_dir(self) -> bool:
+        return self.kind == stat.S_IFDIR
+
+    @property
+    def is_file(self) -> bool:
+        return self.kind == stat.S_IFREG
+
+    @property
+    def top(self) -> Real:
+        """The part whose metadata counts."""
+        return self.upper if self.upper is not None else self.lowers[0]
+
+    @property
+    def data(self) -> Real:
+        """The part whose data counts."""
+        return self.lowers[-1] if self.metacopy else self.top
+
+    @property
+    def is_merged(self) -> bool:
+        """A directory whose content comes from more than its upper part."""
+        return bool(self.lowers) and self.is_dir
+
+    @property
+    def unlinked(self) -> bool:
+        """The last known name is gone (a root has the empty name and never counts)."""
+        return self.parent is None and self.name != b""
+
+    def attach(self, parent: "Node", name: bytes) -> None:
+        """Make the node known under `name` of `parent`; a further name of a hard link is kept as an alias."""
+        if parent.children is None:
+            parent.children = {}
+        parent.children[name] = self
+        self.known = True
+        if self.parent is parent and self.name == name:
+            return
+        if self.parent is None:
+            self.parent, self.name = parent, name
+        else:
+            if self.aliases is None:
+                self.aliases = []
+            if (parent, name) not in self.aliases:
+                self.aliases.append((parent, name))
+
+    def detach(self, parent: "Node", name: bytes) -> None:
+        """Forget one name; another known name, when there is one, becomes the node's own."""
+        if parent.children is not None and parent.children.get(name) is self:
+            del parent.children[name]
+        if self.aliases and (parent, name) in self.aliases:
+            self.aliases.remove((parent, name))
+        elif self.parent is parent and self.name == name:
+            if self.aliases:
+                self.parent, self.name = self.aliases.pop(0)
+            else:
+                self.parent = None
+
+    def names(self) -> list[tuple["Node", bytes]]:
+        """All known (parent, name) pairs."""
+        own = [(self.parent, self.name)] if self.parent is not None else []
+        return own + (self.aliases or [])

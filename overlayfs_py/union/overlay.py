@@ -1,0 +1,286 @@
+"""The overlay as engines see it: one method per VFS operation, which delegates and decides nothing.
+
+All methods raise OSError(errno) only; a lookup miss is None. The overlay owns every
+descriptor. It is not thread-safe: only `CopyUp.transfer` may run in another thread.
+"""
+
+import os
+import stat
+
+from overlayfs_py.options import UnionOptions
+from overlayfs_py.syscalls import attrs
+from overlayfs_py.syscalls.copy import copy_range
+from overlayfs_py.union import copyup, create, handle, remove, rename, setattr, xattrs
+from overlayfs_py.union.attr import Attr, AttrChanges, Caller, make_attr
+from overlayfs_py.union.copyup import CopyUp
+from overlayfs_py.union.handle import DataFds, Handle
+from overlayfs_py.union.links import unregister
+from overlayfs_py.union.listing import Listing
+from overlayfs_py.union.lookup import list_dir, resolve, root_node
+from overlayfs_py.union.node import Node
+from overlayfs_py.union.probe import Capabilities
+from overlayfs_py.union.stack import open_stack
+
+__all__ = ["Attr", "AttrChanges", "Caller", "Capabilities", "CopyUp", "Handle", "Listing", "Node", "Overlay"]
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+
+
+class Overlay:
+    """One mounted stack. `root` is its root node, known until `close`."""
+
+    def __init__(self, options: UnionOptions) -> None:
+        self.options = options
+        self._stack = open_stack(options)
+        try:
+            self.root = root_node(self._stack)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._data = DataFds(self._stack.fds.limit)
+
+    @classmethod
+    def open(cls, options: UnionOptions) -> "Overlay":
+        """Open and check the layers; LayerError or ConfigError names what is wrong, and nothing stays open."""
+        return cls(options)
+
+    def close(self) -> None:
+        """Release all descriptors and the lock on the work directory; idempotent."""
+        self._data.limit = 0
+        self._data.trim()
+        self._stack.close()
+
+    @property
+    def read_only(self) -> bool:
+        return self._stack.read_only
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._stack.capabilities
+
+    # --- names -----------------------------------------------------------------------------------
+
+    def lookup(self, parent: Node, name: bytes) -> Node | None:
+        """The node `name` of `parent`; it stays known until `forget`. None when there is none."""
+        node = resolve(self._stack, parent, name)
+        if node is not None:
+            node.attach(parent, name)
+        elif len(self._stack.fds) > self._stack.fds.limit:
+            self._stack.fds.trim()
+        return node
+
+    def forget(self, node: Node) -> None:
+        """Nobody outside refers to `node` any more: drop it, its index and its descriptors."""
+        self._stack.fds.trim()
+        node.known = False
+        while node is not self.root and not node.known and not node.children and node.opens == 0:
+            parent = node.parent
+            self._drop(node)
+            if parent is None:
+                return
+            node = parent
+
+    def _drop(self, node: Node) -> None:
+        unregister(self._stack, node)
+        self._data.forget(node)
+        for parent, name in node.names():
+            if parent.children is not None and parent.children.get(name) is node:
+                del parent.children[name]
+        node.index = None
+        for real in (node.upper, *node.lowers):
+            if real is not None and not node.indexed:
+                real.drop()
+
+    def create(self, parent: Node, name: bytes, flags: int, mode: int, caller: Caller) -> tuple[Node, Handle]:
+        """Make and open a regular file; EEXIST."""
+        node, opened = create.create(self._stack, parent, name, flags, mode, caller)
+        self._data.note(node)
+        return node, opened
+
+    def mknod(self, parent: Node, name: bytes, mode: int, rdev: int, caller: Caller) -> Node:
+        """Make a file, fifo, socket or device; EPERM for a 0:0 character device."""
+        node = create.mknod(self._stack, parent, name, mode, rdev, caller)
+        if node.fd >= 0:
+            self._data.note(node)
+        return node
+
+    def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Node:
+        """Make a directory."""
+        return create.mkdir(self._stack, parent, name, mode, caller)
+
+    def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> Node:
+        """Make a symbolic link."""
+        return create.symlink(self._stack, parent, name, target, caller)
+
+    def link(self, node: Node, parent: Node, name: bytes) -> Node:
+        """Give `node` a further name; the node itself is returned."""
+        return create.link(self._stack, node, parent, name)
+
+    def tmpfile(self, parent: Node, flags: int, mode: int, caller: Caller) -> tuple[Node, Handle]:
+        """Make and open a file without a name."""
+        node, opened = create.tmpfile(self._stack, parent, flags, mode, caller)
+        self._data.note(node)
+        return node, opened
+
+    def unlink(self, parent: Node, name: bytes) -> None:
+        """Remove a name; the inode stays usable while known or open."""
+        remove.unlink(self._stack, parent, name)
+
+    def rmdir(self, parent: Node, name: bytes) -> None:
+        """Remove an empty directory."""
+        remove.rmdir(self._stack, parent, name)
+
+    def rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int = 0) -> None:
+        """renameat2 with NOREPLACE and EXCHANGE; EXDEV as the kernel's overlayfs."""
+        rename.rename(self._stack, parent, name, new_parent, new_name, flags)
+
+    def readlink(self, node: Node) -> bytes:
+        """A symlink's target."""
+        return node.top.readlink()
+
+    def list_dir(self, node: Node) -> Listing:
+        """A snapshot of the directory's entries."""
+        return list_dir(self._stack, node)
+
+    # --- attributes ------------------------------------------------------------------------------
+
+    def getattr(self, node: Node) -> Attr:
+        """The node's attributes."""
+        stack = self._stack
+        st = node.top.stat()
+        nlink = node.nlink if node.nlink >= 0 else st.st_nlink
+        if node.is_dir and nlink and (node.lowers or stack.options.static_nlink):
+            nlink = 1  # the kernel does not count the subdirectories of a merged directory either
+        uid, gid = st.st_uid, st.st_gid
+        if not stack.uids.trivial:
+            uid = stack.uids.inside(uid)
+        if not stack.gids.trivial:
+            gid = stack.gids.inside(gid)
+        attr = make_attr(st, node.ino, nlink, uid, gid)
+        if node.metacopy:
+            attr = attr._replace(blocks=node.data.stat().st_blocks)
+        if stack.options.xattr_permissions and node.kind != stat.S_IFLNK:
+            override = setattr.read_override(node)
+            if override is not None:
+                attr = attr._replace(uid=override[0], gid=override[1], mode=node.kind | override[2])
+        return attr
+
+    def setattr(self, node: Node, changes: AttrChanges) -> Attr:
+        """Change attributes; the new ones are returned."""
+        setattr.setattr_node(self._stack, node, changes)
+        if node.fd >= 0:
+            self._data.note(node)
+        return self.getattr(node)
+
+    def getxattr(self, node: Node, name: bytes) -> bytes:
+        """An xattr's value; ENODATA."""
+        return xattrs.getxattr(self._stack, node, name)
+
+    def listxattr(self, node: Node, *, trusted: bool = True) -> list[bytes]:
+        """The xattr names; without `trusted` as an ordinary user sees them."""
+        return xattrs.listxattr(self._stack, node, trusted=trusted)
+
+    def setxattr(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
+        """Set an xattr (XATTR_CREATE, XATTR_REPLACE)."""
+        xattrs.setxattr(self._stack, node, name, value, flags)
+
+    def removexattr(self, node: Node, name: bytes) -> None:
+        """Remove an xattr; ENODATA."""
+        xattrs.removexattr(self._stack, node, name)
+
+    # --- data ------------------------------------------------------------------------------------
+
+    def open_file(self, node: Node, flags: int) -> Handle:
+        """Open a regular file: copies up when `flags` ask to write, truncates with O_TRUNC."""
+        self._data.trim()
+        if flags & _WRITING:
+            size = 0 if flags & os.O_TRUNC else None
+            copyup.need_writable(self._stack)
+            copyup.copy_up(self._stack, node, size=size)
+            fd = setattr.writable_fd(node)
+            if flags & os.O_TRUNC:
+                os.ftruncate(fd, 0)
+        else:
+            handle.readable_fd(node)
+        self._data.note(node)
+        return Handle(node, flags)
+
+    def release(self, opened: Handle) -> None:
+        """End a handle."""
+        opened.release()
+        node = opened.node
+        if node.opens == 0 and not node.known:
+            self.forget(node)
+
+    def read(self, node: Node, offset: int, size: int) -> bytes:
+        """Up to `size` bytes at `offset`; fewer at the end of the file only."""
+        return os.pread(self._readable(node), size, offset)
+
+    def write(self, node: Node, offset: int, data: bytes | memoryview) -> int:
+        """Write all of `data` at `offset`; copies up when nobody did. Returns its length."""
+        fd = self._writable(node)
+        done = os.pwrite(fd, data, offset)
+        while done < len(data):
+            done += os.pwrite(fd, memoryview(data)[done:], offset + done)
+        return done
+
+    def fsync(self, node: Node, datasync: bool = False) -> None:
+        """Make a file or directory durable; nothing to do for one without an upper, or when volatile."""
+        if node.upper is None or self.options.volatile:
+            return
+        if node.fd >= 0:
+            (os.fdatasync if datasync else os.fsync)(node.fd)
+            return
+        fd = node.upper.open_dir() if node.is_dir else node.upper.open(os.O_RDONLY)
+        try:
+            (os.fdatasync if datasync else os.fsync)(fd)
+        finally:
+            os.close(fd)
+
+    def fallocate(self, node: Node, mode: int, offset: int, length: int) -> None:
+        """fallocate(2)."""
+        attrs.fallocate(self._writable(node), mode, offset, length)
+
+    def seek(self, node: Node, offset: int, whence: int) -> int:
+        """lseek for SEEK_DATA and SEEK_HOLE; ENXIO past the end."""
+        return os.lseek(self._readable(node), offset, whence)
+
+    def copy_range(self, node: Node, offset: int, target: Node, target_offset: int, size: int) -> int:
+        """copy_file_range between two nodes; the bytes copied."""
+        target_fd = self._writable(target)
+        return copy_range(self._readable(node), offset, target_fd, target_offset, size)
+
+    def copy_up(self, node: Node, *, data: bool = True) -> CopyUp | None:
+        """Prepare a copy-up whose bytes the caller moves; None when nothing is left to do."""
+        return copyup.prepare(self._stack, node, data=data)
+
+    def _readable(self, node: Node) -> int:
+        if node.fd < 0:
+            self._data.trim()
+            handle.readable_fd(node)
+            self._data.note(node)
+        return node.fd
+
+    def _writable(self, node: Node) -> int:
+        if node.fd < 0 or not node.fd_writable:
+            self._data.trim()
+            copyup.copy_up(self._stack, node)
+            setattr.writable_fd(node)
+            self._data.note(node)
+        return node.fd
+
+    # --- file system -----------------------------------------------------------------------------
+
+    def statfs(self) -> os.statvfs_result:
+        """The upper's file system, or the top lower's; the mount says whether it is read-only."""
+        return os.fstatvfs(self._stack.layers()[0].root.fd)
+
+    def sync(self) -> None:
+        """syncfs of the upper's file system."""
+        if self._stack.upper is None or self.options.volatile:
+            return
+        fd = self._stack.upper.root.open_dir()
+        try:
+            attrs.syncfs(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,216 @@
+"""Removing names: whiteouts over what lower layers hold, and inodes that stay reachable while somebody holds them."""
+
+import errno
+import os
+import stat
+
+from overlayfs_py.syscalls import attrs
+from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
+from overlayfs_py.union import marks
+from overlayfs_py.union.copyup import copy_up, copy_up_dir, dress, need_writable
+from overlayfs_py.union.layer import Real
+from overlayfs_py.union.links import drop_index, needs_index, store_nlink
+from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone
+from overlayfs_py.union.lookup import resolve
+from overlayfs_py.union.node import UPPER, DirIndex, Node
+from overlayfs_py.union.stack import Stack
+
+
+def _must_exist(stack: Stack, parent: Node, name: bytes) -> Node:
+    need_writable(stack)
+    node = resolve(stack, parent, name)
+    if node is None:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    return node
+
+
+def unlink(stack: Stack, parent: Node, name: bytes) -> None:
+    """Remove a name that is no directory; ENOENT, EISDIR, EROFS."""
+    node = _must_exist(stack, parent, name)
+    if node.is_dir:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    index = dir_index(stack, parent)
+    entry = index.entries[name]
+    prepare_unlink(stack, node)
+    directory = copy_up_dir(stack, parent)
+    entry = index.entries[name]  # the copy-up of a hard link may have made an upper name
+    if in_upper(entry):
+        keep_reachable(node, directory, name)
+        if covered(entry):
+            _replace_by_whiteout(stack, parent, directory, name)
+        else:
+            os.unlink(name, dir_fd=directory.dir_fd())
+    else:
+        make_whiteout(stack, parent, directory, name)
+    note_gone(index, name, whiteout=covered(entry))
+    finish_unlink(stack, node, parent, name)
+
+
+def prepare_unlink(stack: Stack, node: Node) -> None:
+    """Before a name goes: the union's link count must have a place to be stored (ovl_nlink_start)."""
+    if needs_index(stack, node):
+        copy_up(stack, node)
+    store_nlink(stack, node)
+
+
+def keep_reachable(node: Node, directory: Real, name: bytes) -> None:
+    """The upper entry `name` is about to go: address the inode by another known name, else by descriptor."""
+    real = node.upper
+    if real is None or real.parent is not directory or real.name != name:
+        return
+    for parent, other in node.names():
+        if parent.upper is None or (parent.upper is directory and other == name):
+            continue
+        entry = parent.index.entries.get(other) if parent.index is not None else None
+        if entry is not None and in_upper(entry):
+            node.upper = parent.upper.child(other)
+            return
+    real.detach()
+
+
+def finish_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
+    """Book-keeping after a name went: link count, index entry, the node's names."""
+    if node.indexed:
+        node.nlink = max(0, node.nlink - 1)
+        if node.nlink == 0 and node.upper is not None:
+            origin = bytes.fromhex(node.upper.name.decode())
+            node.upper.detach()
+            drop_index(stack, node, origin)
+    elif node.upper is None:
+        count = node.nlink if node.nlink >= 0 else node.lowers[0].stat().st_nlink
+        node.nlink = max(0, count - 1)
+    node.detach(parent, name)
+    release_unknown(node)
+
+
+def release_unknown(node: Node) -> None:
+    """Close what a node nobody refers to any more holds by descriptor."""
+    if not node.known and node.unlinked and node.opens == 0 and node.upper is not None:
+        node.upper.drop()
+
+
+def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
+    """Remove an empty directory; ENOENT, ENOTDIR, ENOTEMPTY, EROFS."""
+    node = _must_exist(stack, parent, name)
+    if not node.is_dir:
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    own_index = dir_index(stack, node)
+    if own_index.entries:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    directory = copy_up_dir(stack, parent)
+    index = dir_index(stack, parent)
+    entry = index.entries[name]
+    if node.upper is None:
+        make_whiteout(stack, parent, directory, name)
+    else:
+        node.upper.dir_fd()
+        if covered(entry):
+            _exchange_for_whiteout(stack, parent, directory, name)
+        elif own_index.whiteouts or _holds_files(node):
+            _move_to_work(stack, directory, name)
+        else:
+            os.rmdir(name, dir_fd=directory.dir_fd())
+    note_gone(index, name, whiteout=covered(entry))
+    finish_rmdir(node, parent, name)
+
+
+def _holds_files(node: Node) -> bool:
+    return UPPER in node.xattr_whiteouts
+
+
+def finish_rmdir(node: Node, parent: Node, name: bytes) -> None:
+    """The directory is gone: it stays reachable by descriptor, empty for ever, with no links."""
+    if node.upper is not None:
+        node.upper.detach()
+    node.nlink = 0
+    node.index = DirIndex()
+    node.detach(parent, name)
+    release_unknown(node)
+
+
+def make_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> None:
+    """Whiteout `name` in the upper `directory`, where it does not exist: a 0:0 device, else the xattr form."""
+    fd = directory.dir_fd()
+    if stack.capabilities.whiteout_devices:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
+        return
+    _mark_xattr_whiteouts(stack, parent, directory)
+    temp = _new_whiteout(stack)
+    temp_fd, temp_name = temp.at()
+    os.rename(temp_name, name, src_dir_fd=temp_fd, dst_dir_fd=fd)
+
+
+def _mark_xattr_whiteouts(stack: Stack, parent: Node, directory: Real) -> None:
+    if UPPER not in parent.xattr_whiteouts and marks.get_xattr(directory, stack.marks.opaque) is None:
+        marks.set_xattr(directory, stack.marks.opaque, b"x")
+        parent.xattr_whiteouts |= {UPPER}
+
+
+def _new_whiteout(stack: Stack) -> Real:
+    """A whiteout in the work directory, to be renamed over something."""
+    assert stack.work is not None
+    temp = stack.work.new_temp()
+    fd, name = temp.at()
+    if stack.capabilities.whiteout_devices:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
+    else:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
+        marks.set_xattr(temp, stack.marks.whiteout, b"y")
+    return temp
+
+
+def _replace_by_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> None:
+    if not stack.capabilities.whiteout_devices:
+        _mark_xattr_whiteouts(stack, parent, directory)
+    temp = _new_whiteout(stack)
+    fd, temp_name = temp.at()
+    try:
+        os.rename(temp_name, name, src_dir_fd=fd, dst_dir_fd=directory.dir_fd())
+    except BaseException:
+        assert stack.work is not None
+        stack.work.discard(temp)
+        raise
+
+
+def _exchange_for_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> None:
+    """A directory cannot be renamed over: exchange it with a whiteout, then remove it in the work directory."""
+    assert stack.work is not None
+    if not stack.capabilities.whiteout_devices:
+        _mark_xattr_whiteouts(stack, parent, directory)
+    temp = _new_whiteout(stack)
+    fd, temp_name = temp.at()
+    try:
+        renameat2(fd, temp_name, directory.dir_fd(), name, RENAME_EXCHANGE)
+    finally:
+        stack.work.discard(temp)
+
+
+def _move_to_work(stack: Stack, directory: Real, name: bytes) -> None:
+    """Take a directory that holds only whiteouts out of the upper in one step, then remove it."""
+    assert stack.work is not None
+    temp = stack.work.new_temp()
+    fd, temp_name = temp.at()
+    os.rename(name, temp_name, src_dir_fd=directory.dir_fd(), dst_dir_fd=fd)
+    stack.work.discard(temp)
+
+
+def clear_whiteouts(stack: Stack, node: Node, directory: Real, name: bytes) -> None:
+    """Make the upper of an empty merged directory really empty, so that a rename may replace it.
+
+    It is exchanged with an empty opaque directory that looks the same (ovl_clear_empty): a crash
+    before the rename shows nothing that was deleted.
+    """
+    assert stack.work is not None and node.upper is not None
+    if not (dir_index(stack, node).whiteouts or _holds_files(node)):
+        return
+    temp = stack.work.new_temp()
+    fd, temp_name = temp.at()
+    st = node.upper.stat()
+    os.mkdir(temp_name, 0o700, dir_fd=fd)
+    try:
+        dress(stack, node.upper, temp, st)
+        marks.set_xattr(temp, stack.marks.opaque, b"y")
+        attrs.set_times(fd, temp_name, st.st_atime_ns, st.st_mtime_ns)
+        renameat2(fd, temp_name, directory.dir_fd(), name, RENAME_EXCHANGE)
+    finally:
+        stack.work.discard(temp)

@@ -1,0 +1,236 @@
+"""Rename of files and directories, with whiteouts left behind and redirects for merged directories.
+
+The decisions are the kernel's ovl_rename (fs/overlayfs/dir.c): EXDEV for a directory that is in a
+lower layer unless redirect_dir=on, RENAME_WHITEOUT refused, everything else done in one
+renameat2 on the upper.
+"""
+
+import errno
+import os
+
+from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
+from overlayfs_py.union import marks
+from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up, make_impure, need_writable
+from overlayfs_py.union.layer import Real
+from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone, note_upper
+from overlayfs_py.union.lookup import resolve
+from overlayfs_py.union.node import Node
+from overlayfs_py.union.remove import (
+    clear_whiteouts,
+    finish_rmdir,
+    finish_unlink,
+    keep_reachable,
+    make_whiteout,
+    prepare_unlink,
+)
+from overlayfs_py.union.stack import Stack
+
+_REDIRECT_MAX = 4096
+
+
+class _Side:
+    """One end of a rename: a name in a directory, and the node there, if any."""
+
+    __slots__ = ("directory", "index", "name", "node", "parent")
+
+    def __init__(self, stack: Stack, parent: Node, name: bytes) -> None:
+        self.parent = parent
+        self.name = name
+        self.node = resolve(stack, parent, name)
+        self.index = dir_index(stack, parent)
+        self.directory: Real | None = None
+
+    @property
+    def covered(self) -> bool:
+        return covered(self.index.entries.get(self.name))
+
+    @property
+    def whiteout(self) -> bool:
+        return self.name in self.index.whiteouts
+
+    def dir_fd(self) -> int:
+        assert self.directory is not None
+        return self.directory.dir_fd()
+
+
+def rename(
+    stack: Stack, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int = 0
+) -> None:
+    """renameat2 on the merged view; errno as the kernel's overlayfs gives it."""
+    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    need_writable(stack)
+    old = _Side(stack, parent, name)
+    new = _Side(stack, new_parent, new_name)
+    exchange = bool(flags & RENAME_EXCHANGE)
+    _check(stack, old, new, exchange=exchange, noreplace=bool(flags & RENAME_NOREPLACE))
+    if old.node is new.node:
+        return
+    _copy_up_both(stack, old, new, exchange=exchange)
+    _mark_moved(stack, old, new)
+    if exchange:
+        _mark_moved(stack, new, old)
+        renameat2(old.dir_fd(), name, new.dir_fd(), new_name, RENAME_EXCHANGE)
+        _finish_exchange(old, new)
+    else:
+        _move(stack, old, new)
+
+
+def _check(stack: Stack, old: _Side, new: _Side, *, exchange: bool, noreplace: bool) -> None:
+    source, target = old.node, new.node
+    if source is None or (exchange and target is None) or new.parent.nlink == 0:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if noreplace and target is not None:
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+    if not exchange and target is not None and target is not source:
+        if source.is_dir and not target.is_dir:
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if target.is_dir and not source.is_dir:
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    for node in (source, target) if exchange else (source,):
+        if node is not None and node.is_dir and node.lowers and not stack.make_redirects:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    if not exchange and target is not None and target.is_dir and dir_index(stack, target).entries:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+
+def _copy_up_both(stack: Stack, old: _Side, new: _Side, *, exchange: bool) -> None:
+    new.directory = copy_up_dir(stack, new.parent)
+    old.directory = copy_up_dir(stack, old.parent)
+    _have_upper_name(stack, old)
+    if exchange:
+        _have_upper_name(stack, new)
+    elif new.node is not None and not new.node.is_dir:
+        prepare_unlink(stack, new.node)
+
+
+def _have_upper_name(stack: Stack, side: _Side) -> None:
+    """The side's own name must be in the upper, as a link of the index entry where the inode is there already."""
+    node = side.node
+    assert node is not None
+    if node.is_dir:
+        copy_up_dir(stack, node)
+    elif node.upper is None:
+        node.parent, node.name = side.parent, side.name
+        copy_up(stack, node, data=False)
+    if not in_upper(side.index.entries[side.name]):
+        link_up(stack, node, side.parent, side.name)
+
+
+def _mark_moved(stack: Stack, side: _Side, target: _Side) -> None:
+    """Before a node leaves its name: a redirect to its lower parts, or an opaque mark where it would merge."""
+    node = side.node
+    assert node is not None and node.upper is not None
+    if node.has_origin or (node.is_dir and node.lowers):
+        make_impure(stack, target.parent)
+    if node.lowers and (node.is_dir or node.metacopy):
+        _set_redirect(stack, node, side, target)
+    elif node.is_dir and target.parent.lowers:
+        if marks.get_xattr(node.upper, stack.marks.opaque) != b"y":
+            marks.set_xattr(node.upper, stack.marks.opaque, b"y")
+
+
+def _set_redirect(stack: Stack, node: Node, side: _Side, target: _Side) -> None:
+    """`overlay.redirect`: the name alone while it stays among its lower siblings, else the path in the lowers."""
+    assert node.upper is not None
+    lower = node.lowers[0]
+    siblings = side.parent is target.parent and lower.parent in side.parent.lowers
+    if siblings and (node.is_dir or lower.stat().st_nlink == 1):
+        redirect = lower.name
+    else:
+        redirect = lower.layer_path()
+    if len(redirect) > _REDIRECT_MAX:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    marks.set_xattr(node.upper, stack.marks.redirect, redirect)
+
+
+def _move(stack: Stack, old: _Side, new: _Side) -> None:
+    """A plain rename: what was at the new name is gone, a whiteout stays at the old one where a lower has it."""
+    victim = new.node
+    leave_whiteout = old.covered
+    new_whiteout = new.whiteout
+    assert old.node is not None and old.directory is not None and new.directory is not None
+    if victim is not None and victim.upper is not None:
+        if victim.is_dir:
+            victim.upper.dir_fd()
+            clear_whiteouts(stack, victim, new.directory, new.name)
+        else:
+            keep_reachable(victim, new.directory, new.name)
+    if new_whiteout and (leave_whiteout or old.node.is_dir):
+        renameat2(old.dir_fd(), old.name, new.dir_fd(), new.name, RENAME_EXCHANGE)
+        if not leave_whiteout:
+            os.unlink(old.name, dir_fd=old.dir_fd())
+    elif leave_whiteout:
+        _rename_leaving_whiteout(stack, old, new)
+    else:
+        os.rename(old.name, new.name, src_dir_fd=old.dir_fd(), dst_dir_fd=new.dir_fd())
+    _finish_move(stack, old, new, whiteout=leave_whiteout)
+
+
+def _rename_leaving_whiteout(stack: Stack, old: _Side, new: _Side) -> None:
+    assert old.directory is not None
+    if stack.capabilities.whiteout_devices:
+        try:
+            renameat2(old.dir_fd(), old.name, new.dir_fd(), new.name, RENAME_WHITEOUT)
+            return
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.EPERM):
+                raise
+    # Not in one step here: a crash in between shows the file under both names, which loses nothing.
+    os.rename(old.name, new.name, src_dir_fd=old.dir_fd(), dst_dir_fd=new.dir_fd())
+    make_whiteout(stack, old.parent, old.directory, old.name)
+
+
+def _finish_move(stack: Stack, old: _Side, new: _Side, *, whiteout: bool) -> None:
+    node, victim = old.node, new.node
+    assert node is not None and node.upper is not None
+    if victim is not None:
+        if victim.is_dir:
+            finish_rmdir(victim, new.parent, new.name)
+        else:
+            finish_unlink(stack, victim, new.parent, new.name)
+    ino = old.index.entries[old.name][1]
+    note_gone(old.index, old.name, whiteout=whiteout)
+    note_upper(new.index, new.name, ino, node.kind)
+    _readdress(node, old, new)
+    _rename_node(node, old, new)
+
+
+def _readdress(node: Node, old: _Side, new: _Side) -> None:
+    """The real entry moved: follow it, unless the inode is addressed by another name."""
+    real = node.upper
+    if real is not None and real.parent is old.directory and real.name == old.name:
+        real.parent, real.name = new.directory, new.name
+
+
+def _rename_node(node: Node, old: _Side, new: _Side) -> None:
+    known = old.parent.children is not None and old.parent.children.get(old.name) is node
+    node.detach(old.parent, old.name)
+    if known:
+        node.attach(new.parent, new.name)
+    elif node.parent is None:
+        node.parent, node.name = new.parent, new.name
+
+
+def _finish_exchange(old: _Side, new: _Side) -> None:
+    first, second = old.node, new.node
+    assert first is not None and second is not None
+    first_ino, second_ino = old.index.entries[old.name][1], new.index.entries[new.name][1]
+    note_upper(old.index, old.name, second_ino, second.kind)
+    note_upper(new.index, new.name, first_ino, first.kind)
+    first_moves = first.upper is not None and (first.upper.parent, first.upper.name) == (
+        old.directory,
+        old.name,
+    )
+    _readdress(second, new, old)
+    if first_moves and first.upper is not None:
+        first.upper.parent, first.upper.name = new.directory, new.name
+    first_known = old.parent.children is not None and old.parent.children.get(old.name) is first
+    second_known = new.parent.children is not None and new.parent.children.get(new.name) is second
+    first.detach(old.parent, old.name)
+    second.detach(new.parent, new.name)
+    for node, known, side in ((first, first_known, new), (second, second_known, old)):
+        if known:
+            node.attach(side.parent, side.name)
+        elif node.parent is None:
+            node.parent, node.name = side.parent, side.name

@@ -1,0 +1,82 @@
+"""Changing attributes: size, owner, mode and times of the upper inode, copied up first."""
+
+import errno
+import os
+import stat
+
+from overlayfs_py.syscalls import attrs
+from overlayfs_py.union import handle, marks
+from overlayfs_py.union.attr import AttrChanges, format_override, mode_override
+from overlayfs_py.union.copyup import copy_up, need_writable, open_for_writing
+from overlayfs_py.union.create import map_owner, override_name
+from overlayfs_py.union.marks import OVERRIDES
+from overlayfs_py.union.node import Node
+from overlayfs_py.union.stack import Stack
+
+
+def setattr_node(stack: Stack, node: Node, changes: AttrChanges) -> None:
+    """Apply `changes` in the order size, owner, mode, times: each may disturb those after it."""
+    need_writable(stack)
+    if changes.size is not None:
+        truncate(stack, node, changes.size)
+    else:
+        copy_up(stack, node, data=False)
+    node.inherits = None
+    if stack.options.xattr_permissions and node.kind != stat.S_IFLNK:
+        _override(stack, node, changes)
+    else:
+        _own(stack, node, changes)
+    if changes.atime_ns is not None or changes.mtime_ns is not None:
+        attrs.set_times(*node.top.at(), changes.atime_ns, changes.mtime_ns)
+
+
+def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
+    real = node.top
+    if changes.uid is not None or changes.gid is not None:
+        uid, gid = map_owner(stack, changes.uid or 0, changes.gid or 0)
+        real.chown(uid if changes.uid is not None else -1, gid if changes.gid is not None else -1)
+    if changes.mode is not None:
+        attrs.set_mode(*real.at(), stat.S_IMODE(changes.mode))
+
+
+def _override(stack: Stack, node: Node, changes: AttrChanges) -> None:
+    """Under xattr_permissions owner and mode live in an xattr; the real ones stay the daemon's."""
+    if changes.uid is None and changes.gid is None and changes.mode is None:
+        return
+    uid, gid, mode = read_override(node) or _real_owner(stack, node)
+    value = format_override(
+        uid if changes.uid is None else changes.uid,
+        gid if changes.gid is None else changes.gid,
+        mode if changes.mode is None else changes.mode,
+    )
+    marks.set_xattr(node.top, override_name(stack), value)
+
+
+def _real_owner(stack: Stack, node: Node) -> tuple[int, int, int]:
+    st = node.top.stat()
+    return stack.uids.inside(st.st_uid), stack.gids.inside(st.st_gid), stat.S_IMODE(st.st_mode)
+
+
+def read_override(node: Node) -> tuple[int, int, int] | None:
+    """(uid, gid, permission bits) from the node's override xattr, None without a valid one."""
+    for name in OVERRIDES:
+        value = marks.get_xattr(node.top, name)
+        if value is not None:
+            return mode_override(value)
+    return None
+
+
+def truncate(stack: Stack, node: Node, size: int) -> None:
+    """Set a regular file's size; only the bytes that stay are copied up. EINVAL for a negative size."""
+    if size < 0 or not node.is_file:
+        raise OSError(errno.EISDIR if node.is_dir else errno.EINVAL, os.strerror(errno.EINVAL))
+    copy_up(stack, node, size=size)
+    os.ftruncate(writable_fd(node), size)
+
+
+def writable_fd(node: Node) -> int:
+    """The node's descriptor, opened read-write; the node has been copied up."""
+    if node.fd < 0 or not node.fd_writable:
+        assert node.upper is not None
+        handle.replace(node, open_for_writing(node.upper))
+    return node.fd

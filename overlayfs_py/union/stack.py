@@ -1,0 +1,259 @@
+"""The stack a mount works on: its layers, what they can do, and the tables every operation shares.
+
+`open_stack` checks what must hold before anything is mounted and says in one line which
+directory is wrong; it leaves nothing open when it fails. `Stack.close` releases every
+descriptor and lock.
+"""
+
+import os
+import resource
+
+from overlayfs_py.errors import LayerError
+from overlayfs_py.options import UnionOptions
+from overlayfs_py.syscalls import openat
+from overlayfs_py.syscalls.statfs import filesystem_type
+from overlayfs_py.union.attr import IdMap
+from overlayfs_py.union.inode import InodeNumbers
+from overlayfs_py.union.layer import O_DIRFD, DirFds, Layer, Real
+from overlayfs_py.union.marks import TRUSTED, USER, Marks
+from overlayfs_py.union.node import Node
+from overlayfs_py.union.origin import Origins
+from overlayfs_py.union.probe import Capabilities, may_use_trusted, probe_upper
+from overlayfs_py.union.workdir import WorkDir
+
+
+class Stack:
+    """Layers, options and shared tables of one mount; owns all of their descriptors.
+
+    `hard_links`: nodes with several names, by (fsid, st_ino) of a real inode. `link_lowers`: names of
+    one lower inode are one node (with an index, or when nothing can be copied up).
+    """
+
+    def __init__(self, options: UnionOptions) -> None:
+        self.options = options
+        self.fds = DirFds(_directory_limit())
+        self.upper: Layer | None = None
+        self.work: WorkDir | None = None
+        self.lowers: list[Layer] = []
+        self.data_lowers: list[Layer] = []
+        self.indexing = False
+        self.capabilities = Capabilities()
+        self.marks = Marks(TRUSTED)
+        self.hard_links: dict[tuple[int, int], Node] = {}
+        self.uids = IdMap(options.uid_map, options.squash_uid)
+        self.gids = IdMap(options.gid_map, options.squash_gid)
+        self.follow_redirects = options.redirect_dir != "nofollow"
+        self.make_redirects = options.redirect_dir == "on"
+        self.metacopy = options.metacopy
+        self.name_max = 255
+        self.euid, self.egid = os.geteuid(), os.getegid()
+        self.umask = os.umask(0)
+        os.umask(self.umask)
+
+    @property
+    def read_only(self) -> bool:
+        return self.upper is None
+
+    @property
+    def link_lowers(self) -> bool:
+        return self.indexing or self.upper is None
+
+    def layers(self) -> list[Layer]:
+        """All layers, topmost first."""
+        return ([self.upper] if self.upper else []) + self.lowers + self.data_lowers
+
+    def number_filesystems(self) -> None:
+        """Give layers on one file system one fsid; the first layer's is 0."""
+        seen: dict[int, int] = {}
+        for layer in self.layers():
+            layer.fsid = seen.setdefault(layer.dev, len(seen))
+            layer.fstype = filesystem_type(layer.root.fd)
+        self.inodes = InodeNumbers(len(seen))
+        self.origins = Origins(self.lowers + self.data_lowers + ([self.upper] if self.upper else []))
+
+    def close(self) -> None:
+        """Release everything; idempotent."""
+        self.fds.limit = 0
+        self.fds.trim()
+        if hasattr(self, "origins"):
+            self.origins.close()
+        if self.work is not None:
+            self.work.close()
+        for layer in self.layers():
+            layer.close()
+
+
+def _directory_limit() -> int:
+    """Directory descriptors to keep: a quarter of what the process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(64, min(8192, (soft if soft > 0 else 65536) // 4))
+
+
+def open_stack(options: UnionOptions) -> Stack:
+    """Open and check all layers; LayerError names the directory that is wrong."""
+    if not options.lower and not options.data_lower:
+        raise LayerError("no lowerdir given: name at least one lower directory")
+    stack = Stack(options)
+    try:
+        _open_layers(stack)
+        stack.number_filesystems()
+        _open_upper_state(stack)
+    except BaseException:
+        stack.close()
+        raise
+    return stack
+
+
+def _open_layers(stack: Stack) -> None:
+    options = stack.options
+    if options.upper is not None:
+        if options.work is None:
+            raise LayerError(
+                f"upperdir {os.fsdecode(options.upper)}: needs a workdir on the same file system"
+            )
+        _refuse_overlap(options)
+        stack.upper = _open_layer(stack, "upperdir", options.upper, -1)
+        work_fd = _open_directory("workdir", options.work)
+        if os.fstat(work_fd).st_dev != stack.upper.dev:
+            os.close(work_fd)
+            raise LayerError(
+                f"workdir {os.fsdecode(options.work)}: not on the file system of upperdir "
+                f"{os.fsdecode(options.upper)}; both must be in one"
+            )
+        stack.work = WorkDir(options.work, work_fd, stack.fds)
+    for number, path in enumerate(options.lower):
+        stack.lowers.append(_open_layer(stack, "lowerdir", path, number))
+    for number, path in enumerate(options.data_lower, start=len(options.lower)):
+        layer = _open_layer(stack, "lowerdir", path, number)
+        layer.data_only = True
+        stack.data_lowers.append(layer)
+
+
+def _open_directory(what: str, path: bytes) -> int:
+    try:
+        fd = os.open(path, O_DIRFD & ~os.O_NOFOLLOW)
+    except OSError as e:
+        raise LayerError(f"{what} {os.fsdecode(path)}: {e.strerror}") from None
+    try:
+        os.close(os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd))
+    except OSError as e:
+        os.close(fd)
+        raise LayerError(f"{what} {os.fsdecode(path)}: cannot be read: {e.strerror}") from None
+    return fd
+
+
+def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
+    """Open one layer; a lower through a private mount of its own where allowed, which hides what is mounted in it."""
+    fd = _open_directory(what, path)
+    if position >= 0:
+        try:
+            private_fd = openat.clone_tree(path)
+        except OSError:
+            pass  # not privileged, or an old kernel: the plain descriptor serves
+        else:
+            os.close(fd)
+            fd = private_fd
+    return Layer(path, fd, position, stack.fds)
+
+
+def _ancestors(path: bytes) -> set[tuple[int, int]]:
+    """(st_dev, st_ino) of the directory and of all directories above it, so bind mounts cannot hide an overlap."""
+    path = os.path.realpath(path)
+    found = set()
+    while True:
+        st = os.stat(path)
+        found.add((st.st_dev, st.st_ino))
+        if path == b"/":
+            return found
+        path = os.path.dirname(path)
+
+
+def _refuse_overlap(options: UnionOptions) -> None:
+    upper, work = options.upper, options.work
+    assert upper is not None and work is not None
+    above: dict[bytes, set[tuple[int, int]]] = {}
+    own: dict[bytes, tuple[int, int]] = {}
+    named = [
+        ("upperdir", upper),
+        ("workdir", work),
+        *(("lowerdir", p) for p in options.lower + options.data_lower),
+    ]
+    for what, path in named:
+        try:
+            st = os.stat(path)
+            above[path] = _ancestors(path)
+        except OSError as e:
+            raise LayerError(f"{what} {os.fsdecode(path)}: {e.strerror}") from None
+        own[path] = (st.st_dev, st.st_ino)
+    for first, a in named[:2]:
+        for second, b in named:
+            if (first, a) == (second, b):
+                continue
+            for (inner_what, inner), (outer_what, outer) in (
+                ((first, a), (second, b)),
+                ((second, b), (first, a)),
+            ):
+                if own[outer] in above[inner]:
+                    where = "the same as" if own[outer] == own[inner] else "inside"
+                    raise LayerError(
+                        f"{inner_what} {os.fsdecode(inner)} is {where} {outer_what} {os.fsdecode(outer)}: "
+                        "use separate directories"
+                    )
+
+
+def _open_upper_state(stack: Stack) -> None:
+    """Probe the upper, choose the xattr prefix, prepare the work directory, open the index."""
+    options = stack.options
+    trusted = not options.userxattr and may_use_trusted()
+    if stack.work is None or stack.upper is None:
+        stack.marks = Marks(TRUSTED if trusted else USER)
+        return
+    stack.work.prepare(volatile=options.volatile)
+    stack.capabilities = probe_upper(stack.work, trusted=trusted)
+    if not stack.capabilities.xattrs:
+        raise LayerError(
+            f"upperdir {os.fsdecode(stack.upper.path)}: its file system takes no extended attributes, "
+            "which opaque directories need; use another file system"
+        )
+    stack.marks = Marks(TRUSTED if stack.capabilities.trusted_xattrs else USER)
+    stack.name_max = os.fstatvfs(stack.upper.root.fd).f_namemax
+    if options.index is not False:
+        open_index(stack, required=options.index is True)
+
+
+def open_index(stack: Stack, *, required: bool) -> None:
+    """Turn indexing on when the file system has handles and upper and index belong to these lowers.
+
+    The checks are the kernel's (ovl_get_indexdir): the upper root's origin is the top lower's root,
+    the index directory's `overlay.upper` is the upper's root.
+    """
+    assert stack.upper is not None and stack.work is not None
+    origin = stack.origins.encode(stack.lowers[0].root) if stack.lowers else None
+    upper = stack.origins.encode(stack.upper.root)
+    problem = None
+    if origin is None or upper is None:
+        problem = "its file system has no file handles"
+    else:
+        stack.work.make_index()
+        if not _verify(stack.upper.root, stack.marks.origin, origin):
+            problem = "the upper was used with another lower; its index does not fit"
+        elif not _verify(stack.work.index, stack.marks.upper, upper):
+            problem = "the index in the workdir belongs to another upper"
+    if problem is None:
+        stack.indexing = True
+    elif required:
+        raise LayerError(f"index=on: upperdir {os.fsdecode(stack.upper.path)}: {problem}")
+
+
+def _verify(real: Real, name: str, expected: bytes) -> bool:
+    """Whether xattr `name` of directory `real` is `expected`; it is set when absent."""
+    path = b"/proc/self/fd/%d" % real.fd
+    try:
+        return os.getxattr(path, name) == expected
+    except OSError:
+        pass
+    try:
+        os.setxattr(path, name, expected)
+    except OSError:
+        return False
+    return True

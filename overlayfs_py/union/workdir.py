@@ -1,0 +1,124 @@
+"""The work directory: temporary names, the index directory, the volatile marker, and the lock on all of it.
+
+Layout as the kernel's: ``WORK/work`` for inodes under construction (emptied at mount),
+``WORK/index`` for indexed hard links, ``WORK/work/incompat/volatile`` while data may be lost by a
+crash of the machine.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+
+from overlayfs_py.errors import LayerError
+from overlayfs_py.syscalls import attrs
+from overlayfs_py.union.layer import O_DIRFD, DirFds, Layer, Real
+
+_VOLATILE = b"work/incompat/volatile"
+
+
+class WorkDir:
+    """Owns the lock on the work directory; `temp` is where inodes are made before they get their name."""
+
+    def __init__(self, path: bytes, root_fd: int, fds: DirFds) -> None:
+        self.layer = Layer(path, root_fd, -1, fds)
+        self._serial = 0
+        self._lock_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise LayerError(
+                f"workdir {os.fsdecode(path)}: in use by another live mount; unmount it or give another workdir"
+            ) from None
+        self.temp = self.layer.root.child(b"work")
+        self.index = self.layer.root.child(b"index")
+
+    def prepare(self, *, volatile: bool) -> None:
+        """Empty the temporary directory; a crash left nothing there that anything else refers to."""
+        root_fd = self.layer.root.fd
+        if not volatile:
+            self._refuse_lost_data(root_fd)
+        try:
+            self._empty(root_fd)
+            os.mkdir(b"work", 0o700, dir_fd=root_fd)
+            if volatile:
+                os.mkdir(b"work/incompat", 0o700, dir_fd=root_fd)
+                os.mkdir(_VOLATILE, 0o700, dir_fd=root_fd)
+                self._write_boot_id(root_fd)
+        except OSError as e:
+            raise LayerError(
+                f"workdir {os.fsdecode(self.layer.path)}: cannot be prepared: {e.strerror}"
+            ) from None
+        self.temp.fd = os.open(b"work", O_DIRFD, dir_fd=root_fd)
+
+    def _empty(self, root_fd: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                os.rmdir(b"work", dir_fd=root_fd)
+            except OSError:
+                if os.geteuid() != 0:
+                    attrs.set_mode(root_fd, b"work", 0o700)
+                shutil.rmtree(b"work", dir_fd=root_fd)
+
+    def _refuse_lost_data(self, root_fd: int) -> None:
+        """A volatile mount of an earlier boot may have lost data; one of this boot lost none (page cache)."""
+        if not os.path.isdir(b"/proc/self/fd/%d/%s" % (root_fd, _VOLATILE)):
+            return
+        try:
+            fd = os.open(_VOLATILE + b"/boot_id", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=root_fd)
+        except FileNotFoundError:
+            same = False
+        else:
+            with os.fdopen(fd, "rb") as f:
+                same = f.read(64) == _boot_id()
+        if not same:
+            raise LayerError(
+                f"workdir {os.fsdecode(self.layer.path)}: a volatile mount was not synced before the machine stopped; "
+                "check the upper and remove work/incompat/volatile there, or start with a new upper"
+            )
+
+    def _write_boot_id(self, root_fd: int) -> None:
+        fd = os.open(_VOLATILE + b"/boot_id", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=root_fd)
+        with os.fdopen(fd, "wb") as f:
+            f.write(_boot_id())
+
+    def make_index(self) -> None:
+        """Open the index directory, made when it is missing."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(b"index", 0o700, dir_fd=self.layer.root.fd)
+        self.index.fd = os.open(b"index", O_DIRFD, dir_fd=self.layer.root.fd)
+
+    def temp_name(self) -> bytes:
+        """A name not used before in `temp`."""
+        self._serial += 1
+        return b"#%x" % self._serial
+
+    def new_temp(self) -> Real:
+        """A fresh entry of `temp`; nothing is created."""
+        return self.temp.child(self.temp_name())
+
+    def discard(self, real: Real) -> None:
+        """Remove a temporary inode, directory or not; it may be gone already."""
+        fd, name = real.at()
+        with contextlib.suppress(OSError):
+            try:
+                os.unlink(name, dir_fd=fd)
+            except IsADirectoryError:
+                shutil.rmtree(name, dir_fd=fd)
+
+    def close(self) -> None:
+        """Give back the lock and the descriptors; idempotent."""
+        for real in (getattr(self, "temp", None), getattr(self, "index", None)):
+            if real is not None and real.fd >= 0:
+                os.close(real.fd)
+                real.fd = -1
+        self.layer.close()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+
+def _boot_id() -> bytes:
+    with open("/proc/sys/kernel/random/boot_id", "rb") as f:
+        return f.read(64).strip()

@@ -1,0 +1,87 @@
+"""Extended attributes as users see them: the overlay's own are hidden, theirs of the same name are escaped.
+
+As the kernel since 6.7 (fs/overlayfs/xattrs.c): ``trusted.overlay.X`` set through the mount is
+stored as ``trusted.overlay.overlay.X``, so overlays nest and no user can forge a mark. The same
+is done for ``user.overlay.``; ``user.fuseoverlayfs.`` is hidden and refused.
+"""
+
+import errno
+import os
+
+from overlayfs_py.union import acl, marks
+from overlayfs_py.union.copyup import copy_up, need_writable
+from overlayfs_py.union.marks import ESCAPE, FUSE_OVERLAYFS, OVERRIDES, TRUSTED, USER, is_internal
+from overlayfs_py.union.node import Node
+from overlayfs_py.union.stack import Stack
+
+
+def _on_disk(name: str) -> str:
+    for prefix in (TRUSTED, USER):
+        if name.startswith(prefix):
+            return prefix + ESCAPE + name[len(prefix) :]
+    return name
+
+
+def _visible(name: str) -> str:
+    for prefix in (TRUSTED, USER):
+        if name.startswith(prefix + ESCAPE):
+            return prefix + name[len(prefix) + len(ESCAPE) :]
+    return name
+
+
+def _hidden(stack: Stack, name: str) -> bool:
+    return name.startswith(FUSE_OVERLAYFS) or bool(stack.options.xattr_permissions and name in OVERRIDES)
+
+
+def _refuse_acl(stack: Stack, name: str) -> None:
+    if stack.options.noacl and name in (acl.ACCESS, acl.DEFAULT):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
+    """The value; ENODATA when there is none, EOPNOTSUPP as the layer's file system says."""
+    key = os.fsdecode(name)
+    _refuse_acl(stack, key)
+    if _hidden(stack, key):
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+    path, follow = node.top.proc_path()
+    return os.getxattr(path, _on_disk(key), follow_symlinks=follow)
+
+
+def listxattr(stack: Stack, node: Node, *, trusted: bool = True) -> list[bytes]:
+    """The names; without `trusted` those of trusted.* are left out, as the kernel does for ordinary users."""
+    names = []
+    for name in marks.list_xattrs(node.top):
+        if is_internal(name) or _hidden(stack, name):
+            continue
+        if stack.options.noacl and name in (acl.ACCESS, acl.DEFAULT):
+            continue
+        if trusted or not name.startswith("trusted."):
+            names.append(os.fsencode(_visible(name)))
+    return names
+
+
+def setxattr(stack: Stack, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
+    """Set an xattr on the upper inode, copied up first; EPERM for names that are never users'."""
+    need_writable(stack)
+    key = os.fsdecode(name)
+    _refuse_acl(stack, key)
+    if _hidden(stack, key):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    copy_up(stack, node, data=False)
+    marks.set_xattr(node.top, _on_disk(key), value, flags)
+    node.inherits = None
+
+
+def removexattr(stack: Stack, node: Node, name: bytes) -> None:
+    """Remove an xattr; ENODATA before anything is copied up when there is none."""
+    need_writable(stack)
+    key = os.fsdecode(name)
+    _refuse_acl(stack, key)
+    if _hidden(stack, key):
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+    if node.upper is None and key not in (acl.ACCESS, acl.DEFAULT):
+        getxattr(stack, node, name)
+    copy_up(stack, node, data=False)
+    marks.remove_xattr(node.top, _on_disk(key))
+    node.inherits = None
