@@ -1,4 +1,6 @@
-"""POSIX ACLs as bytes: what a new inode inherits from its directory's default ACL (fs/posix_acl.c posix_acl_create)."""
+"""POSIX ACLs as bytes: what a new inode inherits from its directory's default ACL (fs/posix_acl.c
+posix_acl_create).
+"""
 
 import struct
 
@@ -12,7 +14,9 @@ _MINIMAL = {_USER_OBJ, _GROUP_OBJ, _OTHER}
 
 
 def inherit(default: bytes, mode: int) -> tuple[bytes | None, int]:
-    """(access ACL or None when mode bits say all, permission bits) of an inode created with `mode` under `default`."""
+    """(access ACL or None when mode bits say all, permission bits) of an inode created with `mode` under
+    `default`.
+    """
     entries = [list(e) for e in _ENTRY.iter_unpack(default[_VERSION.size :])]
     tags = {e[0] for e in entries}
     group_tag = _MASK if _MASK in tags else _GROUP_OBJ

@@ -35,7 +35,9 @@ class CopyUp:
         self.size = size
 
     def transfer(self) -> None:
-        """Move the bytes, set the times, make it durable; errors such as ENOSPC reach the caller, who aborts."""
+        """Move the bytes, set the times, make it durable; errors such as ENOSPC reach the caller, who
+        aborts.
+        """
         if self.size:
             copy_data(self._src_fd, self._dst_fd, self.size)
         attrs.set_times(self._dst_fd, b"", self._stat.st_atime_ns, self._stat.st_mtime_ns)
@@ -212,7 +214,9 @@ def _point_to_data(stack: Stack, node: Node, temp: Real) -> None:
 
 
 def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> None:
-    """Give a new inode the owner, xattrs and mode of `source`; the mode last, so it is never wider than wanted."""
+    """Give a new inode the owner, xattrs and mode of `source`; the mode last, so it is never wider than
+    wanted.
+    """
     if (st.st_uid, st.st_gid) != (stack.euid, stack.egid):
         temp.chown(st.st_uid, st.st_gid)
     _copy_xattrs(stack, source, temp)
@@ -221,7 +225,9 @@ def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> None:
 
 
 def _dress(stack: Stack, node: Node, temp: Real, st: os.stat_result) -> bytes | None:
-    """Make the temporary inode look like the node's, and mark where it comes from. Returns the origin handle."""
+    """Make the temporary inode look like the node's, and mark where it comes from. Returns the origin
+    handle.
+    """
     dress(stack, node.top, temp, st)
     if not node.is_dir and st.st_nlink > 1 and not stack.indexing:
         return None  # breaking a hard link: the copy is an inode of its own
@@ -273,8 +279,11 @@ def _install(stack: Stack, node: Node, temp: Real, st: os.stat_result, origin: b
 
 
 def _place(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> Real:
-    """Name the temporary inode in the upper (through the index for a lower hard link); the Real to address it by."""
-    assert node.parent is not None and node.parent.upper is not None
+    """Name the temporary inode in the upper (through the index for a lower hard link); the Real to
+    address it by.
+    """
+    assert node.parent is not None
+    assert node.parent.upper is not None
     directory = node.parent.upper
     make_impure(stack, node.parent)
     times = directory.stat()
@@ -292,8 +301,11 @@ def _place(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> Real:
 
 
 def _place_indexed(stack: Stack, node: Node, temp: Real, origin: bytes) -> Real:
-    """The index entry comes first, then the name is a link to it: a crash between leaves all names consistent."""
-    assert stack.work is not None and stack.upper is not None
+    """The index entry comes first, then the name is a link to it: a crash between leaves all names
+    consistent.
+    """
+    assert stack.work is not None
+    assert stack.upper is not None
     lower_st = node.lowers[0].stat()
     node.nlink = lower_st.st_nlink if node.nlink < 0 else node.nlink
     # Relative to the lower's until the name's link exists too, so that a crash in between tells no lie.
@@ -336,7 +348,9 @@ def link_up(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
 
 
 def make_impure(stack: Stack, parent: Node) -> None:
-    """Mark an upper directory that gets an entry with an origin, so that readdir looks for numbers elsewhere."""
+    """Mark an upper directory that gets an entry with an origin, so that readdir looks for numbers
+    elsewhere.
+    """
     if not parent.impure and parent.upper is not None:
         marks.set_xattr(parent.upper, stack.marks.impure, b"y")
         parent.impure = True

@@ -24,7 +24,9 @@ from overlayfs_py.union.stack import Stack
 
 
 class _Plan:
-    """What a new inode shall be: final mode and ids in the upper, inherited ACLs, and whether one call can make it."""
+    """What a new inode shall be: final mode and ids in the upper, inherited ACLs, and whether one call
+    can make it.
+    """
 
     __slots__ = ("acl_access", "acl_default", "gid", "mode", "override", "uid")
 
@@ -101,7 +103,9 @@ def create(
 
 
 def mknod(stack: Stack, parent: Node, name: bytes, mode: int, rdev: int, caller: Caller) -> Node:
-    """Make a file of any kind but directory and symlink. A 0:0 character device would be a whiteout: EPERM."""
+    """Make a file of any kind but directory and symlink. A 0:0 character device would be a whiteout:
+    EPERM.
+    """
     if stat.S_ISCHR(mode) and rdev == 0:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
     if not stat.S_IFMT(mode):
@@ -223,7 +227,9 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     """A further name for `node`; ENOENT when its last name is gone (a nameless file may get its first)."""
     index = check_new_name(stack, parent, name)
     copy_up(stack, node, data=False)
-    assert node.upper is not None and stack.work is not None and stack.upper is not None
+    assert node.upper is not None
+    assert stack.work is not None
+    assert stack.upper is not None
     nameless = node.unlinked
     if nameless and node.top.stat().st_nlink == 0 and node.name != TMPFILE:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -258,7 +264,9 @@ TMPFILE = b"#tmpfile"
 
 
 def tmpfile(stack: Stack, parent: Node, flags: int, mode: int, caller: Caller) -> tuple[Node, Handle]:
-    """A regular file without a name (O_TMPFILE), which `link` may give one. EOPNOTSUPP where the upper has none."""
+    """A regular file without a name (O_TMPFILE), which `link` may give one. EOPNOTSUPP where the upper
+    has none.
+    """
     need_writable(stack)
     if not stack.capabilities.tmpfile:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))

@@ -34,7 +34,9 @@ class Handle:
 
 
 class DataFds:
-    """Bounds the descriptors of nodes that nobody holds open; the oldest are closed first, between operations."""
+    """Bounds the descriptors of nodes that nobody holds open; the oldest are closed first, between
+    operations.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

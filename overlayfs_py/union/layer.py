@@ -102,7 +102,9 @@ class Real:
         return Real(self.layer, self, name)
 
     def dir_fd(self) -> int:
-        """This directory's descriptor, opened (with its ancestors') when it is not; owned by the layer's set."""
+        """This directory's descriptor, opened (with its ancestors') when it is not; owned by the layer's
+        set.
+        """
         if self.fd >= 0:
             return self.fd
         chain: list[Real] = []
@@ -141,7 +143,9 @@ class Real:
         return parent.dir_fd(), self.name
 
     def open(self, flags: int) -> int:
-        """Open the file itself; the caller owns the descriptor. Never follows a symlink, never blocks on a fifo."""
+        """Open the file itself; the caller owns the descriptor. Never follows a symlink, never blocks on
+        a fifo.
+        """
         flags |= os.O_CLOEXEC | os.O_NONBLOCK
         if self.parent is None:
             return os.open(b"/proc/self/fd/%d" % self.fd, flags)
@@ -163,7 +167,9 @@ class Real:
         os.chown(path, uid, gid, follow_symlinks=follow)
 
     def detach(self) -> None:
-        """Keep the inode reachable by descriptor: its name is about to go. The owner closes `fd` by `drop`."""
+        """Keep the inode reachable by descriptor: its name is about to go. The owner closes `fd` by
+        `drop`.
+        """
         if self.parent is None:
             return
         if self.fd < 0:

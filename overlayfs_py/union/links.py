@@ -89,7 +89,9 @@ def adopt_index(
 
 
 def _union_nlink(mark: bytes | None, upper_nlink: int, node: Node) -> int:
-    """The union's link count from the index entry's mark; without a valid one, the upper's less the index's own."""
+    """The union's link count from the index entry's mark; without a valid one, the upper's less the
+    index's own.
+    """
     fallback = max(1, upper_nlink - 1)
     if mark is None or len(mark) < 3 or mark[:1] not in (b"U", b"L"):
         return fallback

@@ -128,9 +128,8 @@ def _directory(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: o
     merge = _DirMerge(stack, node)
     last = len(stack.lowers) - 1
     for real in reals:
-        if merge.lowers or node.upper is not None:
-            if not _is_dir(real):
-                break
+        if (merge.lowers or node.upper is not None) and not _is_dir(real):
+            break
         merge.add(real, last=real.layer.position == last or (real is reals[-1] and not real.layer.is_upper))
         if merge.done or merge.redirect is not None:
             break
@@ -158,7 +157,8 @@ def _merge_redirected(stack: Stack, parent: Node, merge: _DirMerge) -> None:
 
 
 def _candidates(stack: Stack, parent: Node, redirect: bytes, below: int) -> list[tuple[Real | None, bool]]:
-    """Where the layers under position `below` have the redirect's target; None: hidden there and further down.
+    """Where the layers under position `below` have the redirect's target; None: hidden there and further
+    down.
 
     The flag says that the layer's path to the target is opaque, so nothing below it merges.
     """

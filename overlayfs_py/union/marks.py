@@ -1,4 +1,5 @@
-"""The on-disk marks of an overlay: which xattrs and file names mean whiteout, opaque, redirect, metacopy, origin.
+"""The on-disk marks of an overlay: which xattrs and file names mean whiteout, opaque, redirect, metacopy,
+origin.
 
 Written are the kernel's own (fs/overlayfs/overlayfs.h, Documentation/filesystems/overlayfs.rst),
 under ``trusted.overlay.`` or, for unprivileged mounts, ``user.overlay.``. Read as well, in
@@ -144,6 +145,8 @@ class Marks:
         )
 
     def is_xattr_whiteout(self, real: Real) -> bool:
-        """Whether `real` (an empty regular file of a directory marked ``x``) is a whiteout; presence counts."""
+        """Whether `real` (an empty regular file of a directory marked ``x``) is a whiteout; presence
+        counts.
+        """
         names = list_xattrs(real)
         return self.whiteout in names or (not real.layer.is_upper and USER + "whiteout" in names)

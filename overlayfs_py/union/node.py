@@ -32,9 +32,11 @@ class Node:
     """One merged inode. Owns its data descriptor `fd` and the descriptors of its parts.
 
     `nlink`: the union's link count, or -1 when it is the real inode's. `metacopy`: the topmost
-    part has no data of its own; the last of `lowers` has. `has_origin`: the inode number is a lower's. `indexed`: its upper has an entry in
+    part has no data of its own; the last of `lowers` has. `has_origin`: the inode number is a lower's.
+    `indexed`: its upper has an entry in
     the index directory. `xattr_whiteouts`: positions of the parts that may hold xattr whiteouts.
-    `inherits`: a directory's (gid for new entries or None, default ACL), None when not read yet. `aliases`: further (parent, name) pairs of a hard-linked node.
+    `inherits`: a directory's (gid for new entries or None, default ACL), None when not read yet.
+    `aliases`: further (parent, name) pairs of a hard-linked node.
     """
 
     __slots__ = (

@@ -41,7 +41,9 @@ class Overlay:
 
     @classmethod
     def open(cls, options: UnionOptions) -> "Overlay":
-        """Open and check the layers; LayerError or ConfigError names what is wrong, and nothing stays open."""
+        """Open and check the layers; LayerError or ConfigError names what is wrong, and nothing stays
+        open.
+        """
         return cls(options)
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""Removing names: whiteouts over what lower layers hold, and inodes that stay reachable while somebody holds them."""
+"""Removing names: whiteouts over what lower layers hold, and inodes that stay reachable while somebody
+holds them.
+"""
 
 import errno
 import os
@@ -65,7 +67,8 @@ def keep_reachable(node: Node, directory: Real, name: bytes) -> None:
         if entry is not None and in_upper(entry):
             node.upper = parent.upper.child(other)
             return
-    real.detach()
+    if node.known or node.opens:
+        real.detach()
 
 
 def finish_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
@@ -129,7 +132,9 @@ def finish_rmdir(node: Node, parent: Node, name: bytes) -> None:
 
 
 def make_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> None:
-    """Whiteout `name` in the upper `directory`, where it does not exist: a 0:0 device, else the xattr form."""
+    """Whiteout `name` in the upper `directory`, where it does not exist: a 0:0 device, else the xattr
+    form.
+    """
     fd = directory.dir_fd()
     if stack.capabilities.whiteout_devices:
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
@@ -173,7 +178,9 @@ def _replace_by_whiteout(stack: Stack, parent: Node, directory: Real, name: byte
 
 
 def _exchange_for_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> None:
-    """A directory cannot be renamed over: exchange it with a whiteout, then remove it in the work directory."""
+    """A directory cannot be renamed over: exchange it with a whiteout, then remove it in the work
+    directory.
+    """
     assert stack.work is not None
     if not stack.capabilities.whiteout_devices:
         _mark_xattr_whiteouts(stack, parent, directory)
@@ -200,7 +207,8 @@ def clear_whiteouts(stack: Stack, node: Node, directory: Real, name: bytes) -> N
     It is exchanged with an empty opaque directory that looks the same (ovl_clear_empty): a crash
     before the rename shows nothing that was deleted.
     """
-    assert stack.work is not None and node.upper is not None
+    assert stack.work is not None
+    assert node.upper is not None
     if not (dir_index(stack, node).whiteouts or _holds_files(node)):
         return
     temp = stack.work.new_temp()

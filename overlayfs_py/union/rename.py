@@ -105,7 +105,9 @@ def _copy_up_both(stack: Stack, old: _Side, new: _Side, *, exchange: bool) -> No
 
 
 def _have_upper_name(stack: Stack, side: _Side) -> None:
-    """The side's own name must be in the upper, as a link of the index entry where the inode is there already."""
+    """The side's own name must be in the upper, as a link of the index entry where the inode is there
+    already.
+    """
     node = side.node
     assert node is not None
     if node.is_dir:
@@ -118,20 +120,24 @@ def _have_upper_name(stack: Stack, side: _Side) -> None:
 
 
 def _mark_moved(stack: Stack, side: _Side, target: _Side) -> None:
-    """Before a node leaves its name: a redirect to its lower parts, or an opaque mark where it would merge."""
+    """Before a node leaves its name: a redirect to its lower parts, or an opaque mark where it would
+    merge.
+    """
     node = side.node
-    assert node is not None and node.upper is not None
+    assert node is not None
+    assert node.upper is not None
     if node.has_origin or (node.is_dir and node.lowers):
         make_impure(stack, target.parent)
     if node.lowers and (node.is_dir or node.metacopy):
         _set_redirect(stack, node, side, target)
-    elif node.is_dir and target.parent.lowers:
-        if marks.get_xattr(node.upper, stack.marks.opaque) != b"y":
-            marks.set_xattr(node.upper, stack.marks.opaque, b"y")
+    elif node.is_dir and target.parent.lowers and marks.get_xattr(node.upper, stack.marks.opaque) != b"y":
+        marks.set_xattr(node.upper, stack.marks.opaque, b"y")
 
 
 def _set_redirect(stack: Stack, node: Node, side: _Side, target: _Side) -> None:
-    """`overlay.redirect`: the name alone while it stays among its lower siblings, else the path in the lowers."""
+    """`overlay.redirect`: the name alone while it stays among its lower siblings, else the path in the
+    lowers.
+    """
     assert node.upper is not None
     lower = node.lowers[0]
     siblings = side.parent is target.parent and lower.parent in side.parent.lowers
@@ -145,11 +151,15 @@ def _set_redirect(stack: Stack, node: Node, side: _Side, target: _Side) -> None:
 
 
 def _move(stack: Stack, old: _Side, new: _Side) -> None:
-    """A plain rename: what was at the new name is gone, a whiteout stays at the old one where a lower has it."""
+    """A plain rename: what was at the new name is gone, a whiteout stays at the old one where a lower has
+    it.
+    """
     victim = new.node
     leave_whiteout = old.covered
     new_whiteout = new.whiteout
-    assert old.node is not None and old.directory is not None and new.directory is not None
+    assert old.node is not None
+    assert old.directory is not None
+    assert new.directory is not None
     if victim is not None and victim.upper is not None:
         if victim.is_dir:
             victim.upper.dir_fd()
@@ -183,7 +193,8 @@ def _rename_leaving_whiteout(stack: Stack, old: _Side, new: _Side) -> None:
 
 def _finish_move(stack: Stack, old: _Side, new: _Side, *, whiteout: bool) -> None:
     node, victim = old.node, new.node
-    assert node is not None and node.upper is not None
+    assert node is not None
+    assert node.upper is not None
     if victim is not None:
         if victim.is_dir:
             finish_rmdir(victim, new.parent, new.name)
@@ -214,7 +225,8 @@ def _rename_node(node: Node, old: _Side, new: _Side) -> None:
 
 def _finish_exchange(old: _Side, new: _Side) -> None:
     first, second = old.node, new.node
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     first_ino, second_ino = old.index.entries[old.name][1], new.index.entries[new.name][1]
     note_upper(old.index, old.name, second_ino, second.kind)
     note_upper(new.index, new.name, first_ino, first.kind)

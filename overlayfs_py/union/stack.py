@@ -143,7 +143,9 @@ def _open_directory(what: str, path: bytes) -> int:
 
 
 def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
-    """Open one layer; a lower through a private mount of its own where allowed, which hides what is mounted in it."""
+    """Open one layer; a lower through a private mount of its own where allowed, which hides what is
+    mounted in it.
+    """
     fd = _open_directory(what, path)
     if position >= 0:
         try:
@@ -157,7 +159,9 @@ def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
 
 
 def _ancestors(path: bytes) -> set[tuple[int, int]]:
-    """(st_dev, st_ino) of the directory and of all directories above it, so bind mounts cannot hide an overlap."""
+    """(st_dev, st_ino) of the directory and of all directories above it, so bind mounts cannot hide an
+    overlap.
+    """
     path = os.path.realpath(path)
     found = set()
     while True:
@@ -170,7 +174,8 @@ def _ancestors(path: bytes) -> set[tuple[int, int]]:
 
 def _refuse_overlap(options: UnionOptions) -> None:
     upper, work = options.upper, options.work
-    assert upper is not None and work is not None
+    assert upper is not None
+    assert work is not None
     above: dict[bytes, set[tuple[int, int]]] = {}
     own: dict[bytes, tuple[int, int]] = {}
     named = [
@@ -227,7 +232,8 @@ def open_index(stack: Stack, *, required: bool) -> None:
     The checks are the kernel's (ovl_get_indexdir): the upper root's origin is the top lower's root,
     the index directory's `overlay.upper` is the upper's root.
     """
-    assert stack.upper is not None and stack.work is not None
+    assert stack.upper is not None
+    assert stack.work is not None
     origin = stack.origins.encode(stack.lowers[0].root) if stack.lowers else None
     upper = stack.origins.encode(stack.upper.root)
     problem = None

@@ -29,7 +29,8 @@ class WorkDir:
         except BlockingIOError:
             self.close()
             raise LayerError(
-                f"workdir {os.fsdecode(path)}: in use by another live mount; unmount it or give another workdir"
+                f"workdir {os.fsdecode(path)}: in use by another live mount; "
+                "unmount it or give another workdir"
             ) from None
         self.temp = self.layer.root.child(b"work")
         self.index = self.layer.root.child(b"index")
@@ -74,7 +75,8 @@ class WorkDir:
                 same = f.read(64) == _boot_id()
         if not same:
             raise LayerError(
-                f"workdir {os.fsdecode(self.layer.path)}: a volatile mount was not synced before the machine stopped; "
+                f"workdir {os.fsdecode(self.layer.path)}: a volatile mount was not synced before the machine "
+                "stopped; "
                 "check the upper and remove work/incompat/volatile there, or start with a new upper"
             )
 
