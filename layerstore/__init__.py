@@ -1,0 +1,56 @@
+"""Images the way docker users know them, on a store that is a plain OCI image layout.
+
+Every verb of the command line is a function here::
+
+    image_id = layerstore.import_("rootfs.tar.gz", "base", root="store")
+    name = layerstore.create("base", root="store")
+    path = layerstore.mount(name, root="store")
+    ...
+    layerstore.commit(name, "base:changed", message="more of it", root="store")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerstore.verbs.commit import commit as commit
+    from layerstore.verbs.create import create as create
+    from layerstore.verbs.diff import diff as diff
+    from layerstore.verbs.images import history as history
+    from layerstore.verbs.images import images as images
+    from layerstore.verbs.import_ import import_ as import_
+    from layerstore.verbs.inspect import inspect as inspect
+    from layerstore.verbs.mount import mount as mount
+    from layerstore.verbs.mount import umount as umount
+    from layerstore.verbs.ps import ps as ps
+    from layerstore.verbs.ps import rm as rm
+    from layerstore.verbs.tag import rmi as rmi
+    from layerstore.verbs.tag import tag as tag
+
+# Where each verb is; imported when it is first used, so that the fast ones start fast.
+_VERBS = {
+    "commit": "commit",
+    "create": "create",
+    "diff": "diff",
+    "history": "images",
+    "images": "images",
+    "import_": "import_",
+    "inspect": "inspect",
+    "mount": "mount",
+    "ps": "ps",
+    "rm": "ps",
+    "rmi": "tag",
+    "tag": "tag",
+    "umount": "mount",
+}
+
+__all__ = [*_VERBS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _VERBS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    verb = getattr(import_module(f"layerstore.verbs.{_VERBS[name]}"), name)
+    globals()[name] = verb
+    return verb

@@ -1,0 +1,3 @@
+from layerstore.cli import main
+
+main()

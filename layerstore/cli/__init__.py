@@ -1,0 +1,79 @@
+"""The command line: ``layerstore [--root DIR] VERB ...``. Parses words, prints results; decides nothing
+about images.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from layerstore.cli.group import Root, VerbGroup
+from layerstore.errors import LayerstoreError, printable
+from overlayfs_py.errors import OverlayError
+
+
+@click.group(
+    cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.option(
+    "--root", metavar="DIR", help="The store [default: $LAYERSTORE_ROOT, or the system's or user's own]."
+)
+@click.version_option(package_name="overlayfs-py", prog_name="layerstore")
+@click.pass_context
+def layerstore(context: click.Context, root: str | None) -> None:
+    """Images on a plain OCI image layout: import, mount, change, diff, commit.
+
+    IMAGE is a reference (REPOSITORY[:TAG]), an image ID or a unique prefix of one.
+    """
+    context.obj = Root(root)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0, 1 with one line on stderr, or 2 for a usage error."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        status = layerstore.main(prog_name="layerstore", standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        status = ended.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        status = 130
+    except BrokenPipeError:
+        _forget_stdout()
+        status = 1
+    except (LayerstoreError, OverlayError) as error:
+        status = complain(str(error))
+    except OSError as error:
+        status = complain(explain(error))
+    except MemoryError:
+        status = complain("out of memory")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def complain(line: str) -> int:
+    """One line on stderr; returns exit status 1."""
+    print("layerstore:", " ".join(line.split("\n")), file=sys.stderr)
+    return 1
+
+
+def explain(error: OSError) -> str:
+    """An error of the machine in one line: what, and on which file."""
+    what = error.strerror or str(error)
+    if error.filename is None:
+        return what
+    return f"{printable(os.fsencode(error.filename))}: {what}"
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM unwinds like any error, so that temporary files go."""
+    raise SystemExit(128 + number)
+
+
+def _forget_stdout() -> None:
+    """Whoever read our output has gone: do not complain about it at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,219 @@
+"""The verbs on workspaces: create, mount, umount, diff, commit, ps, rm."""
+
+from typing import Any, cast
+
+import click
+
+import layerstore
+from layerstore.cli.group import Root, examples, for_each, note
+from layerstore.cli.progress import progress
+from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_table
+from layerstore.image import human
+from layerstore.media import Compression
+
+
+@click.command(
+    "create",
+    epilog=examples(
+        "layerstore create debian:12",
+        "layerstore create --name build --init -v /srv/src:/src debian:12",
+    ),
+)
+@click.option("--name", metavar="NAME", help="The workspace's name [default: a made-up one].")
+@click.option("--init", is_flag=True, help="Put docker's init layer between image and workspace.")
+@click.option(
+    "-v",
+    "--volume",
+    "volumes",
+    metavar="HOST:PATH",
+    multiple=True,
+    help="Bind HOST to PATH at every mount (:ro).",
+)
+@click.argument("image")
+@click.pass_obj
+def create_command(root: Root, name: str | None, init: bool, volumes: tuple[str, ...], image: str) -> None:
+    """Make a workspace, a writable layer over an image; prints its name.
+
+    A commit leaves out what --init and -v put there.
+    """
+    with progress("Unpacking") as report:
+        made = layerstore.create(
+            image, name=name, init=init, volumes=volumes, root=root.path, progress=report, note=note
+        )
+    click.echo(made)
+
+
+@click.command(
+    "mount",
+    epilog=examples(
+        "layerstore mount build", "layerstore mount build /mnt", "layerstore mount --read-only debian:12 /mnt"
+    ),
+)
+@click.option("-r", "--read-only", is_flag=True, help="Mount an image instead of a workspace.")
+@click.argument("name", metavar="NAME|IMAGE")
+@click.argument("directory", metavar="[DIR]", required=False)
+@click.pass_obj
+def mount_command(root: Root, read_only: bool, name: str, directory: str | None) -> None:
+    """Mount a workspace, on DIR or in its own place; prints the mount point when it is usable."""
+    if read_only and directory is None:
+        raise click.UsageError("mount --read-only IMAGE needs a DIR")
+    with progress("Unpacking") as report:
+        place = layerstore.mount(
+            name, directory, read_only=read_only, root=root.path, progress=report, note=note
+        )
+    click.echo(place)
+
+
+@click.command("umount", epilog=examples("layerstore umount build", "layerstore umount /mnt"))
+@click.option("-f", "--force", is_flag=True, help="Even if it is in use, with all that is mounted inside.")
+@click.argument("targets", metavar="NAME|DIR...", nargs=-1, required=True)
+@click.pass_obj
+def umount_command(root: Root, force: bool, targets: tuple[str, ...]) -> None:
+    """Unmount a workspace or an image; returns when everything is written and the daemon gone."""
+    for_each(targets, lambda target: print_nothing(layerstore.umount(target, force=force, root=root.path)))
+
+
+def print_nothing(result: object) -> None:
+    """As umount(8): success is silent."""
+
+
+@click.command(
+    "diff",
+    epilog=examples("layerstore diff build", "layerstore diff debian:12 debian:12-changed"),
+)
+@format_option
+@click.argument("first", metavar="NAME|IMAGE")
+@click.argument("second", metavar="[IMAGE]", required=False)
+@click.pass_obj
+def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
+    """List what a workspace changes, or what makes the first image the second: A added, C changed, D
+    deleted.
+    """
+    for change in layerstore.diff(first, second, root=root.path, note=note):
+        if form == "json":
+            path = (
+                "/" + change.path.decode(errors="surrogateescape").encode(errors="backslashreplace").decode()
+            )
+            print_json_lines([{"Kind": change.kind, "Path": path}])
+        else:
+            click.echo(str(change))
+
+
+@click.command(
+    "commit",
+    epilog=examples(
+        "layerstore commit -m 'add vim' build debian:vim",
+        "layerstore commit -a 'Ada <ada@example.org>' -c 'CMD [\"/bin/bash\"]' build app:1",
+        "SOURCE_DATE_EPOCH=0 layerstore commit --compression zstd build app:reproducible",
+    ),
+)
+@click.option("-a", "--author", metavar="WHO", default="", help="The author, as in 'Ada <ada@example.org>'.")
+@click.option("-m", "--message", metavar="MSG", default="", help="The comment in the image's history.")
+@click.option(
+    "-c", "--change", "changes", metavar="INSTRUCTION", multiple=True, help="Apply a Dockerfile instruction."
+)
+@click.option(
+    "-p/ ", "--pause/--no-pause", "pause", default=True, show_default=True, help="Keep writers out meanwhile."
+)
+@click.option(
+    "--compression",
+    type=click.Choice(["gzip", "zstd", "none"]),
+    default="gzip",
+    show_default=True,
+    help="Of the layer.",
+)
+@click.argument("name")
+@click.argument("ref", required=False)
+@click.pass_obj
+def commit_command(
+    root: Root,
+    author: str,
+    message: str,
+    changes: tuple[str, ...],
+    pause: bool,
+    compression: str,
+    name: str,
+    ref: str | None,
+) -> None:
+    """Make an image of a workspace: its image plus one layer of what has changed; prints the image ID."""
+    with progress("Committing") as report:
+        image_id = layerstore.commit(
+            name,
+            ref,
+            author=author,
+            message=message,
+            changes=changes,
+            pause=pause,
+            compression=cast(Compression, compression),
+            root=root.path,
+            progress=report,
+            note=note,
+        )
+    click.echo(image_id)
+
+
+@click.command("ps", epilog=examples("layerstore ps", "layerstore ps -q", "layerstore ps --format json"))
+@click.option("-q", "--quiet", is_flag=True, help="Print names only.")
+@no_trunc_option
+@format_option
+@click.pass_obj
+def ps_command(root: Root, quiet: bool, no_trunc: bool, form: str) -> None:
+    """List workspaces."""
+    found = layerstore.ps(root=root.path, note=note)
+    if quiet:
+        for one in found:
+            click.echo(one.name)
+    elif form == "json":
+        print_json_lines([_workspace_object(one) for one in found])
+    else:
+        rows = [
+            [
+                one.name,
+                _image_shown(one, no_trunc),
+                _status(one),
+                human.ago(one.created),
+                one.mountpoint or "",
+            ]
+            for one in found
+        ]
+        print_table(["NAME", "IMAGE", "STATUS", "CREATED", "MOUNT"], rows)
+
+
+def _image_shown(one: Any, no_trunc: bool) -> str:
+    """The image as it was named; a whole ID is cut to what is usual."""
+    if no_trunc or not one.image.startswith("sha256:"):
+        return str(one.image)
+    return str(one.image_id.short)
+
+
+def _status(one: Any) -> str:
+    if one.status == "mounted":
+        return f"Mounted {human.ago(one.mounted_at)}"
+    return {"created": "Created", "unmounted": "Unmounted", "dead": "Dead (its daemon has gone)"}[one.status]
+
+
+def _workspace_object(one: Any) -> dict[str, Any]:
+    return {
+        "Name": one.name,
+        "Image": one.image,
+        "ImageID": one.image_id,
+        "State": one.status,
+        "Status": _status(one),
+        "CreatedAt": one.created,
+        "CreatedSince": human.ago(one.created),
+        "Mount": one.mountpoint or "",
+    }
+
+
+@click.command("rm", epilog=examples("layerstore rm build", "layerstore rm -f build"))
+@click.option("-f", "--force", is_flag=True, help="Unmount a mounted one first, whoever uses it.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def rm_command(root: Root, force: bool, names: tuple[str, ...]) -> None:
+    """Remove workspaces with all that was written in them; prints their names."""
+
+    def remove(name: str) -> None:
+        layerstore.rm(name, force=force, root=root.path)
+        click.echo(name)
+
+    for_each(names, remove)

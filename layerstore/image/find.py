@@ -1,0 +1,137 @@
+"""Which image a word means: a reference, an image ID, or a unique prefix of one."""
+
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from layerstore import media, model, reference
+from layerstore.digest import Digest
+from layerstore.errors import InvalidDigest, InvalidImage, InvalidReference, LayerstoreError, NotFound
+from layerstore.image.image import Image, load
+from layerstore.model import Descriptor
+from layerstore.store import blobs, index
+from layerstore.store.store import Store
+
+_ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm",
+    "armv6l": "arm",
+    "i386": "386",
+    "i686": "386",
+    "loongarch64": "loong64",
+}
+_MAX_INDEX_DEPTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image and all the names it has in the store."""
+
+    image: Image
+    names: tuple[str, ...]
+
+
+def host_architecture() -> str:
+    """This machine in GOARCH words."""
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> list[Found]:
+    """Every image of the store, each once; what cannot be read goes to `broken` (raised when there is
+    none).
+    """
+    names: dict[Digest, list[str]] = {}
+    descriptors: dict[Digest, Descriptor] = {}
+    for entry in index.read(store).manifests:
+        descriptors.setdefault(entry.digest, entry)
+        if name := index.name_of(entry):
+            names.setdefault(entry.digest, []).append(name)
+    found: list[Found] = []
+    for digest, entry in descriptors.items():
+        try:
+            found.append(Found(_image_of(store, entry), tuple(names.get(digest, ()))))
+        except LayerstoreError as error:
+            if broken is None:
+                raise
+            broken.append(error)
+    return found
+
+
+def find(store: Store, word: str) -> Found:
+    """The image `word` means, by docker's order: whole ID, reference, prefix of an ID. NotFound otherwise."""
+    by_name = None if word.startswith("sha256:") else _by_reference(store, word)
+    if by_name is not None:
+        return by_name
+    prefix = word.removeprefix("sha256:")
+    if re.fullmatch(r"[0-9a-f]{1,64}", prefix):
+        found = _by_prefix(store, word, prefix)
+        if found is not None:
+            return found
+    raise NotFound(f"no such image: {word}")
+
+
+def _by_prefix(store: Store, word: str, prefix: str) -> Found | None:
+    matching = {f.image.id: f for f in all_images(store, []) if f.image.id.hex.startswith(prefix)}
+    if len(matching) > 1:
+        raise InvalidReference(f"{word} is ambiguous: {len(matching)} images have IDs that start so")
+    return next(iter(matching.values()), None)
+
+
+def _by_reference(store: Store, word: str) -> Found | None:
+    entries = index.read(store).manifests
+    entry = next((entry for entry in entries if index.name_of(entry) == word), None)
+    if entry is None:
+        try:
+            ref = reference.parse(word)
+        except (InvalidReference, InvalidDigest):
+            if re.fullmatch(r"[0-9a-f]{64}", word):
+                return None  # an ID, which cannot be a name
+            raise
+        entry = next((entry for entry in entries if _matches(entry, ref)), None)
+    if entry is None:
+        return None
+    names = tuple(n for e in entries if e.digest == entry.digest and (n := index.name_of(e)))
+    return Found(_image_of(store, entry), names)
+
+
+def _matches(entry: Descriptor, ref: reference.Reference) -> bool:
+    """By name, in the short or the full form, or by digest (of an image that has that repository's name)."""
+    name = index.name_of(entry)
+    if name is None:
+        return False
+    try:
+        own = reference.parse(name)
+    except LayerstoreError:
+        return False
+    if ref.digest is not None:
+        return entry.digest == ref.digest and own.repository == ref.repository
+    return own.canonical == ref.canonical
+
+
+def _image_of(store: Store, entry: Descriptor) -> Image:
+    """The image an entry of ``index.json`` leads to; of a multi-platform one, this machine's."""
+    for _ in range(_MAX_INDEX_DEPTH):
+        if entry.media_type not in media.INDEXES:
+            return load(store, entry)
+        nested = model.parse_index(blobs.read_blob(store, entry), entry.media_type)
+        entry = _for_this_machine(entry.digest, nested.manifests)
+    raise InvalidImage(f"{entry.digest}: indexes are nested more than {_MAX_INDEX_DEPTH} deep")
+
+
+def _for_this_machine(digest: Digest, entries: list[Descriptor]) -> Descriptor:
+    host = host_architecture()
+    for entry in entries:
+        wanted = entry.platform
+        if wanted is None or (wanted.os in {"", "linux"} and wanted.architecture in {"", host}):
+            return entry
+    raise NotFound(f"{digest} has no image for linux/{host}")
+
+
+def references(store: Store) -> Iterator[tuple[str, Digest]]:
+    """Every name of the store and the manifest it stands for."""
+    for entry in index.read(store).manifests:
+        if name := index.name_of(entry):
+            yield name, entry.digest

@@ -1,0 +1,209 @@
+"""Frozen OCI documents, parsed strictly: descriptor, manifest, index, image configuration.
+
+Whoever holds a parsed document keeps the bytes it came from beside it, since its digest is of those
+bytes; nothing here is ever written back from the parsed form. Parsing refuses what has led other tools
+astray: oversized or deeply nested JSON, a document that is a manifest and an index at once
+(CVE-2021-41190), a media type that contradicts the content, negative sizes, digests outside the grammar.
+"""
+
+import re
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from layerstore import media
+from layerstore.digest import Digest
+from layerstore.errors import InvalidDigest, InvalidImage, LimitExceeded, UnsupportedMedia
+
+MAX_DOCUMENT = 4 << 20  # what registries accept for a manifest; a config is far smaller
+MAX_INDEX_FILE = 32 << 20  # index.json of a layout with a great many images
+MAX_DEPTH = 64
+MAX_LAYERS = 4096
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an image runs on."""
+
+    architecture: str = ""
+    os: str = ""
+    os_version: str = msgspec.field(default="", name="os.version")
+    os_features: list[str] = msgspec.field(default_factory=list, name="os.features")
+    variant: str = ""
+
+
+class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """A pointer to a blob: type, digest and exact size."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    urls: list[str] = []
+    annotations: dict[str, str] | None = None
+    data: str = ""
+    platform: Platform | None = None
+    artifact_type: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """One image: its configuration and its layers, bottom first."""
+
+    schema_version: int
+    media_type: str = ""
+    artifact_type: str = ""
+    config: Descriptor
+    layers: list[Descriptor]
+    subject: Descriptor | None = None
+    annotations: dict[str, str] | None = None
+    manifests: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    """A list of manifests: of an image layout, or of one image for several platforms."""
+
+    schema_version: int
+    media_type: str = ""
+    artifact_type: str = ""
+    manifests: list[Descriptor]
+    subject: Descriptor | None = None
+    annotations: dict[str, str] | None = None
+    layers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    config: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class RootFS(msgspec.Struct, frozen=True, kw_only=True):
+    """The layers of an image as diffIDs, bottom first."""
+
+    type: str
+    diff_ids: list[Digest]
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One step that made the image; an empty layer has no entry in the manifest."""
+
+    created: str | None = None
+    author: str = ""
+    created_by: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
+
+class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An image's configuration as far as this package reads it; the rest is in `document`."""
+
+    architecture: str = ""
+    os: str = ""
+    created: str | None = None
+    author: str | None = None
+    variant: str | None = None
+    rootfs: RootFS
+    history: list[History] | None = None
+    config: dict[str, Any] | None = None
+
+    @property
+    def steps(self) -> list[History]:
+        return self.history or []
+
+
+T = TypeVar("T")
+
+
+def parse_manifest(raw: bytes, media_type: str = "") -> Manifest:
+    """Parse and check a manifest that a descriptor (or a registry) calls `media_type`."""
+    manifest = _decode(raw, Manifest, "manifest", MAX_DOCUMENT)
+    if manifest.manifests is not msgspec.UNSET:
+        raise InvalidImage("invalid manifest: it has both layers and manifests")
+    _check_document(manifest.schema_version, manifest.media_type, media_type, media.MANIFESTS, "manifest")
+    if len(manifest.layers) > MAX_LAYERS:
+        raise LimitExceeded(f"the manifest lists {len(manifest.layers)} layers, more than {MAX_LAYERS}")
+    for descriptor in (manifest.config, *manifest.layers):
+        _check_descriptor(descriptor)
+    return manifest
+
+
+def parse_index(raw: bytes, media_type: str = "", *, limit: int = MAX_DOCUMENT) -> Index:
+    """Parse and check an index, be it ``index.json`` or a blob."""
+    index = _decode(raw, Index, "index", limit)
+    if index.layers is not msgspec.UNSET or index.config is not msgspec.UNSET:
+        raise InvalidImage("invalid index: it has the fields of a manifest too")
+    _check_document(index.schema_version, index.media_type, media_type, media.INDEXES, "index")
+    for descriptor in index.manifests:
+        _check_descriptor(descriptor)
+    return index
+
+
+def parse_config(raw: bytes) -> ImageConfig:
+    """Parse and check an image configuration."""
+    config = _decode(raw, ImageConfig, "image configuration", MAX_DOCUMENT)
+    if config.rootfs.type != "layers":
+        raise InvalidImage(f"invalid image configuration: rootfs type {config.rootfs.type!r} is not 'layers'")
+    return config
+
+
+def parse_document(raw: bytes) -> dict[str, Any]:
+    """A JSON object with all its fields, under the same limits."""
+    return _decode(raw, dict[str, Any], "document", MAX_DOCUMENT)
+
+
+def decode(raw: bytes, kind: type[T]) -> T:
+    """A document of this package's own as `kind`, under the same limits."""
+    return _decode(raw, kind, kind.__name__.lower(), MAX_DOCUMENT)
+
+
+def encode(document: object) -> bytes:
+    """Compact JSON with sorted keys: the same document is always the same bytes."""
+    return msgspec.json.encode(document, order="sorted", enc_hook=_encode_digest)
+
+
+def _decode(raw: bytes, kind: type[T], what: str, limit: int) -> T:
+    if len(raw) > limit:
+        raise LimitExceeded(f"the {what} is larger than {limit} bytes")
+    _check_depth(raw, what)
+    try:
+        return msgspec.json.decode(raw, type=kind, dec_hook=_decode_digest)
+    except InvalidDigest as error:
+        raise InvalidImage(f"invalid {what}: {error}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidImage(f"invalid {what}: {error}") from None
+
+
+def _check_depth(raw: bytes, what: str) -> None:
+    depth = 0
+    for token in _TOKEN.finditer(raw):
+        char = raw[token.start()]
+        if char in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise LimitExceeded(f"the {what} is nested deeper than {MAX_DEPTH} levels")
+        elif char in b"]}":
+            depth -= 1
+
+
+def _check_document(version: int, inner: str, outer: str, allowed: frozenset[str], what: str) -> None:
+    """The type inside the document and the one its descriptor gives must agree and fit."""
+    if version != 2:
+        raise UnsupportedMedia(f"unsupported {what}: schemaVersion {version} is not 2")
+    if inner and outer and inner != outer:
+        raise InvalidImage(f"invalid {what}: it says {inner} but is described as {outer}")
+    if (inner or outer) and (inner or outer) not in allowed:
+        raise InvalidImage(f"invalid {what}: its media type is {inner or outer}")
+
+
+def _check_descriptor(descriptor: Descriptor) -> None:
+    if descriptor.size < 0:
+        raise InvalidImage(
+            f"invalid descriptor of {descriptor.digest}: a size of {descriptor.size} is impossible"
+        )
+
+
+def _decode_digest(kind: type, value: object) -> object:
+    if kind is Digest:
+        return Digest(cast(str, value))
+    raise NotImplementedError(kind)
+
+
+def _encode_digest(value: object) -> object:
+    if isinstance(value, str):
+        return str(value)
+    raise NotImplementedError(type(value))

@@ -1,0 +1,110 @@
+"""Blobs: content under its digest. In by temporary file, verification, fsync and rename; out verified
+again.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from layerstore.digest import Digest, Hasher, Readable, VerifyingReader
+from layerstore.errors import DigestMismatch, LimitExceeded, NotFound
+from layerstore.model import MAX_DOCUMENT, Descriptor
+from layerstore.store import durable
+from layerstore.store.store import Store
+
+_CHUNK = 1 << 20
+
+
+@dataclass(slots=True)
+class BlobTemp:
+    """A blob being written; invisible until `publish`. Made by `new_blob`, which also cleans up."""
+
+    file: IO[bytes]  # unbuffered
+    _path: Path
+    _directory: Path
+
+    def write(self, data: bytes) -> None:
+        """Write all of `data`."""
+        view = memoryview(data)
+        while view:
+            view = view[self.file.write(view) :]
+
+    def publish(self, digest: Digest, size: int) -> None:
+        """Give the blob its name. The caller computed `digest` and `size` from the very bytes it wrote."""
+        fd = self.file.fileno()
+        written = os.fstat(fd).st_size
+        if written != size:
+            raise DigestMismatch(f"blob {digest}: {written} bytes were written instead of {size}")
+        os.fsync(fd)
+        os.rename(self._path, self._directory / digest.hex)
+        durable.fsync_dir(self._directory)
+
+
+@contextmanager
+def new_blob(store: Store) -> Iterator[BlobTemp]:
+    """A temporary blob; whatever was not published by the end is removed."""
+    with store.temp_file(store.blobs) as (path, fd), open(fd, "wb", buffering=0, closefd=False) as file:
+        yield BlobTemp(file, path, store.blobs)
+
+
+def put_bytes(store: Store, data: bytes) -> Digest:
+    """Store a small document; returns its digest."""
+    digest = Digest.of(data)
+    with new_blob(store) as blob:
+        blob.write(data)
+        blob.publish(digest, len(data))
+    return digest
+
+
+def put_stream(store: Store, stream: Readable, digest: Digest, size: int) -> None:
+    """Store a blob that somebody else described: DigestMismatch, and nothing stored, if it is not that."""
+    source = VerifyingReader(stream, digest, size)
+    with new_blob(store) as blob:
+        while data := source.read(_CHUNK):
+            blob.write(data)
+        blob.publish(digest, size)
+
+
+def path_of(store: Store, digest: Digest) -> Path:
+    """Where a blob lies, whether it is there or not."""
+    return store.blobs / digest.hex
+
+
+def is_present(store: Store, descriptor: Descriptor) -> bool:
+    """Whether a regular file of the right size lies under the digest (its content is checked when read)."""
+    try:
+        status = path_of(store, descriptor.digest).lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == descriptor.size
+
+
+@contextmanager
+def open_blob(store: Store, descriptor: Descriptor) -> Iterator[VerifyingReader]:
+    """Read a blob; whoever reads to the end has verified it."""
+    try:
+        fd = durable.open_regular(path_of(store, descriptor.digest))
+    except FileNotFoundError:
+        raise NotFound(f"blob {descriptor.digest} is missing from the store") from None
+    with open(fd, "rb", buffering=0) as file:
+        yield VerifyingReader(file, descriptor.digest, descriptor.size)
+
+
+def read_blob(store: Store, descriptor: Descriptor, *, limit: int = MAX_DOCUMENT) -> bytes:
+    """A whole small blob, verified."""
+    if descriptor.size > limit:
+        raise LimitExceeded(f"blob {descriptor.digest} is larger than {limit} bytes")
+    with open_blob(store, descriptor) as stream:
+        return stream.read()
+
+
+def digest_of(stream: Readable) -> tuple[Digest, int]:
+    """Read a stream to its end for its digest and size."""
+    hasher = Hasher()
+    while data := stream.read(_CHUNK):
+        hasher.update(data)
+    return hasher.digest(), hasher.size

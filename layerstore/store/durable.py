@@ -1,0 +1,77 @@
+"""Small crash-safe file operations: whole-file replacement, tree removal, directory fsync."""
+
+import os
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from layerstore.errors import LayerstoreError
+from layerstore.store.locking import TEMP_PREFIX
+
+
+def fsync_dir(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a small file so that any reader, and any crash, sees the old or the new content whole.
+
+    The caller holds a lock that keeps others from writing the same file: the temporary name is always the
+    same.
+    """
+    temp = path.with_name(TEMP_PREFIX + path.name)
+    try:
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        os.rename(temp, path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+    fsync_dir(path.parent)
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading; the caller owns the fd. A symbolic link or special file is refused."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise LayerstoreError(f"{path} is not a regular file")
+
+
+def read_capped(path: Path, limit: int) -> bytes:
+    """The whole of a regular file that may not be longer than `limit`."""
+    with open(open_regular(path), "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise LayerstoreError(f"{path} is larger than {limit} bytes")
+    return data
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory tree without following links, also where its directories keep an ordinary user
+    out.
+    """
+    if os.geteuid() != 0:
+        _open_up(os.fsencode(path))
+    shutil.rmtree(path)
+
+
+def _open_up(top: bytes) -> None:
+    """Give the owner rwx on every directory of a tree that nobody else can change meanwhile."""
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        with suppress(PermissionError):
+            os.chmod(directory, 0o700)
+        with os.scandir(directory) as entries:
+            pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

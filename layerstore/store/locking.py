@@ -1,0 +1,73 @@
+"""Advisory locks on directories, and temporary names that a dead process cannot keep alive.
+
+A lock is flock(2) on a directory of the store itself, so nothing extra lies in the store and a
+killed process leaves no lock behind. A temporary file or directory is locked by its maker for as
+long as it lives: one that nobody holds is a leftover and may be removed.
+"""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMP_PREFIX = ".tmp-"
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on a directory or a file; waits. Threads and processes alike exclude each other."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def try_locked(directory: Path) -> Iterator[bool]:
+    """As `locked`, exclusive, without waiting: yields whether the lock was free."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield _flock_now(fd)
+    finally:
+        os.close(fd)
+
+
+def temp_name() -> str:
+    """A name in the store's directories that is never a finished object."""
+    return TEMP_PREFIX + secrets.token_hex(8)
+
+
+def hold(fd: int) -> None:
+    """Mark a fresh temporary as alive until `fd` is closed. Call under a lock on the store's root."""
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def leftovers(directory: Path) -> Iterator[Path]:
+    """Temporaries of this directory whose makers are gone. Call under the exclusive lock on the root."""
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(TEMP_PREFIX)]
+    for name in names:
+        path = directory / name
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            continue  # another user's
+        try:
+            if _flock_now(fd):
+                yield path
+        finally:
+            os.close(fd)
+
+
+def _flock_now(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,135 @@
+"""The store's root: an OCI image layout, unpacked layers and workspaces under one directory.
+
+Everything below becomes visible by one rename; what a killed process left under a temporary name is
+removed when the store is next opened. Locks: `Store.locked` (the root) guards names and ``index.json`` for
+moments; `Store.writing` (``oci/``) is shared by whoever adds blobs to an image and exclusive for a sweep of
+unused ones.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerstore.errors import InvalidImage, LayerstoreError, UnsupportedMedia
+from layerstore.model import parse_document
+from layerstore.store import durable, locking
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_EMPTY_INDEX = b'{"manifests":[],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}'
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Paths, locks and temporary names of one store. Make one with `Store.open`."""
+
+    root: Path
+
+    @property
+    def oci(self) -> Path:
+        return self.root / "oci"
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "oci/blobs/sha256"
+
+    @property
+    def layers(self) -> Path:
+        return self.root / "layers"
+
+    @property
+    def workspaces(self) -> Path:
+        return self.root / "workspaces"
+
+    @classmethod
+    def open(cls, root: Path) -> "Store":
+        """Open a store, making it where there is none, and clear what killed processes left behind."""
+        store = cls(Path(os.path.abspath(root)))
+        try:
+            store.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            with store.locked():
+                store._create()
+                store._clear_leftovers()
+        except OSError as error:
+            raise LayerstoreError(f"cannot open the store {store.root}: {error.strerror}") from error
+        store._check_version()
+        return store
+
+    def locked(self, *, shared: bool = False) -> AbstractContextManager[None]:
+        """The lock on names and ``index.json``; held for moments only."""
+        return locking.locked(self.root, shared=shared)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Held from the first blob of an image to its entry in ``index.json``: no blob is swept meanwhile."""
+        return locking.locked(self.oci, shared=True)
+
+    def sweeping(self) -> AbstractContextManager[bool]:
+        """The right to remove blobs and layers that no image needs; yields False when somebody is writing."""
+        return locking.try_locked(self.oci)
+
+    @contextmanager
+    def temp_file(self, directory: Path) -> Iterator[tuple[Path, int]]:
+        """A temporary file beside its final name, and its fd (owned here); removed if it was not renamed."""
+        path = directory / locking.temp_name()
+        with self.locked(shared=True):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            locking.hold(fd)
+        try:
+            yield path, fd
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(fd)
+
+    @contextmanager
+    def temp_dir(self, directory: Path) -> Iterator[tuple[Path, int]]:
+        """A temporary directory beside its final name, and an fd on it; removed if it was not renamed."""
+        path = directory / locking.temp_name()
+        with self.locked(shared=True):
+            path.mkdir(mode=0o755)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            locking.hold(fd)
+        try:
+            yield path, fd
+        finally:
+            with suppress(FileNotFoundError):
+                durable.remove_tree(path)
+            os.close(fd)
+
+    def discard(self, path: Path) -> None:
+        """Remove a directory of the store: gone at once under its name, then bit by bit."""
+        grave = path.with_name(locking.temp_name())
+        with self.locked(shared=True):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            os.rename(path, grave)
+            locking.hold(fd)
+        try:
+            durable.remove_tree(grave)
+        finally:
+            os.close(fd)
+
+    def _create(self) -> None:
+        """Idempotent; under the lock."""
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        # Layers and workspaces hold other systems' set-uid programs: nobody else may reach them.
+        self.layers.mkdir(mode=0o700, exist_ok=True)
+        self.workspaces.mkdir(mode=0o700, exist_ok=True)
+        for path, content in ((self.oci / "oci-layout", _LAYOUT), (self.oci / "index.json", _EMPTY_INDEX)):
+            if not os.path.lexists(path):
+                durable.replace_file(path, content)
+
+    def _clear_leftovers(self) -> None:
+        for directory in (self.oci, self.blobs, self.layers, self.workspaces):
+            for path in locking.leftovers(directory):
+                if path.is_dir() and not path.is_symlink():
+                    durable.remove_tree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+    def _check_version(self) -> None:
+        document = parse_document(durable.read_capped(self.oci / "oci-layout", 4096))
+        version = document.get("imageLayoutVersion")
+        if not isinstance(version, str):
+            raise InvalidImage(f"{self.oci}/oci-layout: imageLayoutVersion is missing")
+        if version.split(".")[0] != "1":
+            raise UnsupportedMedia(f"{self.oci}: unsupported image layout version {version}")

@@ -1,0 +1,98 @@
+"""``commit``: a workspace's upper directory as a new layer, and the image that has it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from layerstore import environment, media, reference
+from layerstore.digest import Digest
+from layerstore.image import instructions, write
+from layerstore.image.image import load
+from layerstore.layer.commit import write_layer
+from layerstore.layer.stack import Stack
+from layerstore.media import Compression
+from layerstore.model import Descriptor
+from layerstore.store import blobs, layers
+from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
+from layerstore.workspace import mounting, pausing
+from layerstore.workspace.record import Workspace, open_workspace
+
+CREATED_BY = "layerstore commit"
+
+
+def commit(
+    name: str,
+    ref: str | None = None,
+    *,
+    author: str = "",
+    message: str = "",
+    changes: Sequence[str] = (),
+    pause: bool = True,
+    compression: Compression = "gzip",
+    root: Root = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Digest:
+    """Write what a workspace changes as one layer on top of its image; returns the new image's ID.
+
+    `changes` are Dockerfile instructions for the new image's configuration. `pause` keeps writers out of a
+    mounted workspace meanwhile. On any failure the store is as it was. SOURCE_DATE_EPOCH makes the result
+    reproducible.
+    """
+    store = open_store(root)
+    target = reference.parse_tag(ref) if ref else None
+    step = write.Step(
+        created=environment.creation_time(), author=author, created_by=CREATED_BY, comment=message
+    )
+    note = noting(note)
+    with ExitStack() as held:
+        workspace = open_workspace(store, name)
+        held.enter_context(workspace.locked(shared=True))
+        held.enter_context(store.writing())
+        workspace = workspace.reread()
+        parent = load(store, workspace.record.manifest)
+        instructions.apply(parent.config.config or {}, changes)  # a wrong one is told before the work is done
+        mounting.prepare_layers(workspace, note=note)
+        with quiesced(workspace, pause=pause, note=note):
+            layer = _write_layer(workspace, compression, progress, note)
+        return write.write_child(store, parent, layer, step, changes=changes, ref=target)
+
+
+def stack_of(workspace: Workspace) -> Stack:
+    """The workspace as the layer code sees it."""
+    return Stack(
+        upper=os.fsencode(workspace.upper),
+        lowers=tuple(os.fsencode(path) for path in workspace.lowers),
+        userxattr=layers.uses_userxattr(workspace.store),
+    )
+
+
+@contextmanager
+def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[None]:
+    """A mounted workspace with everything written down to its upper and, with `pause`, nobody writing."""
+    if mounting.state_of(workspace) != "mounted":
+        yield
+        return
+    with pausing.paused(workspace, pause=pause, note=note):
+        yield
+
+
+def _write_layer(
+    workspace: Workspace, compression: Compression, progress: Progress | None, note: Note
+) -> write.NewLayer | None:
+    """The layer's blob in the store; None, and no blob, when nothing has changed."""
+    with blobs.new_blob(workspace.store) as blob:
+        result = write_layer(
+            stack_of(workspace),
+            blob.file,
+            compression=compression,
+            source_date_epoch=environment.source_date_epoch(),
+            progress=progress,
+        )
+        for line in result.notes:
+            note(line)
+        if result.entries == 0:
+            return None
+        blob.publish(result.digest, result.size)
+    descriptor = Descriptor(media_type=media.layer_type(compression), digest=result.digest, size=result.size)
+    return write.NewLayer(descriptor=descriptor, diff_id=result.diff_id)

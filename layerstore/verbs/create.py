@@ -1,0 +1,40 @@
+"""``create``: a workspace over an image."""
+
+import time
+from collections.abc import Sequence
+
+from layerstore.image import find
+from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
+from layerstore.workspace import binds, build
+
+
+def create(
+    image: str,
+    *,
+    name: str | None = None,
+    init: bool = False,
+    volumes: Sequence[str] = (),
+    root: Root = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> str:
+    """Make a writable layer over `image`; returns its name (a made-up one unless `name` is given).
+
+    `init` puts docker's init layer between the two, `volumes` (``HOST:PATH[:ro]``) are bound at every mount.
+    """
+    store = open_store(root)
+    wanted = [binds.parse(text) for text in volumes]
+    with store.writing():  # the image's blobs and layers stay while the workspace does not refer to them yet
+        found = find.find(store, image)
+        workspace = build.make(
+            store,
+            found,
+            image_word=image,
+            name=name,
+            init=init,
+            binds=wanted,
+            now_ns=time.time_ns(),
+            progress=progress,
+            note=noting(note),
+        )
+    return workspace.name

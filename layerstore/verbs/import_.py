@@ -1,0 +1,81 @@
+"""``import``: a root filesystem tarball as a one-layer image."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import cast
+
+from layerstore import environment, media, reference
+from layerstore.digest import Digest, Readable
+from layerstore.image import instructions, write
+from layerstore.image.find import host_architecture
+from layerstore.layer.apply import ApplyResult
+from layerstore.layer.compress import codec
+from layerstore.layer.decompress import LayerReader
+from layerstore.layer.limits import Limits
+from layerstore.layer.pipeline import BlockWriter
+from layerstore.media import Compression
+from layerstore.model import Descriptor
+from layerstore.store import blobs, layers
+from layerstore.store.blobs import BlobTemp
+from layerstore.store.store import Store
+from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
+from layerstore.verbs.tarball import Peeked, Pieces, Tee, open_tarball
+
+
+def import_(
+    source: str,
+    ref: str | None = None,
+    *,
+    changes: Sequence[str] = (),
+    message: str = "",
+    root: Root = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Digest:
+    """Make an image of the tarball `source` (a file, a URL or ``-``); returns the image ID.
+
+    A tarball that is plain or compressed with gzip or zstd is kept byte for byte as the layer's blob; one
+    in bzip2 or xz is compressed again with gzip. It is unpacked in the same pass: what is stored is known
+    to be whole and harmless.
+    """
+    target = reference.parse_tag(ref) if ref else None
+    instructions.apply({}, changes)  # a wrong one is told before the work is done
+    step = write.Step(created=environment.creation_time(), comment=message or f"Imported from {source}")
+    store = open_store(root)
+    with store.writing(), open_tarball(source) as stream:
+        layer = _store_layer(store, stream, progress, noting(note))
+        return write.write_first(
+            store, layer, step, architecture=host_architecture(), changes=changes, ref=target
+        )
+
+
+def _store_layer(store: Store, stream: Readable, progress: Progress | None, note: Note) -> write.NewLayer:
+    """The tarball as a blob and as an unpacked layer, or neither."""
+    with ExitStack() as held:
+        blob = held.enter_context(blobs.new_blob(store))
+        temp, temp_fd = held.enter_context(store.temp_dir(store.layers))
+        peeked = Peeked(stream, progress)
+        store_it = _recompress if peeked.must_be_recompressed else _keep
+        descriptor, result = store_it(store, peeked, temp_fd, blob)
+        blob.publish(descriptor.digest, descriptor.size)
+        layers.publish(store, temp, temp_fd, result.diff_id)
+    for line in result.notes:
+        note(line)
+    return write.NewLayer(descriptor=descriptor, diff_id=result.diff_id)
+
+
+def _keep(store: Store, stream: Peeked, dest_fd: int, blob: BlobTemp) -> tuple[Descriptor, ApplyResult]:
+    """The bytes as they are."""
+    result = layers.apply(store, Tee(stream, blob.write), dest_fd)
+    media_type = media.layer_type(cast(Compression, result.compression))
+    return Descriptor(media_type=media_type, digest=stream.hasher.digest(), size=stream.hasher.size), result
+
+
+def _recompress(store: Store, stream: Peeked, dest_fd: int, blob: BlobTemp) -> tuple[Descriptor, ApplyResult]:
+    """Decompressed on the way in and compressed with gzip on the way to the blob."""
+    with BlockWriter(blob.file, codec("gzip")) as writer:
+        tar = Pieces(LayerReader(stream, Limits()).pieces())
+        result = layers.apply(store, Tee(tar, writer.write), dest_fd)
+        writer.finish()
+    gzipped = writer.blob
+    return Descriptor(media_type=media.OCI_LAYER_GZIP, digest=gzipped.digest(), size=gzipped.size), result

@@ -1,0 +1,117 @@
+"""``inspect``: all there is to know about images and workspaces, in the shape ``docker inspect`` gives it."""
+
+import os
+from typing import Any
+
+from layerstore import model, reference
+from layerstore.errors import LayerstoreError, NotFound
+from layerstore.image import find
+from layerstore.image.find import Found
+from layerstore.image.image import load
+from layerstore.store import layers
+from layerstore.store.store import Store
+from layerstore.verbs.setting import Root, open_store
+from layerstore.workspace import mounting
+from layerstore.workspace.record import Workspace, open_workspace
+
+_DRIVER = "overlayfs-py"
+
+
+def inspect(name: str, *, root: Root = None) -> dict[str, Any]:
+    """The workspace of that name, else the image."""
+    store = open_store(root)
+    try:
+        return _of_workspace(open_workspace(store, name))
+    except NotFound:
+        pass
+    except LayerstoreError:
+        if "/" not in name and ":" not in name:
+            raise
+    try:
+        return _of_image(store, find.find(store, name))
+    except NotFound:
+        raise NotFound(f"no such image or workspace: {name}") from None
+
+
+def _of_image(store: Store, found: Found) -> dict[str, Any]:
+    image = found.image
+    document = model.parse_document(image.raw_config)
+    steps = image.config.steps
+    directories = [str(layers.path_of(store, diff_id)) for _, diff_id in reversed(image.layers)]
+    driver: dict[str, Any] = {"Name": _DRIVER, "Data": {"LowerDir": ":".join(directories)}}
+    described: dict[str, Any] = {
+        "Id": image.id,
+        "RepoTags": list(found.names),
+        "RepoDigests": sorted({f"{_repository(name)}@{image.descriptor.digest}" for name in found.names}),
+        "Comment": steps[-1].comment if steps else "",
+        "Created": image.created,
+        "Author": image.config.author or "",
+        "Config": document.get("config") or {},
+        "Architecture": image.config.architecture,
+        "Os": image.config.os,
+        "Size": image.size,
+        "GraphDriver": driver,
+        "RootFS": {"Type": "layers", "Layers": list(image.config.rootfs.diff_ids)},
+        "Descriptor": {
+            "mediaType": image.descriptor.media_type,
+            "digest": image.descriptor.digest,
+            "size": image.descriptor.size,
+        },
+    }
+    if image.config.variant:
+        described["Variant"] = image.config.variant
+    return described
+
+
+def _of_workspace(workspace: Workspace) -> dict[str, Any]:
+    record, state = workspace.record, mounting.state_of(workspace)
+    mounted = state in {"mounted", "dead"}
+    return {
+        "Name": record.name,
+        "Created": record.created,
+        "State": {"Status": state, "Mounted": mounted, "MountedAt": record.mounted_at if mounted else None},
+        "Image": record.image_id,
+        "ImageManifestDescriptor": {
+            "mediaType": record.manifest.media_type,
+            "digest": record.manifest.digest,
+            "size": record.manifest.size,
+        },
+        "MountPoint": record.mountpoint if mounted else None,
+        "GraphDriver": {
+            "Name": _DRIVER,
+            "Data": {
+                "LowerDir": ":".join(str(path) for path in workspace.lowers),
+                "UpperDir": str(workspace.upper),
+                "WorkDir": str(workspace.work),
+                "MergedDir": record.mountpoint if mounted else str(workspace.merged),
+            },
+        },
+        "Mounts": [
+            {
+                "Type": "bind",
+                "Source": bind.source,
+                "Destination": bind.target,
+                "Mode": "ro" if bind.read_only else "rw",
+                "RW": not bind.read_only,
+                "Propagation": "rprivate",
+            }
+            for bind in record.binds
+        ],
+        "Config": {"Image": record.image, "Init": record.init, **_image_config(workspace)},
+        "Path": os.fspath(workspace.path),
+    }
+
+
+def _image_config(workspace: Workspace) -> dict[str, Any]:
+    try:
+        image = load(workspace.store, workspace.record.manifest)
+    except LayerstoreError:
+        return {}  # a workspace can be looked at even if its image is damaged
+    return dict(image.config.config or {})
+
+
+def _repository(name: str) -> str:
+    try:
+        return reference.parse(name).repository
+    except LayerstoreError:
+        return name

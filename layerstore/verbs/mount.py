@@ -1,0 +1,90 @@
+"""``mount`` and ``umount``."""
+
+import os
+from pathlib import Path
+
+from layerstore.errors import LayerstoreError, NotFound
+from layerstore.image import find
+from layerstore.store import layers
+from layerstore.store.store import Store
+from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
+from layerstore.workspace import mounting
+from layerstore.workspace.record import Workspace, all_workspaces, open_workspace
+
+
+def mount(
+    name: str,
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    read_only: bool = False,
+    root: Root = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Path:
+    """Mount a workspace (by default in its own ``merged``), or with `read_only` an image; returns the mount
+    point.
+
+    The mount is usable when this returns.
+    """
+    store = open_store(root)
+    place = None if directory is None else Path(os.path.realpath(directory))
+    if read_only:
+        if place is None:
+            raise LayerstoreError("a directory is needed to mount an image on")
+        _mount_image(store, name, place, progress, noting(note))
+        return place
+    workspace = open_workspace(store, name)
+    place = place or workspace.merged
+    with workspace.locked():
+        mounting.mount(workspace.reread(), place, progress=progress, note=noting(note))
+    return place
+
+
+def umount(target: str, *, force: bool = False, root: Root = None) -> Path:
+    """Unmount a workspace by its name or its mount point, or an image by its mount point; returns the mount
+    point.
+
+    Returns when the daemon is gone, that is when everything written is in the upper. `force` unmounts what is
+    mounted inside too, and does not mind that somebody uses it.
+    """
+    store = open_store(root)
+    workspace = _workspace_of(store, target)
+    if workspace is None:
+        place = Path(_absolute(target))
+        mounting.umount_path(place, force=force)
+        return place
+    with workspace.locked():
+        workspace = mounting.umount(workspace.reread(), force=force)
+    return Path(str(workspace.record.mountpoint))
+
+
+def _mount_image(store: Store, image: str, place: Path, progress: Progress | None, note: Note) -> None:
+    with store.writing():  # until the mount table shows it, nobody knows that the layers are needed
+        found = find.find(store, image)
+        lowers = layers.unpack(store, found.image.layers, progress=progress, note=note)
+        if not lowers:
+            raise LayerstoreError(f"{image} has no layers: there is nothing to mount")
+        mounting.mount_image(store, place, lowers=lowers, image_id=found.image.id)
+
+
+def _workspace_of(store: Store, target: str) -> Workspace | None:
+    """The workspace of that name, else the one mounted there; None: the target is a directory of some other
+    mount.
+    """
+    if "/" not in target:
+        try:
+            return open_workspace(store, target)
+        except NotFound:
+            if not os.path.lexists(target):
+                raise
+    place = _absolute(target)
+    mounted = (w for w in all_workspaces(store, []) if w.record.mountpoint == place)
+    return next((w for w in mounted if mounting.state_of(w) in {"mounted", "dead"}), None)
+
+
+def _absolute(path: str) -> str:
+    """Without links, and without asking a dead mount at its end."""
+    head, tail = os.path.split(path.rstrip("/") or "/")
+    if tail in {"", ".", ".."}:
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(head or "."), tail)

@@ -1,0 +1,123 @@
+"""Where `import` reads from (a file, standard input, a URL), and what it does with the bytes on their way
+in.
+"""
+
+import http.client
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from layerstore.digest import Hasher, Readable
+from layerstore.errors import LayerstoreError, NotFound
+
+_URL_SECONDS = 60
+_PEEK = 6
+_RECOMPRESSED = (b"BZh", b"\xfd7zXZ\x00")  # bzip2 and xz: no layer may be compressed so
+
+
+@contextmanager
+def open_tarball(source: str) -> Iterator[Readable]:
+    """The bytes of ``FILE``, ``URL`` or ``-``; one clear error when they cannot be had."""
+    if source == "-":
+        if sys.stdin.isatty():
+            raise LayerstoreError("standard input is a terminal: redirect a tarball to it")
+        yield sys.stdin.buffer
+    elif source.startswith(("http://", "https://")):
+        with _open_url(source) as response:
+            yield _Download(response, source)
+    else:
+        try:
+            file = open(source, "rb")  # noqa: SIM115 - only the opening is to be explained; closed below
+        except FileNotFoundError:
+            raise NotFound(f"no such file: {source}") from None
+        with file:
+            yield file
+
+
+class Peeked:
+    """A stream whose first bytes can be looked at; digests all that is read and reports how much it was."""
+
+    def __init__(self, stream: Readable, progress: Callable[[int], None] | None) -> None:
+        self._stream = stream
+        self._progress = progress
+        self.hasher = Hasher()
+        self._head = b""
+        while len(self._head) < _PEEK and (data := stream.read(_PEEK - len(self._head))):
+            self._head += data
+        self.must_be_recompressed = self._head.startswith(_RECOMPRESSED)
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._head and size >= 0:
+            data, self._head = self._head[:size], self._head[size:]
+        else:
+            data, self._head = self._head + self._stream.read(size), b""
+        self.hasher.update(data)
+        if self._progress is not None:
+            self._progress(self.hasher.size)
+        return data
+
+
+class Tee:
+    """Passes a stream on and hands every byte to `write` as well."""
+
+    def __init__(self, stream: Readable, write: Callable[[bytes], object]) -> None:
+        self._stream = stream
+        self._write = write
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._write(data)
+        return data
+
+
+class Pieces:
+    """An iterator of pieces as a stream."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._left = memoryview(b"")
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size < 0:
+            return bytes(self._left) + b"".join(self._pieces)
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._left = memoryview(piece)
+        data, self._left = bytes(self._left[:size]), self._left[size:]
+        return data
+
+
+class _Download:
+    """A response's body; a connection that ends too early is an error."""
+
+    def __init__(self, response: http.client.HTTPResponse, url: str) -> None:
+        self._response, self._url, self._count = response, url, 0
+        length = response.headers.get("Content-Length", "")
+        self._expected = int(length) if length.isdigit() else None
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            data = self._response.read() if size < 0 else self._response.read(size)
+        except (OSError, http.client.HTTPException) as error:
+            raise LayerstoreError(f"cannot read {self._url}: {error}") from None
+        self._count += len(data)
+        if not data and size != 0 and self._expected is not None and self._count < self._expected:
+            raise LayerstoreError(f"{self._url} ended after {self._count} of {self._expected} bytes")
+        return data
+
+
+def _open_url(url: str) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url, headers={"User-Agent": "layerstore"})
+    try:
+        return cast(http.client.HTTPResponse, urllib.request.urlopen(request, timeout=_URL_SECONDS))
+    except urllib.error.HTTPError as error:
+        raise LayerstoreError(f"cannot get {url}: {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        raise LayerstoreError(f"cannot get {url}: {error.reason}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise LayerstoreError(f"cannot get {url}: {error}") from None

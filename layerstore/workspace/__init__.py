@@ -1,0 +1,1 @@
+"""Workspaces: a writable layer over an image, and its mount."""

@@ -1,0 +1,72 @@
+"""``-v HOST:PATH``: directories and files of the host, bound over places in a mounted workspace.
+
+A target is opened once, beneath the mount's root and without following any symbolic link, and the very thing
+that was opened is mounted on: an image cannot steer a mount elsewhere (CVE-2021-30465 and its kin).
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerstore.errors import LayerstoreError, NotFound
+from layerstore.workspace import overlay
+from layerstore.workspace.init import check_target
+from layerstore.workspace.record import Bind
+from overlayfs_py.syscalls.bind import bind_tree
+from overlayfs_py.syscalls.openat import open_beneath
+
+
+def parse(text: str) -> Bind:
+    """``HOST:PATH[:ro|rw]`` as a bind; the host's side must exist."""
+    parts = text.split(":")
+    mode = parts.pop() if len(parts) > 2 and parts[-1] in {"ro", "rw"} else "rw"
+    if len(parts) != 2 or not all(parts):
+        raise LayerstoreError(f"invalid volume {text!r}: HOST:PATH or HOST:PATH:ro is needed")
+    source, target = parts
+    if not source.startswith(("/", ".")):
+        raise LayerstoreError(
+            f"invalid volume {text!r}: {source!r} is not a path; there are no named volumes"
+        )
+    source = os.path.abspath(source)
+    if not os.path.exists(source):
+        raise NotFound(f"invalid volume {text!r}: {source} does not exist")
+    return Bind(source=source, target=check_target(target), read_only=mode == "ro")
+
+
+def bind_all(mountpoint: Path, binds: Sequence[Bind]) -> None:
+    """Make the binds of a workspace in its mount; on failure those already made stay for the caller to
+    undo.
+    """
+    root_fd = os.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for bind in binds:
+            _bind_one(root_fd, bind)
+    finally:
+        os.close(root_fd)
+
+
+def unbind_all(mountpoint: Path, binds: Sequence[Bind]) -> None:
+    """Undo the binds, the last first; one that is gone already is passed over."""
+    present = set(overlay.mounts_below(mountpoint))
+    for bind in reversed(binds):
+        target = os.fsencode(mountpoint) + os.fsencode(bind.target)
+        if target in present:
+            overlay.unmount(target, lazy=True)  # with whatever the host has mounted below its side
+
+
+def _bind_one(root_fd: int, bind: Bind) -> None:
+    try:
+        source_fd = os.open(bind.source, os.O_PATH | os.O_CLOEXEC)
+        try:
+            relative = os.fsencode(bind.target.lstrip("/"))
+            target_fd = open_beneath(root_fd, relative, os.O_PATH | os.O_NOFOLLOW)
+            try:
+                bind_tree(source_fd, target_fd, read_only=bind.read_only)
+            finally:
+                os.close(target_fd)
+        finally:
+            os.close(source_fd)
+    except OSError as error:
+        why = "a symbolic link is in the way" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
+        raise LayerstoreError(f"cannot bind {bind.source} to {bind.target}: {why}") from None

@@ -1,0 +1,114 @@
+"""Mounting and unmounting a workspace, and its state as the mount table has it."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from layerstore.environment import format_time
+from layerstore.errors import InUse, LayerstoreError
+from layerstore.image.image import load
+from layerstore.store import layers
+from layerstore.store.layers import Note, Progress
+from layerstore.store.store import Store
+from layerstore.workspace import binds, daemon, overlay
+from layerstore.workspace.record import Workspace
+
+State = Literal["created", "mounted", "unmounted", "dead"]
+
+
+def source_of(name: str) -> str:
+    """What the mount table shows as the source of a workspace's or an image's mount."""
+    return f"layerstore:{name}"
+
+
+def state_of(workspace: Workspace) -> State:
+    """``created``: never mounted; ``dead``: mounted, but its daemon has gone."""
+    if workspace.record.mountpoint is None:
+        return "created"
+    mountpoint = Path(workspace.record.mountpoint)
+    record = overlay.mounted_at(mountpoint)
+    if record is None or record.source != os.fsencode(source_of(workspace.name)):
+        return "unmounted"
+    return "dead" if overlay.is_dead(mountpoint) else "mounted"
+
+
+def mount(workspace: Workspace, mountpoint: Path, *, progress: Progress | None, note: Note) -> Workspace:
+    """Mount a workspace with its binds; under its lock. Returns when the mount answers, or leaves nothing
+    mounted.
+    """
+    state = state_of(workspace)
+    if state in {"mounted", "dead"}:
+        place = workspace.record.mountpoint
+        raise InUse(
+            f"{workspace.name} is mounted already at {place}"
+            if state == "mounted"
+            else f"{workspace.name}: a dead mount is at {place}; umount it first"
+        )
+    prepare_layers(workspace, progress=progress, note=note)
+    overlay.mount(
+        workspace.store,
+        mountpoint,
+        lowers=workspace.lowers,
+        source=source_of(workspace.name),
+        upper=workspace.upper,
+        work=workspace.work,
+        userxattr=layers.uses_userxattr(workspace.store),
+    )
+    try:
+        binds.bind_all(mountpoint, workspace.record.binds)
+        return workspace.save(mountpoint=str(mountpoint), mounted_at=format_time(time.time_ns()))
+    except BaseException:
+        with suppress(LayerstoreError):
+            _take_down(mountpoint, workspace)
+        raise
+
+
+def umount(workspace: Workspace, *, force: bool = False) -> Workspace:
+    """Unmount a workspace and wait for its daemon; under its lock. `force`: whatever is inside or uses it."""
+    if workspace.record.mountpoint is None or state_of(workspace) not in {"mounted", "dead"}:
+        raise LayerstoreError(f"{workspace.name} is not mounted")
+    _take_down(Path(workspace.record.mountpoint), workspace, force=force)
+    return workspace.save(mounted_at=None)
+
+
+def umount_path(mountpoint: Path, *, force: bool = False) -> None:
+    """Unmount an overlay that is no workspace's (an image's), and wait for its daemon."""
+    if overlay.mounted_at(mountpoint) is None:
+        raise LayerstoreError(f"{mountpoint} is not a mount of overlayfs-py")
+    _take_down(mountpoint, None, force=force)
+
+
+def mount_image(store: Store, mountpoint: Path, *, lowers: list[Path], image_id: str) -> None:
+    """Mount an image's layers read-only."""
+    overlay.mount(
+        store,
+        mountpoint,
+        lowers=lowers,
+        source=source_of(image_id),
+        userxattr=layers.uses_userxattr(store),
+    )
+
+
+def prepare_layers(workspace: Workspace, *, progress: Progress | None = None, note: Note) -> None:
+    """Unpack the layers of a workspace's image again if somebody removed them."""
+    missing = [d for d in workspace.record.diff_ids if not layers.path_of(workspace.store, d).is_dir()]
+    if missing:
+        image = load(workspace.store, workspace.record.manifest)
+        layers.unpack(workspace.store, image.layers, progress=progress, note=note)
+
+
+def _take_down(mountpoint: Path, workspace: Workspace | None, *, force: bool = False) -> None:
+    running = daemon.find(mountpoint)
+    if workspace is not None:
+        binds.unbind_all(mountpoint, workspace.record.binds)
+    inside = overlay.mounts_below(mountpoint)
+    if inside and not force:
+        raise InUse(f"cannot unmount {mountpoint}: {os.fsdecode(inside[-1])} is mounted inside")
+    for path in inside:
+        overlay.unmount(path, lazy=True)
+    dead = overlay.is_dead(mountpoint)
+    overlay.unmount(os.fsencode(mountpoint), lazy=force or dead)
+    if not dead:
+        daemon.wait_gone(running, mountpoint)

@@ -1,0 +1,46 @@
+"""Workspace names: the grammar, and made-up ones."""
+
+import re
+import secrets
+
+from layerstore.errors import InvalidReference
+
+_GRAMMAR = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,126}[A-Za-z0-9_-]|[A-Za-z0-9]", re.ASCII)
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_ADJECTIVES = _words(
+    """
+    amber agile ample azure basic bold brave breezy bright brisk calm candid clever cosy crisp curious
+    deft eager early earnest easy fair fancy fleet fluent fresh frosty gentle glad golden grand happy
+    hardy honest humble jolly keen kind light lively lucid lucky mellow merry mild modest neat nimble
+    noble plain proud quick quiet ready rustic serene sharp silver smooth snug solid spry steady sunny
+    swift tidy tranquil vivid warm wise witty zesty
+    """
+)
+_NOUNS = _words(
+    """
+    acorn anchor anvil badger beacon birch bridge brook canyon cedar clover comet coral cove crane delta
+    drum ember falcon fern ferry fjord forge fox garnet glacier grove gull harbor hazel heron island ivy
+    juniper kestrel lantern lark ledge lichen linden loom maple marten meadow mill moss oak orchard
+    otter owl paddle pebble pine plover pond quarry quartz quill raven reed ridge river robin rowan
+    saddle sail sparrow spruce summit thicket thistle tide timber trout tundra valley walnut willow wren
+    """
+)
+
+
+def made_up() -> str:
+    """A name such as ``quiet_otter``."""
+    return f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}"
+
+
+def check(name: str) -> str:
+    """The name itself; InvalidReference when it could not be one."""
+    if not _GRAMMAR.fullmatch(name):
+        raise InvalidReference(
+            f"invalid workspace name {name!r}: it has letters, digits, '_', '.' and '-', a letter or digit first"
+        )
+    return name

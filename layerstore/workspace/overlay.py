@@ -1,0 +1,124 @@
+"""Mounting a stack of layers with ``overlayfs-py``, and what the kernel says about such mounts.
+
+The daemon is a program of its own: it is started here and outlives this process.
+"""
+
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerstore.errors import InUse, LayerstoreError, NotFound
+from layerstore.store.store import Store
+from overlayfs_py.errors import MountError
+from overlayfs_py.syscalls import mount as mounts
+from overlayfs_py.syscalls.mount import MountRecord
+
+_START_SECONDS = 60
+_LOWERS_IN_A_WORD = 500  # an argument may not be longer than 128 KiB
+_FSTYPE = b"fuse.overlayfs-py"
+
+
+def mount(
+    store: Store,
+    mountpoint: Path,
+    *,
+    lowers: Sequence[Path],
+    source: str,
+    upper: Path | None = None,
+    work: Path | None = None,
+    userxattr: bool = False,
+) -> None:
+    """Mount the layers (topmost first); returns when the mount answers. LayerstoreError says why it cannot
+    be.
+
+    `source` is what the mount table shows. Paths are given relative to ``layers/``, where no name has a
+    character that an option string would need to escape.
+    """
+    _check_mountpoint(mountpoint)
+    options = [f"fsname={source}"]
+    if upper is not None and work is not None:
+        options += [f"upperdir={_relative(store, upper)}", f"workdir={_relative(store, work)}"]
+        options += ["redirect_dir=on", "metacopy=on" if not userxattr else "metacopy=off", "index=on"]
+    if userxattr:
+        options.append("userxattr")
+    if os.geteuid() == 0:
+        options.append("allow_other")
+    words = ["-o", ",".join(options)]
+    for at in range(0, len(lowers), _LOWERS_IN_A_WORD):
+        some = lowers[at : at + _LOWERS_IN_A_WORD]
+        words += ["-o", ",".join(f"lowerdir+={_relative(store, path)}" for path in some)]
+    _run([*words, str(mountpoint)], cwd=store.layers, mountpoint=mountpoint)
+
+
+def mounted_at(mountpoint: Path) -> MountRecord | None:
+    """The overlay mounted at exactly this place, dead or alive; None when something else or nothing is."""
+    record = mounts.mounted_filesystem(os.fsencode(mountpoint))
+    return record if record is not None and record.fstype == _FSTYPE else None
+
+
+def is_dead(mountpoint: Path) -> bool:
+    """Whether the daemon of a mount has gone."""
+    return mounts.is_stale(os.fsencode(mountpoint))
+
+
+def mounts_of(source: str) -> list[MountRecord]:
+    """The overlays that the mount table shows under this source."""
+    name = os.fsencode(source)
+    return [record for record in mounts.mount_table() if record.fstype == _FSTYPE and record.source == name]
+
+
+def mounts_below(mountpoint: Path) -> list[bytes]:
+    """The mount points inside a mount, innermost first."""
+    top = os.path.realpath(os.fsencode(mountpoint.parent)) + b"/" + os.fsencode(mountpoint.name) + b"/"
+    return [r.mountpoint for r in mounts.mount_table() if r.mountpoint.startswith(top)][::-1]
+
+
+def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
+    """Unmount one mount point; InUse when it is busy."""
+    try:
+        mounts.unmount(mountpoint, lazy=lazy)
+    except MountError as error:
+        raise InUse(str(error)) from None
+
+
+def _relative(store: Store, path: Path) -> str:
+    return os.path.relpath(path, store.layers)
+
+
+def _check_mountpoint(mountpoint: Path) -> None:
+    try:
+        is_dir = mountpoint.is_dir()
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise LayerstoreError(f"a dead mount is at {mountpoint}: umount it first") from None
+        raise
+    if not is_dir:
+        raise NotFound(f"the mount point {mountpoint} is not a directory")
+
+
+def _run(words: Sequence[str], *, cwd: Path, mountpoint: Path) -> None:
+    command = [sys.executable, "-P", "-m", "overlayfs_py", *words]
+    # A file, not a pipe: nobody waits for a daemon that keeps its stderr.
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints
+        )
+        try:
+            status = process.wait(_START_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise LayerstoreError(
+                f"cannot mount {mountpoint}: no answer in {_START_SECONDS} seconds"
+            ) from None
+        complaints.seek(0)
+        lines = complaints.read(1 << 16).decode(errors="backslashreplace").strip().splitlines()
+    if status != 0:
+        why = (
+            lines[-1].removeprefix("overlayfs-py: ") if lines else f"overlayfs-py ended with status {status}"
+        )
+        raise LayerstoreError(f"cannot mount {mountpoint}: {why}")

@@ -1,0 +1,189 @@
+"""A workspace on disk: ``workspaces/<name>/{upper,work,merged,workspace.json}``, and ``init`` where it
+needs one.
+
+``workspace.json`` is the whole truth about a workspace but for its mount, which the kernel's mount table
+confirms. Whoever changes a workspace holds its lock.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from layerstore import model
+from layerstore.digest import Digest
+from layerstore.errors import AlreadyExists, InvalidImage, LayerstoreError, NotFound
+from layerstore.model import Descriptor
+from layerstore.store import durable, layers, locking
+from layerstore.store.store import Store
+from layerstore.workspace import names
+from overlayfs_py.syscalls.attrs import syncfs
+
+_MAX_RECORD = 1 << 20
+_ATTEMPTS = 100
+
+
+class Bind(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory or file of the host that a mount shows at `target` (absolute, as seen inside)."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of ``workspace.json``."""
+
+    name: str
+    image: str  # as the user named it
+    image_id: Digest
+    manifest: Descriptor
+    diff_ids: list[Digest]  # bottom first
+    created: str
+    init: bool = False
+    binds: list[Bind] = []
+    mountpoint: str | None = None  # of the last mount
+    mounted_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A workspace's record and places."""
+
+    store: Store
+    record: Record
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def path(self) -> Path:
+        return self.store.workspaces / self.record.name
+
+    @property
+    def upper(self) -> Path:
+        return self.path / "upper"
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+    @property
+    def merged(self) -> Path:
+        return self.path / "merged"
+
+    @property
+    def init(self) -> Path:
+        """The init layer: an extra lower between image and upper; not there unless it is needed."""
+        return self.path / "init"
+
+    @property
+    def lowers(self) -> list[Path]:
+        """The lower directories, topmost first."""
+        image = [layers.path_of(self.store, diff_id) for diff_id in reversed(self.record.diff_ids)]
+        return [self.init, *image] if self.init.is_dir() else image
+
+    def locked(self, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Keep everybody else from changing the workspace; waits."""
+        return locking.locked(self.path, shared=shared)
+
+    def reread(self) -> "Workspace":
+        """The workspace as it is now (after having waited for the lock)."""
+        return open_workspace(self.store, self.name)
+
+    def save(self, **changes: object) -> "Workspace":
+        """Write a changed record. Under the lock."""
+        record = msgspec.structs.replace(self.record, **changes)
+        durable.replace_file(self.path / "workspace.json", model.encode(record))
+        return Workspace(self.store, record)
+
+
+def open_workspace(store: Store, name: str) -> Workspace:
+    """The workspace of that name; NotFound when there is none."""
+    path = store.workspaces / names.check(name) / "workspace.json"
+    try:
+        raw = durable.read_capped(path, _MAX_RECORD)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"no such workspace: {name}") from None
+    return Workspace(store, _parse(raw, path, name))
+
+
+def all_workspaces(store: Store, broken: list[LayerstoreError] | None = None) -> Iterator[Workspace]:
+    """Every workspace, newest first; what cannot be read goes to `broken` (raised when there is none)."""
+    found: list[Workspace] = []
+    for name in sorted(os.listdir(store.workspaces)):
+        if name.startswith(locking.TEMP_PREFIX):
+            continue
+        try:
+            found.append(open_workspace(store, name))
+        except NotFound:
+            continue  # removed meanwhile
+        except LayerstoreError as error:
+            if broken is None:
+                raise
+            broken.append(error)
+    yield from sorted(found, key=lambda workspace: workspace.record.created, reverse=True)
+
+
+@contextmanager
+def new_workspace(store: Store, name: str | None) -> Iterator[tuple[str, Path]]:
+    """A nameless workspace directory to fill, and the name it will have; `publish` gives it that name."""
+    if name is not None and os.path.lexists(store.workspaces / names.check(name)):
+        raise AlreadyExists(f"the workspace {name} exists already")
+    with store.temp_dir(store.workspaces) as (temp, _):
+        yield name or _unused_name(store), temp
+
+
+def publish(store: Store, temp: Path, record: Record) -> Workspace:
+    """Give a filled workspace its name, durably; AlreadyExists when somebody was faster."""
+    (temp / "workspace.json").write_bytes(model.encode(record))
+    fd = os.open(temp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)
+    place = store.workspaces / record.name
+    try:
+        os.rename(temp, place)
+    except OSError as error:
+        if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
+            raise AlreadyExists(f"the workspace {record.name} exists already") from None
+        raise
+    durable.fsync_dir(store.workspaces)
+    return Workspace(store, record)
+
+
+def copy_root_attributes(source: Path, target: Path) -> None:
+    """Give a fresh upper the image root's mode, owner, times and xattrs: a mount shows the topmost root's."""
+    status = source.lstat()
+    for name in os.listxattr(source, follow_symlinks=False):
+        if ".overlay." not in name:  # marks are of the layer, not of the directory
+            os.setxattr(target, name, os.getxattr(source, name))
+    if os.geteuid() == 0:
+        os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _unused_name(store: Store) -> str:
+    for _ in range(_ATTEMPTS):
+        name = names.made_up()
+        if not os.path.lexists(store.workspaces / name):
+            return name
+    return f"{names.made_up()}_{os.urandom(4).hex()}"
+
+
+def _parse(raw: bytes, path: Path, name: str) -> Record:
+    try:
+        record = model.decode(raw, Record)
+    except InvalidImage as error:
+        raise InvalidImage(f"{path} is damaged: {error}") from None
+    if record.name != name:
+        raise InvalidImage(f"{path} is damaged: it names the workspace {record.name!r}")
+    return record
