@@ -215,13 +215,22 @@ def _point_to_data(stack: Stack, node: Node, temp: Real) -> None:
 
 def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> None:
     """Give a new inode the owner, xattrs and mode of `source`; the mode last, so it is never wider than
-    wanted.
+    wanted. What a nosuid layer does not grant, its copy does not either (CVE-2023-0386).
     """
+    nosuid = source.layer.nosuid and not temp.layer.nosuid
     if (st.st_uid, st.st_gid) != (stack.euid, stack.egid):
-        temp.chown(st.st_uid, st.st_gid)
-    _copy_xattrs(stack, source, temp)
+        try:
+            temp.chown(st.st_uid, st.st_gid)
+        except PermissionError:
+            if stack.uids.trivial:  # squashed or mapped owners are shown whatever the file's own is
+                raise
+            nosuid = True
+    _copy_xattrs(stack, source, temp, nosuid=nosuid)
+    mode = stat.S_IMODE(st.st_mode)
+    if nosuid and not stat.S_ISDIR(st.st_mode):
+        mode &= ~(stat.S_ISUID | stat.S_ISGID)
     if not stat.S_ISLNK(st.st_mode):
-        attrs.set_mode(*temp.at(), stat.S_IMODE(st.st_mode))
+        attrs.set_mode(*temp.at(), mode)
 
 
 def _dress(stack: Stack, node: Node, temp: Real, st: os.stat_result) -> bytes | None:
@@ -237,10 +246,10 @@ def _dress(stack: Stack, node: Node, temp: Real, st: os.stat_result) -> bytes | 
     return origin
 
 
-def _copy_xattrs(stack: Stack, source: Real, temp: Real) -> None:
+def _copy_xattrs(stack: Stack, source: Real, temp: Real, *, nosuid: bool) -> None:
     """All xattrs but the overlay's own; one that cannot be kept fails the copy-up, as in the kernel."""
     for name in marks.list_xattrs(source):
-        if marks.is_internal(name):
+        if marks.is_internal(name) or (nosuid and name == "security.capability"):
             continue
         value = marks.get_xattr(source, name)
         if value is None:

@@ -17,7 +17,7 @@ from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_real, make_impu
 from overlayfs_py.union.handle import Handle, replace
 from overlayfs_py.union.layer import O_INODE, Real
 from overlayfs_py.union.links import register, store_nlink
-from overlayfs_py.union.listing import dir_index, note_upper
+from overlayfs_py.union.listing import dir_index, find_entry, note_upper
 from overlayfs_py.union.marks import OVERRIDES
 from overlayfs_py.union.node import DirIndex, Node
 from overlayfs_py.union.stack import Stack
@@ -88,7 +88,7 @@ def check_new_name(stack: Stack, parent: Node, name: bytes) -> DirIndex:
     if parent.nlink == 0:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     index = dir_index(stack, parent)
-    if name in index.entries:
+    if find_entry(stack, parent, name) is not None:
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
     return index
 

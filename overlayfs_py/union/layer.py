@@ -52,11 +52,12 @@ class DirFds:
 class Layer:
     """One directory tree of the stack. Owns `root`'s descriptor.
 
+    `nosuid`: its mount grants no set-user-ID, so neither may a copy of its files.
     `position`: -1 for the upper, else the index among the lowers. `fsid`: number of its
-    file system among the stack's. `own`: marks are this stack's own format (upper).
+    file system among the stack's.
     """
 
-    __slots__ = ("data_only", "dev", "fds", "fsid", "fstype", "path", "position", "root")
+    __slots__ = ("data_only", "dev", "fds", "fsid", "fstype", "nosuid", "path", "position", "root")
 
     def __init__(self, path: bytes, root_fd: int, position: int, fds: DirFds) -> None:
         self.path = path
@@ -65,6 +66,7 @@ class Layer:
         self.dev = os.fstat(root_fd).st_dev
         self.fsid = 0
         self.fstype = 0
+        self.nosuid = bool(os.fstatvfs(root_fd).f_flag & os.ST_NOSUID)
         self.data_only = False
         self.root = Real(self, None, b"")
         self.root.fd = root_fd

@@ -4,6 +4,7 @@ Lower layers do not change while mounted and the upper changes only through the 
 so an index stays right when every change updates it.
 """
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from overlayfs_py.union.stack import Stack
 
 _DT_CHR, _DT_DIR, _DT_REG = 2, 4, 8
 _ONLY_UPPER = (UPPER,)
+
+Dirent = tuple[bytes, int, int]  # name, inode number, d_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,41 @@ def dir_index(stack: Stack, node: Node) -> DirIndex:
     """The merged names of directory `node`, listed on first use and kept with the node."""
     index = node.index
     if index is None:
-        index = node.index = _build(stack, node)
+        try:
+            index = _build(stack, node)
+        except PermissionError:
+            index = DirIndex()
+            index.unlisted = True
+        node.index = index
     return index
+
+
+def find_entry(stack: Stack, node: Node, name: bytes) -> Entry | None:
+    """What directory `node` holds under `name`; no system call once the directory is listed."""
+    index = dir_index(stack, node)
+    if index.unlisted and name not in index.entries and name not in index.whiteouts:
+        _probe(stack, node, index, name)
+    return index.entries.get(name)
+
+
+def _probe(stack: Stack, node: Node, index: DirIndex, name: bytes) -> None:
+    """Merge one name of a directory that cannot be listed."""
+    flagged = node.xattr_whiteouts
+    if node.upper is not None:
+        _add_upper(stack, index, node.upper, UPPER in flagged, _look(node.upper, name))
+    merge = _Merge(stack, index)
+    for position, real in enumerate(node.lowers):
+        merge.add(position, real, position in flagged, _look(real, name) + _look(real, AUFS_WHITEOUT + name))
+
+
+def _look(real: Real, name: bytes) -> list[Dirent]:
+    try:
+        st = real.child(name).stat()
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            return []
+        raise
+    return [(name, st.st_ino, d_type(st.st_mode))]
 
 
 def _build(stack: Stack, node: Node) -> DirIndex:
@@ -47,14 +83,14 @@ def _build(stack: Stack, node: Node) -> DirIndex:
         return index  # removed: its names are gone and nothing may be made in it
     flagged = node.xattr_whiteouts
     if node.upper is not None:
-        _add_upper(stack, index, node.upper, UPPER in flagged)
+        _add_upper(stack, index, node.upper, UPPER in flagged, _read(node.upper))
     merge = _Merge(stack, index)
     for position, real in enumerate(node.lowers):
-        merge.add(position, real, position in flagged)
+        merge.add(position, real, position in flagged, _read(real))
     return index
 
 
-def _read(real: Real) -> list[tuple[bytes, int, int]]:
+def _read(real: Real) -> list[Dirent]:
     fd = real.open_dir()
     try:
         return read_dirents(fd)
@@ -71,9 +107,9 @@ def _is_whiteout(stack: Stack, real: Real, name: bytes, kind: int, xattr_whiteou
     return False
 
 
-def _add_upper(stack: Stack, index: DirIndex, real: Real, xattr_whiteouts: bool) -> None:
+def _add_upper(stack: Stack, index: DirIndex, real: Real, xattr_whiteouts: bool, found: list[Dirent]) -> None:
     entries = index.entries
-    for name, ino, kind in _read(real):
+    for name, ino, kind in found:
         if (kind == _DT_CHR or xattr_whiteouts) and _is_whiteout(stack, real, name, kind, xattr_whiteouts):
             index.whiteouts[name] = ()
         else:
@@ -92,12 +128,12 @@ class _Merge:
         self.hidden: set[bytes] = set(index.whiteouts)
         self.undecided: set[bytes] = set(index.whiteouts)  # does the upper's whiteout hide anything?
 
-    def add(self, position: int, real: Real, xattr_whiteouts: bool) -> None:
+    def add(self, position: int, real: Real, xattr_whiteouts: bool, found: list[Dirent]) -> None:
         hides: list[bytes] = []
         here = (position,)
         entries = self.index.entries
         hidden = self.hidden
-        for name, ino, kind in _read(real):
+        for name, ino, kind in found:
             if name.startswith(AUFS_WHITEOUT) and kind == _DT_REG:
                 if not name.startswith(AUFS_META) and name != AUFS_WHITEOUT:
                     hides.append(name[len(AUFS_WHITEOUT) :])

@@ -11,7 +11,7 @@ import stat
 
 from overlayfs_py.union.layer import Layer, Real, is_whiteout_device
 from overlayfs_py.union.links import adopt_index, hard_link_key, register
-from overlayfs_py.union.listing import Listing, dir_index
+from overlayfs_py.union.listing import Listing, dir_index, find_entry
 from overlayfs_py.union.marks import AUFS_OPAQUE, AUFS_WHITEOUT, NO_DIR_MARKS, NO_FILE_MARKS, DirMarks
 from overlayfs_py.union.node import UPPER, Node
 from overlayfs_py.union.stack import Stack
@@ -28,7 +28,7 @@ def resolve(stack: Stack, parent: Node, name: bytes) -> Node | None:
             return node
     if len(name) > stack.name_max:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-    entry = dir_index(stack, parent).entries.get(name)
+    entry = find_entry(stack, parent, name)
     if entry is None:
         return None
     reals = [_part(parent, position).child(name) for position in entry[0]]
@@ -311,7 +311,10 @@ def list_dir(stack: Stack, node: Node) -> Listing:
     fsids = {position: real.layer.fsid for position, real in parts.items() if real is not None}
     single = stack.inodes.single
     entries = []
-    for name, (positions, ino, kind) in dir_index(stack, node).entries.items():
+    index = dir_index(stack, node)
+    if index.unlisted:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    for name, (positions, ino, kind) in index.entries.items():
         top = positions[0]
         if top == UPPER and (node.impure or (kind == _DT_DIR and len(positions) > 1)):
             ino = _shown_number(stack, node, name, ino)

@@ -18,12 +18,14 @@ class DirIndex:
     """The merged names of one directory, made by one listing and kept up to date by every change.
 
     `whiteouts`: names for which the upper holds a whiteout, with the lower positions it hides (none:
-    a whiteout that hides nothing).
+    a whiteout that hides nothing). `unlisted`: a part may be searched but not listed (an unprivileged
+    mount over somebody else's 0711 directory), so names are probed one by one.
     """
 
-    __slots__ = ("entries", "whiteouts")
+    __slots__ = ("entries", "unlisted", "whiteouts")
 
     def __init__(self) -> None:
+        self.unlisted = False
         self.entries: dict[bytes, Entry] = {}
         self.whiteouts: dict[bytes, tuple[int, ...]] = {}
 

@@ -68,7 +68,12 @@ def keep_reachable(node: Node, directory: Real, name: bytes) -> None:
             node.upper = parent.upper.child(other)
             return
     if node.known or node.opens:
-        real.detach()
+        try:
+            real.detach()
+        except OSError as e:
+            # Out of descriptors: only what the kernel still asks about a deleted, unopened file suffers.
+            if e.errno not in (errno.EMFILE, errno.ENFILE) or node.opens:
+                raise
 
 
 def finish_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
@@ -98,6 +103,8 @@ def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
     if not node.is_dir:
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     own_index = dir_index(stack, node)
+    if own_index.unlisted:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     if own_index.entries:
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
     directory = copy_up_dir(stack, parent)
