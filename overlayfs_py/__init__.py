@@ -1,3 +1,21 @@
-"""An overlay filesystem over FUSE: kernel overlayfs semantics in user space."""
+"""An overlay filesystem over FUSE: kernel overlayfs semantics in user space.
+
+``with overlayfs_py.mount(lower=[...], upper=..., work=..., mountpoint=...) as m:`` mounts in a child process.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from overlayfs_py.service.child import ChildMount, mount
 
 __version__ = "0.1.0"
+__all__ = ["ChildMount", "__version__", "mount"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the mounting only when it is used: layerstore imports this package for its marks alone."""
+    if name in ("mount", "ChildMount"):
+        from overlayfs_py.service import child
+
+        return getattr(child, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

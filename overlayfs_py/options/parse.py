@@ -8,7 +8,7 @@ resolving of paths.
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from overlayfs_py.errors import ConfigError
@@ -48,23 +48,30 @@ def parse_options(
     mountpoint: bytes,
     source: str | None = None,
     cwd: bytes = b"/",
-    foreground: bool = False,
-    debug: bool = False,
-    run_dir: bytes | None = None,
+    service: Mapping[str, object] | None = None,
 ) -> Options:
     """The records for these options; later ones win. ConfigError names the option that is wrong.
 
     Relative paths start at `cwd`; symbolic links in them are resolved here, once. `source` is the
-    mount's first word on mount(8)'s command lines.
+    mount's first word on mount(8)'s command lines; `service` holds fields of ServiceOptions that
+    come from the command line or the environment.
     """
     reader = _Reader(cwd)
     for name, value in pairs:
         reader.read(name, value)
     return reader.finish(
-        mountpoint=reader.mountpoint(mountpoint),
+        mountpoint=absolute_mountpoint(cwd, mountpoint),
         source=source,
-        service={"foreground": foreground or debug, "debug": debug, "run_dir": run_dir},
+        service=service or {},
     )
+
+
+def absolute_mountpoint(cwd: bytes, path: bytes) -> bytes:
+    """`path` with links resolved but for the last name: a dead mount there must not be asked."""
+    head, tail = os.path.split(os.path.join(cwd, path).rstrip(b"/"))
+    if tail in (b"", b".", b".."):
+        return os.path.realpath(os.path.join(cwd, path))
+    return os.path.join(os.path.realpath(head), tail)
 
 
 class _Reader:
@@ -141,14 +148,7 @@ class _Reader:
     def refuse(self, row: Row, value: str | None) -> None:
         raise ConfigError(f"option {row.name} cannot be used: {row.meaning}")
 
-    def mountpoint(self, path: bytes) -> bytes:
-        """Absolute, with links resolved but for the last name: a dead mount there must not be asked."""
-        head, tail = os.path.split(os.path.join(self._cwd, path).rstrip(b"/"))
-        if tail in (b"", b".", b".."):
-            return os.path.realpath(os.path.join(self._cwd, path))
-        return os.path.join(os.path.realpath(head), tail)
-
-    def finish(self, *, mountpoint: bytes, source: str | None, service: dict[str, object]) -> Options:
+    def finish(self, *, mountpoint: bytes, source: str | None, service: Mapping[str, object]) -> Options:
         fields, upper = self._fields, self._fields.get("union.upper")
         self._check_layers()
         if fields.pop("squash_to_root", False):

@@ -65,7 +65,9 @@ class ServiceOptions:
     threads: int = 4  # long copies and fsyncs that may run at once
     foreground: bool = False
     debug: bool = False
-    run_dir: bytes | None = None  # of the control socket; None: the user's own
+    run_dir: bytes | None = None  # of the control socket; None: no control socket
+    notify: bool = False  # tell systemd (NOTIFY_SOCKET) how it goes
+    watchdog: float = 0.0  # seconds between signs of life that systemd waits for; 0: it does not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,7 +40,7 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
 
 
 def _leave_the_caller(*, keep: int) -> None:
-    """Take nothing along that the caller may wait for: session, directory, descriptors (but stdio, until ready)."""
+    """Take nothing along that the caller may wait for: session, directory, descriptors but stdio."""
     os.setsid()
     os.chdir("/")
     for name in os.listdir("/proc/self/fd"):

@@ -2,13 +2,16 @@
 
 import json
 import os
+import select
 import socket
+import struct
 from typing import Any
 
 from overlayfs_py.errors import MountError
 from overlayfs_py.service.rundir import sockets
 
 _TIMEOUT = 30.0
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 class Connection:
@@ -42,13 +45,18 @@ class Connection:
             raise MountError(answer["error"])
         return answer["result"]
 
-    def wait_closed(self) -> None:
-        """Wait for the daemon's end: it holds the layers until then."""
+    def wait_ended(self) -> None:
+        """Wait until the daemon has ended: it holds the layers until then."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, _, _ = _CREDENTIALS.unpack(credentials)
         try:
-            while self._socket.recv(4096):
-                pass
-        except ConnectionResetError:
-            pass
+            pid_fd = os.pidfd_open(pid)
+        except OSError:  # ended already, or in a pid namespace that we do not see
+            return
+        try:
+            select.select([pid_fd], [], [], self._socket.gettimeout())
+        finally:
+            os.close(pid_fd)
 
 
 def connect(run_dir: bytes, mountpoint: bytes) -> Connection:

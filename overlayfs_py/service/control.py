@@ -21,6 +21,7 @@ log = logging.getLogger("overlayfs_py.control")
 Verb = Callable[[Mapping[str, Any]], Awaitable[object]]
 _LONGEST_REQUEST = 65536
 _BACKLOG = 16
+_SEND_TIMEOUT = 5.0
 
 
 class ControlSocket:
@@ -58,11 +59,18 @@ class ControlSocket:
                 while piece := await stream.receive_some(_LONGEST_REQUEST):
                     *lines, waiting = (waiting + piece).split(b"\n")
                     for line in lines:
-                        await stream.send_all(await self._answer(line) + b"\n")
+                        await self._reply(stream, line)
                     if len(waiting) > _LONGEST_REQUEST:
                         return
             except trio.BrokenResourceError:  # the asker has gone
                 pass
+
+    async def _reply(self, stream: trio.SocketStream, line: bytes) -> None:
+        """A verb that was begun is answered, also the one that ends the daemon."""
+        with trio.CancelScope(shield=True):
+            answer = await self._answer(line)
+        with trio.move_on_after(_SEND_TIMEOUT, shield=True):
+            await stream.send_all(answer + b"\n")
 
     async def _answer(self, line: bytes) -> bytes:
         try:

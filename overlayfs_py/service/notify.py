@@ -1,4 +1,4 @@
-"""sd_notify(3): READY only when the mount answers, STATUS, STOPPING, and WATCHDOG only while it goes on answering."""
+"""sd_notify(3): READY only when the mount answers, STATUS, STOPPING, WATCHDOG while it goes on answering."""
 
 import os
 from collections.abc import Awaitable, Callable

@@ -1,0 +1,146 @@
+"""``overlayfs-py``: the command that mounts, as a person, mount(8), fstab, podman or systemd call it.
+
+Only what parses is imported here; the daemon's libraries are loaded by the process that serves.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import overlayfs_py
+from overlayfs_py.errors import ConfigError, OverlayError
+from overlayfs_py.options import Options, parse_options, split_options
+from overlayfs_py.options.parse import Pair
+from overlayfs_py.service.rundir import default_run_dir
+
+if TYPE_CHECKING:
+    from overlayfs_py.service.report import Report
+
+_USAGE = "overlayfs-py [-f] [-d] -o lowerdir=A[:B...][,upperdir=U,workdir=W][,OPTION...] [SOURCE] MOUNTPOINT"
+_HELP = """\
+Mount a stack of read-only lower directories under one writable upper directory.
+Without -f the command returns when the mount is usable. Without upperdir the mount is read-only.
+
+  -o OPTIONS      mount options, comma-separated; may be repeated
+  -f              stay in the foreground
+  -d, --debug     log every request (implies -f)
+  --config FILE   read mount point and options from a TOML file
+  -V, --version   print the version
+  -h, --help      print this
+
+examples:
+  overlayfs-py -o lowerdir=/a:/b,upperdir=/u,workdir=/w /mnt      /a above /b, changes go to /u
+  overlayfs-py -o lowerdir=/a:/b /mnt                             read-only
+  mount -t fuse.overlayfs-py overlay /mnt -o lowerdir=/a,upperdir=/u,workdir=/w
+  overlayfs-pyctl list                                            what is mounted
+  overlayfs-pyctl umount /mnt                                     or: umount /mnt, fusermount3 -u /mnt
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line and status 1, as every other error of a mount command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; usage: {_USAGE}")
+
+    def format_help(self) -> str:
+        return f"usage: {_USAGE}\n\n{_HELP}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    try:
+        arguments = _parser().parse_intermixed_args(argv)
+        options = _options(arguments, os.environ)
+        for warning in options.warnings:
+            _say(f"warning: {warning}")
+        return _start(options, arguments.parent_fd)
+    except OverlayError as error:
+        _say(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="overlayfs-py", allow_abbrev=False)
+    parser.add_argument("-o", action="append", default=[], dest="options")
+    parser.add_argument("-f", "--foreground", action="store_true")
+    parser.add_argument("-d", "--debug", action="store_true")
+    parser.add_argument("-s", action="store_true", help=argparse.SUPPRESS)  # libfuse's: one thread, as it is
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--parent-fd", type=int, help=argparse.SUPPRESS)  # of overlayfs_py.mount()
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"overlayfs-py: {overlayfs_py.__version__}"
+    )
+    parser.add_argument("words", nargs="*", metavar="[SOURCE] MOUNTPOINT")
+    return parser
+
+
+def _options(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Options:
+    mountpoint = b""
+    pairs: list[Pair] = []
+    if arguments.config is not None:
+        from overlayfs_py.options.config import read_config
+
+        mountpoint, pairs = read_config(arguments.config)
+    for text in arguments.options:
+        pairs += split_options(text)
+    source, words = None, list(arguments.words)
+    if len(words) > 2:
+        raise ConfigError(f"too many words ({' '.join(words[2:])}); usage: {_USAGE}")
+    if words:
+        mountpoint = os.fsencode(words.pop())
+    if not mountpoint:
+        raise ConfigError(f"no mount point; usage: {_USAGE}")
+    if words:
+        source = words[0]
+    service: dict[str, object] = {
+        "foreground": arguments.foreground or arguments.debug or arguments.parent_fd is not None,
+        "debug": arguments.debug,
+        "run_dir": default_run_dir(environ, os.geteuid()),
+    }
+    if service["foreground"] and "NOTIFY_SOCKET" in environ:  # in the background it is our caller's
+        service |= {"notify": True, "watchdog": _watchdog(environ)}
+    return parse_options(pairs, mountpoint=mountpoint, source=source, cwd=os.getcwdb(), service=service)
+
+
+def _watchdog(environ: Mapping[str, str]) -> float:
+    """sd_watchdog_enabled(3): microseconds, meant for the process WATCHDOG_PID."""
+    if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    return int(environ.get("WATCHDOG_USEC") or 0) / 1e6
+
+
+def _start(options: Options, parent_fd: int | None) -> int:
+    if not options.service.foreground:
+        from overlayfs_py.service.background import start_in_background
+
+        start_in_background(lambda report: _run(options, report))
+        return 0
+    from overlayfs_py.service.log import log_to_stderr
+    from overlayfs_py.service.report import FdReport, StderrReport
+
+    log_to_stderr(debug=options.service.debug, journal="JOURNAL_STREAM" in os.environ)
+    if parent_fd is None:
+        return _run(options, StderrReport())
+    return _run(options, FdReport(parent_fd), parent_fd)
+
+
+def _run(options: Options, report: "Report", parent_fd: int | None = None) -> int:
+    from overlayfs_py.service.daemon import run_daemon
+
+    return run_daemon(options, report, parent_fd)
+
+
+def _say(text: str) -> None:
+    line = " ".join(text.splitlines())
+    sys.stderr.buffer.write(f"overlayfs-py: {line}\n".encode(errors="backslashreplace"))
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Engines: thin adapters between `union.Overlay` and a way of speaking FUSE.
+
+`open_engine` loads only the engine that is asked for.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from overlayfs_py.engine.base import Engine, EngineCapabilities, EngineStatistics
+from overlayfs_py.errors import EngineUnavailable
+from overlayfs_py.options import ServiceOptions
+
+if TYPE_CHECKING:
+    from overlayfs_py.union.overlay import Overlay
+
+__all__ = ["ENGINES", "Engine", "EngineCapabilities", "EngineStatistics", "open_engine"]
+
+# Engine by name: the module whose `create(overlay, options)` makes it.
+ENGINES = {
+    "pyfuse3": "overlayfs_py.engine.libfuse",
+}
+# `auto` takes the first of these that this machine has.
+_PREFERENCE = ("pyfuse3",)
+
+
+def open_engine(overlay: "Overlay", options: ServiceOptions) -> Engine:
+    """The engine `options` ask for, not attached to a mount yet; EngineUnavailable says what is missing."""
+    if options.engine != "auto":
+        return _create(options.engine, overlay, options)
+    reasons = []
+    for name in _PREFERENCE:
+        try:
+            return _create(name, overlay, options)
+        except EngineUnavailable as error:
+            reasons.append(str(error))
+    raise EngineUnavailable("; ".join(reasons))
+
+
+def _create(name: str, overlay: "Overlay", options: ServiceOptions) -> Engine:
+    module = ENGINES.get(name)
+    if module is None:
+        raise EngineUnavailable(f"engine={name} is not part of this version: use engine=pyfuse3")
+    try:
+        create: Callable[[Overlay, ServiceOptions], Engine] = import_module(module).create
+    except ImportError as error:
+        raise EngineUnavailable(f"engine={name} cannot be loaded: {error}") from error
+    return create(overlay, options)

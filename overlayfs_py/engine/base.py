@@ -1,0 +1,88 @@
+"""What every engine is to the service: attach a mounted /dev/fuse descriptor, serve it, stop, close.
+
+Also the one place where an exception of a request becomes an errno.
+"""
+
+import errno
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+log = logging.getLogger("overlayfs_py.engine")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineCapabilities:
+    """What users of a mount can expect of the engine; tests choose by these, never by the engine's name."""
+
+    name: str
+    no_open: bool = False  # opens and closes cost no round trip
+    cached_listings: bool = False  # a directory listed again costs none either
+    passthrough: bool = False
+    fallocate: bool = False
+    seek_data: bool = False
+    copy_range: bool = False
+    tmpfile: bool = False
+    file_flags: bool = False  # FS_IOC_GETFLAGS
+    statx: bool = False
+    syncfs: bool = False
+    caller_of_write: bool = False  # WRITE tells who writes, so that set-id bits are judged by the writer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineStatistics:
+    """A moment's figures of a live engine."""
+
+    nodes: int
+    open_files: int
+    open_directories: int
+    copies: int  # long copy-ups under way
+    requests: int
+
+
+class Engine(Protocol):
+    """One FUSE session over one `union.Overlay`."""
+
+    @property
+    def capabilities(self) -> EngineCapabilities: ...
+
+    def attach(self, fuse_fd: int) -> None:
+        """Take over a mounted /dev/fuse descriptor, which the engine closes from now on."""
+
+    async def serve(self) -> None:
+        """Answer requests until it is unmounted or `stop` was called; running requests end first."""
+
+    def stop(self) -> None:
+        """Make `serve` return; the mount stays behind, dead once the engine is closed."""
+
+    def close(self) -> None:
+        """Give everything back, the descriptor too; idempotent. The overlay stays open."""
+
+    def statistics(self) -> EngineStatistics: ...
+
+
+class ErrorTranslator:
+    """Turns what a request raised into an errno; what is no OSError is a defect, logged once a place."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str, int]] = set()
+
+    def reply_error(self, operation: str, error: Exception) -> int:
+        """The errno to answer with."""
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        place = (operation, type(error).__name__, _line(error))
+        if place in self._seen:
+            log.error("%s failed again: %r", operation, error)
+        else:
+            self._seen.add(place)
+            log.error("%s failed; the caller gets EIO", operation, exc_info=error)
+        return errno.EIO
+
+
+def _line(error: Exception) -> int:
+    """The innermost line that raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_lineno if trace is not None else 0

@@ -1,0 +1,62 @@
+"""The portable engine: pyfuse3 on libfuse, one trio task a request.
+
+pyfuse3 keeps one session in process-wide variables, so there is one such engine a process.
+"""
+
+import logging
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from overlayfs_py.engine.base import EngineCapabilities, EngineStatistics
+from overlayfs_py.engine.caching import cache_policy
+from overlayfs_py.engine.libfuse_operations import OverlayOperations
+from overlayfs_py.errors import EngineUnavailable
+from overlayfs_py.options import ServiceOptions
+
+if TYPE_CHECKING:
+    from overlayfs_py.union.overlay import Overlay
+
+CAPABILITIES = EngineCapabilities(name="pyfuse3")
+# Requests that may be under way at once: waiting copies and syncs must not keep others from being read.
+_MAX_TASKS = 256
+
+
+class LibfuseEngine:
+    """`base.Engine` over pyfuse3."""
+
+    def __init__(self, overlay: "Overlay", options: ServiceOptions) -> None:
+        self.capabilities = CAPABILITIES
+        self._debug = options.debug
+        self._attached = False
+        limiter = trio.CapacityLimiter(max(1, options.threads))
+        self._operations = OverlayOperations(overlay, cache_policy(options.timeout), limiter)
+
+    def attach(self, fuse_fd: int) -> None:
+        """libfuse takes a mounted descriptor as the mount point /dev/fd/N and closes it at the end."""
+        logging.getLogger("pyfuse3").setLevel(logging.DEBUG if self._debug else logging.WARNING)
+        pyfuse3.init(self._operations, f"/dev/fd/{fuse_fd}", {"debug"} if self._debug else set())
+        self._attached = True
+
+    async def serve(self) -> None:
+        await pyfuse3.main(max_tasks=_MAX_TASKS)
+
+    def stop(self) -> None:
+        pyfuse3.terminate()
+
+    def close(self) -> None:
+        if self._attached:
+            self._attached = False
+            self._operations.drop_all()
+            pyfuse3.close(unmount=False)
+
+    def statistics(self) -> EngineStatistics:
+        return self._operations.statistics()
+
+
+def create(overlay: "Overlay", options: ServiceOptions) -> LibfuseEngine:
+    """The engine for `open_engine`."""
+    if options.data == "passthrough":
+        raise EngineUnavailable("data=passthrough needs engine=native: libfuse cannot be told")
+    return LibfuseEngine(overlay, options)

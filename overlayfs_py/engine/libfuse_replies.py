@@ -1,0 +1,45 @@
+"""Union values to pyfuse3's reply objects: each field is set once, as these run for every name listed."""
+
+import os
+
+import pyfuse3
+
+from overlayfs_py.union.attr import Attr
+
+SETID_BITS = 0o6000
+
+
+def fill(entry: pyfuse3.EntryAttributes, attr: Attr) -> None:
+    """All attributes but the inode number."""
+    (
+        _,
+        entry.st_mode,
+        entry.st_nlink,
+        entry.st_uid,
+        entry.st_gid,
+        entry.st_rdev,
+        entry.st_size,
+        entry.st_blocks,
+        entry.st_blksize,
+        entry.st_atime_ns,
+        entry.st_mtime_ns,
+        entry.st_ctime_ns,
+    ) = attr
+
+
+def statfs_reply(found: os.statvfs_result) -> pyfuse3.StatvfsData:
+    """The answer to STATFS."""
+    reply = pyfuse3.StatvfsData()
+    for name in (
+        "f_bsize",
+        "f_frsize",
+        "f_blocks",
+        "f_bfree",
+        "f_bavail",
+        "f_files",
+        "f_ffree",
+        "f_favail",
+        "f_namemax",
+    ):
+        setattr(reply, name, getattr(found, name))
+    return reply

@@ -1,0 +1,88 @@
+"""What the kernel knows: nodeids, and how often each was handed out (nlookup).
+
+A nodeid is the inode's st_ino while that number is free, because pyfuse3 can only say both at once;
+otherwise it is made up and `is_plain` tells that the st_ino has to be said separately.
+"""
+
+import errno
+import os
+
+from overlayfs_py.union.node import Node
+
+ROOT_ID = 1
+_MADE_UP = 1 << 62
+
+
+class Inode:
+    """One inode that the kernel holds. `setid`: it was seen with set-user-ID or set-group-ID bits."""
+
+    __slots__ = ("lookups", "node", "nodeid", "setid")
+
+    def __init__(self, node: Node, nodeid: int) -> None:
+        self.node = node
+        self.nodeid = nodeid
+        self.lookups = 0
+        self.setid = False
+
+    def is_plain(self, ino: int) -> bool:
+        """Whether nodeid and st_ino are one number."""
+        return self.nodeid == ino
+
+
+class NodeTable:
+    """nodeid <-> node. The root is always there and never forgotten."""
+
+    def __init__(self, root: Node) -> None:
+        self._root = Inode(root, ROOT_ID)
+        self._by_id: dict[int, Inode] = {ROOT_ID: self._root}
+        self._by_node: dict[Node, Inode] = {root: self._root}
+        self._made_up = _MADE_UP
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def inode(self, nodeid: int) -> Inode:
+        """ESTALE for a number that was forgotten (a kernel that keeps one has a defect, or speaks NFS)."""
+        try:
+            return self._by_id[nodeid]
+        except KeyError:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+
+    def known(self, node: Node) -> Inode | None:
+        """The inode of `node`, None when the kernel holds none."""
+        return self._by_node.get(node)
+
+    def remember(self, node: Node, ino: int) -> Inode:
+        """Count one more lookup of `node`, whose st_ino is `ino`."""
+        inode = self._by_node.get(node)
+        if inode is None:
+            nodeid = ino if ino > ROOT_ID and ino not in self._by_id else self._make_up()
+            inode = Inode(node, nodeid)
+            self._by_id[nodeid] = self._by_node[node] = inode
+        inode.lookups += 1
+        return inode
+
+    def forget(self, nodeid: int, lookups: int) -> Node | None:
+        """Take back `lookups`; the node when the kernel holds it no longer."""
+        inode = self._by_id.get(nodeid)
+        if inode is None or inode is self._root:
+            return None
+        inode.lookups -= lookups
+        if inode.lookups > 0:
+            return None
+        del self._by_id[nodeid]
+        del self._by_node[inode.node]
+        return inode.node
+
+    def clear(self) -> list[Node]:
+        """Forget everything but the root, as unmounting does; the nodes that were known."""
+        nodes = [inode.node for inode in self._by_id.values() if inode is not self._root]
+        self._by_id = {ROOT_ID: self._root}
+        self._by_node = {self._root.node: self._root}
+        return nodes
+
+    def _make_up(self) -> int:
+        while True:
+            self._made_up += 1
+            if self._made_up not in self._by_id:
+                return self._made_up

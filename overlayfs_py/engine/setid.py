@@ -1,0 +1,37 @@
+"""Who may keep set-user-ID and set-group-ID bits of a file they change.
+
+libfuse negotiates FUSE_HANDLE_KILLPRIV: the kernel leaves the clearing of the bits to the filesystem,
+as write(2), truncate(2) and setfacl demand of whoever lacks CAP_FSETID (setattr_should_drop_suidgid).
+"""
+
+import stat
+
+_CAP_FSETID = 4
+
+
+def without_setid(mode: int) -> int:
+    """The mode after an ordinary user's write; set-group-ID without execution is no privilege and stays."""
+    mode &= ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+
+
+def may_keep_setid(uid: int, pid: int) -> bool:
+    """Whether the caller has CAP_FSETID. Capabilities of other user namespaces do not count: root's only."""
+    if uid != 0:
+        return False
+    status = _status(pid)
+    return "CapEff" not in status or bool(int(status["CapEff"], 16) >> _CAP_FSETID & 1)
+
+
+def in_group(gid: int, caller_gid: int, pid: int) -> bool:
+    """Whether the caller is a member of the group."""
+    return gid == caller_gid or str(gid) in _status(pid).get("Groups", "").split()
+
+
+def _status(pid: int) -> dict[str, str]:
+    """/proc/PID/status; empty when the process is gone or in a namespace we cannot see."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
+            return {name: value for name, _, value in (line.partition(":\t") for line in status)}
+    except OSError:
+        return {}

@@ -1,0 +1,56 @@
+"""The mount point's life: cleared of our own dead mount, checked to answer, left with nothing of ours."""
+
+import logging
+import os
+
+from overlayfs_py.errors import MountError
+from overlayfs_py.options import MountOptions
+from overlayfs_py.syscalls.mount import MountRecord, is_stale, mounted_filesystem, unmount
+
+log = logging.getLogger("overlayfs_py.mount")
+
+_OWN_TYPE = b"fuse.overlayfs-py"
+
+
+def make_way(options: MountOptions) -> None:
+    """Clear a mount of ours that a killed daemon left; MountError when one of ours is alive there.
+
+    Somebody else's mount is left alone: ours then covers it, as mount(8) does.
+    """
+    mountpoint = options.mountpoint
+    while (record := mounted_filesystem(mountpoint)) is not None and _is_ours(record, options):
+        if not is_stale(mountpoint):
+            shown = mountpoint.decode(errors="backslashreplace")
+            raise MountError(
+                f"cannot mount on {shown}: an overlay is mounted there already; unmount it first"
+            )
+        log.warning("clearing the dead mount on %s", os.fsdecode(mountpoint))
+        unmount(mountpoint, lazy=True)
+
+
+def _is_ours(record: MountRecord, options: MountOptions) -> bool:
+    return record.fstype in (_OWN_TYPE, b"fuse." + os.fsencode(options.subtype))
+
+
+class LiveMount:
+    """The mount made on `mountpoint` just now, told apart from what others mount over it."""
+
+    def __init__(self, mountpoint: bytes) -> None:
+        self.mountpoint = mountpoint
+        record = mounted_filesystem(mountpoint)
+        self.mount_id = record.mount_id if record is not None else -1
+
+    def is_there(self) -> bool:
+        """Whether it is (still) the topmost mount on its mount point; asks the mounted filesystem nothing."""
+        record = mounted_filesystem(self.mountpoint)
+        return record is not None and record.mount_id == self.mount_id
+
+    def check_answers(self) -> None:
+        """Use the mount as anybody would; waits while nobody serves it, so never call this from the loop."""
+        os.stat(self.mountpoint)
+        os.statvfs(self.mountpoint)
+
+    def leave_nothing(self) -> None:
+        """Detach the mount if it is still there, whatever uses it; for the daemon's end."""
+        if self.is_there():
+            unmount(self.mountpoint, lazy=True)
