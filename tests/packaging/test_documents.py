@@ -39,9 +39,10 @@ def test_one_version_everywhere() -> None:
 
 def test_every_link_inside_the_documents_leads_somewhere() -> None:
     """Relative links of the markdown files name files that exist."""
-    dead = []
-    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
-            if "://" not in target and not (document.parent / target).exists():
-                dead.append(f"{document.relative_to(ROOT)}: {target}")
+    dead = [
+        f"{document.relative_to(ROOT)}: {target}"
+        for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
+        if "://" not in target and not (document.parent / target).exists()
+    ]
     assert not dead
