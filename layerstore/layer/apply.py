@@ -1,12 +1,28 @@
-"""Unpack one layer tar into an empty directory, as an overlay layer (skeleton: signatures only)."""
+"""Unpack one layer tar into an empty directory, as an overlay layer in the kernel's on-disk format.
+
+Nothing is ever written outside that directory, whatever the tar says; what the tar declares is bounded by
+`Limits`. The result is complete or an exception: what could not be kept without privilege is noted.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from layerstore.digest import Digest, Readable
-from layerstore.layer.limits import Limits
+from layerstore.errors import InvalidLayer, LayerstoreError, printable
+from layerstore.layer import whiteout
+from layerstore.layer.attributes import AttributeSetter
+from layerstore.layer.below import Below
+from layerstore.layer.decode import TarReader
+from layerstore.layer.decompress import LayerReader
+from layerstore.layer.entry import Entry
+from layerstore.layer.idmap import IdMap
+from layerstore.layer.limits import DEFAULT_LIMITS, Limits
+from layerstore.layer.notes import Notes
+from layerstore.layer.place import Placer
+from layerstore.layer.readahead import TarBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +42,51 @@ def apply_layer(
     dest_fd: int,
     *,
     lowers: Sequence[bytes] = (),
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     privileged: bool = True,
     userxattr: bool = False,
+    ids: IdMap | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ApplyResult:
     """Unpack the layer tar in `stream` (compressed or not) into the empty directory `dest_fd`.
 
-    `lowers`: the unpacked layers below, topmost first; they give the attributes of directories that the
-    tar only implies and the content of hard links into lower layers. `privileged=False`: owners are not set and
-    devices are left out with a note. `userxattr`: write marks as ``user.overlay.*``.
-    Reads `stream` to its end, so a VerifyingReader has checked everything when this returns.
-    `progress` is called now and then with the number of uncompressed bytes so far. The caller makes the directory
-    durable (syncfs) and gives it its final name. Raises InvalidLayer, LimitExceeded, UnsupportedMedia, OSError.
+    `lowers`: the unpacked layers below, topmost first; they give the attributes of directories that the tar
+    only implies, the content of hard links into lower layers, and the names that an opaque root hides.
+    `privileged=False`: owners are not set, and devices are left out with a note. `userxattr`: marks are
+    ``user.overlay.*``. `ids` turns owners in the image into owners on disk.
+    Reads `stream` to its end, so a VerifyingReader has checked everything when this returns. `progress` is
+    called now and then with the number of uncompressed bytes so far. The caller makes the directory durable
+    (syncfs) and gives it its final name. Raises InvalidLayer, LimitExceeded, UnsupportedMedia, OSError; the
+    directory is then half filled, and the caller removes it.
     """
-    raise NotImplementedError
+    notes = Notes()
+    marks = whiteout.namespace(userxattr)
+    with ExitStack() as owned:
+        setter = AttributeSetter(marks, notes, privileged=privileged, ids=ids)
+        owned.callback(setter.close)
+        below = Below(lowers, userxattr=userxattr)
+        owned.callback(below.close)
+        placer = Placer(dest_fd, marks, setter, below, notes, limits)
+        owned.callback(placer.close)
+        reader = LayerReader(stream, limits)
+        tar = owned.enter_context(TarBytes(reader, progress))
+        members = TarReader(tar, limits)
+        for entry in members:
+            _put(placer, entry, members)
+        placer.finish()
+        diff_id = tar.drain()
+        return ApplyResult(
+            diff_id, reader.size, reader.compression, reader.compressed_size, members.count, notes.lines()
+        )
+
+
+def _put(placer: Placer, entry: Entry, members: TarReader) -> None:
+    """Place a member; whatever goes wrong names it."""
+    try:
+        placer.put(entry, members.data)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot unpack /{printable(entry.name)}: {error.strerror}") from error
+    except LayerstoreError as error:
+        if isinstance(error, InvalidLayer) and error.path is None:
+            raise InvalidLayer(error.why, entry.name) from None
+        raise

@@ -1,13 +1,27 @@
-"""What changed between a stack and what lies below it (skeleton: signatures only)."""
+"""What changed between a stack and what lies below it, or between two stacks, as ``docker diff`` says it.
+
+An entry is changed when its type, mode, owner, device, xattrs or content differ, or, but for directories, its time; a
+directory is also listed as changed when something in it is. A removed tree is one line. Parents come before
+their children, siblings in byte order. Directories that show the same layers on both sides are not read: the cost is
+that of what the upper holds.
+"""
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from layerstore.errors import printable
+from layerstore.layer import whiteout
+from layerstore.layer.merged import Found, Merged, Part
 from layerstore.layer.stack import Stack
+
+_O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +36,122 @@ class Change:
 
 
 def changes(stack: Stack, *, exclude: Collection[bytes] = ()) -> Iterator[Change]:
-    """What `stack.upper` changes in `stack.lowers`, in docker's sense and order; costs what the upper costs."""
-    raise NotImplementedError
+    """What `stack.upper` changes in `stack.lowers`; paths in `exclude` (no leading slash) are passed over."""
+    with Merged(stack) as merged:
+        yield from _Comparison(merged, merged, exclude).run(merged.root, merged.root[1:])
 
 
 def changes_between(old: Stack, new: Stack) -> Iterator[Change]:
     """What to do to the merged tree of `old` to get that of `new`; layers they share at the bottom are not read."""
-    raise NotImplementedError
+    with Merged(old) as before, Merged(new) as after:
+        yield from _Comparison(after, before, ()).run(after.root, before.root)
+
+
+class _Frame(NamedTuple):
+    """A directory being compared. `announce` holds its own line until it is known to be needed."""
+
+    path: bytes
+    new: tuple[Part, ...]
+    old: tuple[Part, ...]
+    names: Iterator[bytes]
+    announce: list[Change]
+
+
+class _Comparison:
+    def __init__(self, new: Merged, old: Merged, exclude: Collection[bytes]) -> None:
+        self._new = new
+        self._old = old
+        self._exclude = frozenset(path.strip(b"/") for path in exclude)
+
+    def run(self, new: tuple[Part, ...], old: tuple[Part, ...]) -> Iterator[Change]:
+        frames = [self._frame(b"", new, old, [])]
+        while frames:
+            frame = frames[-1]
+            name = next(frame.names, None)
+            if name is None:
+                frames.pop()
+                continue
+            path = frame.path + b"/" + name if frame.path else name
+            if path in self._exclude:
+                continue
+            after = self._new.lookup(frame.new, name)
+            before = self._old.lookup(frame.old, name) if frame.old else None
+            line = self._line(path, after, before)
+            if line is not None:
+                yield from _announced(frames)
+                yield line
+            if after is not None and stat.S_ISDIR(after.st.st_mode):
+                # A directory that took the place of something else shows all its children as added.
+                below = before.parts if before is not None and stat.S_ISDIR(before.st.st_mode) else ()
+                frames.append(self._frame(path, after.parts, below, [Change("C", path)] if line is None else []))
+
+    def _frame(self, path: bytes, new: tuple[Part, ...], old: tuple[Part, ...], announce: list[Change]) -> _Frame:
+        return _Frame(path, new, old, iter(sorted(self._names(new, old))), announce)
+
+    def _names(self, new: tuple[Part, ...], old: tuple[Part, ...]) -> Collection[bytes]:
+        """The names that may differ: those in the parts that only the new side has, if it has the old ones below."""
+        extra = len(new) - len(old)
+        if extra >= 0 and all(map(self._same, new[extra:], old)):
+            return {name for part in new[:extra] for name, _ in self._new.list(part)}
+        return self._new.names(new).keys() | self._old.names(old).keys()
+
+    def _same(self, new: Part, old: Part) -> bool:
+        return self._new.identity(new) == self._old.identity(old)
+
+    def _line(self, path: bytes, after: Found | None, before: Found | None) -> Change | None:
+        if after is None:
+            return Change("D", path) if before is not None else None
+        if before is None:
+            return Change("A", path)
+        return Change("C", path) if self._differ(after, before) else None
+
+    def _differ(self, after: Found, before: Found) -> bool:
+        if self._same(after.parts[0], before.parts[0]) and len(after.parts) == len(before.parts) == 1:
+            return False
+        a, b = after.st, before.st
+        if (a.st_mode, a.st_uid, a.st_gid, a.st_rdev) != (b.st_mode, b.st_uid, b.st_gid, b.st_rdev):
+            return True
+        is_dir = stat.S_ISDIR(a.st_mode)
+        if not is_dir and (a.st_size, a.st_mtime_ns) != (b.st_size, b.st_mtime_ns):
+            return True
+        if _xattrs(self._new, after.parts[0]) != _xattrs(self._old, before.parts[0]):
+            return True
+        return not is_dir and self._content_differs(after, before)
+
+    def _content_differs(self, after: Found, before: Found) -> bool:
+        """Read both: same size and time is what a copy-up without a change looks like, and little else."""
+        if stat.S_ISLNK(after.st.st_mode):
+            return _target(self._new, after.parts[0]) != _target(self._old, before.parts[0])
+        if after.data is None or before.data is None or self._same(after.data, before.data):
+            return False
+        with _open(self._new, after.data) as one, _open(self._old, before.data) as other:
+            while chunk := one.read(_CHUNK):
+                if chunk != other.read(_CHUNK):
+                    return True
+            return bool(other.read(1))
+
+
+def _announced(frames: list[_Frame]) -> Iterator[Change]:
+    for frame in frames:
+        yield from frame.announce
+        frame.announce.clear()
+
+
+def _xattrs(merged: Merged, part: Part) -> dict[str, bytes]:
+    """What users see: without the overlay's marks."""
+    seen = {}
+    for name in merged.xattrs(part):
+        shown = whiteout.xattr_for_layer(name, merged.marks, lambda _line: None)
+        if shown is not None:
+            seen[shown] = merged.xattr(part, name)
+    return seen
+
+
+def _target(merged: Merged, part: Part) -> bytes:
+    dir_fd, name = merged.at(part)
+    return os.readlink(name, dir_fd=dir_fd)
+
+
+def _open(merged: Merged, part: Part) -> io.FileIO:
+    dir_fd, name = merged.at(part)
+    return io.FileIO(os.open(name, _O_FILE, dir_fd=dir_fd), "r")

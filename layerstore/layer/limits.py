@@ -24,3 +24,6 @@ class Limits:
     max_file_size: int = 16 * TIB  # declared, also by a sparse file that stores nothing
     max_sparse_extents: int = 1_000_000
     max_window: int = 128 * MIB  # memory a zstd or xz stream may ask for
+
+
+DEFAULT_LIMITS = Limits()

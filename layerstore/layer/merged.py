@@ -59,10 +59,14 @@ class Merged:
     def __init__(self, stack: Stack) -> None:
         self.marks = whiteout.namespace(stack.userxattr)
         self._roots: list[int] = []
+        self._identities: list[tuple[int, int]] = []
         self._dirs: dict[Part, int] = {}
         try:
             for path in (stack.upper, *stack.lowers):
-                self._roots.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._roots.append(fd)
+                st = os.fstat(fd)
+                self._identities.append((st.st_dev, st.st_ino))
         except BaseException:
             self.close()
             raise
@@ -80,6 +84,10 @@ class Merged:
             os.close(fd)
         self._dirs.clear()
         self._roots.clear()
+
+    def identity(self, part: Part) -> tuple[tuple[int, int], bytes]:
+        """The same for a place in the same layer directory of another stack."""
+        return self._identities[part.layer], part.path
 
     def dir_fd(self, part: Part) -> int:
         """A descriptor of this directory, owned by the stack and good until some dozens of others were asked for."""

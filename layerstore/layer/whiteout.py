@@ -44,6 +44,11 @@ def is_reserved(name: bytes) -> bool:
     return name.startswith(PREFIX)
 
 
+def has_reserved(path: bytes) -> bool:
+    """Whether a component of `path` is a reserved name."""
+    return PREFIX in path and any(map(is_reserved, path.split(b"/")))
+
+
 def is_metadata(name: bytes) -> bool:
     """``.wh..wh.plnk`` and the like: AUFS's own files, which mean nothing here; the opaque marker is not one."""
     return name.startswith(_META) and name != OPAQUE_MARKER

@@ -1,0 +1,74 @@
+"""The layers below the one being unpacked: asked for what a tar leaves out, opened when first asked."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from layerstore.layer.attributes import Attributes
+from layerstore.layer.merged import Found, Merged
+from layerstore.layer.stack import Stack
+from overlayfs_py.syscalls.copy import copy_data
+
+_O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Below:
+    """The merged tree of `lowers`, topmost first; nothing exists in it when there are none. Close it."""
+
+    def __init__(self, lowers: Sequence[bytes], *, userxattr: bool) -> None:
+        self._lowers = tuple(lowers)
+        self._userxattr = userxattr
+        self._merged: Merged | None = None
+
+    def close(self) -> None:
+        if self._merged is not None:
+            self._merged.close()
+
+    def _find(self, path: bytes) -> Found | None:
+        merged = self._open()
+        return merged.resolve(merged.root, path) if merged is not None else None
+
+    def _open(self) -> Merged | None:
+        if self._merged is None and self._lowers:
+            self._merged = Merged(Stack(self._lowers[0], self._lowers[1:], self._userxattr))
+        return self._merged
+
+    def directory(self, path: bytes) -> Attributes | None:
+        """The attributes of the directory `path`; None when there is none."""
+        found = self._find(path)
+        return self.attributes(found) if found is not None and stat.S_ISDIR(found.st.st_mode) else None
+
+    def file(self, path: bytes) -> Found | None:
+        """The regular file at `path`; None when there is none."""
+        found = self._find(path)
+        return found if found is not None and found.data is not None else None
+
+    def attributes(self, found: Found) -> Attributes:
+        """As they are on disk, without the overlay's marks; escaped ones are not marks."""
+        merged, st, part = self._open(), found.st, found.parts[0]
+        assert merged is not None
+        prefix = merged.marks.prefix
+        names = [
+            name for name in merged.xattrs(part) if not name.startswith(prefix) or name.startswith(prefix + "overlay.")
+        ]
+        xattrs = {name: merged.xattr(part, name) for name in names}
+        return Attributes(stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, xattrs)
+
+    def copy(self, found: Found, fd: int) -> None:
+        """Copy a file's bytes into the new file `fd`."""
+        merged = self._open()
+        assert merged is not None
+        assert found.data is not None
+        dir_fd, name = merged.at(found.data)
+        source_fd = os.open(name, _O_FILE, dir_fd=dir_fd)
+        try:
+            copy_data(source_fd, fd, os.fstat(source_fd).st_size)
+        finally:
+            os.close(source_fd)
+
+    def root_names(self) -> list[bytes]:
+        """Every name in the merged root."""
+        merged = self._open()
+        return sorted(merged.names(merged.root)) if merged is not None else []

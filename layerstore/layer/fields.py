@@ -1,0 +1,28 @@
+"""The numbers and strings in the fixed fields of a tar header."""
+
+from __future__ import annotations
+
+from layerstore.errors import InvalidLayer
+
+
+def text(field: bytes) -> bytes:
+    """A string field: up to the first NUL."""
+    end = field.find(b"\0")
+    return field if end < 0 else field[:end]
+
+
+def number(field: bytes) -> int:
+    """Octal digits between spaces and NULs, or base-256 with the top bit set (negative numbers too)."""
+    lead = field[0]
+    if lead & 0x80:
+        return int.from_bytes(field, "big", signed=True) if lead & 0x40 else _positive(field)
+    digits = field.strip(b" \0").partition(b"\0")[0].rstrip(b" ")
+    if not digits:
+        return 0
+    if digits.strip(b"01234567"):
+        raise InvalidLayer(f"a header field holds {field[:20]!r} instead of a number")
+    return int(digits, 8)
+
+
+def _positive(field: bytes) -> int:
+    return int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")

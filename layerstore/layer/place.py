@@ -1,0 +1,295 @@
+"""Put single members of a layer tar into the tree being unpacked.
+
+A member replaces what an earlier one put under its name. Whiteouts speak of the layers below, whatever the order:
+next to something of this very layer they only say that nothing shows through it from there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import TypeVar
+
+from layerstore.errors import InvalidLayer, printable
+from layerstore.layer import whiteout
+from layerstore.layer.attributes import Attributes, AttributeSetter
+from layerstore.layer.below import Below
+from layerstore.layer.entry import (
+    BLOCK_DEVICE,
+    CHAR_DEVICE,
+    DIRECTORY,
+    FIFO,
+    HARD_LINK,
+    REGULAR,
+    SYMLINK,
+    Entry,
+)
+from layerstore.layer.limits import Limits
+from layerstore.layer.notes import Notes
+from layerstore.layer.rootdir import NotADirectory, RootDir, clean_path, remove_tree
+from overlayfs_py.union.marks import Marks
+
+_O_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_MAJOR, _MOST_MINOR = 0xFFF, 0xFFFFF
+_KIND_BITS = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+
+_Made = TypeVar("_Made")
+Data = Callable[[Entry], Iterator[memoryview]]
+
+
+class Placer:
+    """Places entries below `root_fd`; `finish` completes directories. Close it in any case."""
+
+    def __init__(
+        self, root_fd: int, marks: Marks, setter: AttributeSetter, below: Below, notes: Notes, limits: Limits
+    ) -> None:
+        self._marks = marks
+        self._setter = setter
+        self._below = below
+        self._notes = notes
+        self._limits = limits
+        self._mtime_ns = 0  # of the current entry: what implied parents get
+        self._opaque_root = False
+        self._root = RootDir(root_fd, self._make_parent)
+
+    def close(self) -> None:
+        self._root.close()
+
+    def put(self, entry: Entry, data: Data) -> None:
+        """Place one member; InvalidLayer, naming it, for what must not or cannot be."""
+        path = clean_path(entry.name, self._limits)
+        self._mtime_ns = entry.mtime_ns
+        if not path:
+            self._put_root(entry)
+            return
+        parent, _, name = path.rpartition(b"/")
+        if whiteout.has_reserved(parent):
+            self._refuse_or_skip(entry, path)
+        elif whiteout.is_reserved(name):
+            self._put_whiteout(entry, parent, name)
+        else:
+            try:
+                dir_fd, parent = self._root.directory(parent)
+                self._put_at(dir_fd, name, parent + b"/" + name if parent else name, entry, data)
+            except NotADirectory as error:
+                raise InvalidLayer(f"/{printable(error.what)} is not a directory", entry.name) from None
+
+    def _put_root(self, entry: Entry) -> None:
+        if entry.kind != DIRECTORY:
+            raise InvalidLayer("the root can only be a directory", entry.name)
+        self._setter.set_later(b"", self._setter.of(entry))
+
+    def _put_at(self, dir_fd: int, name: bytes, path: bytes, entry: Entry, data: Data) -> None:
+        kind = entry.kind
+        if kind == REGULAR:
+            self._put_file(dir_fd, name, path, entry, data)
+        elif kind == DIRECTORY:
+            self._put_directory(dir_fd, name, path, entry)
+        elif kind == SYMLINK:
+            self._put_symlink(dir_fd, name, path, entry)
+        elif kind == HARD_LINK:
+            self._put_link(dir_fd, name, path, entry)
+        else:
+            self._put_special(dir_fd, name, path, entry)
+
+    def _put_file(self, dir_fd: int, name: bytes, path: bytes, entry: Entry, data: Data) -> None:
+        wanted = self._setter.of(entry)
+        fd = self._create(dir_fd, path, partial(os.open, name, _O_NEW, 0o600, dir_fd=dir_fd))
+        try:
+            if entry.extents is None:
+                for piece in data(entry):
+                    write_all(fd, piece)
+            else:
+                _write_sparse(fd, entry, data)
+            self._setter.set_file(fd, wanted, path)
+        finally:
+            os.close(fd)
+
+    def _create(self, dir_fd: int, path: bytes, make: Callable[[], _Made]) -> _Made:
+        """Make something, after removing what an earlier member put there."""
+        try:
+            return make()
+        except FileExistsError:
+            self._remove(dir_fd, path)
+            return make()
+
+    def _remove(self, dir_fd: int, path: bytes) -> None:
+        self._root.forget(path)
+        remove_tree(dir_fd, path.rpartition(b"/")[2])
+
+    def _put_directory(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> None:
+        wanted = self._setter.of(entry)
+        try:
+            os.mkdir(name, 0o700, dir_fd=dir_fd)
+        except FileExistsError:
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            if not stat.S_ISDIR(st.st_mode):
+                self._remove(dir_fd, path)
+                os.mkdir(name, 0o700, dir_fd=dir_fd)
+                if whiteout.is_whiteout_device(st):
+                    self._make_opaque(dir_fd, name)
+        self._setter.set_later(path, wanted)
+
+    def _make_opaque(self, dir_fd: int, name: bytes) -> None:
+        os.setxattr(b"/proc/self/fd/%d/%s" % (dir_fd, name), self._marks.opaque, b"y", follow_symlinks=False)
+
+    def _make_parent(self, dir_fd: int, name: bytes, path: bytes, replaces_whiteout: bool) -> None:
+        """A directory that the tar does not mention: as it is in the layers below, or plain."""
+        os.mkdir(name, 0o700, dir_fd=dir_fd)
+        if replaces_whiteout:
+            self._make_opaque(dir_fd, name)
+        wanted = None if replaces_whiteout else self._below.directory(path)
+        self._setter.set_later(path, wanted or Attributes(0o755, 0, 0, self._mtime_ns, {}))
+
+    def _put_symlink(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> None:
+        target = entry.linkname
+        if not target or b"\0" in target or len(target) > self._limits.max_name:
+            raise InvalidLayer("a symlink with an impossible target", entry.name)
+        wanted = self._setter.of(entry)
+        self._create(dir_fd, path, partial(os.symlink, target, name, dir_fd=dir_fd))
+        self._setter.set_special(dir_fd, name, wanted, path, symlink=True)
+
+    def _put_special(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> None:
+        major, minor = entry.device
+        if not (0 <= major <= _MOST_MAJOR and 0 <= minor <= _MOST_MINOR):
+            raise InvalidLayer(f"a device number {major}:{minor} that cannot be", entry.name)
+        device = os.makedev(major, minor)
+        if entry.kind == CHAR_DEVICE and device == whiteout.WHITEOUT_DEVICE:
+            raise InvalidLayer("a character device 0:0, which an overlay takes for a whiteout", entry.name)
+        wanted = self._setter.of(entry)
+        mode = _KIND_BITS[entry.kind] | 0o600
+        try:
+            self._create(dir_fd, path, partial(os.mknod, name, mode, device, dir_fd=dir_fd))
+        except PermissionError:
+            self._notes.add(f"left out the device /{printable(path)}: it needs privilege")
+            return
+        self._setter.set_special(dir_fd, name, wanted, path, symlink=False)
+
+    def _put_link(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> None:
+        target = clean_path(entry.linkname or b".", self._limits, entry.name)
+        parent, _, last = target.rpartition(b"/")
+        with ExitStack() as held:
+            # The cache may close `dir_fd` while it looks for the target's directory.
+            here = os.dup(dir_fd)
+            held.callback(os.close, here)
+            try:
+                target_fd, parent = self._root.directory(parent, make=False)
+                st = os.stat(last, dir_fd=target_fd, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectory):
+                target_fd, parent, st = self._fetch(target, entry)
+            if stat.S_ISDIR(st.st_mode) or whiteout.is_whiteout_device(st):
+                raise InvalidLayer(f"a hard link to /{printable(target)}, which cannot be linked to", entry.name)
+            if (parent + b"/" + last if parent else last) == path:
+                return
+            self._link(target_fd, last, here, name, path, entry)
+
+    def _link(self, target_fd: int, last: bytes, here: int, name: bytes, path: bytes, entry: Entry) -> None:
+        make = partial(os.link, last, name, src_dir_fd=target_fd, dst_dir_fd=here, follow_symlinks=False)
+        try:
+            self._create(here, path, make)
+        except FileNotFoundError:
+            raise InvalidLayer("a hard link that replaces its own target", entry.name) from None
+
+    def _fetch(self, target: bytes, entry: Entry) -> tuple[int, bytes, os.stat_result]:
+        """Copy the file of a lower layer that a hard link names up into this layer."""
+        found = self._below.file(target)
+        if found is None:
+            raise InvalidLayer(f"a hard link to /{printable(entry.linkname)}, which does not exist", entry.name)
+        try:
+            dir_fd, parent = self._root.directory(target.rpartition(b"/")[0])
+        except NotADirectory as error:
+            raise InvalidLayer(f"/{printable(error.what)} is not a directory", entry.name) from None
+        name = target.rpartition(b"/")[2]
+        path = parent + b"/" + name if parent else name
+        fd = self._create(dir_fd, path, partial(os.open, name, _O_NEW, 0o600, dir_fd=dir_fd))
+        try:
+            self._below.copy(found, fd)
+            self._setter.set_file(fd, self._below.attributes(found), path)
+            return dir_fd, parent, os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def _refuse_or_skip(self, entry: Entry, path: bytes) -> None:
+        if any(whiteout.is_metadata(step) for step in path.split(b"/")):
+            self._notes.add(f"left out /{printable(path)}: AUFS's own file")
+            return
+        raise InvalidLayer("an entry below a whiteout", entry.name)
+
+    def _put_whiteout(self, entry: Entry, parent: bytes, name: bytes) -> None:
+        """A whiteout or an opaque marker; below something that is no directory it means nothing (umoci writes such)."""
+        hidden = None if name == whiteout.OPAQUE_MARKER else whiteout.hidden_name(name, entry.name)
+        if hidden is not None and whiteout.is_reserved(hidden):
+            self._notes.add(f"left out /{printable(entry.name)}: AUFS's own file")
+            return
+        if not parent and hidden is None:
+            self._opaque_root = True
+            return
+        try:
+            dir_fd, _ = self._root.directory(parent, make=not self._is_hidden(parent))
+        except (NotADirectory, FileNotFoundError):
+            return
+        if hidden is None:
+            os.setxattr(b"/proc/self/fd/%d" % dir_fd, self._marks.opaque, b"y")
+        else:
+            self._hide(dir_fd, hidden)
+
+    def _is_hidden(self, path: bytes) -> bool:
+        """Whether a whiteout of this layer covers `path`: nothing below needs hiding any more."""
+        while path:
+            parent, _, name = path.rpartition(b"/")
+            try:
+                dir_fd, _ = self._root.directory(parent, make=False)
+                return whiteout.is_whiteout_device(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
+            except FileNotFoundError:
+                path = parent
+            except NotADirectory:
+                path = parent
+        return False
+
+    def _hide(self, dir_fd: int, name: bytes) -> None:
+        try:
+            os.mknod(name, stat.S_IFCHR, whiteout.WHITEOUT_DEVICE, dir_fd=dir_fd)
+        except FileExistsError:
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            if stat.S_ISDIR(st.st_mode):
+                self._make_opaque(dir_fd, name)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise InvalidLayer("a name that is too long", name[:300]) from None
+
+    def finish(self) -> None:
+        """What could only be done at the end: an opaque root, the directories' attributes."""
+        if self._opaque_root:
+            # Overlays ignore the mark on a root, so every name below is hidden by itself.
+            for name in self._below.root_names():
+                self._hide(self._root.fd, name)
+        self._setter.set_directories(self._root.fd)
+
+
+def write_all(fd: int, data: memoryview) -> None:
+    """Write all of it, whatever a single write takes."""
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _write_sparse(fd: int, entry: Entry, data: Data) -> None:
+    """The stored bytes go to their extents; what lies between stays a hole."""
+    pieces = data(entry)
+    piece = memoryview(b"")
+    for offset, length in entry.extents or ():
+        while length:
+            if not piece:
+                piece = next(pieces)
+            part = piece[:length]
+            done = 0
+            while done < len(part):
+                done += os.pwrite(fd, part[done:], offset + done)
+            offset += len(part)
+            length -= len(part)
+            piece = piece[len(part) :]
+    os.ftruncate(fd, entry.size)

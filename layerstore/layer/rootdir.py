@@ -1,0 +1,197 @@
+"""Directories inside the tree being unpacked: names made safe, parents found or made, never a step outside.
+
+The rule for symlinks made by the same layer: as *parents* they are followed, but by this module and inside the root, as
+in a chroot (packages for merged-/usr systems need it); as the last component they are never followed.
+The kernel only ever sees paths it must not follow symlinks in (openat2 RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH), so
+whoever swaps a directory for a symlink meanwhile gets an error, not a write.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Callable
+
+from layerstore.errors import InvalidLayer
+from layerstore.layer import whiteout
+from layerstore.layer.limits import Limits
+from overlayfs_py.syscalls.dirents import DT_DIR, read_dirents
+from overlayfs_py.syscalls.openat import open_beneath
+
+_O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_O_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DIRS = 64
+_MOST_LINKS = 40  # as the kernel's own limit
+_MOST_STEPS = 4096
+_MOST_COMPONENT = 255
+
+MakeParent = Callable[[int, bytes, bytes, bool], None]
+
+
+def clean_path(name: bytes, limits: Limits, entry: bytes | None = None) -> bytes:
+    """An archive's name as a path below the root, without a slash at either end; ``b""`` is the root.
+
+    Absolute names are taken as below the root, as every unpacker of layers does. ``..`` is refused even where it
+    would stay inside: no writer makes it.
+    """
+    entry = name if entry is None else entry
+    if not name or b"\0" in name:
+        raise InvalidLayer("an empty name" if not name else "a name with a NUL in it", entry)
+    if len(name) > limits.max_name:
+        raise InvalidLayer(f"a name of {len(name)} bytes", entry[:200])
+    if b"/" not in name and name not in (b".", b"..") and len(name) <= _MOST_COMPONENT:
+        return name
+    steps = [step for step in name.split(b"/") if step not in (b"", b".")]
+    if b".." in steps:
+        raise InvalidLayer("a name with '..' in it", entry)
+    if any(len(step) > _MOST_COMPONENT for step in steps):
+        raise InvalidLayer(f"a component of more than {_MOST_COMPONENT} bytes in its name", entry[:300])
+    return b"/".join(steps)
+
+
+class NotADirectory(Exception):
+    """A component of a path is something else; `what` is its path."""
+
+    def __init__(self, what: bytes) -> None:
+        self.what = what
+
+
+class RootDir:
+    """The root being unpacked into. Owns descriptors of directories below it, not `fd` itself.
+
+    `make_parent(dir_fd, name, path, replaces_whiteout)` makes a directory that the tar only implies.
+    """
+
+    def __init__(self, fd: int, make_parent: MakeParent) -> None:
+        self.fd = fd
+        self._make_parent = make_parent
+        self._open: dict[bytes, int] = {}
+
+    def close(self) -> None:
+        """Close all descriptors; idempotent."""
+        for fd in self._open.values():
+            os.close(fd)
+        self._open.clear()
+
+    def forget(self, path: bytes) -> None:
+        """The directory `path` is removed: nothing below it may be found in the cache any more."""
+        below = path + b"/"
+        for known in [known for known in self._open if known == path or known.startswith(below)]:
+            os.close(self._open.pop(known))
+
+    def directory(self, path: bytes, *, make: bool = True) -> tuple[int, bytes]:
+        """(descriptor, path without symlinks) of the directory `path`; what is missing of it is made if `make`.
+
+        The descriptor belongs to this object and is good until the next call. Raises NotADirectory, and
+        FileNotFoundError when nothing may be made.
+        """
+        fd = self._known(path)
+        if fd is None:
+            try:
+                fd = self._remember(path, open_beneath(self.fd, path, _O_DIR))
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+                    raise
+                return self._walk(path, make)
+        return fd, path
+
+    def _known(self, path: bytes) -> int | None:
+        return self._open.get(path) if path else self.fd
+
+    def _remember(self, path: bytes, fd: int) -> int:
+        if len(self._open) >= _OPEN_DIRS:
+            os.close(self._open.pop(next(iter(self._open))))
+        self._open[path] = fd
+        return fd
+
+    def _plain(self, path: bytes) -> int:
+        """A directory that was just seen, none of whose components is a symlink."""
+        fd = self._known(path)
+        return fd if fd is not None else self._remember(path, open_beneath(self.fd, path, _O_DIR))
+
+    def _walk(self, path: bytes, make: bool) -> tuple[int, bytes]:
+        """Step by step, following symlinks inside the root."""
+        steps = deque(path.split(b"/"))
+        done: list[bytes] = []
+        links = taken = 0
+        while steps:
+            step = steps.popleft()
+            taken += 1
+            if taken > _MOST_STEPS:
+                raise InvalidLayer("too many symlinks or components in its name", path[:300])
+            if step in (b"", b"."):
+                continue
+            if step == b"..":
+                del done[-1:]
+                continue
+            target = self._step(b"/".join(done), step, make)
+            if target is None:
+                done.append(step)
+                continue
+            links += 1
+            if links > _MOST_LINKS:
+                raise InvalidLayer("too many symlinks in its name", path[:300])
+            if target.startswith(b"/"):
+                done.clear()
+            steps.extendleft(reversed(target.split(b"/")))
+        here = b"/".join(done)
+        return self._plain(here), here
+
+    def _step(self, parent: bytes, name: bytes, make: bool) -> bytes | None:
+        """Make sure that `name` is a directory; its target when it is a symlink."""
+        dir_fd = self._plain(parent)
+        path = parent + b"/" + name if parent else name
+        try:
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            if not make:
+                raise
+            self._make_parent(dir_fd, name, path, False)
+            return None
+        if stat.S_ISDIR(st.st_mode):
+            return None
+        if stat.S_ISLNK(st.st_mode):
+            return os.readlink(name, dir_fd=dir_fd)
+        if not make or not whiteout.is_whiteout_device(st):
+            raise NotADirectory(path)
+        os.unlink(name, dir_fd=dir_fd)
+        self._make_parent(dir_fd, name, path, True)
+        return None
+
+
+def remove_tree(dir_fd: int, name: bytes) -> None:
+    """Remove whatever `name` is, without following a symlink; depth costs neither descriptors nor recursion."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+        return
+    except IsADirectoryError:
+        pass
+    pending = [name]
+    while pending:
+        path = pending[-1]
+        below = _empty_of_files(dir_fd, path)
+        if below:
+            pending += [path + b"/" + step for step in below]
+            continue
+        pending.pop()
+        parent, _, last = path.rpartition(b"/")
+        parent_fd = open_beneath(dir_fd, parent or b".", _O_DIR)
+        try:
+            os.rmdir(last, dir_fd=parent_fd)
+        finally:
+            os.close(parent_fd)
+
+
+def _empty_of_files(dir_fd: int, path: bytes) -> list[bytes]:
+    """Unlink all but the directories in `path`; the names of those."""
+    fd = open_beneath(dir_fd, path, _O_LIST)
+    try:
+        listed = read_dirents(fd)
+        for name, _, kind in listed:
+            if kind != DT_DIR:
+                os.unlink(name, dir_fd=fd)
+        return [name for name, _, kind in listed if kind == DT_DIR]
+    finally:
+        os.close(fd)
