@@ -246,7 +246,7 @@ class OverlayOperations(pyfuse3.Operations):
         return self._overlay.write(inode.node, offset, data)
 
     async def fsync(self, fh: int, datasync: bool) -> None:
-        """In a thread, as it waits for the disk; on a copy of the descriptor, which the union may exchange."""
+        """In a thread, as it waits for the disk; on a copy of the descriptor: the union may exchange it."""
         file = self._files[fh]
         node = file.inode.node
         if node.upper is None or self._overlay.options.volatile:

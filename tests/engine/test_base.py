@@ -1,0 +1,67 @@
+"""Errors to errnos, engines by name, set-id rules."""
+
+import errno
+import logging
+import os
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from overlayfs_py.engine import open_engine
+from overlayfs_py.engine.base import ErrorTranslator
+from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
+from overlayfs_py.errors import EngineUnavailable
+from overlayfs_py.options import ServiceOptions
+
+
+def test_oserror_keeps_its_errno() -> None:
+    assert ErrorTranslator().reply_error("open", OSError(errno.ENOSPC, "full")) == errno.ENOSPC
+
+
+def test_anything_else_is_eio_with_one_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """The same defect a thousand times is one traceback, not a thousand."""
+    errors = ErrorTranslator()
+
+    def fail() -> int:
+        try:
+            raise ValueError("a defect")
+        except ValueError as error:
+            return errors.reply_error("read", error)
+
+    with caplog.at_level(logging.ERROR):
+        assert [fail() for _ in range(3)] == [errno.EIO] * 3
+    assert sum(record.exc_info is not None for record in caplog.records) == 1
+    assert len(caplog.records) == 3
+
+
+def test_oserror_without_errno_is_eio() -> None:
+    assert ErrorTranslator().reply_error("read", OSError("text only")) == errno.EIO
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"engine": "native"}, "engine=native"), ({"data": "passthrough"}, "data=passthrough")],
+)
+def test_engine_that_is_not_there(options: dict[str, Any], says: str) -> None:
+    overlay = cast(Any, SimpleNamespace())
+    with pytest.raises(EngineUnavailable, match=says):
+        open_engine(overlay, ServiceOptions(**options))
+
+
+@pytest.mark.parametrize(
+    ("mode", "after"), [(0o4755, 0o755), (0o2755, 0o755), (0o2745, 0o2745), (0o6711, 0o711), (0o644, 0o644)]
+)
+def test_without_setid(mode: int, after: int) -> None:
+    assert without_setid(mode) == after
+
+
+def test_who_may_keep_setid() -> None:
+    assert not may_keep_setid(1000, os.getpid())
+    assert may_keep_setid(0, 2**22 + 1)  # a process we cannot see, but root
+
+
+def test_group_membership() -> None:
+    assert in_group(5, 5, 0)
+    assert all(in_group(gid, -1, os.getpid()) for gid in os.getgroups())
+    assert not in_group(987654, 0, os.getpid())

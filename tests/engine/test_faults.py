@@ -1,0 +1,116 @@
+"""An exception in any handler costs that one request an errno and nothing else: the mount lives on."""
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from overlayfs_py.engine.libfuse_operations import HANDLERS
+from tests.engine.faulty_daemon import EXCEPTIONS
+from tests.mounts import Layers, OverlayMount
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class FaultyMount(OverlayMount):
+    """A mount whose handlers fail on demand; nothing is cached, so that every action asks."""
+
+    fault_file: Path
+
+    def command(self) -> list[str]:
+        options = self.layers.options({"timeout": "0"})
+        program = [sys.executable, "-m", "tests.engine.faulty_daemon", str(self.fault_file)]
+        return [*program, "-f", "-o", options, str(self.layers.merged)]
+
+
+@pytest.fixture
+def faulty(layers: Layers, where: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyMount]:
+    monkeypatch.chdir(ROOT)
+    low = layers.lowers[0]
+    (low / "dir").mkdir()
+    (low / "file").write_text("content")
+    (low / "link").symlink_to("file")
+    mount = FaultyMount(layers)
+    mount.fault_file = where / "fault"
+    mount.fault_file.write_text("")
+    with mount:
+        yield mount
+
+
+def _descriptor(path: bytes, use: Callable[[int], object], flags: int = os.O_RDWR) -> None:
+    """Use an open file; opening and closing it are not what fails here."""
+    fd = os.open(path, flags)
+    try:
+        use(fd)
+    finally:
+        os.close(fd)
+
+
+# Handler -> an action in the mount `m` that reaches it.
+ACTIONS: dict[str, Callable[[bytes], object]] = {
+    "lookup": lambda m: os.stat(m + b"/file"),
+    "mknod": lambda m: os.mkfifo(m + b"/fifo"),
+    "mkdir": lambda m: os.mkdir(m + b"/new"),
+    "symlink": lambda m: os.symlink("x", m + b"/sym"),
+    "link": lambda m: os.link(m + b"/file", m + b"/hard"),
+    "unlink": lambda m: os.unlink(m + b"/file"),
+    "rmdir": lambda m: os.rmdir(m + b"/dir"),
+    "rename": lambda m: os.rename(m + b"/file", m + b"/renamed"),
+    "readlink": lambda m: os.readlink(m + b"/link"),
+    "getattr": lambda m: os.stat(m),
+    "setattr": lambda m: os.chmod(m + b"/file", 0o600),
+    "statfs": lambda m: os.statvfs(m),
+    "getxattr": lambda m: os.getxattr(m + b"/file", "user.x"),
+    "listxattr": lambda m: os.listxattr(m + b"/file"),
+    "setxattr": lambda m: os.setxattr(m + b"/file", "user.x", b"1"),
+    "removexattr": lambda m: os.removexattr(m + b"/file", "user.x"),
+    "create": lambda m: os.close(os.open(m + b"/created", os.O_CREAT | os.O_WRONLY)),
+    "open": lambda m: os.close(os.open(m + b"/file", os.O_RDONLY)),
+    "read": lambda m: _descriptor(m + b"/file", lambda fd: os.read(fd, 5)),
+    "write": lambda m: _descriptor(m + b"/file", lambda fd: os.write(fd, b"x")),
+    "fsync": lambda m: _descriptor(m + b"/file", os.fsync),
+    "opendir": lambda m: os.close(os.open(m + b"/dir", os.O_RDONLY | os.O_DIRECTORY)),
+    "readdir": lambda m: os.listdir(m + b"/dir"),
+    "fsyncdir": lambda m: _descriptor(m, os.fsync, os.O_RDONLY | os.O_DIRECTORY),
+}
+# Nobody waits for the answer of these.
+UNANSWERED: dict[str, Callable[[bytes], object]] = {
+    "release": lambda m: os.close(os.open(m + b"/file", os.O_RDONLY)),
+    "releasedir": lambda m: os.listdir(m + b"/dir"),
+    "forget": lambda m: Path("/proc/sys/vm/drop_caches").write_text("2"),
+}
+
+
+def test_every_handler_has_an_action() -> None:
+    assert set(ACTIONS) | set(UNANSWERED) == set(HANDLERS)
+
+
+def test_every_handler_with_every_exception(faulty: FaultyMount) -> None:
+    for exception in EXCEPTIONS:
+        expected = errno.EDOM if exception in ("OSError", "FUSEError") else errno.EIO
+        for handler, action in ACTIONS.items():
+            faulty.fault_file.write_text(f"{handler} {exception}")
+            with pytest.raises(OSError, match=r".") as caught:
+                action(faulty.root)
+            assert caught.value.errno == expected, (handler, exception)
+            faulty.fault_file.write_text("")
+            assert Path(os.fsdecode(faulty.root), "file").read_text() == "content", (handler, exception)
+        for handler, action in UNANSWERED.items():
+            faulty.fault_file.write_text(f"{handler} {exception}")
+            action(faulty.root)
+            faulty.fault_file.write_text("")
+            assert Path(os.fsdecode(faulty.root), "file").read_text() == "content", (handler, exception)
+    defects = len([name for name in EXCEPTIONS if name not in ("OSError", "FUSEError")])
+    assert len(ACTIONS) * defects <= faulty.output().count("Traceback") <= len(HANDLERS) * defects
+
+
+def test_clean_end_after_faults(faulty: FaultyMount) -> None:
+    faulty.fault_file.write_text("read ValueError")
+    subprocess.run(["cat", os.fsdecode(faulty.root) + "/file"], capture_output=True, check=False)
+    faulty.fault_file.write_text("")
+    assert faulty.terminate() == 0
