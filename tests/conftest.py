@@ -1,0 +1,72 @@
+"""Fixtures every test directory shares: layers, our mounts, the kernel's, and what they need."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.mounts import KernelMount, Layers, OverlayMount, engines, make_layers, scratch
+
+Mounter = Callable[..., OverlayMount]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot do, saying which ability is missing."""
+    lacking = []
+    if os.geteuid() != 0:
+        lacking.append(("root", "needs root"))
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        lacking.append(("fuse", "needs /dev/fuse"))
+    for item in items:
+        for marker, reason in lacking:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def where() -> Iterator[Path]:
+    """A directory of the test's own on a file system fit for an upper; mounts below it are gone afterwards."""
+    with scratch() as path:
+        yield path
+
+
+@pytest.fixture
+def layers(where: Path) -> Layers:
+    """One lower, upper, work, merged; all empty."""
+    return make_layers(where)
+
+
+@pytest.fixture(params=engines() or [pytest.param("none", marks=pytest.mark.skip(reason="no engine yet"))])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine there is."""
+    return str(request.param)
+
+
+@pytest.fixture
+def mount(engine: str) -> Iterator[Mounter]:
+    """mount(layers, options) -> a live OverlayMount of the engine at hand; unmounted at the end."""
+    with ExitStack() as stack:
+
+        def start(layers: Layers, options: Mapping[str, str] | None = None, **more: bool) -> OverlayMount:
+            return stack.enter_context(OverlayMount(layers, options or {}, engine=engine, **more))
+
+        yield start
+
+
+@pytest.fixture
+def mounted(layers: Layers, mount: Mounter) -> OverlayMount:
+    """`layers`, mounted without options."""
+    return mount(layers)
+
+
+@pytest.fixture
+def kernel_overlay() -> Iterator[Callable[..., KernelMount]]:
+    """kernel_overlay(layers, options) -> a live kernel overlayfs mount; unmounted at the end."""
+    with ExitStack() as stack:
+
+        def start(layers: Layers, options: Mapping[str, str] | None = None) -> KernelMount:
+            return stack.enter_context(KernelMount(layers, options))
+
+        yield start

@@ -1,0 +1,266 @@
+"""Mounts for tests: kernel overlayfs through mount(2), and ours through its command line.
+
+Each is a context manager that leaves nothing mounted, whatever happened to the daemon meanwhile.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests import rawcalls
+
+COMMAND = Path(sys.executable).parent / "overlayfs-py"
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 30.0
+
+# Module that makes an engine available, by engine name.
+_ENGINE_MODULES = {"pyfuse3": "overlayfs_py.engine.libfuse", "native": "overlayfs_py.engine.native.session"}
+
+
+def engines() -> list[str]:
+    """The engines this checkout has."""
+    return [name for name, module in _ENGINE_MODULES.items() if _importable(module)]
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """The directories of one mount: lowers topmost first, and where the rest is."""
+
+    lowers: tuple[Path, ...]
+    upper: Path | None
+    work: Path | None
+    merged: Path
+
+    def options(self, extra: Mapping[str, str] | None = None) -> str:
+        """The option string both kernel overlayfs and ours understand."""
+        parts = ["lowerdir=" + ":".join(str(path) for path in self.lowers)]
+        if self.upper is not None:
+            parts += [f"upperdir={self.upper}", f"workdir={self.work}"]
+        return ",".join(parts + [f"{key}={value}" if value else key for key, value in (extra or {}).items()])
+
+
+def make_layers(where: Path, *, lowers: int = 1) -> Layers:
+    """Fresh empty directories under `where`."""
+    paths = tuple(where / f"lower{number}" for number in range(lowers))
+    layers = Layers(lowers=paths, upper=where / "upper", work=where / "work", merged=where / "merged")
+    for path in (*paths, where / "upper", where / "work", where / "merged"):
+        path.mkdir(mode=0o755)
+    return layers
+
+
+class KernelMount:
+    """A mount of the kernel's overlayfs."""
+
+    def __init__(self, layers: Layers, options: Mapping[str, str] | None = None) -> None:
+        self.layers = layers
+        self.options = dict(options or {})
+
+    @property
+    def root(self) -> bytes:
+        return os.fsencode(self.layers.merged)
+
+    def __enter__(self) -> Self:
+        """EBUSY is waited out: a mount namespace that somebody cloned meanwhile keeps the last mount alive."""
+        data = self.layers.options(self.options).encode()
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                rawcalls.mount(b"overlay", self.root, b"overlay", 0, data)
+                return self
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        unmount(self.root)
+
+
+@dataclass
+class OverlayMount:
+    """Our mount: `overlayfs-py -f` as a child, so that its pid is known and nothing outlives the test."""
+
+    layers: Layers
+    options: Mapping[str, str] = field(default_factory=dict)
+    engine: str = "auto"
+    allow_other: bool = True
+    process: subprocess.Popen[bytes] | None = None
+    log: Path | None = None
+
+    @property
+    def root(self) -> bytes:
+        return os.fsencode(self.layers.merged)
+
+    def command(self) -> list[str]:
+        options = dict(self.options)
+        if self.engine != "auto":
+            options["engine"] = self.engine
+        if self.allow_other:
+            options["allow_other"] = ""
+        return [str(COMMAND), "-f", "-o", self.layers.options(options), str(self.layers.merged)]
+
+    def __enter__(self) -> Self:
+        handle, name = tempfile.mkstemp(prefix="overlayfs-py-", suffix=".log")
+        self.log = Path(name)
+        with open(handle, "wb") as log:
+            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self._wait_usable()
+        except BaseException:
+            self.kill()
+            self._close()
+            raise
+        return self
+
+    def _wait_usable(self) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"overlayfs-py exited {self.process.returncode}: {self.output()}")
+            if rawcalls.is_mounted(self.root):
+                with contextlib.suppress(OSError):
+                    os.stat(self.root)
+                    return
+            time.sleep(0.01)
+        raise AssertionError(f"no mount after {START_TIMEOUT} s: {self.output()}")
+
+    def output(self) -> str:
+        """What the daemon printed."""
+        return self.log.read_text(errors="replace") if self.log and self.log.exists() else ""
+
+    def kill(self) -> None:
+        """kill -9, as a crash: the mount stays behind, dead."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def terminate(self) -> int:
+        """SIGTERM: a clean end, the exit status is returned."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_TIMEOUT)
+
+    def unmount(self) -> int:
+        """umount(8)'s way: returns the daemon's exit status once it is gone."""
+        assert self.process is not None
+        unmount(self.root)
+        return self.process.wait(STOP_TIMEOUT)
+
+    def clear(self) -> None:
+        """After kill(): take the dead mount away."""
+        if rawcalls.is_mounted(self.root):
+            rawcalls.umount(self.root, rawcalls.MNT_DETACH)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self.process is not None and self.process.poll() is None and error is None:
+                self.unmount()
+        finally:
+            self.kill()
+            self._close()
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.clear()
+        if self.log is not None:
+            self.log.unlink(missing_ok=True)
+
+
+def unmount(root: bytes, patience: float = 10.0) -> None:
+    """Unmount, waiting a moment for whoever still has it open; then lazily, and complain."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            rawcalls.umount(root)
+            return
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                rawcalls.umount(root, rawcalls.MNT_DETACH)
+                raise AssertionError(f"{os.fsdecode(root)} would not unmount: {error}") from None
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def scratch(prefix: str = "overlay-test-", *, under: Path | None = None) -> Iterator[Path]:
+    """A directory every user can enter, on a file system fit for an upper, gone afterwards."""
+    with contextlib.nullcontext(str(under)) if under else _fit_directory() as where:
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+        path.chmod(0o755)
+        try:
+            yield path
+        finally:
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a scratch directory: names may be anything, modes as well, mounts below it gone already."""
+    leftover = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for mountpoint in sorted((m for m in leftover if m.startswith(f"{path}/")), reverse=True):
+        rawcalls.umount(mountpoint.encode(), rawcalls.MNT_DETACH)
+    subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=False, timeout=120)
+
+
+@contextlib.contextmanager
+def _fit_directory() -> Iterator[str]:
+    """TMPDIR when its file system takes trusted xattrs and file handles (ext4, xfs, btrfs), else a loop image."""
+    where = tempfile.gettempdir()
+    kind = subprocess.run(
+        ["stat", "-fc", "%T", where], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    if kind in {"ext2/ext3", "xfs", "btrfs"}:
+        yield where
+        return
+    with loop_filesystem(Path(where), 1 << 30) as mounted:
+        yield str(mounted)
+
+
+@contextlib.contextmanager
+def quick_ground() -> Iterator[Path]:
+    """An ext4 in memory when the machine has room for one: the same semantics, and fsync costs nothing."""
+    if os.access("/dev/shm", os.W_OK) and os.path.exists("/dev/loop-control"):
+        with loop_filesystem(Path("/dev/shm"), 1 << 30) as mounted:
+            yield mounted
+    else:
+        with scratch() as path:
+            yield path
+
+
+@contextlib.contextmanager
+def loop_filesystem(where: Path, size: int) -> Iterator[Path]:
+    """A fresh ext4 of `size` bytes, mounted at a new directory under `where`."""
+    top = Path(tempfile.mkdtemp(prefix="overlay-ext4-", dir=where))
+    image, mounted = top / "image", top / "mounted"
+    top.chmod(0o755)
+    mounted.mkdir()
+    try:
+        with image.open("wb") as stream:
+            stream.truncate(size)
+        subprocess.run(["mkfs.ext4", "-q", "-m0", "-E", "nodiscard", str(image)], check=True, timeout=60)
+        subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True, timeout=60)
+        yield mounted
+    finally:
+        subprocess.run(["umount", "-l", str(mounted)], check=False, stderr=subprocess.DEVNULL, timeout=60)
+        subprocess.run(["rm", "-rf", str(top)], check=False, timeout=60)

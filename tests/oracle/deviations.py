@@ -1,0 +1,128 @@
+"""Where ours may differ from kernel overlayfs, each with its reason. Nothing else is forgiven.
+
+The table is the documentation: a difference that is not in it fails the comparison.
+"""
+
+import stat
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tests.oracle.operations import Operation, Outcome
+from tests.oracle.stacks import Stack
+from tests.snapshots import Facts, Status
+
+# Later than every time a test sets by hand, earlier than every "now".
+_NOW_NS = time.time_ns() - 3600 * 10**9
+
+
+class Deviation(NamedTuple):
+    """`fact` takes it out of an entry's facts, `outcome` out of an operation's result, `change` out of how
+    a step changed a path; `applies` says on which stacks."""
+
+    name: str
+    reason: str
+    applies: Callable[[Stack], bool] = lambda stack: True
+    fact: Callable[[bytes, Facts], Facts] | None = None
+    outcome: Callable[[Operation, Outcome], Outcome] | None = None
+    change: Callable[[object, Status | str], object] | None = None
+
+
+def _without_directory_numbers(_path: bytes, facts: Facts) -> Facts:
+    return {**facts, "nlink": None, "size": None} if facts["type"] == "d" else facts
+
+
+def _without_block_size(_path: bytes, facts: Facts) -> Facts:
+    return {**facts, "size": None} if facts["type"] == "b" else facts
+
+
+def _with_now(_path: bytes, facts: Facts) -> Facts:
+    mtime = facts["mtime"]
+    return {**facts, "mtime": "now"} if isinstance(mtime, int) and mtime > _NOW_NS else facts
+
+
+def _without_mtime_of_files(_path: bytes, facts: Facts) -> Facts:
+    return {**facts, "mtime": None} if facts["type"] == "-" else facts
+
+
+def _without_change_of_files(change: object, after: Status | str) -> object:
+    moved = change in {"mtime moved", "mtime kept"}
+    return "there" if moved and isinstance(after, Status) and stat.S_ISREG(after.mode) else change
+
+
+TABLE = (
+    Deviation(
+        "directory nlink and size",
+        "The kernel answers 1 for a merged directory and the real directory's count for others; the size is "
+        "that of whichever real directory is on top, which depends on how its file system packs names.",
+        fact=_without_directory_numbers,
+    ),
+    Deviation(
+        "size of block devices",
+        "The kernel's generic attributes of a block special file are not the file system's to decide.",
+        fact=_without_block_size,
+    ),
+    Deviation(
+        "times of now",
+        "The two sides do the same thing a moment apart. That a time changed at all is compared, step by step; "
+        "every time set by hand or kept from a lower is compared to the nanosecond.",
+        fact=_with_now,
+    ),
+    Deviation(
+        "st_ino, st_dev, st_blocks, atime, ctime",
+        "Numbers of the layers' file systems. Compared instead: that st_ino equals d_ino, is shared by the same "
+        "paths, and stays across copy-up and remount. atime and ctime of lower files are not kept by overlayfs.",
+    ),
+    Deviation(
+        "mtime of files under metacopy",
+        "The kernel moves a file's mtime when it brings the data up behind an earlier metadata-only copy-up, as "
+        "ovl_copy_up_meta_inode_data() does not set it back; ours keeps it, since nothing was written.",
+        applies=lambda stack: stack.metacopy == "on",
+        fact=_without_mtime_of_files,
+        change=_without_change_of_files,
+    ),
+    Deviation(
+        "changing an unlinked lower file",
+        "The kernel cannot copy up a file whose last name is gone: fchmod and the like on a descriptor that still "
+        "reads the lower file give EEXIST, from the whiteout. Ours changes it, as other file systems do; the "
+        "descriptor is then closed on both sides.",
+    ),
+    Deviation(
+        "SEEK_HOLE over preallocated blocks",
+        "ext4 answers by what its page cache happens to hold. A sequence uses either fallocate or seek.",
+    ),
+    Deviation(
+        "read-only mappings made before a copy-up",
+        "The kernel's keep showing the lower file (documented non-standard behaviour); ours show the new "
+        "content. Sequences map only descriptors open for writing, or fresh ones.",
+    ),
+)
+
+
+def normalise_facts(path: bytes, facts: Facts, stack: Stack) -> Facts:
+    """An entry's facts with all deviations taken out."""
+    for row in TABLE:
+        if row.fact is not None and row.applies(stack):
+            facts = row.fact(path, facts)
+    return facts
+
+
+def normalise_outcome(operation: Operation, outcome: Outcome, stack: Stack) -> Outcome:
+    """An operation's outcome with all deviations taken out."""
+    for row in TABLE:
+        if row.outcome is not None and row.applies(stack):
+            outcome = row.outcome(operation, outcome)
+    return outcome
+
+
+def kernel_cannot(name: str, outcome: Outcome) -> bool:
+    """The kernel's failure to copy up an unlinked file."""
+    return name in {"fchmod", "fchown", "fsetxattr"} and outcome == ("error", "EEXIST")
+
+
+def normalise_change(change: object, after: Status | str, stack: Stack) -> object:
+    """How a step changed a path, with all deviations taken out."""
+    for row in TABLE:
+        if row.change is not None and row.applies(stack):
+            change = row.change(change, after)
+    return change

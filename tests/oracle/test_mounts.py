@@ -1,0 +1,57 @@
+"""Our mount does what kernel overlayfs does: several users, every system call the engine can answer."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.oracle.machine import contest
+from tests.oracle.profiles import fuzz_seeds, machine_settings
+from tests.oracle.sides import Side, kernel_side, overlay_side
+from tests.oracle.walking import Walk
+
+pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.engine]
+
+# What an engine's protocol has no message for.
+CANNOT = {"pyfuse3": frozenset({"fallocate", "seek", "copy_range", "tmpfile"})}
+CHUNKS, WALKS = 3, 12
+
+
+@pytest.fixture
+def sides(engine: str) -> Iterator[tuple[Side, Side]]:
+    oracle, ours = kernel_side(), overlay_side(engine)
+    yield oracle, ours
+    oracle.end_workers()
+    ours.end_workers()
+
+
+def _walk(sides: tuple[Side, Side], engine: str, ground: Path) -> Walk:
+    oracle, ours = sides
+    return Walk(oracle=oracle, ours=ours, ground=ground, without=CANNOT.get(engine, frozenset()))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_walks(sides: tuple[Side, Side], engine: str, ground: Path, chunk: int) -> None:
+    """Fixed random walks, then each side mounts what the other made."""
+    walk = _walk(sides, engine, ground)
+    for seed in range(chunk * WALKS, (chunk + 1) * WALKS):
+        walk.run(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_machine(sides: tuple[Side, Side], engine: str, ground: Path) -> None:
+    """The state machine, as Hypothesis explores it."""
+    without = CANNOT.get(engine, frozenset())
+    contest(lambda: sides, machine_settings(12), ground, without=without)
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0)
+def test_fuzz(sides: tuple[Side, Side], engine: str, ground: Path) -> None:
+    """New walks until the time is over."""
+    walk = _walk(sides, engine, ground)
+    for seed in fuzz_seeds():
+        walk.run(seed)

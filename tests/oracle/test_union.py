@@ -1,0 +1,53 @@
+"""`union.Overlay` without a mount does what kernel overlayfs does."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.oracle.machine import contest
+from tests.oracle.profiles import fuzz_seeds, machine_settings
+from tests.oracle.sides import kernel_side
+from tests.oracle.union_side import UnionSide
+from tests.oracle.walking import Walk
+
+pytestmark = [pytest.mark.root]
+
+# Mappings are the kernel's own; users are its permission checks.
+WITHOUT = frozenset({"map_read", "map_write"})
+CHUNKS, WALKS = 6, 50
+
+
+@pytest.fixture(scope="module")
+def walk(ground: Path) -> Iterator[Walk]:
+    oracle = kernel_side()
+    yield Walk(oracle=oracle, ours=UnionSide(), ground=ground, without=WITHOUT, single_user=True)
+    oracle.end_workers()
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_walks(walk: Walk, chunk: int) -> None:
+    """Fixed random walks: each seed is a stack and forty operations."""
+    for seed in range(chunk * WALKS, (chunk + 1) * WALKS):
+        walk.run(seed)
+
+
+@pytest.mark.timeout(200)
+def test_machine(ground: Path) -> None:
+    """The state machine, as Hypothesis explores it."""
+    oracle = kernel_side()
+    try:
+        contest(
+            lambda: (oracle, UnionSide()), machine_settings(60), ground, without=WITHOUT, single_user=True
+        )
+    finally:
+        oracle.end_workers()
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0)
+def test_fuzz(walk: Walk) -> None:
+    """New walks until the time is over."""
+    for seed in fuzz_seeds():
+        walk.run(seed)
