@@ -122,9 +122,12 @@ def mount_table() -> list[MountRecord]:
 
 
 def is_stale(mountpoint: bytes) -> bool:
-    """Whether `mountpoint` is a FUSE mount whose daemon has gone."""
+    """Whether `mountpoint` is a FUSE mount whose daemon has gone.
+
+    The kernel may answer stat from its cache long after the daemon's end; statfs it never keeps.
+    """
     try:
-        os.stat(mountpoint)
+        os.statvfs(mountpoint)
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
