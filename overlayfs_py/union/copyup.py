@@ -9,6 +9,7 @@ that the next mount removes. Order and marks follow fs/overlayfs/copy_up.c.
 import errno
 import os
 import stat
+from typing import NamedTuple
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_data
@@ -20,26 +21,49 @@ from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
 
 
+CAPABILITY = "security.capability"
+
+
+class Late(NamedTuple):
+    """What writing and chown strip, so it is set when everything else is done: permission bits, file capability."""
+
+    mode: int
+    capability: bytes | None
+
+    def apply(self, real: Real) -> None:
+        if not stat.S_ISLNK(self.mode):
+            attrs.set_mode(*real.at(), stat.S_IMODE(self.mode))
+        if self.capability is not None:
+            marks.set_xattr(real, CAPABILITY, self.capability)
+
+    def apply_fd(self, fd: int) -> None:
+        os.fchmod(fd, stat.S_IMODE(self.mode))
+        if self.capability is not None:
+            os.setxattr(fd, CAPABILITY, self.capability)
+
+
 class CopyUp:
     """A prepared copy-up of one regular file. Owns both descriptors and the temporary inode until it ends."""
 
-    __slots__ = ("_dst_fd", "_node", "_origin", "_src_fd", "_stack", "_stat", "_temp", "size")
+    __slots__ = ("_dst_fd", "_late", "_node", "_origin", "_src_fd", "_stack", "_stat", "_temp", "size")
 
     def __init__(self, stack: Stack, node: Node, temp: Real | None, st: os.stat_result, size: int) -> None:
         self._stack = stack
         self._node = node
         self._temp = temp  # None: the data of a metacopy file, copied into the upper file itself
         self._stat = st
+        self._late = Late(st.st_mode, None)
         self._src_fd = self._dst_fd = -1
         self._origin: bytes | None = None
         self.size = size
 
     def transfer(self) -> None:
-        """Move the bytes, set the times, make it durable; errors such as ENOSPC reach the caller, who
-        aborts.
+        """Move the bytes, complete the metadata, make it durable; errors such as ENOSPC reach the caller,
+        who aborts.
         """
         if self.size:
             copy_data(self._src_fd, self._dst_fd, self.size)
+        self._late.apply_fd(self._dst_fd)
         attrs.set_times(self._dst_fd, b"", self._stat.st_atime_ns, self._stat.st_mtime_ns)
         if not self._stack.options.volatile:
             os.fsync(self._dst_fd)
@@ -53,7 +77,8 @@ class CopyUp:
                     marks.remove_xattr(node.upper, stack.marks.metacopy)
                     node.metacopy = False
             elif node.upper is None:
-                _install(stack, node, self._temp, self._stat, self._origin)
+                _install(stack, node, self._temp, self._origin)
+                node.metacopy = False
                 self._temp = None
             else:
                 self.abort()
@@ -133,7 +158,7 @@ def _prepare_file(stack: Stack, node: Node, st: os.stat_result, size: int) -> Co
         job._src_fd = node.data.open(os.O_RDONLY)
         fd, name = temp.at()
         job._dst_fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=fd)
-        job._origin = _dress(stack, node, temp, st)
+        job._late, job._origin = _dress(stack, node, temp, st)
     except BaseException:
         job.abort()
         raise
@@ -148,6 +173,7 @@ def _prepare_data(stack: Stack, node: Node, size: int | None) -> CopyUp:
     job = CopyUp(stack, node, None, st, length if size is None else min(size, length))
     try:
         job._src_fd = node.data.open(os.O_RDONLY)
+        job._late = Late(st.st_mode, marks.get_xattr(node.upper, CAPABILITY))
         job._dst_fd = open_for_writing(node.upper)
     except BaseException:
         job.abort()
@@ -177,13 +203,14 @@ def _copy_now(stack: Stack, node: Node) -> None:
     fd, name = temp.at()
     try:
         _make(node, st, fd, name)
-        origin = _dress(stack, node, temp, st)
+        late, origin = _dress(stack, node, temp, st)
         if node.is_file:
             os.truncate(b"/proc/self/fd/%d/%s" % (fd, name), node.data.stat().st_size)
             marks.set_xattr(temp, stack.marks.metacopy, b"")
             _point_to_data(stack, node, temp)
+        late.apply(temp)
         attrs.set_times(fd, name, st.st_atime_ns, st.st_mtime_ns)
-        _install(stack, node, temp, st, origin)
+        _install(stack, node, temp, origin)
     except BaseException:
         stack.work.discard(temp)
         raise
@@ -206,16 +233,14 @@ def _make(node: Node, st: os.stat_result, fd: int, name: bytes) -> None:
 def _point_to_data(stack: Stack, node: Node, temp: Real) -> None:
     """A metacopy of a hard link or of a file that lies elsewhere in its layer must say where the data is."""
     lower = node.lowers[0]
-    redirected = marks.get_xattr(lower, stack.marks.redirect) if lower is not node.data else None
-    if redirected is not None:
-        marks.set_xattr(temp, stack.marks.redirect, redirected)
-    elif lower.stat().st_nlink > 1 or lower.name != node.name or needs_index(stack, node):
+    beside = node.parent is not None and lower.parent in node.parent.lowers
+    if not beside or lower.name != node.name or lower.stat().st_nlink > 1:
         marks.set_xattr(temp, stack.marks.redirect, lower.layer_path())
 
 
-def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> None:
-    """Give a new inode the owner, xattrs and mode of `source`; the mode last, so it is never wider than
-    wanted. What a nosuid layer does not grant, its copy does not either (CVE-2023-0386).
+def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> Late:
+    """Give a new inode the owner and xattrs of `source`; returned is what must come last, so that it is
+    never wider than wanted. What a nosuid layer does not grant, its copy does not either (CVE-2023-0386).
     """
     nosuid = source.layer.nosuid and not temp.layer.nosuid
     if (st.st_uid, st.st_gid) != (stack.euid, stack.egid):
@@ -225,31 +250,29 @@ def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> None:
             if stack.uids.trivial:  # squashed or mapped owners are shown whatever the file's own is
                 raise
             nosuid = True
-    _copy_xattrs(stack, source, temp, nosuid=nosuid)
-    mode = stat.S_IMODE(st.st_mode)
+    _copy_xattrs(stack, source, temp)
     if nosuid and not stat.S_ISDIR(st.st_mode):
-        mode &= ~(stat.S_ISUID | stat.S_ISGID)
-    if not stat.S_ISLNK(st.st_mode):
-        attrs.set_mode(*temp.at(), mode)
+        return Late(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), None)
+    return Late(st.st_mode, marks.get_xattr(source, CAPABILITY) if stat.S_ISREG(st.st_mode) else None)
 
 
-def _dress(stack: Stack, node: Node, temp: Real, st: os.stat_result) -> bytes | None:
-    """Make the temporary inode look like the node's, and mark where it comes from. Returns the origin
-    handle.
+def _dress(stack: Stack, node: Node, temp: Real, st: os.stat_result) -> tuple[Late, bytes | None]:
+    """Make the temporary inode look like the node's, and mark where it comes from. Returns what is to be
+    set last, and the origin handle.
     """
-    dress(stack, node.top, temp, st)
+    late = dress(stack, node.top, temp, st)
     if not node.is_dir and st.st_nlink > 1 and not stack.indexing:
-        return None  # breaking a hard link: the copy is an inode of its own
+        return late, None  # breaking a hard link: the copy is an inode of its own
     origin = stack.origins.encode(node.lowers[0])
     if node.kind in (stat.S_IFREG, stat.S_IFDIR) or stack.marks.prefix.startswith("trusted."):
         marks.set_xattr(temp, stack.marks.origin, origin or b"")
-    return origin
+    return late, origin
 
 
-def _copy_xattrs(stack: Stack, source: Real, temp: Real, *, nosuid: bool) -> None:
+def _copy_xattrs(stack: Stack, source: Real, temp: Real) -> None:
     """All xattrs but the overlay's own; one that cannot be kept fails the copy-up, as in the kernel."""
     for name in marks.list_xattrs(source):
-        if marks.is_internal(name) or (nosuid and name == "security.capability"):
+        if marks.is_internal(name) or name == CAPABILITY:
             continue
         value = marks.get_xattr(source, name)
         if value is None:
@@ -268,7 +291,7 @@ def _copy_xattrs(stack: Stack, source: Real, temp: Real, *, nosuid: bool) -> Non
             raise
 
 
-def _install(stack: Stack, node: Node, temp: Real, st: os.stat_result, origin: bytes | None) -> None:
+def _install(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> None:
     """Rename the finished inode into place and make it the node's upper."""
     if node.unlinked:
         fd, name = temp.at()

@@ -130,7 +130,7 @@ def _directory(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: o
     for real in reals:
         if (merge.lowers or node.upper is not None) and not _is_dir(real):
             break
-        merge.add(real, last=real.layer.position == last or (real is reals[-1] and not real.layer.is_upper))
+        merge.add(real, last=real.layer.position == last)
         if merge.done or merge.redirect is not None:
             break
     if merge.redirect is not None:

@@ -84,6 +84,8 @@ def finish_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
             origin = bytes.fromhex(node.upper.name.decode())
             node.upper.detach()
             drop_index(stack, node, origin)
+        else:
+            store_nlink(stack, node)  # a name that only a lower had went without the upper's count changing
     elif node.upper is None:
         count = node.nlink if node.nlink >= 0 else node.lowers[0].stat().st_nlink
         node.nlink = max(0, count - 1)
@@ -223,7 +225,7 @@ def clear_whiteouts(stack: Stack, node: Node, directory: Real, name: bytes) -> N
     st = node.upper.stat()
     os.mkdir(temp_name, 0o700, dir_fd=fd)
     try:
-        dress(stack, node.upper, temp, st)
+        dress(stack, node.upper, temp, st).apply(temp)
         marks.set_xattr(temp, stack.marks.opaque, b"y")
         attrs.set_times(fd, temp_name, st.st_atime_ns, st.st_mtime_ns)
         renameat2(fd, temp_name, directory.dir_fd(), name, RENAME_EXCHANGE)

@@ -25,7 +25,7 @@ from overlayfs_py.union.remove import (
 )
 from overlayfs_py.union.stack import Stack
 
-_REDIRECT_MAX = 4096
+_REDIRECT_MAX = 256  # the kernel's redirect_max; a longer path gives EXDEV there too
 
 
 class _Side:

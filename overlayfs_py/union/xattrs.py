@@ -80,7 +80,7 @@ def removexattr(stack: Stack, node: Node, name: bytes) -> None:
     _refuse_acl(stack, key)
     if _hidden(stack, key):
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-    if node.upper is None and key not in (acl.ACCESS, acl.DEFAULT):
+    if node.upper is None:
         getxattr(stack, node, name)
     copy_up(stack, node, data=False)
     marks.remove_xattr(node.top, _on_disk(key))
