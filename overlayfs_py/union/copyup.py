@@ -20,12 +20,13 @@ from overlayfs_py.union.listing import dir_index, note_upper
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
 
-
 CAPABILITY = "security.capability"
 
 
 class Late(NamedTuple):
-    """What writing and chown strip, so it is set when everything else is done: permission bits, file capability."""
+    """What writing and chown strip, so it is set when everything else is done: permission bits and the
+    file capability.
+    """
 
     mode: int
     capability: bytes | None
@@ -144,7 +145,7 @@ def prepare(stack: Stack, node: Node, *, data: bool = True, size: int | None = N
         return None
     st = node.top.stat()
     length = node.data.stat().st_size
-    if not data and stack.metacopy and length and not node.unlinked:
+    if not data and stack.metacopy and not node.unlinked:
         _copy_now(stack, node)
         return None
     return _prepare_file(stack, node, st, length if size is None else min(size, length))
@@ -207,7 +208,6 @@ def _copy_now(stack: Stack, node: Node) -> None:
         if node.is_file:
             os.truncate(b"/proc/self/fd/%d/%s" % (fd, name), node.data.stat().st_size)
             marks.set_xattr(temp, stack.marks.metacopy, b"")
-            _point_to_data(stack, node, temp)
         late.apply(temp)
         attrs.set_times(fd, name, st.st_atime_ns, st.st_mtime_ns)
         _install(stack, node, temp, origin)
@@ -228,14 +228,6 @@ def _make(node: Node, st: os.stat_result, fd: int, name: bytes) -> None:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
     else:
         os.mknod(name, kind, st.st_rdev, dir_fd=fd)
-
-
-def _point_to_data(stack: Stack, node: Node, temp: Real) -> None:
-    """A metacopy of a hard link or of a file that lies elsewhere in its layer must say where the data is."""
-    lower = node.lowers[0]
-    beside = node.parent is not None and lower.parent in node.parent.lowers
-    if not beside or lower.name != node.name or lower.stat().st_nlink > 1:
-        marks.set_xattr(temp, stack.marks.redirect, lower.layer_path())
 
 
 def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> Late:

@@ -20,6 +20,7 @@ from overlayfs_py.union.links import register, store_nlink
 from overlayfs_py.union.listing import dir_index, find_entry, note_upper
 from overlayfs_py.union.marks import OVERRIDES
 from overlayfs_py.union.node import DirIndex, Node
+from overlayfs_py.union.redirect import point_to_data
 from overlayfs_py.union.stack import Stack
 
 
@@ -237,7 +238,7 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     if node.has_origin:
         make_impure(stack, parent)
     if node.metacopy:
-        marks.set_xattr(node.upper, stack.marks.redirect, node.lowers[0].layer_path())
+        point_to_data(stack, node)
     store_nlink(stack, node)
     if name in index.whiteouts:
         temp = stack.work.new_temp()

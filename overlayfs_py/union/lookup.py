@@ -9,11 +9,12 @@ import errno
 import os
 import stat
 
-from overlayfs_py.union.layer import Layer, Real, is_whiteout_device
+from overlayfs_py.union.layer import Layer, Real
 from overlayfs_py.union.links import adopt_index, hard_link_key, register
 from overlayfs_py.union.listing import Listing, dir_index, find_entry
-from overlayfs_py.union.marks import AUFS_OPAQUE, AUFS_WHITEOUT, NO_DIR_MARKS, NO_FILE_MARKS, DirMarks
+from overlayfs_py.union.marks import AUFS_OPAQUE, NO_DIR_MARKS, NO_FILE_MARKS, DirMarks
 from overlayfs_py.union.node import UPPER, Node
+from overlayfs_py.union.redirect import candidates
 from overlayfs_py.union.stack import Stack
 
 
@@ -146,72 +147,14 @@ def _merge_redirected(stack: Stack, parent: Node, merge: _DirMerge) -> None:
     while merge.redirect is not None and not merge.done:
         redirect, below = merge.redirect, merge.below
         merge.redirect = None
-        for real, sealed in _candidates(stack, parent, redirect, below):
-            if real is None or not _is_dir(real):
+        for candidate in candidates(stack, parent, redirect, below):
+            if candidate.real is None or not _is_dir(candidate.real):
                 merge.done = True
             else:
-                merge.add(real, last=False)
-                merge.done = merge.done or sealed
+                merge.add(candidate.real, last=False)
+                merge.done = merge.done or candidate.sealed
             if merge.done or merge.redirect is not None:
                 break
-
-
-def _candidates(stack: Stack, parent: Node, redirect: bytes, below: int) -> list[tuple[Real | None, bool]]:
-    """Where the layers under position `below` have the redirect's target; None: hidden there and further
-    down.
-
-    The flag says that the layer's path to the target is opaque, so nothing below it merges.
-    """
-    found: list[tuple[Real | None, bool]] = []
-    if not redirect.startswith(b"/"):
-        if not redirect or b"/" in redirect or redirect in (b".", b".."):
-            raise OSError(errno.EIO, "invalid redirect")
-        for part in parent.lowers:
-            if part.layer.position > below and not _search(stack, part, [redirect], found):
-                break
-        return found
-    names = [n for n in redirect.split(b"/") if n]
-    if not names or b".." in names or b"." in names:
-        raise OSError(errno.EIO, "invalid redirect")
-    for layer in stack.lowers:
-        if layer.position > below and not _search(stack, layer.root, names, found):
-            break
-    return found
-
-
-def _search(stack: Stack, start: Real, names: list[bytes], found: list[tuple[Real | None, bool]]) -> bool:
-    """Walk `names` below `start` in one layer, append what is found; False: layers below do not count."""
-    real = start
-    sealed = False
-    for depth, name in enumerate(names):
-        child = real.child(name)
-        try:
-            st = child.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            if _aufs_hides(real, name):
-                found.append((None, True))
-                return False
-            return not sealed
-        if is_whiteout_device(st) or (
-            stat.S_ISREG(st.st_mode) and st.st_size == 0 and stack.marks.is_xattr_whiteout(child)
-        ):
-            found.append((None, True))
-            return False
-        if depth < len(names) - 1:
-            if not stat.S_ISDIR(st.st_mode):
-                return False
-            sealed = sealed or stack.marks.read_dir(child).opaque
-        real = child
-    found.append((real, sealed))
-    return not sealed
-
-
-def _aufs_hides(real: Real, name: bytes) -> bool:
-    try:
-        os.stat(AUFS_WHITEOUT + name, dir_fd=real.dir_fd(), follow_symlinks=False)
-    except OSError:
-        return False
-    return True
 
 
 def _inode(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: os.stat_result) -> Node:
@@ -279,7 +222,8 @@ def _find_data(stack: Stack, parent: Node, node: Node, real: Real) -> None:
 
 
 def _next_data(stack: Stack, parent: Node, target: bytes, below: int) -> Real | None:
-    for real, _ in _candidates(stack, parent, target, below):
+    for candidate in candidates(stack, parent, target, below):
+        real = candidate.real
         return real if real is not None and stat.S_ISREG(real.stat().st_mode) else None
     if target.startswith(b"/"):
         for layer in stack.data_lowers:

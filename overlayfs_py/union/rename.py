@@ -15,6 +15,7 @@ from overlayfs_py.union.layer import Real
 from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone, note_upper
 from overlayfs_py.union.lookup import resolve
 from overlayfs_py.union.node import Node
+from overlayfs_py.union.redirect import lower_path
 from overlayfs_py.union.remove import (
     clear_whiteouts,
     finish_rmdir,
@@ -24,8 +25,6 @@ from overlayfs_py.union.remove import (
     prepare_unlink,
 )
 from overlayfs_py.union.stack import Stack
-
-_REDIRECT_MAX = 256  # the kernel's redirect_max; a longer path gives EXDEV there too
 
 
 class _Side:
@@ -135,18 +134,15 @@ def _mark_moved(stack: Stack, side: _Side, target: _Side) -> None:
 
 
 def _set_redirect(stack: Stack, node: Node, side: _Side, target: _Side) -> None:
-    """`overlay.redirect`: the name alone while it stays among its lower siblings, else the path in the
-    lowers.
+    """`overlay.redirect` before a node with lower parts leaves its name (ovl_set_redirect): the name alone
+    while it stays in its directory, else the path; one that holds already is kept.
     """
     assert node.upper is not None
-    lower = node.lowers[0]
-    siblings = side.parent is target.parent and lower.parent in side.parent.lowers
-    if siblings and (node.is_dir or lower.stat().st_nlink == 1):
-        redirect = lower.name
-    else:
-        redirect = lower.layer_path()
-    if len(redirect) > _REDIRECT_MAX:
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    siblings = side.parent is target.parent and (node.is_dir or node.lowers[0].stat().st_nlink == 1)
+    present = marks.get_xattr(node.upper, stack.marks.redirect)
+    if present is not None and (siblings or present.startswith(b"/")):
+        return
+    redirect = side.name if siblings else lower_path(stack, side.parent, side.name)
     marks.set_xattr(node.upper, stack.marks.redirect, redirect)
 
 

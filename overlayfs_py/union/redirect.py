@@ -1,0 +1,126 @@
+"""Redirects: where in the lower layers a moved directory or metacopy file has its parts.
+
+A redirect is a name among the lower siblings, or an absolute path in the view that the lower
+layers give together; fs/overlayfs/dir.c ovl_get_redirect, namei.c ovl_lookup_layer.
+"""
+
+import errno
+import os
+import stat
+
+from overlayfs_py.union import marks
+from overlayfs_py.union.layer import Real, is_whiteout_device
+from overlayfs_py.union.marks import AUFS_WHITEOUT
+from overlayfs_py.union.node import Node
+from overlayfs_py.union.stack import Stack
+
+_REDIRECT_MAX = 256  # the kernel's redirect_max
+
+
+def lower_path(stack: Stack, parent: Node, name: bytes) -> bytes:
+    """The path of entry `name` of `parent` as the lowers have it; EXDEV when it is too long to be a redirect."""
+    parts = [name]
+    node: Node | None = parent
+    while node is not None and node.parent is not None:
+        redirect = marks.get_xattr(node.upper, stack.marks.redirect) if node.upper is not None else None
+        if redirect is not None and redirect.startswith(b"/"):
+            parts.append(redirect[1:])
+            break
+        parts.append(node.name if redirect is None else redirect)
+        node = node.parent
+    path = b"/" + b"/".join(reversed(parts))
+    if len(path) > _REDIRECT_MAX:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+    return path
+
+
+def point_to_data(stack: Stack, node: Node) -> None:
+    """Before a metacopy file gets a second name: say where its data is (ovl_set_link_redirect)."""
+    assert node.upper is not None
+    present = marks.get_xattr(node.upper, stack.marks.redirect)
+    if present is None or not present.startswith(b"/"):
+        assert node.parent is not None
+        name = node.name if present is None else present
+        marks.set_xattr(node.upper, stack.marks.redirect, lower_path(stack, node.parent, name))
+
+
+class Candidate:
+    """What one layer has at a redirect's target. `real` None: hidden there, and in the layers below."""
+
+    __slots__ = ("real", "sealed")
+
+    def __init__(self, real: Real | None, *, sealed: bool) -> None:
+        self.real = real
+        self.sealed = sealed  # nothing below this layer merges
+
+
+def candidates(stack: Stack, parent: Node, redirect: bytes, below: int) -> list[Candidate]:
+    """What the layers under position `below` have at the redirect's target, topmost first. EIO: malformed."""
+    absolute = redirect.startswith(b"/")
+    names = [n for n in redirect.split(b"/") if n]
+    if not names or b".." in names or b"." in names or (not absolute and len(names) > 1):
+        raise OSError(errno.EIO, "invalid redirect")
+    starts = [layer.root for layer in stack.lowers] if absolute else list(parent.lowers)
+    search = _Search(stack, names)
+    for start in starts:
+        if start.layer.position > below and not search.layer(start):
+            break
+    return search.found
+
+
+class _Search:
+    """Walks one path through the layers; a redirect met on the way changes it for the layers below."""
+
+    def __init__(self, stack: Stack, names: list[bytes]) -> None:
+        self.stack = stack
+        self.names = names
+        self.found: list[Candidate] = []
+
+    def layer(self, start: Real) -> bool:
+        """Look in one layer; False: the layers below do not count."""
+        real = start
+        names = self.names
+        sealed = False
+        for depth, name in enumerate(names):
+            child = real.child(name)
+            kind = self._kind(real, child)
+            if kind == stat.S_IFCHR:
+                self.found.append(Candidate(None, sealed=True))
+                return False
+            if kind == 0:
+                return not sealed
+            if depth < len(names) - 1:
+                if kind != stat.S_IFDIR:
+                    return False
+                sealed = self._pass(child, names[:depth], names[depth + 1 :]) or sealed
+            real = child
+        self.found.append(Candidate(real, sealed=sealed))
+        return not sealed
+
+    def _pass(self, directory: Real, above: list[bytes], rest: list[bytes]) -> bool:
+        """Go through a directory on the way: whether it is opaque; its redirect holds for the next layer."""
+        found = self.stack.marks.read_dir(directory)
+        if found.redirect is not None and self.stack.follow_redirects:
+            target = [n for n in found.redirect.split(b"/") if n]
+            self.names = (target if found.redirect.startswith(b"/") else above + target) + rest
+        return found.opaque
+
+    def _kind(self, parent: Real, child: Real) -> int:
+        """The file type; 0 when missing, S_IFCHR for any form of whiteout."""
+        try:
+            st = child.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return stat.S_IFCHR if self._aufs_hides(parent, child.name) else 0
+        if is_whiteout_device(st):
+            return stat.S_IFCHR
+        if stat.S_ISREG(st.st_mode) and st.st_size == 0 and self.stack.marks.is_xattr_whiteout(child):
+            return stat.S_IFCHR
+        kind = stat.S_IFMT(st.st_mode)
+        return stat.S_IFREG if kind == stat.S_IFCHR else kind
+
+    def _aufs_hides(self, parent: Real, name: bytes) -> bool:
+        try:
+            os.stat(AUFS_WHITEOUT + name, dir_fd=parent.dir_fd(), follow_symlinks=False)
+        except OSError:
+            return False
+        return True
