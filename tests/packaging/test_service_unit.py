@@ -10,14 +10,15 @@ from tests.packaging.machine import ROOT, Machine
 
 UNIT = ROOT / "overlayfs_py/service/overlayfs-py@.service"
 EXAMPLE = ROOT / "overlayfs_py/service/example.toml"
+EVERYTHING = ROOT / "tests/packaging/everything_asked.py"
 in_a_machine = [pytest.mark.slow, pytest.mark.root, pytest.mark.fuse, pytest.mark.timeout(600)]
 
 
-def configured(machine: Machine, name: str) -> str:
+def configured(machine: Machine, name: str, more: str = "") -> str:
     """Layers at /srv/NAME and a configuration for them; returns the unit's name."""
     base = machine.layers(name)
     text = EXAMPLE.read_text().replace("/srv/NAME", base).replace(f', "{base}/base"', "")
-    machine.configure(name, text.replace(f"{base}/patches", f"{base}/lower"))
+    machine.configure(name, text.replace(f"{base}/patches", f"{base}/lower") + more)
     return f"overlayfs-py@{name}.service"
 
 
@@ -86,6 +87,18 @@ class TestUnderSystemd:
         assert machine.systemctl("start", unit).returncode == 0
         assert machine.check("ls", "/srv/stop/merged") == "new"
         assert machine.systemctl("stop", unit).returncode == 0
+
+    def test_the_hardening_forbids_nothing_a_user_may_ask(self, machine: Machine) -> None:
+        """Owners, setuid, devices, capabilities, ACLs, trusted xattrs, another user: as without the unit."""
+        unit = configured(machine, "asked", 'redirect_dir = "on"\nmetacopy = true\n')
+        lower = machine.root / "srv/asked/lower"
+        (lower / "lowerdir/below").mkdir(parents=True)
+        (lower / "lowerfile").touch()
+        (lower / "big").write_bytes(b"y" * (32 << 20))
+        assert machine.systemctl("start", unit).returncode == 0, machine.journal(unit)
+        machine.check("python3", "-c", EVERYTHING.read_text(), "/srv/asked/merged")
+        assert machine.systemctl("stop", unit).returncode == 0
+        assert machine.journal(unit)[1:] == []
 
     def test_a_wrong_configuration_fails_with_one_line(self, machine: Machine) -> None:
         """The unit fails at once, is not tried again, and its journal names the directory in one line."""
