@@ -12,6 +12,7 @@ import io
 import os
 import stat
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -37,8 +38,15 @@ class Change:
 
 def changes(stack: Stack, *, exclude: Collection[bytes] = ()) -> Iterator[Change]:
     """What `stack.upper` changes in `stack.lowers`; paths in `exclude` (no leading slash) are passed over."""
-    with Merged(stack) as merged:
-        yield from _Comparison(merged, merged, exclude).run(merged.root, merged.root[1:])
+    with ExitStack() as held:
+        after = held.enter_context(Merged(stack))
+        if not stack.lowers:
+            yield from _Comparison(after, after, exclude).run(after.root, ())
+            return
+        # Opened for itself: the index of hard links belongs to the upper's side alone.
+        old = Stack(stack.lowers[0], stack.lowers[1:], stack.userxattr)
+        before = held.enter_context(Merged(old))
+        yield from _Comparison(after, before, exclude).run(after.root, before.root)
 
 
 def changes_between(old: Stack, new: Stack) -> Iterator[Change]:
@@ -62,6 +70,7 @@ class _Comparison:
         self._new = new
         self._old = old
         self._exclude = frozenset(path.strip(b"/") for path in exclude)
+        self._linked = new.linked_names()
 
     def run(self, new: tuple[Part, ...], old: tuple[Part, ...]) -> Iterator[Change]:
         frames = [self._frame(b"", new, old, [])]
@@ -86,7 +95,7 @@ class _Comparison:
                 frames.append(self._frame(path, after.parts, below, [Change("C", path)] if line is None else []))
 
     def _frame(self, path: bytes, new: tuple[Part, ...], old: tuple[Part, ...], announce: list[Change]) -> _Frame:
-        return _Frame(path, new, old, iter(sorted(self._names(new, old))), announce)
+        return _Frame(path, new, old, iter(sorted({*self._names(new, old), *self._linked.get(path, ())})), announce)
 
     def _names(self, new: tuple[Part, ...], old: tuple[Part, ...]) -> Collection[bytes]:
         """The names that may differ: those in the parts that only the new side has, if it has the old ones below."""

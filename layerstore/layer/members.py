@@ -29,9 +29,13 @@ FindData = Callable[[Look], Part | None]
 
 
 class _Links:
-    """Which inode is in the layer already, and where; only those with more names to come are remembered."""
+    """Which inode is in the layer already, and where; only those with more names to come are remembered.
 
-    def __init__(self) -> None:
+    With an index (`forever`) the link count does not tell how many are to come.
+    """
+
+    def __init__(self, *, forever: bool) -> None:
+        self._forever = forever
         self._first: dict[tuple[int, int], tuple[bytes, int]] = {}
 
     def first(self, path: bytes, st: os.stat_result) -> bytes | None:
@@ -42,7 +46,7 @@ class _Links:
             self._first[key] = (path, st.st_nlink - 1)
             return None
         first, left = known
-        if left <= 1:
+        if left <= 1 and not self._forever:
             del self._first[key]
         else:
             self._first[key] = (first, left - 1)
@@ -69,7 +73,7 @@ class Members:
         self._clamp_ns = None if clamp is None else clamp * _BILLION
         self._sparse = sparse
         self._ids = ids
-        self._links = _Links()
+        self._links = _Links(forever=merged.has_index)
         # Memory of an O_NOATIME refused once: only a file's owner or root may use it.
         self._noatime = os.O_NOATIME
 

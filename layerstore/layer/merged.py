@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from layerstore.errors import Unrepresentable
 from layerstore.layer import whiteout
+from layerstore.layer.linkindex import LinkIndex
 from layerstore.layer.stack import Stack
 from overlayfs_py.syscalls import dirents, openat
 
@@ -61,16 +62,31 @@ class Merged:
         self._roots: list[int] = []
         self._identities: list[tuple[int, int]] = []
         self._dirs: dict[Part, int] = {}
+        self._index: LinkIndex | None = None
         try:
             for path in (stack.upper, *stack.lowers):
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._roots.append(fd)
                 st = os.fstat(fd)
                 self._identities.append((st.st_dev, st.st_ino))
+            self.root = tuple(Part(layer, b"") for layer in range(len(self._roots)))
+            if stack.work is not None:
+                self._open_index(stack.work)
         except BaseException:
             self.close()
             raise
-        self.root = tuple(Part(layer, b"") for layer in range(len(self._roots)))
+
+    def _open_index(self, work: bytes) -> None:
+        """The index becomes one more layer, below all others, that only indexed files are found in."""
+        self._index = LinkIndex(work, self.marks)
+        if self._index:
+            self._roots.append(self._index.fd)
+            self._identities.append((-1, -1))
+
+    @property
+    def has_index(self) -> bool:
+        """Whether some names of lower layers stand for files of the upper."""
+        return bool(self._index)
 
     def __enter__(self) -> Merged:
         return self
@@ -81,7 +97,10 @@ class Merged:
     def close(self) -> None:
         """Close every descriptor; idempotent."""
         for fd in (*self._dirs.values(), *self._roots):
-            os.close(fd)
+            if self._index is None or fd != self._index.fd:
+                os.close(fd)
+        if self._index is not None:
+            self._index.close()
         self._dirs.clear()
         self._roots.clear()
 
@@ -182,7 +201,7 @@ class Merged:
             if not stat.S_ISDIR(look.st.st_mode):
                 if found:
                     break
-                return Found((part,), look.st, self.data(part, look, parents[index + 1 :]))
+                return self._indexed(Found((part,), look.st, self.data(part, look, parents[index + 1 :])))
             found.append(part)
             top = top or look.st
             if look.opaque:
@@ -191,6 +210,20 @@ class Merged:
                 found += self.below(part, look.redirect, parents[index + 1 :])
                 break
         return Found(tuple(found), top) if top is not None else None
+
+    def _indexed(self, found: Found) -> Found:
+        """A file of a lower layer, or what it became when another of its names was written to."""
+        (part,) = found.parts
+        if not self._index or part.layer == 0 or found.st.st_nlink < 2:
+            return found
+        entry = self._index.find(*self.at(part))
+        if entry is None:
+            return found
+        copy = Part(len(self.root), entry)
+        look = self.look(copy)
+        if look is None or stat.S_IFMT(look.st.st_mode) != stat.S_IFMT(found.st.st_mode):
+            return found  # a stale entry, which the kernel ignores as well
+        return Found((copy,), look.st, found.data if look.metacopy else copy)
 
     def below(self, part: Part, redirect: bytes, parents: Sequence[Part]) -> tuple[Part, ...]:
         """The parts of a redirected directory below `part`, whose parent continues with `parents`."""
@@ -254,3 +287,24 @@ class Merged:
         """Whether this directory says that it holds whiteouts that are empty files."""
         names = self.xattrs(part)
         return self.marks.opaque in names and self.xattr(part, self.marks.opaque) == b"x"
+
+    def linked_names(self) -> dict[bytes, set[bytes]]:
+        """The names of lower layers that stand for files of the upper, by directory, with the directories
+        that lead to them. Walks the whole tree, unless the index says that there are none.
+        """
+        linked: dict[bytes, set[bytes]] = {}
+        pending = [(b"", self.root)] if self._index else []
+        while pending:
+            path, parts = pending.pop()
+            for name in self.names(parts):
+                found = self.lookup(parts, name)
+                if found is None:
+                    continue
+                below = path + b"/" + name if path else name
+                if stat.S_ISDIR(found.st.st_mode):
+                    pending.append((below, found.parts))
+                elif found.parts[0].layer == len(self.root):
+                    while below:
+                        below, _, step = below.rpartition(b"/")
+                        linked.setdefault(below, set()).add(step)
+        return linked

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 class Stack:
     """Directories of one overlay: the upper (or the topmost layer to read), and the lowers, topmost first.
 
-    `userxattr` tells which namespace the overlay's marks are in: ``user.overlay.`` instead of ``trusted.overlay.``.
-    The lowers are opened only where the upper refers to them (redirects, metacopy files, `changes`).
+    `userxattr` tells which namespace the overlay's marks are in: ``user.overlay.`` instead of
+    ``trusted.overlay.``. `work` is the work directory of a stack that is mounted with index=on: its index
+    says which lower hard links have become one upper file.
+    The lowers are opened only where the upper refers to them (redirects, metacopy files, hard links, `changes`).
     """
 
     upper: bytes
     lowers: tuple[bytes, ...] = ()
     userxattr: bool = False
+    work: bytes | None = None

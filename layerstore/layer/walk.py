@@ -13,13 +13,16 @@ from layerstore.errors import Unrepresentable
 from layerstore.layer.members import Members
 from layerstore.layer.merged import Look, Merged, Part
 from layerstore.layer.whiteout import is_reserved
-from overlayfs_py.syscalls.dirents import DT_DIR
+from overlayfs_py.syscalls.dirents import DT_DIR, DT_REG, DT_UNKNOWN
+
+_LINKED = -1  # instead of a d_type: a name of a lower layer that stands for a file of the upper
 
 
 class Dir:
     """A directory on the way: its path in the layer and the parts its children come from.
 
-    `whole`: children are those of the merged tree; else only the upper's, with whiteouts as entries.
+    `whole`: children are those of the merged tree; else only the upper's, with whiteouts as entries. A directory that is
+    not in the upper has no parts, and is only passed through to names that stand for an upper file.
     """
 
     __slots__ = ("_lowers", "hides", "parent", "parts", "path", "whole")
@@ -31,6 +34,11 @@ class Dir:
         self.whole = whole
         self.hides = False  # it is opaque: nothing shows through from below
         self._lowers: tuple[Part, ...] | None = None
+
+    def passing(self, lowers: tuple[Part, ...]) -> Dir:
+        """This directory with its lower parts known."""
+        self._lowers = lowers
+        return self
 
     @property
     def name(self) -> bytes:
@@ -62,9 +70,11 @@ class Walk:
         self._merged = merged
         self._members = members
         self._exclude = frozenset(path.strip(b"/") for path in exclude)
+        self._linked: dict[bytes, set[bytes]] = {}
 
     def changes(self) -> None:
         """The upper, as a changeset against the lowers."""
+        self._linked = self._merged.linked_names()
         self._members.directory(b"", self._merged.root[0])
         self._descend(Dir(b"", None, self._merged.root[:1], whole=False))
 
@@ -90,8 +100,15 @@ class Walk:
         """The names to visit, sorted; of a changeset, the whiteouts are written at once."""
         if directory.whole:
             return iter(sorted(self._merged.names(directory.parts).items()))
+        linked = self._linked.get(directory.path, ())
+        if not directory.parts:
+            return iter([(name, _LINKED) for name in sorted(linked)])
         (part,) = directory.parts
-        listed = sorted(self._merged.list(part))
+        listed = self._merged.list(part)
+        if linked:
+            known = {name for name, _ in listed}
+            listed += [(name, _LINKED) for name in linked if name not in known]
+        listed.sort()
         marked = self._merged.has_xattr_whiteouts(part)
         shown = []
         for name, kind in listed:
@@ -116,7 +133,9 @@ class Walk:
             return None
         self._check_name(path, name)
         if directory.whole:
-            return self._visit_merged(directory, path, name, kind)
+            return self._visit_merged(directory, directory.parts, path, name, kind)
+        if kind == _LINKED:
+            return self._visit_merged(directory, directory.lowers(self._merged), path, name, kind)
         part = directory.parts[0].child(name)
         if kind == DT_DIR:
             return self._visit_upper_dir(directory, path, part)
@@ -156,14 +175,19 @@ class Walk:
         name = part.path.rpartition(b"/")[2]
         return self._merged.lookup(directory.lowers(self._merged), name) is not None
 
-    def _visit_merged(self, directory: Dir, path: bytes, name: bytes, kind: int) -> Dir | None:
-        found = self._merged.lookup(directory.parts, name)
+    def _visit_merged(
+        self, directory: Dir, parts: tuple[Part, ...], path: bytes, name: bytes, kind: int
+    ) -> Dir | None:
+        found = self._merged.lookup(parts, name)
         if found is None:
             self._members.gone(path)
             return None
         if stat.S_ISDIR(found.st.st_mode):
             self._members.directory(path, found.parts[0])
+            if kind == _LINKED:
+                return Dir(path, directory, (), whole=False).passing(found.parts)
             return Dir(path, directory, found.parts, whole=True)
         data = found.data
+        kind = DT_REG if stat.S_ISREG(found.st.st_mode) else DT_UNKNOWN
         self._members.other(path, found.parts[0], kind, lambda _look: data)
         return None
