@@ -14,7 +14,7 @@ from overlayfs_py.union.links import adopt_index, hard_link_key, register
 from overlayfs_py.union.listing import Listing, dir_index, find_entry
 from overlayfs_py.union.marks import AUFS_OPAQUE, NO_DIR_MARKS, NO_FILE_MARKS, DirMarks
 from overlayfs_py.union.node import UPPER, Node
-from overlayfs_py.union.redirect import candidates
+from overlayfs_py.union.redirect import candidates, combine
 from overlayfs_py.union.stack import Stack
 
 
@@ -91,6 +91,7 @@ class _DirMerge:
         self.node = node
         self.lowers: list[Real] = []
         self.flagged: set[int] = set()
+        self.path = node.name  # what the parts are called in the layers reached so far
         self.redirect: bytes | None = None
         self.below = UPPER  # layer position after which the search goes on
         self.done = False
@@ -117,7 +118,7 @@ class _DirMerge:
         elif marks.redirect is not None:
             if not self.stack.follow_redirects:
                 raise PermissionError(errno.EPERM, "redirect not followed")
-            self.redirect = marks.redirect
+            self.redirect = self.path = combine(self.path, marks.redirect)
 
     def finish(self) -> None:
         self.node.lowers = tuple(self.lowers)
@@ -205,17 +206,18 @@ def _find_data(stack: Stack, parent: Node, node: Node, real: Real) -> None:
     if not stack.metacopy:
         raise PermissionError(errno.EPERM, "metacopy not followed")
     lowers: list[Real] = [] if real.layer.is_upper else [real]
-    wanted = marks.redirect
+    wanted = node.name if marks.redirect is None else marks.redirect
     below = real.layer.position
     for _ in range(len(stack.lowers) + 1):
-        target = _next_data(stack, parent, wanted if wanted is not None else node.name, below)
+        target = _next_data(stack, parent, wanted, below)
         if target is None:
             raise OSError(errno.EIO, "the data of a metacopy file is missing")
         lowers.append(target)
         marks = stack.marks.read_file(target)
         if not marks.metacopy:
             break
-        wanted = marks.redirect if marks.redirect is not None else wanted
+        if marks.redirect is not None:
+            wanted = combine(wanted, marks.redirect)
         below = target.layer.position
     node.lowers = tuple(lowers)
     node.metacopy = True

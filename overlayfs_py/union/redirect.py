@@ -18,7 +18,7 @@ _REDIRECT_MAX = 256  # the kernel's redirect_max
 
 
 def lower_path(stack: Stack, parent: Node, name: bytes) -> bytes:
-    """The path of entry `name` of `parent` as the lowers have it; EXDEV when it is too long to be a redirect."""
+    """The path of entry `name` of `parent` as the lowers have it; EXDEV when it is too long for a redirect."""
     parts = [name]
     node: Node | None = parent
     while node is not None and node.parent is not None:
@@ -42,6 +42,13 @@ def point_to_data(stack: Stack, node: Node) -> None:
         assert node.parent is not None
         name = node.name if present is None else present
         marks.set_xattr(node.upper, stack.marks.redirect, lower_path(stack, node.parent, name))
+
+
+def combine(current: bytes, redirect: bytes) -> bytes:
+    """Where to look below a part found at `current` (a name or an absolute path) that has `redirect`."""
+    if redirect.startswith(b"/") or not current.startswith(b"/"):
+        return redirect
+    return current[: current.rindex(b"/") + 1] + redirect
 
 
 class Candidate:

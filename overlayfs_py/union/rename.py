@@ -142,7 +142,8 @@ def _set_redirect(stack: Stack, node: Node, side: _Side, target: _Side) -> None:
     present = marks.get_xattr(node.upper, stack.marks.redirect)
     if present is not None and (siblings or present.startswith(b"/")):
         return
-    redirect = side.name if siblings else lower_path(stack, side.parent, side.name)
+    name = side.name if present is None else present
+    redirect = name if siblings else lower_path(stack, side.parent, name)
     marks.set_xattr(node.upper, stack.marks.redirect, redirect)
 
 
