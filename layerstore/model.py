@@ -19,6 +19,7 @@ MAX_DOCUMENT = 4 << 20  # what registries accept for a manifest; a config is far
 MAX_INDEX_FILE = 32 << 20  # index.json of a layout with a great many images
 MAX_DEPTH = 64
 MAX_LAYERS = 4096
+_MAX_SIZE = (1 << 63) - 1  # int64, as the specification has it
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
@@ -191,7 +192,7 @@ def _check_document(version: int, inner: str, outer: str, allowed: frozenset[str
 
 
 def _check_descriptor(descriptor: Descriptor) -> None:
-    if descriptor.size < 0:
+    if not 0 <= descriptor.size <= _MAX_SIZE:
         raise InvalidImage(
             f"invalid descriptor of {descriptor.digest}: a size of {descriptor.size} is impossible"
         )

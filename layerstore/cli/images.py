@@ -1,13 +1,11 @@
 """The verbs on images: import, images, history, inspect, tag, rmi."""
 
 import os
-import sys
 from typing import Any
 
 import click
 
 import layerstore
-from layerstore import model
 from layerstore.cli.group import Root, examples, for_each, note
 from layerstore.cli.progress import progress
 from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_table, shorten
@@ -145,8 +143,7 @@ def inspect_command(root: Root, form: str, names: tuple[str, ...]) -> None:
         for_each(names, lambda name: found.append(layerstore.inspect(name, root=root.path)))
     finally:
         # As docker: what was found is printed even when something was not.
-        click.echo(json.dumps(json.loads(model.encode(found)), indent=4, ensure_ascii=False))
-        sys.stdout.flush()
+        click.echo(json.dumps(found, indent=4, ensure_ascii=False))
 
 
 @click.command("tag", epilog=examples("layerstore tag debian:12 registry.example.org/base:1"))

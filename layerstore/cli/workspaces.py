@@ -113,7 +113,7 @@ def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
     "-c", "--change", "changes", metavar="INSTRUCTION", multiple=True, help="Apply a Dockerfile instruction."
 )
 @click.option(
-    "-p/ ", "--pause/--no-pause", "pause", default=True, show_default=True, help="Keep writers out meanwhile."
+    "-p/ ", "--pause/--no-pause", "pause", default=True, help="Keep writers out meanwhile (the default)."
 )
 @click.option(
     "--compression",

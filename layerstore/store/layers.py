@@ -19,6 +19,8 @@ from overlayfs_py.syscalls.attrs import syncfs
 Progress = Callable[[int], None]
 Note = Callable[[str], None]
 
+_PROBE = b"trusted.layerstore.probe"
+
 
 def path_of(store: Store, diff_id: Digest) -> Path:
     """Where a layer lies once it is unpacked."""
@@ -30,8 +32,8 @@ def uses_userxattr(store: Store) -> bool:
     if os.geteuid() != 0:
         return True
     try:
-        os.setxattr(store.layers, b"trusted.overlay.probe", b"")
-        os.removexattr(store.layers, b"trusted.overlay.probe")
+        os.setxattr(store.layers, _PROBE, b"")
+        os.removexattr(store.layers, _PROBE)
     except PermissionError:
         return True
     return False

@@ -102,7 +102,8 @@ class Store:
         with self.locked(shared=True):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             os.rename(path, grave)
-            locking.hold(fd)
+            with suppress(BlockingIOError):  # the caller holds it already
+                locking.hold(fd)
         try:
             durable.remove_tree(grave)
         finally:

@@ -30,7 +30,9 @@ def sweep(store: Store, extra: Iterable[Descriptor] = ()) -> list[Digest]:
         needed: set[str] = set()
         for entry in [*index.read(store).manifests, *extra]:
             _mark(store, entry, needed)
-        return [*_sweep_layers(store, needed), *_sweep_blobs(store, needed)]
+        removed = _sweep_layers(store, needed)
+        _sweep_blobs(store, needed)
+        return removed
 
 
 def _mark(store: Store, entry: Descriptor, needed: set[str]) -> None:
@@ -61,11 +63,10 @@ def _sweep_layers(store: Store, needed: set[str]) -> list[Digest]:
     return [Digest(f"sha256:{name}") for name in unneeded]
 
 
-def _sweep_blobs(store: Store, needed: set[str]) -> list[Digest]:
+def _sweep_blobs(store: Store, needed: set[str]) -> None:
     unneeded = [
         name for name in sorted(os.listdir(store.blobs)) if _HEX.fullmatch(name) and name not in needed
     ]
     for name in unneeded:
         (store.blobs / name).unlink()
     durable.fsync_dir(store.blobs)
-    return [Digest(f"sha256:{name}") for name in unneeded]

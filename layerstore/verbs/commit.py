@@ -15,7 +15,7 @@ from layerstore.model import Descriptor
 from layerstore.store import blobs, layers
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
 from layerstore.workspace import mounting, pausing
-from layerstore.workspace.record import Workspace, open_workspace
+from layerstore.workspace.record import Workspace, open_workspace, root_is_changed
 
 CREATED_BY = "layerstore commit"
 
@@ -91,7 +91,8 @@ def _write_layer(
         )
         for line in result.notes:
             note(line)
-        if result.entries == 0:
+        # The root is always written, changed or not.
+        if result.entries <= 1 and not root_is_changed(workspace):
             return None
         blob.publish(result.digest, result.size)
     descriptor = Descriptor(media_type=media.layer_type(compression), digest=result.digest, size=result.size)

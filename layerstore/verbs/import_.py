@@ -6,6 +6,7 @@ from typing import cast
 
 from layerstore import environment, media, reference
 from layerstore.digest import Digest, Readable
+from layerstore.errors import InvalidLayer
 from layerstore.image import instructions, write
 from layerstore.image.find import host_architecture
 from layerstore.layer.apply import ApplyResult
@@ -40,13 +41,18 @@ def import_(
     """
     target = reference.parse_tag(ref) if ref else None
     instructions.apply({}, changes)  # a wrong one is told before the work is done
-    step = write.Step(created=environment.creation_time(), comment=message or f"Imported from {source}")
+    step = write.Step(created=environment.creation_time(), comment=message or _comment(source))
     store = open_store(root)
     with store.writing(), open_tarball(source) as stream:
         layer = _store_layer(store, stream, progress, noting(note))
         return write.write_first(
             store, layer, step, architecture=host_architecture(), changes=changes, ref=target
         )
+
+
+def _comment(source: str) -> str:
+    """docker's words; a file's name is left out, as it says nothing and would change the digest."""
+    return f"Imported from {source if '://' in source else '-'}"
 
 
 def _store_layer(store: Store, stream: Readable, progress: Progress | None, note: Note) -> write.NewLayer:
@@ -57,6 +63,8 @@ def _store_layer(store: Store, stream: Readable, progress: Progress | None, note
         peeked = Peeked(stream, progress)
         store_it = _recompress if peeked.must_be_recompressed else _keep
         descriptor, result = store_it(store, peeked, temp_fd, blob)
+        if result.uncompressed_size == 0:  # what a pipe from a failed command brings
+            raise InvalidLayer("the tarball is empty")
         blob.publish(descriptor.digest, descriptor.size)
         layers.publish(store, temp, temp_fd, result.diff_id)
     for line in result.notes:

@@ -26,6 +26,7 @@ from overlayfs_py.syscalls.attrs import syncfs
 
 _MAX_RECORD = 1 << 20
 _ATTEMPTS = 100
+_MARK = ".overlay."  # in the name of an xattr that is the layer's, not the directory's
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,11 +160,22 @@ def publish(store: Store, temp: Path, record: Record) -> Workspace:
     return Workspace(store, record)
 
 
+def root_is_changed(workspace: Workspace) -> bool:
+    """Whether the upper's root has other attributes than the layer below it shows."""
+    return _root_attributes(workspace.upper) != _root_attributes(workspace.lowers[0])
+
+
+def _root_attributes(root: Path) -> tuple[int, int, int, int, dict[str, bytes]]:
+    status = root.lstat()
+    xattrs = {name: os.getxattr(root, name) for name in os.listxattr(root) if _MARK not in name}
+    return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, xattrs
+
+
 def copy_root_attributes(source: Path, target: Path) -> None:
     """Give a fresh upper the image root's mode, owner, times and xattrs: a mount shows the topmost root's."""
     status = source.lstat()
     for name in os.listxattr(source, follow_symlinks=False):
-        if ".overlay." not in name:  # marks are of the layer, not of the directory
+        if _MARK not in name:
             os.setxattr(target, name, os.getxattr(source, name))
     if os.geteuid() == 0:
         os.chown(target, status.st_uid, status.st_gid)
