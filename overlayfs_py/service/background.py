@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 
 from overlayfs_py.errors import MountError
-from overlayfs_py.service.log import log_to_syslog
+from overlayfs_py.service.log import log_to_stderr, log_to_syslog
 from overlayfs_py.service.report import FdReport, wait_for_report
 
 
@@ -22,6 +22,7 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
         try:
             os.close(ours)
             _leave_the_caller(keep=theirs)
+            log_to_stderr(debug=False, journal=False)
             status = run(FdReport(theirs, _drop_stdio))
         finally:
             os._exit(status)

@@ -9,11 +9,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from overlayfs_py.errors import ConfigError, MountError
-from overlayfs_py.options import escape
+from overlayfs_py.options import escape, parse_options, split_options
 from overlayfs_py.service.report import wait_for_report
 
 StrPath = str | os.PathLike[str]
@@ -71,6 +71,7 @@ def mount(
     takes none at all. `options` are the mount options by name: ``metacopy=True, timeout=5``.
     MountError says why it could not be mounted; nothing is left then.
     """
+    _check(lower, options)
     if (upper is None) != (work is None):
         raise ConfigError("upper and work belong together: give both or neither")
     scratch = None
@@ -91,6 +92,13 @@ def mount(
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
         raise
+
+
+def _check(lower: Sequence[StrPath], options: Mapping[str, str | float | bool]) -> None:
+    """ConfigError here and now for what the child would not take."""
+    words = [f"lowerdir+={escape(os.fspath(path))}" for path in lower]
+    words += [word for name, value in options.items() if (word := _word(name, value))]
+    parse_options([pair for word in words for pair in split_options(word)], mountpoint=b"/")
 
 
 def _word(name: str, value: str | float | bool) -> str:

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING
 
 import trio
@@ -120,13 +121,14 @@ class Daemon:
 
     async def run(self, parent_fd: int | None = None) -> None:
         """Mount, serve, and leave nothing mounted; MountError when the mount cannot be made."""
-        fuse_fd = mount_fuse(self.options.mount)
-        mount = LiveMount(self.options.mount.mountpoint)
-        try:
-            self.engine.attach(fuse_fd)
-            await self._serve(mount, parent_fd)
-        finally:
-            mount.leave_nothing()
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:  # before there is a mount
+            fuse_fd = mount_fuse(self.options.mount)
+            mount = LiveMount(self.options.mount.mountpoint)
+            try:
+                self.engine.attach(fuse_fd)
+                await self._serve(mount, signals, parent_fd)
+            finally:
+                mount.leave_nothing()
         if self._must_sync():
             await trio.to_thread.run_sync(self.overlay.sync)
 
@@ -134,13 +136,13 @@ class Daemon:
         """Unmount, which makes the engine end; MountError when the mount is busy and not `lazy`."""
         await trio.to_thread.run_sync(_unmount, self.options.mount.mountpoint, lazy)
 
-    async def _serve(self, mount: LiveMount, parent_fd: int | None) -> None:
+    async def _serve(self, mount: LiveMount, signals: AsyncIterable[int], parent_fd: int | None) -> None:
         control = self._open_control()
         try:
             async with trio.open_nursery() as nursery:
                 if control is not None:
                     nursery.start_soon(control.serve)
-                nursery.start_soon(self._watch_signals)
+                nursery.start_soon(self._watch_signals, signals)
                 if parent_fd is not None:
                     nursery.start_soon(self._watch_parent, parent_fd)
                 nursery.start_soon(self._stop_when_told)
@@ -177,13 +179,12 @@ class Daemon:
 
         await self._notifier.ping_while(answers)
 
-    async def _watch_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for number in signals:
-                if self._stopping.is_set():  # a second one: somebody is in a hurry
-                    self.engine.stop()
-                log.info("%s: unmounting", signal.Signals(number).name)
-                self._stopping.set()
+    async def _watch_signals(self, signals: AsyncIterable[int]) -> None:
+        async for number in signals:
+            if self._stopping.is_set():  # a second one: somebody is in a hurry
+                self.engine.stop()
+            log.info("%s: unmounting", signal.Signals(number).name)
+            self._stopping.set()
 
     async def _watch_parent(self, parent_fd: int) -> None:
         await trio.lowlevel.wait_readable(parent_fd)

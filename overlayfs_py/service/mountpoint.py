@@ -18,14 +18,21 @@ def make_way(options: MountOptions) -> None:
     Somebody else's mount is left alone: ours then covers it, as mount(8) does.
     """
     mountpoint = options.mountpoint
-    while (record := mounted_filesystem(mountpoint)) is not None and _is_ours(record, options):
-        if not is_stale(mountpoint):
-            shown = mountpoint.decode(errors="backslashreplace")
-            raise MountError(
-                f"cannot mount on {shown}: an overlay is mounted there already; unmount it first"
-            )
-        log.warning("clearing the dead mount on %s", os.fsdecode(mountpoint))
-        unmount(mountpoint, lazy=True)
+    while (record := mounted_filesystem(mountpoint)) is not None and record.fstype.startswith(b"fuse"):
+        stale, ours = is_stale(mountpoint), _is_ours(record, options)
+        if ours and stale:
+            log.warning("clearing the dead mount on %s", os.fsdecode(mountpoint))
+            unmount(mountpoint, lazy=True)
+        elif ours:
+            raise _refusal(mountpoint, "an overlay is mounted there already; unmount it first")
+        elif stale:
+            raise _refusal(mountpoint, "a dead FUSE mount is there (its daemon has gone); unmount it first")
+        else:
+            return
+
+
+def _refusal(mountpoint: bytes, text: str) -> MountError:
+    return MountError(f"cannot mount on {mountpoint.decode(errors='backslashreplace')}: {text}")
 
 
 def _is_ours(record: MountRecord, options: MountOptions) -> bool:

@@ -1,0 +1,83 @@
+"""Starting the command as its callers do, and looking at what it left."""
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests import rawcalls
+from tests.mounts import COMMAND, Layers
+
+TIMEOUT = 60.0
+
+
+def overlayfs_py(*words: str | Path, **more: object) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [str(COMMAND), *map(str, words)], capture_output=True, text=True, timeout=TIMEOUT, check=False, **more
+    )
+
+
+def pyctl(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    program = COMMAND.with_name("overlayfs-pyctl")
+    return subprocess.run(
+        [str(program), *map(str, words)], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+
+
+@contextlib.contextmanager
+def cleared(*mountpoints: Path) -> Iterator[None]:
+    """Whatever happens inside, nothing is mounted there afterwards."""
+    try:
+        yield
+    finally:
+        for mountpoint in mountpoints:
+            while rawcalls.is_mounted(os.fsencode(mountpoint)):
+                rawcalls.umount(os.fsencode(mountpoint), rawcalls.MNT_DETACH)
+
+
+def is_mounted(layers: Layers) -> bool:
+    return rawcalls.is_mounted(os.fsencode(layers.merged))
+
+
+def daemon_pid(layers: Layers) -> int:
+    """The process that serves the mount, found as a user would."""
+    (found,) = (
+        m for m in json.loads(pyctl("list", "--json").stdout) if m["mountpoint"] == str(layers.merged)
+    )
+    return int(found["pid"])
+
+
+def wait_gone(pid: int, patience: float = 20.0) -> None:
+    """Wait until a process that is not our child has ended."""
+    pid_fd = os.pidfd_open(pid) if _alive(pid) else -1
+    deadline = time.monotonic() + patience
+    while _alive(pid):
+        assert time.monotonic() < deadline, f"{pid} does not end"
+        time.sleep(0.01)
+    if pid_fd >= 0:
+        os.close(pid_fd)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def one_line(result: subprocess.CompletedProcess[str], *says: str, program: str = "overlayfs-py") -> None:
+    """A failure as users want it: status 1 and one line that names what is wrong."""
+    assert result.returncode == 1, result
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith(f"{program}: ")
+    for words in says:
+        assert words in result.stderr
+
+
+def options(layers: Layers, *more: str) -> Sequence[str]:
+    return ["-o", ",".join([layers.options(), *more])]
