@@ -64,6 +64,7 @@ def stack_of(workspace: Workspace) -> Stack:
         upper=os.fsencode(workspace.upper),
         lowers=tuple(os.fsencode(path) for path in workspace.lowers),
         userxattr=layers.uses_userxattr(workspace.store),
+        work=os.fsencode(workspace.work),
     )
 
 
