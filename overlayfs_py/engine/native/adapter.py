@@ -1,0 +1,147 @@
+"""The engine as the service sees it: a mounted /dev/fuse descriptor, served by a plain thread."""
+
+import logging
+import os
+import platform
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlayfs_py.engine.base import EngineCapabilities, EngineStatistics
+from overlayfs_py.engine.caching import cache_policy
+from overlayfs_py.engine.native.deferral import Deferrals
+from overlayfs_py.engine.native.dispatch import Dispatcher
+from overlayfs_py.engine.native.loop import Loop, Polling, SessionEnd
+from overlayfs_py.engine.native.negotiation import MAX_WRITE, Wishes
+from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.wire import PAGE_SIZE
+from overlayfs_py.errors import EngineUnavailable
+from overlayfs_py.options import ServiceOptions
+
+if TYPE_CHECKING:
+    from overlayfs_py.union.overlay import Overlay
+
+log = logging.getLogger("overlayfs_py.engine.native")
+
+_OLDEST_KERNEL = (5, 12)
+# How long to look for the next message before sleeping; a client answers itself within this time.
+POLL_SECONDS = 50e-6
+_BELOW_INLINE = 4096  # one buffer is written faster than two, unless joining them copies much
+
+
+class NativeEngine:
+    """`base.Engine` over the kernel's own protocol."""
+
+    def __init__(self, overlay: "Overlay", options: ServiceOptions) -> None:
+        self.capabilities = EngineCapabilities(
+            name="native",
+            no_open=True,
+            cached_listings=True,
+            fallocate=True,
+            seek_data=True,
+            copy_range=True,
+            tmpfile=overlay.capabilities.tmpfile,
+            file_flags=True,
+            syncfs=True,
+            caller_of_write=True,
+        )
+        policy = cache_policy(options.timeout)
+        self._overlay = overlay
+        self._fuse_fd = -1
+        self._loop: Loop | None = None
+        self._deferrals = Deferrals(options.threads, self._wake)
+        self._state = State(overlay, policy, self._deferrals, self._notify)
+        wishes = Wishes(
+            acl=not overlay.options.noacl,
+            writeback=bool(os.environ.get("WRITEBACK")),
+            changing=options.timeout <= 0,
+        )
+        self._dispatcher = Dispatcher(self._state, self._send, wishes, debug=options.debug)
+
+    def attach(self, fuse_fd: int) -> None:
+        self._fuse_fd = fuse_fd
+        self._loop = Loop(
+            fuse_fd,
+            MAX_WRITE + PAGE_SIZE,
+            self._dispatcher.serve,
+            self._deferrals.complete,
+            Polling(POLL_SECONDS),
+        )
+
+    async def serve(self) -> None:
+        """The loop runs in a thread of its own; SessionEnd becomes EngineUnavailable."""
+        loop = self._loop
+        if loop is None:
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stop_when_cancelled)
+                await trio.to_thread.run_sync(loop.run)
+                nursery.cancel_scope.cancel()
+        except* SessionEnd as ends:
+            raise EngineUnavailable(str(ends.exceptions[0])) from None
+
+    async def _stop_when_cancelled(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        if self._loop is not None:
+            self._loop.stop()
+
+    def close(self) -> None:
+        """Ends running copies first: their answers are still wanted."""
+        if self._loop is None:
+            return
+        loop, self._loop = self._loop, None
+        self._deferrals.close()
+        self._deferrals.complete()
+        loop.close()
+        os.close(self._fuse_fd)
+        self._fuse_fd = -1
+        for node in self._state.nodes.clear():
+            self._overlay.forget(node)
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(
+            nodes=len(self._state.nodes),
+            open_files=0,
+            open_directories=0,
+            copies=self._deferrals.copies,
+            requests=self._dispatcher.requests,
+        )
+
+    def _wake(self) -> None:
+        if self._loop is not None:
+            self._loop.wake()
+
+    def _send(self, header: bytes, body: bytes = b"") -> None:
+        """One write for one answer. The kernel says ENOENT when nobody waits for it any more."""
+        try:
+            if len(body) > _BELOW_INLINE:
+                os.writev(self._fuse_fd, (header, body))
+            else:
+                os.write(self._fuse_fd, header + body)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.error("an answer of %d bytes was refused: %s", len(header) + len(body), error)
+
+    def _notify(self, message: bytes) -> None:
+        """The kernel says ENOENT when it knows nothing of the node any more."""
+        try:
+            os.write(self._fuse_fd, message)
+        except OSError as error:
+            log.debug("a notification was refused: %s", error)
+
+
+def create(overlay: "Overlay", options: ServiceOptions) -> NativeEngine:
+    """The engine for `open_engine`."""
+    release = platform.release().split("-")[0].split(".")
+    if tuple(int(part) for part in release[:2] if part.isdigit()) < _OLDEST_KERNEL:
+        raise EngineUnavailable(f"engine=native needs Linux 5.12 or newer; this is {platform.release()}")
+    if options.data == "passthrough":
+        raise EngineUnavailable("data=passthrough is not part of this version of engine=native")
+    return NativeEngine(overlay, options)

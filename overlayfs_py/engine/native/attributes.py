@@ -1,0 +1,119 @@
+"""Requests about attributes and extended attributes."""
+
+import errno
+import os
+import stat
+
+from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native.message import Request
+from overlayfs_py.engine.native.state import State
+from overlayfs_py.union.overlay import AttrChanges
+
+_BILLION = 1_000_000_000
+_TIMES_OF_WRITEBACK = wire.FATTR_MTIME | wire.FATTR_CTIME
+
+
+class AttributeRequests:
+    """Handlers; each method answers the opcode it is named after."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._overlay = state.overlay
+
+    def getattr(self, request: Request, flags: int, fh: int) -> bytes:
+        state = self._state
+        return state.attributes(self._overlay.getattr(state.nodes.inode(request.nodeid).node))
+
+    def setattr(
+        self,
+        request: Request,
+        valid: int,
+        fh: int,
+        size: int,
+        lock_owner: int,
+        atime: int,
+        mtime: int,
+        ctime: int,
+        atime_nsec: int,
+        mtime_nsec: int,
+        ctime_nsec: int,
+        mode: int,
+        uid: int,
+        gid: int,
+    ) -> bytes:
+        state = self._state
+        node = state.node(request.nodeid)
+        changes = AttrChanges(
+            mode=stat.S_IMODE(mode) if valid & wire.FATTR_MODE else None,
+            uid=uid if valid & wire.FATTR_UID else None,
+            gid=gid if valid & wire.FATTR_GID else None,
+            size=size if valid & wire.FATTR_SIZE else None,
+            atime_ns=atime * _BILLION + atime_nsec if valid & wire.FATTR_ATIME else None,
+            mtime_ns=mtime * _BILLION + mtime_nsec if valid & wire.FATTR_MTIME else None,
+        )
+        if valid & ~_TIMES_OF_WRITEBACK == 0:
+            # The kernel hands over its own times, also those of a file whose ctime alone changed.
+            found = self._overlay.getattr(node)
+            if changes.mtime_ns is None or changes.mtime_ns == found.mtime_ns:
+                return state.attributes(found)
+        if changes.size == 0:  # nothing of the contents will be left: the union copies none
+            state.settled(node)
+        else:
+            state.need_upper(node, data=changes.size is not None)
+        found = self._overlay.setattr(node, changes)
+        if valid & wire.FATTR_KILL_SUIDGID:
+            state.drop_setid(node)
+            found = self._overlay.getattr(node)
+        return state.attributes(found)
+
+    def getxattr(self, request: Request, size: int, name: bytes) -> bytes:
+        return _sized(self._overlay.getxattr(self._state.node(request.nodeid), name), size)
+
+    def listxattr(self, request: Request, size: int) -> bytes:
+        node = self._state.node(request.nodeid)
+        return _sized(message.joined_names(self._overlay.listxattr(node, trusted=request.uid == 0)), size)
+
+    def setxattr(
+        self, request: Request, size: int, flags: int, more: int, name: bytes, value: memoryview
+    ) -> bytes:
+        if len(value) < size:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        node = self._state.node(request.nodeid)
+        self._state.need_upper(node, data=False)
+        self._overlay.setxattr(node, name, bytes(value[:size]), flags)
+        if more & wire.SETXATTR_ACL_KILL_SGID:
+            mode = self._overlay.getattr(node).mode
+            if mode & stat.S_ISGID:
+                self._state.change_mode(node, mode & ~stat.S_ISGID)
+        return b""
+
+    def removexattr(self, request: Request, name: bytes) -> bytes:
+        node = self._state.node(request.nodeid)
+        if node.upper is None:
+            self._overlay.getxattr(node, name)  # ENODATA before a copy-up, not after
+        self._state.need_upper(node, data=False)
+        self._overlay.removexattr(node, name)
+        return b""
+
+    def statfs(self, request: Request) -> bytes:
+        st = self._overlay.statfs()
+        return wire.STATFS_OUT.pack(
+            st.f_blocks,
+            st.f_bfree,
+            st.f_bavail,
+            st.f_files,
+            st.f_ffree,
+            st.f_bsize,
+            st.f_namemax,
+            st.f_frsize,
+            0,
+        )
+
+
+def _sized(value: bytes, size: int) -> bytes:
+    """The answer for a buffer of `size`; 0 asks how long it would have to be."""
+    if size == 0:
+        return wire.XATTR_SIZE_OUT.pack(len(value), 0)
+    if len(value) > size:
+        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+    return value

@@ -1,0 +1,108 @@
+"""Answers that come later: what takes long runs in a worker thread while the loop answers others.
+
+Only the loop's thread touches the union. A worker is given something that needs none of it (bytes between
+two descriptors, an fsync); what follows is done by the loop once the worker has finished.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from overlayfs_py.union.overlay import Node
+
+log = logging.getLogger("overlayfs_py.engine.native")
+
+# `settle` is called by the loop with the worker's error or None. It returns the answer, or None: do the
+# request again, which now finds everything prepared.
+Settle = Callable[[BaseException | None], bytes | None]
+
+
+class Postponed(Exception):
+    """Raised by a handler that has changed nothing yet. `node`: other requests that change it must wait."""
+
+    def __init__(self, work: Callable[[], object], settle: Settle, *, node: Node | None = None) -> None:
+        super().__init__("answered later")
+        self.work = work
+        self.settle = settle
+        self.node = node
+
+
+class Busy(Exception):
+    """Raised by a handler: `node` is being copied up, so the request has to be done again afterwards."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__("waits for a copy-up")
+        self.node = node
+
+
+class Deferrals:
+    """The work under way. All methods but the workers' callback belong to the loop's thread."""
+
+    def __init__(self, threads: int, wake: Callable[[], None]) -> None:
+        self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="overlay-copy")
+        self._wake = wake
+        self._finished: deque[tuple[Callable[[BaseException | None], None], BaseException | None]] = deque()
+        self._after: dict[Node, list[Callable[[], None]]] = {}
+        self._open: set[int] = set()  # unique of the requests that are answered later
+        self.running = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether `complete` has something to do."""
+        return bool(self._finished)
+
+    @property
+    def copies(self) -> int:
+        """Copy-ups under way."""
+        return len(self._after)
+
+    def busy(self, node: Node) -> bool:
+        return node in self._after
+
+    def after(self, node: Node, then: Callable[[], None]) -> None:
+        """Call `then` once the copy-up of `node` is over."""
+        self._after[node].append(then)
+
+    def start(
+        self,
+        work: Callable[[], object],
+        then: Callable[[BaseException | None], None],
+        node: Node | None = None,
+    ) -> None:
+        """Run `work` in a thread, `then` on the loop's with what it raised; keeps `node` busy meanwhile."""
+        if node is not None:
+            self._after[node] = []
+        self.running += 1
+
+        def finished(future: "Future[object]") -> None:
+            self._finished.append((then, future.exception()))
+            self._wake()
+
+        self._pool.submit(work).add_done_callback(finished)
+
+    def complete(self) -> None:
+        """Do what follows the work that is done."""
+        while self._finished:
+            then, error = self._finished.popleft()
+            self.running -= 1
+            then(error)
+
+    def release(self, node: Node | None) -> list[Callable[[], None]]:
+        """The work that kept `node` busy is settled: what has to be called, in this order."""
+        return [] if node is None else self._after.pop(node)
+
+    def expect(self, unique: int) -> None:
+        """The request `unique` is answered later."""
+        self._open.add(unique)
+
+    def claim(self, unique: int) -> bool:
+        """Take over the answering of `unique`; False when it was answered meanwhile (interrupted)."""
+        if unique not in self._open:
+            return False
+        self._open.remove(unique)
+        return True
+
+    def close(self) -> None:
+        """Wait for the workers; nothing is started any more."""
+        self._pool.shutdown(wait=True)

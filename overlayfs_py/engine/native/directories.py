@@ -1,0 +1,109 @@
+"""Listing directories without opens: every READDIR stands alone, so its cookie must mean the same for ever.
+
+A name's cookie is a number made from the name, and names are listed in the order of their cookies, as ext4
+does. So readers that go on where they stopped miss nothing that was there all the time and see nothing
+twice, whatever was added or removed meanwhile, and no reader disturbs another. A snapshot is kept only
+from one READDIR to the next.
+"""
+
+from bisect import bisect_right
+from collections import OrderedDict
+from operator import itemgetter
+
+from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native.message import DirentBuffer, Request
+from overlayfs_py.engine.native.state import State
+from overlayfs_py.union.overlay import Node, Overlay
+
+_DT_DIR = 4
+_DOT, _DOT_DOT = 1, 2  # cookies; those of names are larger
+_COOKIE_MASK = (1 << 62) - 1
+_SNAPSHOTS = 16
+
+# cookie, name, st_ino, d_type
+Row = tuple[int, bytes, int, int]
+_cookie = itemgetter(0)
+
+
+class DirectoryRequests:
+    """Handlers; each method answers the opcode it is named after."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._overlay = state.overlay
+        self._snapshots: OrderedDict[Node, list[Row]] = OrderedDict()
+
+    def readdir(
+        self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
+    ) -> bytes:
+        node = self._state.node(request.nodeid)
+        buffer = DirentBuffer(size)
+        rows, start = self._rows_after(node, offset)
+        for position in range(start, len(rows)):
+            cookie, name, ino, kind = rows[position]
+            if not buffer.add(name, ino, kind, cookie):
+                break
+        return buffer.content()
+
+    def readdirplus(
+        self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
+    ) -> bytes:
+        node = self._state.node(request.nodeid)
+        buffer = DirentBuffer(size)
+        rows, start = self._rows_after(node, offset)
+        for position in range(start, len(rows)):
+            cookie, name, ino, kind = rows[position]
+            if not buffer.fits(name):
+                break
+            buffer.add_plus(self._described(node, name, cookie), name, ino, kind, cookie)
+        return buffer.content()
+
+    def fsyncdir(self, request: Request, fh: int, flags: int) -> bytes:
+        self._overlay.fsync(self._state.node(request.nodeid), bool(flags & wire.FSYNC_DATA_ONLY))
+        return b""
+
+    def releasedir(self, request: Request, fh: int, flags: int, release_flags: int, owner: int) -> bytes:
+        return b""
+
+    def _described(self, node: Node, name: bytes, cookie: int) -> bytes:
+        """What LOOKUP would answer; for names that make no node an answer without one."""
+        if cookie > _DOT_DOT:
+            try:
+                child = self._overlay.lookup(node, name)
+                if child is not None:
+                    return self._state.entry(child)
+            except OSError:  # listed all the same: using the name will say what is wrong
+                pass
+        return message.missing(message.Timeout(0, 0))
+
+    def _rows_after(self, node: Node, cookie: int) -> tuple[list[Row], int]:
+        """The directory's rows, and where those behind `cookie` begin."""
+        rows = self._snapshots.pop(node, None) if cookie else None
+        if rows is None:
+            rows = snapshot(self._overlay, node)
+        start = bisect_right(rows, cookie, key=_cookie)
+        if start < len(rows):  # else the reader knows now that this was all
+            self._snapshots[node] = rows
+            if len(self._snapshots) > _SNAPSHOTS:
+                self._snapshots.popitem(last=False)
+        return rows, start
+
+
+def snapshot(overlay: Overlay, node: Node) -> list[Row]:
+    """All names as rows, ordered by cookie; . and .. first."""
+    entries = overlay.list_dir(node).entries
+    rows = [(hash(name) & _COOKIE_MASK, name, ino, kind) for name, ino, kind in entries]
+    rows.sort()
+    _make_unique(rows)
+    above = node.parent or node
+    here = (_DOT, b".", overlay.getattr(node).ino, _DT_DIR)
+    return [here, (_DOT_DOT, b"..", overlay.getattr(above).ino, _DT_DIR), *rows]
+
+
+def _make_unique(rows: list[Row]) -> None:
+    """Names with equal numbers, next to impossible, get one more each."""
+    last = _DOT_DOT
+    for position, row in enumerate(rows):
+        if row[0] <= last:
+            rows[position] = (last + 1, *row[1:])
+        last = rows[position][0]

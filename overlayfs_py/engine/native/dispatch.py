@@ -1,0 +1,185 @@
+"""From a message to its answer: the table's row, the handler, and what becomes of errors and delays.
+
+Needs no device: it is given bytes and hands bytes to `send`, so tests and the fuzzer run it as it is.
+"""
+
+import errno
+import functools
+import logging
+import os
+from collections.abc import Callable
+
+from overlayfs_py.engine.base import ErrorTranslator
+from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native.attributes import AttributeRequests
+from overlayfs_py.engine.native.deferral import Busy, Postponed
+from overlayfs_py.engine.native.directories import DirectoryRequests
+from overlayfs_py.engine.native.files import FileRequests
+from overlayfs_py.engine.native.message import MalformedMessage, Request
+from overlayfs_py.engine.native.names import NameRequests
+from overlayfs_py.engine.native.negotiation import Session, VersionRefused, Wishes, negotiate
+from overlayfs_py.engine.native.state import Handler, State
+
+log = logging.getLogger("overlayfs_py.engine.native")
+
+# Answered with ENOSYS, after which the kernel does without and never asks again.
+REFUSED = {
+    "OPEN": "opens cost nothing without it",
+    "OPENDIR": "as OPEN; and listings stay cached",
+    "CREATE": "MKNOD makes the file, and no OPEN follows",
+    "FLUSH": "nothing is kept back until a close",
+    "ACCESS": "the kernel checks permissions itself",
+    "GETLK": "locks are the kernel's own",
+    "SETLK": "locks are the kernel's own",
+    "SETLKW": "locks are the kernel's own",
+    "BMAP": "blocks are the layers'",
+    "POLL": "files are always ready",
+    "STATX": "GETATTR says it all but the birth time",
+}
+
+
+class SessionEnd(Exception):
+    """The kernel's session is over, or cannot begin; the text says why when that is an error."""
+
+
+class Dispatcher:
+    """Answers messages. `send` takes the parts of one answer; `wishes` go into the negotiation."""
+
+    def __init__(
+        self, state: State, send: Callable[..., None], wishes: Wishes, *, debug: bool = False
+    ) -> None:
+        self._state = state
+        self._send = send
+        self._wishes = wishes
+        self._debug = debug
+        self._errors = ErrorTranslator()
+        self._handlers = self._find_handlers()
+        self.session: Session | None = None
+        self.requests = 0
+
+    def _find_handlers(self) -> dict[int, Handler]:
+        state = self._state
+        homes = (
+            self._protocol_handlers(),
+            _methods(NameRequests(state)),
+            _methods(AttributeRequests(state)),
+            _methods(FileRequests(state)),
+            _methods(DirectoryRequests(state)),
+        )
+        return {
+            row.opcode: next(home[row.handler] for home in homes if row.handler in home)
+            for row in wire.OPS.values()
+        }
+
+    def _protocol_handlers(self) -> dict[str, Handler]:
+        """Those that concern the session itself, and the ones this engine does without."""
+        found: dict[str, Handler] = {name.lower(): _refuse for name in REFUSED}
+        for handler in (self.init, self.interrupt, self.destroy, self.notify_reply):
+            found[handler.__name__] = handler
+        return found
+
+    # -- one message ---------------------------------------------------------------------------
+
+    def serve(self, buffer: bytearray | bytes, length: int) -> None:
+        """Answer the message in the first `length` bytes, now or later."""
+        try:
+            request = message.parse(buffer, length)
+        except MalformedMessage as error:
+            if error.code != errno.ENOSYS:
+                log.warning("malformed message: %s", error)
+            if error.unique:
+                self._send(message.refusal(error.unique, error.code))
+            return
+        self.requests += 1
+        if self._debug:
+            log.debug("%r", request)
+        try:
+            body = self._handlers[request.op.opcode](request, *request.arguments)
+        except Postponed as later:
+            self._postpone(later, request, bytes(buffer[:length]))
+        except Busy as busy:
+            again = functools.partial(self._again, request.unique, bytes(buffer[:length]))
+            self._state.deferrals.expect(request.unique)
+            self._state.deferrals.after(busy.node, again)
+        except SessionEnd:
+            raise
+        except Exception as error:
+            self._refuse(request, error)
+        else:
+            if request.op.answered:
+                self._answer(request.unique, body or b"")
+
+    def _answer(self, unique: int, body: bytes) -> None:
+        self._send(wire.OUT_HEADER.pack(16 + len(body), 0, unique), body)
+
+    def _refuse(self, request: Request, error: Exception) -> None:
+        code = self._errors.reply_error(request.op.name, error)
+        if self._debug:
+            log.debug("  #%d: %s", request.unique, errno.errorcode.get(code, code))
+        if request.op.answered:
+            self._send(message.refusal(request.unique, code))
+
+    # -- answers that come later ---------------------------------------------------------------
+
+    def _postpone(self, later: Postponed, request: Request, copy: bytes) -> None:
+        deferrals = self._state.deferrals
+        deferrals.expect(request.unique)
+        deferrals.start(later.work, lambda error: self._settle(later, request, copy, error), later.node)
+
+    def _settle(self, later: Postponed, request: Request, copy: bytes, failure: BaseException | None) -> None:
+        """A worker has finished: answer, or do the request again; then those that waited for it."""
+        deferrals = self._state.deferrals
+        body, error = None, None
+        try:
+            body = later.settle(failure)
+        except Exception as caught:
+            error = caught
+        waiting = deferrals.release(later.node)
+        if error is not None:
+            if deferrals.claim(request.unique):
+                self._refuse(request, error)
+        elif body is None:
+            self._again(request.unique, copy)
+        elif deferrals.claim(request.unique):
+            self._answer(request.unique, body)
+        for then in waiting:
+            then()
+
+    def _again(self, unique: int, copy: bytes) -> None:
+        if self._state.deferrals.claim(unique):
+            self.serve(copy, len(copy))
+
+    # -- the session itself --------------------------------------------------------------------
+
+    def init(
+        self, request: Request, major: int, minor: int, max_readahead: int, flags: int, rest: memoryview
+    ) -> bytes:
+        try:
+            session = negotiate(major, minor, max_readahead, flags, rest, self._wishes)
+        except VersionRefused as error:
+            self._send(message.refusal(request.unique, errno.EPROTO))
+            raise SessionEnd(str(error)) from None
+        if session is None:
+            return wire.INIT_OUT.pack(wire.MAJOR, wire.MINOR, *(0,) * 11)
+        self.session = session
+        return session.reply
+
+    def interrupt(self, request: Request, unique: int) -> None:
+        """Only what is still waiting can be given up; a copy that is under way goes on for the next one."""
+        if self._state.deferrals.claim(unique):
+            self._send(message.refusal(unique, errno.EINTR))
+
+    def destroy(self, request: Request) -> bytes:
+        return b""
+
+    def notify_reply(self, request: Request, payload: memoryview) -> None:
+        """What was asked for by NOTIFY_RETRIEVE, which this engine never sends."""
+
+
+def _refuse(request: Request, *arguments: object) -> bytes:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def _methods(home: object) -> dict[str, Handler]:
+    """The handlers of an object by name."""
+    return {name: getattr(home, name) for name in vars(type(home)) if not name.startswith("_")}

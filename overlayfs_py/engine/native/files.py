@@ -1,0 +1,180 @@
+"""Requests about the contents of files. Data belongs to nodes: without opens no request has a handle.
+
+The kernel goes on by itself after a first ENOSYS to OPEN, CREATE and FLUSH: opens cost nothing then, and
+a new file comes by MKNOD.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+
+from overlayfs_py.engine.native import wire
+from overlayfs_py.engine.native.deferral import Postponed
+from overlayfs_py.engine.native.message import Request
+from overlayfs_py.engine.native.state import INLINE_SIZE, State
+from overlayfs_py.engine.setid import may_keep_setid
+from overlayfs_py.syscalls.copy import copy_range
+from overlayfs_py.union.overlay import Caller, Node
+
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_FSGETXATTR = 0x801C581F
+_FLAG_QUERIES = (_FS_IOC_GETFLAGS, _FS_IOC_FSGETXATTR)
+# One copy is at most this long, so that it can be interrupted; the caller asks for the rest.
+_COPY_LIMIT = 1 << 30
+
+
+class FileRequests:
+    """Handlers; each method answers the opcode it is named after."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._overlay = state.overlay
+
+    def read(
+        self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
+    ) -> bytes:
+        return self._overlay.read(self._state.nodes.inode(request.nodeid).node, offset, size)
+
+    def write(
+        self,
+        request: Request,
+        fh: int,
+        offset: int,
+        size: int,
+        flags: int,
+        owner: int,
+        open_flags: int,
+        data: memoryview,
+    ) -> bytes:
+        if len(data) != size:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        state = self._state
+        node = state.nodes.inode(request.nodeid).node
+        if not node.fd_writable:
+            state.need_upper(node, data=True)
+        if flags & wire.WRITE_KILL_SUIDGID:
+            state.drop_setid(node)
+        return wire.WRITE_OUT.pack(self._overlay.write(node, offset, data), 0)
+
+    def fallocate(self, request: Request, fh: int, offset: int, length: int, mode: int) -> bytes:
+        node = self._prepared_to_write(request.nodeid, request)
+        self._overlay.fallocate(node, mode, offset, length)
+        return b""
+
+    def lseek(self, request: Request, fh: int, offset: int, whence: int) -> bytes:
+        return wire.LSEEK_OUT.pack(self._overlay.seek(self._state.node(request.nodeid), offset, whence))
+
+    def copy_file_range(
+        self, request: Request, fh: int, offset: int, to_nodeid: int, to_fh: int, to_offset: int, *rest: int
+    ) -> bytes:
+        size, _ = rest
+        return self._copy(
+            request, offset, to_nodeid, to_offset, size, lambda done: wire.WRITE_OUT.pack(done, 0)
+        )
+
+    def copy_file_range_64(
+        self, request: Request, fh: int, offset: int, to_nodeid: int, to_fh: int, to_offset: int, *rest: int
+    ) -> bytes:
+        size, _ = rest
+        return self._copy(request, offset, to_nodeid, to_offset, size, wire.COPY_RANGE_OUT.pack)
+
+    def _copy(
+        self,
+        request: Request,
+        offset: int,
+        to_nodeid: int,
+        to_offset: int,
+        size: int,
+        answer: Callable[[int], bytes],
+    ) -> bytes:
+        source = self._state.node(request.nodeid)
+        target = self._prepared_to_write(to_nodeid, request)
+        size = min(size, _COPY_LIMIT)
+        if size <= INLINE_SIZE:
+            return answer(self._overlay.copy_range(source, offset, target, to_offset, size))
+        fds = [self._descriptor(source, os.O_RDONLY), self._descriptor(target, os.O_RDWR)]
+        copied = 0
+
+        def work() -> None:
+            nonlocal copied
+            copied = copy_range(fds[0], offset, fds[1], to_offset, size)
+
+        raise _with_descriptors(fds, work, lambda: answer(copied))
+
+    def fsync(self, request: Request, fh: int, flags: int) -> bytes:
+        """In a thread, as it waits for the disk; on a descriptor of its own, as the node may change its."""
+        node = self._state.node(request.nodeid)
+        self._state.settled(node)
+        if node.upper is None or self._overlay.options.volatile:
+            return b""
+        fd = self._descriptor(node, os.O_RDONLY)
+        sync = os.fdatasync if flags & wire.FSYNC_DATA_ONLY else os.fsync
+        raise _with_descriptors([fd], lambda: sync(fd), lambda: b"")
+
+    def syncfs(self, request: Request) -> bytes:
+        self._overlay.sync()
+        return b""
+
+    def tmpfile(
+        self, request: Request, flags: int, mode: int, umask: int, open_flags: int, name: bytes
+    ) -> bytes:
+        """O_TMPFILE; the kernel opens it without asking, as it opens all files."""
+        caller = Caller(request.uid, request.gid, umask)
+        parent = self._state.directory(request.nodeid)
+        node, handle = self._overlay.tmpfile(parent, flags, mode, caller)
+        try:
+            entry = self._state.entry(node)
+        finally:
+            self._overlay.release(handle)
+        return entry + wire.OPEN_OUT.pack(0, wire.FOPEN_KEEP_CACHE, 0)
+
+    def ioctl(
+        self, request: Request, fh: int, flags: int, command: int, arg: int, *rest: int | memoryview
+    ) -> bytes:
+        """The inode flags of the real inode (lsattr); other commands are none of a file system's."""
+        out_size = rest[1]
+        assert isinstance(out_size, int)
+        if command not in _FLAG_QUERIES:
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        node = self._state.node(request.nodeid)
+        fd = node.top.open_dir() if node.is_dir else self._descriptor(node, os.O_RDONLY)
+        try:
+            found = fcntl.ioctl(fd, command, bytes(max(out_size, 32)))
+        finally:
+            os.close(fd)
+        return wire.IOCTL_OUT.pack(0, 0, 0, 0) + found[:out_size]
+
+    def release(self, request: Request, fh: int, flags: int, release_flags: int, owner: int) -> bytes:
+        return b""
+
+    def _prepared_to_write(self, nodeid: int, request: Request) -> Node:
+        """The node, with an upper part and without set-id bits that its writer may not keep."""
+        state = self._state
+        node = state.node(nodeid)
+        if not node.fd_writable:
+            state.need_upper(node, data=True)
+        if request.uid or not may_keep_setid(request.uid, request.pid):
+            state.drop_setid(node)
+        return node
+
+    def _descriptor(self, node: Node, flags: int) -> int:
+        """A descriptor of the node's data for the caller to close."""
+        handle = self._overlay.open_file(node, flags)
+        try:
+            return os.dup(handle.fd)
+        finally:
+            self._overlay.release(handle)
+
+
+def _with_descriptors(fds: list[int], work: Callable[[], None], answer: Callable[[], bytes]) -> Postponed:
+    """`work` on descriptors that are closed afterwards."""
+
+    def settle(error: BaseException | None) -> bytes:
+        for fd in fds:
+            os.close(fd)
+        if error is not None:
+            raise error
+        return answer()
+
+    return Postponed(work, settle)

@@ -1,0 +1,141 @@
+"""The loop: one thread that reads a message, has it answered and reads the next.
+
+After an answer it looks for the next message for some tens of microseconds before it sleeps (adaptive
+polling): waking a thread costs more than answering. It stops doing so where it does not pay, and never
+does it on a machine with one CPU. An idle mount sleeps in poll.
+"""
+
+import errno
+import logging
+import os
+import select
+from collections.abc import Callable
+from time import perf_counter
+
+from overlayfs_py.engine.native.dispatch import SessionEnd
+
+log = logging.getLogger("overlayfs_py.engine.native")
+
+_GONE = (errno.ENODEV, errno.ECONNABORTED)
+
+
+class Polling:
+    """How long to look before sleeping: longer while it pays, not at all while it does not."""
+
+    __slots__ = ("_most", "_skipped", "window")
+
+    _LEAST = 1e-6
+    _PROBE_EVERY = 64
+
+    def __init__(self, seconds: float) -> None:
+        self._most = self.window = seconds if (os.cpu_count() or 1) > 1 else 0.0
+        self._skipped = 0
+
+    def paid(self) -> None:
+        """A message came while looking."""
+        self.window = self._most
+
+    def wasted(self) -> None:
+        """None came."""
+        window = self.window / 2
+        self.window = window if window > self._LEAST else 0.0
+        self._skipped = 0
+
+    def slept(self) -> None:
+        """Slept without looking; after a while it is worth another try."""
+        self._skipped += 1
+        if self._skipped >= self._PROBE_EVERY:
+            self._skipped = 0
+            self.window = self._most
+
+
+class Loop:
+    """Reads `fuse_fd` (not owned) until the session ends or `stop`. `serve` gets buffer and length."""
+
+    def __init__(
+        self,
+        fuse_fd: int,
+        size: int,
+        serve: Callable[[bytearray, int], None],
+        complete: Callable[[], None],
+        polling: Polling,
+    ) -> None:
+        self._fd = fuse_fd
+        self._buffer = bytearray(size)
+        self._parts = [memoryview(self._buffer)]
+        self._serve = serve
+        self._complete = complete
+        self._polling = polling
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._woken = False
+        self._stopping = False
+        self._sleep = select.poll()
+        self._sleep.register(fuse_fd, select.POLLIN)
+        self._sleep.register(self._wake_fd, select.POLLIN)
+        os.set_blocking(fuse_fd, False)
+
+    def run(self) -> None:
+        """Serve; returns at the end of the session. SessionEnd when it could not begin."""
+        while not self._stopping:
+            length = self._receive()
+            if length > 0:
+                self._serve(self._buffer, length)
+            elif length < 0:
+                return
+            if self._woken:
+                self._woken = False
+                self._complete()
+
+    def wake(self) -> None:
+        """Make `run` call `complete` soon; from any thread."""
+        self._woken = True
+        os.eventfd_write(self._wake_fd, 1)
+
+    def stop(self) -> None:
+        """Make `run` return soon; from any thread."""
+        self._stopping = True
+        self.wake()
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._wake_fd >= 0:
+            os.close(self._wake_fd)
+            self._wake_fd = -1
+
+    def _receive(self) -> int:
+        """The length of the next message; 0: woken without one, -1: the session is over."""
+        window = self._polling.window
+        if window:
+            until = perf_counter() + window
+            while not self._woken:
+                length = self._read()
+                if length:
+                    self._polling.paid()
+                    return length
+                if perf_counter() > until:
+                    self._polling.wasted()
+                    break
+            if self._woken:
+                return 0
+        else:
+            self._polling.slept()
+        for fd, _ in self._sleep.poll():
+            if fd == self._wake_fd:
+                os.eventfd_read(fd)
+                return 0
+        return self._read()
+
+    def _read(self) -> int:
+        try:
+            return os.readv(self._fd, self._parts)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            if error.errno in _GONE:
+                return -1
+            if error.errno in (errno.EINTR, errno.ENOENT):  # given up by its sender before we had it
+                return 0
+            raise
+
+
+__all__ = ["Loop", "Polling", "SessionEnd"]

@@ -1,0 +1,223 @@
+"""Requests out of the kernel's bytes, and the bytes of answers. No I/O; attributes are plain tuples.
+
+Whatever the bytes are, `parse` returns a request or raises `MalformedMessage`.
+"""
+
+import errno
+from collections.abc import Iterable, Sequence
+from struct import Struct
+from typing import Any, NamedTuple
+
+from overlayfs_py.engine.native import wire
+from overlayfs_py.engine.native.wire import Op
+
+_BILLION = 1_000_000_000
+_HEADER_SIZE = wire.IN_HEADER.size
+_unpack_header = wire.IN_HEADER.unpack_from
+
+# What `Overlay.getattr` returns: ino mode nlink uid gid rdev size blocks blksize atime_ns mtime_ns ctime_ns.
+Attributes = tuple[int, ...]
+Buffer = bytearray | bytes | memoryview
+
+
+class MalformedMessage(Exception):
+    """Not what the protocol says. `unique` and `code`: what to answer, 0 when nothing can be answered."""
+
+    def __init__(self, text: str, unique: int = 0, code: int = errno.EINVAL) -> None:
+        super().__init__(text)
+        self.unique = unique
+        self.code = code
+
+
+class Request:
+    """One message. `arguments`: the fields of the row's struct, then names (bytes), then the payload.
+
+    A payload is a view of the buffer the message was parsed from, good until that is used again.
+    """
+
+    __slots__ = ("arguments", "gid", "nodeid", "op", "pid", "uid", "unique")
+
+    def __init__(
+        self, op: Op, unique: int, nodeid: int, uid: int, gid: int, pid: int, arguments: tuple[Any, ...]
+    ) -> None:
+        self.op = op
+        self.unique = unique
+        self.nodeid = nodeid
+        self.uid = uid
+        self.gid = gid
+        self.pid = pid
+        self.arguments = arguments
+
+    def __repr__(self) -> str:
+        shown = ", ".join(repr(bytes(a[:64]) if isinstance(a, memoryview) else a) for a in self.arguments)
+        return f"{self.op.name} #{self.unique} node {self.nodeid} uid {self.uid} ({shown})"
+
+
+def parse(buffer: bytearray | bytes, length: int) -> Request:
+    """The message in the first `length` bytes."""
+    if length < _HEADER_SIZE:
+        raise MalformedMessage(f"{length} bytes are no message")
+    size, opcode, unique, nodeid, uid, gid, pid, extensions, _ = _unpack_header(buffer)
+    if size != length:
+        raise MalformedMessage(f"{length} bytes of a message of {size}", unique)
+    op = wire.OPS.get(opcode)
+    if op is None:
+        raise MalformedMessage(f"opcode {opcode} is not known", unique, errno.ENOSYS)
+    end = length - extensions * 8
+    at = _HEADER_SIZE + op.request.size
+    if at > end:
+        raise MalformedMessage(f"{op.name} is cut off", unique if op.answered else 0)
+    arguments = op.request.unpack_from(buffer, _HEADER_SIZE)
+    for _ in range(op.names):
+        stop = buffer.find(0, at, end)
+        if stop < 0:
+            raise MalformedMessage(f"{op.name}: a name without an end", unique)
+        arguments += (bytes(buffer[at:stop]),)
+        at = stop + 1
+    if op.payload:
+        arguments += (memoryview(buffer)[at:end],)
+    return Request(op, unique, nodeid, uid, gid, pid, arguments)
+
+
+def forgets(count: int, payload: Buffer) -> Iterable[tuple[int, int]]:
+    """(nodeid, nlookup) of a BATCH_FORGET, as many as are really there."""
+    size = wire.FORGET_ONE.size
+    present = min(count, len(payload) // size)
+    return wire.FORGET_ONE.iter_unpack(payload[: present * size])
+
+
+# -- answers -----------------------------------------------------------------------------------
+
+
+class Timeout(NamedTuple):
+    """How long the kernel may keep something."""
+
+    seconds: int
+    nanoseconds: int
+
+    @classmethod
+    def of(cls, seconds: float) -> "Timeout":
+        whole = int(seconds)
+        return cls(whole, int((seconds - whole) * _BILLION))
+
+
+def answer(unique: int, body: bytes) -> bytes:
+    """A good answer."""
+    return wire.OUT_HEADER.pack(16 + len(body), 0, unique) + body
+
+
+def refusal(unique: int, code: int) -> bytes:
+    """The answer errno `code`."""
+    return wire.OUT_HEADER.pack(16, -code, unique)
+
+
+def notification(code: int, *parts: bytes) -> bytes:
+    """A message the kernel did not ask for."""
+    body = b"".join(parts)
+    return wire.OUT_HEADER.pack(16 + len(body), code, 0) + body
+
+
+def entry(nodeid: int, names: Timeout, attributes: Timeout, attr: Attributes) -> bytes:
+    """fuse_entry_out: the name is node `nodeid`."""
+    ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime = attr
+    return wire.ENTRY_OUT.pack(
+        nodeid,
+        0,
+        names[0],
+        attributes[0],
+        names[1],
+        attributes[1],
+        ino,
+        size,
+        blocks,
+        atime // _BILLION,
+        mtime // _BILLION,
+        ctime // _BILLION,
+        atime % _BILLION,
+        mtime % _BILLION,
+        ctime % _BILLION,
+        mode,
+        nlink,
+        uid,
+        gid,
+        rdev,
+        blksize,
+        0,
+    )
+
+
+def missing(names: Timeout) -> bytes:
+    """fuse_entry_out: there is no such name, which the kernel may remember."""
+    return entry(0, names, Timeout(0, 0), (0,) * 12)
+
+
+def attributes(timeout: Timeout, attr: Attributes) -> bytes:
+    """fuse_attr_out."""
+    ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime = attr
+    return wire.ATTR_OUT.pack(
+        timeout[0],
+        timeout[1],
+        0,
+        ino,
+        size,
+        blocks,
+        atime // _BILLION,
+        mtime // _BILLION,
+        ctime // _BILLION,
+        atime % _BILLION,
+        mtime % _BILLION,
+        ctime % _BILLION,
+        mode,
+        nlink,
+        uid,
+        gid,
+        rdev,
+        blksize,
+        0,
+    )
+
+
+def joined_names(names: Sequence[bytes]) -> bytes:
+    """What listxattr(2) returns."""
+    return b"".join(name + b"\0" for name in names)
+
+
+class DirentBuffer:
+    """Packs names until the kernel's buffer is full."""
+
+    __slots__ = ("_parts", "_room")
+
+    def __init__(self, size: int) -> None:
+        self._room = size
+        self._parts: list[bytes] = []
+
+    def add(self, name: bytes, ino: int, kind: int, cookie: int) -> bool:
+        """One name, with the cookie to go on behind it; False when it does not fit."""
+        return self._add(wire.DIRENT, (ino, cookie, len(name), kind), name)
+
+    def fits(self, name: bytes) -> bool:
+        """Whether `name` fits with its entry before it."""
+        return _padded(wire.DIRENT_PLUS.size + len(name)) <= self._room
+
+    def add_plus(self, described: bytes, name: bytes, ino: int, kind: int, cookie: int) -> None:
+        """One name with the answer LOOKUP would give; it was asked before whether it fits."""
+        dirent = wire.DIRENT.pack(ino, cookie, len(name), kind)
+        size = _padded(len(described) + len(dirent) + len(name))
+        self._parts.append((described + dirent + name).ljust(size, b"\0"))
+        self._room -= size
+
+    def _add(self, layout: Struct, fields: tuple[int, ...], name: bytes) -> bool:
+        size = _padded(layout.size + len(name))
+        if size > self._room:
+            return False
+        self._parts.append((layout.pack(*fields) + name).ljust(size, b"\0"))
+        self._room -= size
+        return True
+
+    def content(self) -> bytes:
+        """The answer's body."""
+        return b"".join(self._parts)
+
+
+def _padded(size: int) -> int:
+    return size + 7 & ~7

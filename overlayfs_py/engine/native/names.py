@@ -1,0 +1,86 @@
+"""Requests about names: finding, making, linking, renaming and removing them; and FORGET."""
+
+from overlayfs_py.engine.native import message
+from overlayfs_py.engine.native.message import Request
+from overlayfs_py.engine.native.state import State
+from overlayfs_py.union.overlay import Caller
+
+_RENAME_EXCHANGE = 1 << 1
+
+
+class NameRequests:
+    """Handlers; each method answers the opcode it is named after."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._overlay = state.overlay
+
+    def lookup(self, request: Request, name: bytes) -> bytes:
+        state = self._state
+        node = self._overlay.lookup(state.nodes.inode(request.nodeid).node, name)
+        return state.missing if node is None else state.entry(node)
+
+    def forget(self, request: Request, lookups: int) -> None:
+        self._state.take_back(request.nodeid, lookups)
+
+    def batch_forget(self, request: Request, count: int, payload: memoryview) -> None:
+        take_back = self._state.take_back
+        for nodeid, lookups in message.forgets(count, payload):
+            take_back(nodeid, lookups)
+
+    def mknod(self, request: Request, mode: int, rdev: int, umask: int, name: bytes) -> bytes:
+        caller = Caller(request.uid, request.gid, umask)
+        parent = self._state.directory(request.nodeid)
+        return self._state.entry(self._overlay.mknod(parent, name, mode, rdev, caller))
+
+    def mkdir(self, request: Request, mode: int, umask: int, name: bytes) -> bytes:
+        caller = Caller(request.uid, request.gid, umask)
+        parent = self._state.directory(request.nodeid)
+        return self._state.entry(self._overlay.mkdir(parent, name, mode, caller))
+
+    def symlink(self, request: Request, name: bytes, target: bytes) -> bytes:
+        caller = Caller(request.uid, request.gid, 0)
+        parent = self._state.directory(request.nodeid)
+        return self._state.entry(self._overlay.symlink(parent, name, target, caller))
+
+    def link(self, request: Request, old_nodeid: int, name: bytes) -> bytes:
+        state = self._state
+        node = state.node(old_nodeid)
+        state.need_upper(node, data=False)
+        return state.entry(self._overlay.link(node, state.directory(request.nodeid), name))
+
+    def unlink(self, request: Request, name: bytes) -> bytes:
+        self._settle(request.nodeid, name)
+        self._overlay.unlink(self._state.directory(request.nodeid), name)
+        return b""
+
+    def rmdir(self, request: Request, name: bytes) -> bytes:
+        self._overlay.rmdir(self._state.directory(request.nodeid), name)
+        return b""
+
+    def rename(self, request: Request, new_nodeid: int, name: bytes, new_name: bytes) -> bytes:
+        return self.rename2(request, new_nodeid, 0, name, new_name)
+
+    def rename2(self, request: Request, new_nodeid: int, flags: int, name: bytes, new_name: bytes) -> bytes:
+        state = self._state
+        self._settle(request.nodeid, name, copy=True)
+        self._settle(new_nodeid, new_name, copy=bool(flags & _RENAME_EXCHANGE))
+        old, new = state.directory(request.nodeid), state.directory(new_nodeid)
+        self._overlay.rename(old, name, new, new_name, flags)
+        return b""
+
+    def readlink(self, request: Request) -> bytes:
+        return self._overlay.readlink(self._state.node(request.nodeid))
+
+    def _settle(self, parent_id: int, name: bytes, *, copy: bool = False) -> None:
+        """Before a name changes: wait for a running copy of what it names, or (`copy`) copy a file up."""
+        state = self._state
+        if not copy and not state.deferrals.copies:
+            return
+        node = self._overlay.lookup(state.node(parent_id), name)
+        if node is None or state.nodes.known(node) is None:
+            return  # the kernel does not hold it, so nothing is under way
+        if copy and not node.is_dir:
+            state.need_upper(node, data=False)
+        else:
+            state.settled(node)

@@ -1,0 +1,114 @@
+"""INIT: what the kernel offers, what this engine takes of it, and what follows from that for the session."""
+
+import sys
+from dataclasses import dataclass
+
+from overlayfs_py.engine.native import wire
+from overlayfs_py.engine.native.wire import Init
+
+# One request carries at most this many pages, /proc/sys/fs/fuse/max_pages_limit permitting.
+MAX_PAGES = 256
+MAX_WRITE = MAX_PAGES * wire.PAGE_SIZE
+_MAX_BACKGROUND = 64
+_CONGESTION = 48
+
+_ALWAYS = (
+    Init.ASYNC_READ
+    | Init.BIG_WRITES
+    | Init.DONT_MASK  # a default ACL overrides the umask, so only the union can apply it
+    | Init.HAS_IOCTL_DIR
+    | Init.DO_READDIRPLUS
+    | Init.READDIRPLUS_AUTO
+    | Init.ASYNC_DIO
+    | Init.PARALLEL_DIROPS
+    | Init.MAX_PAGES
+    | Init.CACHE_SYMLINKS
+    | Init.HANDLE_KILLPRIV_V2  # else the kernel asks for security.capability before each file's first write
+    | Init.SETXATTR_EXT
+    | Init.INIT_EXT
+    | Init.DIRECT_IO_ALLOW_MMAP
+)
+_NEEDED = Init.HANDLE_KILLPRIV_V2 | Init.SETXATTR_EXT | Init.MAX_PAGES
+
+
+class VersionRefused(Exception):
+    """The kernel speaks a protocol this engine does not; the text says what is missing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wishes:
+    """What the mount asks for. `changing`: layers change underneath, so the kernel trusts nothing."""
+
+    acl: bool = True
+    no_open: bool = True
+    writeback: bool = True
+    passthrough: bool = False
+    changing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """What was agreed."""
+
+    minor: int
+    flags: Init
+    max_write: int
+    reply: bytes
+
+    def has(self, flag: Init) -> bool:
+        return bool(self.flags & flag)
+
+
+def negotiate(
+    major: int, minor: int, max_readahead: int, flags: int, rest: bytes | memoryview, wishes: Wishes
+) -> Session | None:
+    """Answer INIT; None: the kernel must first be told the major version (a newer kernel asks again).
+
+    VersionRefused for a kernel that is too old.
+    """
+    if major > wire.MAJOR:
+        return None
+    if major < wire.MAJOR or minor < wire.OLDEST_MINOR:
+        raise VersionRefused(f"the kernel speaks FUSE {major}.{minor}; Linux 5.12 or newer is needed")
+    offered = flags
+    if offered & Init.INIT_EXT and len(rest) >= 4:
+        offered |= int.from_bytes(rest[:4], sys.byteorder) << 32
+    if offered & _NEEDED != _NEEDED:
+        missing = Init(_NEEDED & ~offered)
+        raise VersionRefused(f"the kernel lacks {missing!s}; Linux 5.12 or newer is needed")
+    agreed = Init(_wanted(wishes) & offered)
+    reply = wire.INIT_OUT.pack(
+        wire.MAJOR,
+        min(minor, wire.MINOR),
+        max_readahead,  # all there is: the mount's own limit is set beside it
+        agreed & 0xFFFFFFFF,
+        _MAX_BACKGROUND,
+        _CONGESTION,
+        MAX_WRITE,
+        1,  # nanosecond times
+        MAX_PAGES,
+        0,
+        agreed >> 32,
+        1 if agreed & Init.PASSTHROUGH else 0,  # max_stack_depth
+        0,
+    )
+    return Session(minor=min(minor, wire.MINOR), flags=agreed, max_write=MAX_WRITE, reply=reply)
+
+
+def _wanted(wishes: Wishes) -> Init:
+    wanted = _ALWAYS
+    if wishes.acl:
+        wanted |= Init.POSIX_ACL
+    if wishes.no_open:
+        wanted |= Init.NO_OPEN_SUPPORT | Init.NO_OPENDIR_SUPPORT
+    else:
+        wanted |= Init.ATOMIC_O_TRUNC
+    if wishes.changing:
+        wanted |= Init.AUTO_INVAL_DATA
+    else:
+        wanted |= Init.EXPLICIT_INVAL_DATA
+    if wishes.passthrough:
+        wanted |= Init.PASSTHROUGH
+    elif wishes.writeback and not wishes.changing:
+        wanted |= Init.WRITEBACK_CACHE
+    return wanted
