@@ -80,21 +80,25 @@ class TarReader:
         """The next header block; None at the end of the archive, marked or not."""
         header = self._tar.take(BLOCK)
         if not header:
-            if self._records or self._long_name is not None or self._long_link is not None:
-                raise InvalidLayer("the tar ends after an extended header")
-            return None
+            return self._no_more()
         if len(header) < BLOCK:
             raise InvalidLayer("the tar ends in the middle of a header")
         if header == _ZERO_BLOCK:
             second = self._tar.take(BLOCK)
             if second.strip(b"\0"):
                 raise InvalidLayer("an empty block in the middle of the tar")
-            return None
+            return self._no_more()
         _verify_checksum(header)
         self.count += 1
         if self.count > self._limits.max_entries:
             raise LimitExceeded(f"the layer has more than {self._limits.max_entries} entries")
         return header
+
+    def _no_more(self) -> bytes | None:
+        """The end; InvalidLayer when something was announced that does not come."""
+        if self._records or self._repeated or self._long_name is not None or self._long_link is not None:
+            raise InvalidLayer("the tar ends after an extended header")
+        return None
 
     def _is_extension(self, kind: bytes, header: bytes) -> bool:
         """Take in a header that is about the next member; False for a member."""

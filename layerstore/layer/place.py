@@ -173,9 +173,7 @@ class Placer:
         target = clean_path(entry.linkname or b".", self._limits, entry.name)
         parent, _, last = target.rpartition(b"/")
         with ExitStack() as held:
-            # The cache may close `dir_fd` while it looks for the target's directory.
-            here = os.dup(dir_fd)
-            held.callback(os.close, here)
+            here = _held(held, dir_fd)
             try:
                 target_fd, parent = self._root.directory(parent, make=False)
                 st = os.stat(last, dir_fd=target_fd, follow_symlinks=False)
@@ -183,9 +181,8 @@ class Placer:
                 target_fd, parent, st = self._fetch(target, entry)
             if stat.S_ISDIR(st.st_mode) or whiteout.is_whiteout_device(st):
                 raise InvalidLayer(f"a hard link to /{printable(target)}, which cannot be linked to", entry.name)
-            if (parent + b"/" + last if parent else last) == path:
-                return
-            self._link(target_fd, last, here, name, path, entry)
+            if (parent + b"/" + last if parent else last) != path:
+                self._link(_held(held, target_fd), last, here, name, path, entry)
 
     def _link(self, target_fd: int, last: bytes, here: int, name: bytes, path: bytes, entry: Entry) -> None:
         make = partial(os.link, last, name, src_dir_fd=target_fd, dst_dir_fd=here, follow_symlinks=False)
@@ -269,6 +266,13 @@ class Placer:
             for name in self._below.root_names():
                 self._hide(self._root.fd, name)
         self._setter.set_directories(self._root.fd)
+
+
+def _held(held: ExitStack, fd: int) -> int:
+    """The same directory under a descriptor of our own: the root's cache may close its own any time."""
+    own = os.dup(fd)
+    held.callback(os.close, own)
+    return own
 
 
 def write_all(fd: int, data: memoryview) -> None:

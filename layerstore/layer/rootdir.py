@@ -106,59 +106,98 @@ class RootDir:
         self._open[path] = fd
         return fd
 
-    def _plain(self, path: bytes) -> int:
-        """A directory that was just seen, none of whose components is a symlink."""
-        fd = self._known(path)
-        return fd if fd is not None else self._remember(path, open_beneath(self.fd, path, _O_DIR))
-
     def _walk(self, path: bytes, make: bool) -> tuple[int, bytes]:
         """Step by step, following symlinks inside the root."""
         steps = deque(path.split(b"/"))
-        done: list[bytes] = []
+        place = _Place(self.fd)
         links = taken = 0
-        while steps:
-            step = steps.popleft()
-            taken += 1
-            if taken > _MOST_STEPS:
-                raise InvalidLayer("too many symlinks or components in its name", path[:300])
-            if step in (b"", b"."):
-                continue
-            if step == b"..":
-                del done[-1:]
-                continue
-            target = self._step(b"/".join(done), step, make)
-            if target is None:
-                done.append(step)
-                continue
-            links += 1
-            if links > _MOST_LINKS:
-                raise InvalidLayer("too many symlinks in its name", path[:300])
-            if target.startswith(b"/"):
-                done.clear()
-            steps.extendleft(reversed(target.split(b"/")))
-        here = b"/".join(done)
-        return self._plain(here), here
+        try:
+            while steps:
+                step = steps.popleft()
+                taken += 1
+                if taken > _MOST_STEPS or links > _MOST_LINKS:
+                    raise InvalidLayer("too many symlinks or components in its name", path[:300])
+                if step in (b"", b"."):
+                    continue
+                if step == b"..":
+                    place.leave()
+                    continue
+                target = self._step(place, step, make)
+                if target is None:
+                    place.enter(step)
+                    continue
+                links += 1
+                if target.startswith(b"/"):
+                    place.restart()
+                steps.extendleft(reversed(target.split(b"/")))
+            here = place.path
+            fd = self._known(here)
+            return (self._remember(here, place.release()) if fd is None else fd), here
+        finally:
+            place.close()
 
-    def _step(self, parent: bytes, name: bytes, make: bool) -> bytes | None:
+    def _step(self, place: _Place, name: bytes, make: bool) -> bytes | None:
         """Make sure that `name` is a directory; its target when it is a symlink."""
-        dir_fd = self._plain(parent)
-        path = parent + b"/" + name if parent else name
+        dir_fd = place.fd
         try:
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
             if not make:
                 raise
-            self._make_parent(dir_fd, name, path, False)
+            self._make_parent(dir_fd, name, place.below(name), False)
             return None
         if stat.S_ISDIR(st.st_mode):
             return None
         if stat.S_ISLNK(st.st_mode):
             return os.readlink(name, dir_fd=dir_fd)
         if not make or not whiteout.is_whiteout_device(st):
-            raise NotADirectory(path)
+            raise NotADirectory(place.below(name))
         os.unlink(name, dir_fd=dir_fd)
-        self._make_parent(dir_fd, name, path, True)
+        self._make_parent(dir_fd, name, place.below(name), True)
         return None
+
+
+class _Place:
+    """Where a walk has got to: a descriptor, and the components that led there, none of them a symlink."""
+
+    def __init__(self, root_fd: int) -> None:
+        self.fd = self._root_fd = root_fd
+        self._steps: list[bytes] = []
+
+    @property
+    def path(self) -> bytes:
+        return b"/".join(self._steps)
+
+    def below(self, name: bytes) -> bytes:
+        return b"/".join((*self._steps, name))
+
+    def enter(self, name: bytes) -> None:
+        self._move(os.open(name, _O_DIR, dir_fd=self.fd))
+        self._steps.append(name)
+
+    def leave(self) -> None:
+        """One up; at the root, stay. Not by "..", which leads elsewhere when a directory was moved."""
+        del self._steps[-1:]
+        self._move(open_beneath(self._root_fd, self.path, _O_DIR) if self._steps else self._root_fd)
+
+    def restart(self) -> None:
+        """Back to the root."""
+        self._steps.clear()
+        self._move(self._root_fd)
+
+    def _move(self, fd: int) -> None:
+        self.close()
+        self.fd = fd
+
+    def release(self) -> int:
+        """The descriptor, now the caller's."""
+        fd, self.fd = self.fd, self._root_fd
+        return fd
+
+    def close(self) -> None:
+        if self.fd != self._root_fd:
+            os.close(self.fd)
+            self.fd = self._root_fd
 
 
 def remove_tree(dir_fd: int, name: bytes) -> None:
