@@ -3,13 +3,12 @@ about images.
 """
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 import click
 
+from layerstore.cli import interrupts
 from layerstore.cli.group import Root, VerbGroup
 from layerstore.errors import LayerstoreError, printable
 from overlayfs_py.errors import OverlayError
@@ -33,7 +32,7 @@ def layerstore(context: click.Context, root: str | None) -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit: 0, 1 with one line on stderr, or 2 for a usage error."""
-    signal.signal(signal.SIGTERM, _terminated)
+    interrupts.install()
     try:
         status = layerstore.main(prog_name="layerstore", standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -67,11 +66,6 @@ def explain(error: OSError) -> str:
     if error.filename is None:
         return what
     return f"{printable(os.fsencode(error.filename))}: {what}"
-
-
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds like any error, so that temporary files go."""
-    raise SystemExit(128 + number)
 
 
 def _forget_stdout() -> None:

@@ -1,12 +1,14 @@
 """The verbs on images: import, images, history, inspect, tag, rmi."""
 
 import os
+import sys
 from typing import Any
 
 import click
 
 import layerstore
 from layerstore.cli.group import Root, examples, for_each, note
+from layerstore.cli.interrupts import standard_input
 from layerstore.cli.progress import progress
 from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_table, shorten
 from layerstore.image import human
@@ -36,9 +38,17 @@ def import_command(root: Root, changes: tuple[str, ...], message: str, source: s
     The tarball may be plain or compressed with gzip, bzip2, xz or zstd.
     """
     total = os.stat(source).st_size if os.path.isfile(source) else None
+    if source == "-" and sys.stdin.isatty():
+        raise click.UsageError("standard input is a terminal: redirect a tarball to it")
     with progress("Importing", total) as report:
         image_id = layerstore.import_(
-            source, ref, changes=changes, message=message, root=root.path, progress=report, note=note
+            standard_input() if source == "-" else source,
+            ref,
+            changes=changes,
+            message=message,
+            root=root.path,
+            progress=report,
+            note=note,
         )
     click.echo(image_id)
 

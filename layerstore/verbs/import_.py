@@ -20,11 +20,11 @@ from layerstore.store import blobs, layers
 from layerstore.store.blobs import BlobTemp
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
-from layerstore.verbs.tarball import Peeked, Pieces, Tee, open_tarball
+from layerstore.verbs.tarball import Peeked, Pieces, Tee, is_url, open_tarball
 
 
 def import_(
-    source: str,
+    source: str | Readable,
     ref: str | None = None,
     *,
     changes: Sequence[str] = (),
@@ -33,7 +33,7 @@ def import_(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> Digest:
-    """Make an image of the tarball `source` (a file, a URL or ``-``); returns the image ID.
+    """Make an image of the tarball `source` (a file, a URL or a stream); returns the image ID.
 
     A tarball that is plain or compressed with gzip or zstd is kept byte for byte as the layer's blob; one
     in bzip2 or xz is compressed again with gzip. It is unpacked in the same pass: what is stored is known
@@ -50,9 +50,9 @@ def import_(
         )
 
 
-def _comment(source: str) -> str:
+def _comment(source: str | Readable) -> str:
     """docker's words; a file's name is left out, as it says nothing and would change the digest."""
-    return f"Imported from {source if '://' in source else '-'}"
+    return f"Imported from {source if is_url(source) else '-'}"
 
 
 def _store_layer(store: Store, stream: Readable, progress: Progress | None, note: Note) -> write.NewLayer:

@@ -1,9 +1,8 @@
-"""Where `import` reads from (a file, standard input, a URL), and what it does with the bytes on their way
+"""Where `import` reads from (a file, a URL, a stream), and what it does with the bytes on their way
 in.
 """
 
 import http.client
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,14 +17,18 @@ _PEEK = 6
 _RECOMPRESSED = (b"BZh", b"\xfd7zXZ\x00")  # bzip2 and xz: no layer may be compressed so
 
 
+def is_url(source: str | Readable) -> bool:
+    return isinstance(source, str) and source.startswith(("http://", "https://"))
+
+
 @contextmanager
-def open_tarball(source: str) -> Iterator[Readable]:
-    """The bytes of ``FILE``, ``URL`` or ``-``; one clear error when they cannot be had."""
-    if source == "-":
-        if sys.stdin.isatty():
-            raise LayerstoreError("standard input is a terminal: redirect a tarball to it")
-        yield sys.stdin.buffer
-    elif source.startswith(("http://", "https://")):
+def open_tarball(source: str | Readable) -> Iterator[Readable]:
+    """The bytes of a file, a URL or an open stream (not closed here); one clear error when they cannot be
+    had.
+    """
+    if not isinstance(source, str):
+        yield source
+    elif is_url(source):
         with _open_url(source) as response:
             yield _Download(response, source)
     else:

@@ -60,7 +60,7 @@ def _bind_one(root_fd: int, bind: Bind) -> None:
         source_fd = os.open(bind.source, os.O_PATH | os.O_CLOEXEC)
         try:
             relative = os.fsencode(bind.target.lstrip("/"))
-            target_fd = open_beneath(root_fd, relative, os.O_PATH | os.O_NOFOLLOW)
+            target_fd = open_beneath(root_fd, relative, os.O_PATH)
             try:
                 bind_tree(source_fd, target_fd, read_only=bind.read_only)
             finally:

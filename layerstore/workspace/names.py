@@ -41,6 +41,6 @@ def check(name: str) -> str:
     """The name itself; InvalidReference when it could not be one."""
     if not _GRAMMAR.fullmatch(name):
         raise InvalidReference(
-            f"invalid workspace name {name!r}: it has letters, digits, '_', '.' and '-', a letter or digit first"
+            f"invalid name {name!r}: letters, digits, '_', '.' and '-', a letter or digit first"
         )
     return name

@@ -10,7 +10,8 @@ from layerstore.image import human
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0B"), (999, "999B"), (1000, "1kB"), (9034, "9.03kB"), (117_000_000, "117MB"), (1_240_000_000, "1.24GB"),
+    [(0, "0B"), (999, "999B"), (1000, "1kB"), (9034, "9.03kB"), (117_000_000, "117MB"),
+     (1_240_000_000, "1.24GB"),
      (999_999, "1000kB"), (74_800_000, "74.8MB")],
 )  # fmt: skip
 def test_size(count: int, text: str) -> None:
@@ -19,9 +20,9 @@ def test_size(count: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (150, "2 minutes"),
-     (3600, "About an hour"), (3 * 3600, "3 hours"), (47 * 3600, "47 hours"), (50 * 3600, "2 days"),
-     (15 * 86400, "2 weeks"), (70 * 86400, "2 months"), (800 * 86400, "2 years")],
+    [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"),
+     (150, "2 minutes"), (3600, "About an hour"), (3 * 3600, "3 hours"), (47 * 3600, "47 hours"),
+     (50 * 3600, "2 days"), (15 * 86400, "2 weeks"), (70 * 86400, "2 months"), (800 * 86400, "2 years")],
 )  # fmt: skip
 def test_duration(seconds: int, text: str) -> None:
     assert human.duration(seconds) == text

@@ -38,7 +38,9 @@ def only_manifest(cli: Cli) -> dict[str, object]:
     ids=["none", "gzip", "zstd", "bzip2", "xz"],
 )
 def test_compressions(cli: Cli, tmp_path: Path, data: bytes, media_type: str, kept: bool) -> None:
-    """What OCI allows is kept byte for byte, the rest is compressed again; the diffID is the tar's in any case."""
+    """What OCI allows is kept byte for byte, the rest is compressed again; the diffID is the tar's in any
+    case.
+    """
     (tmp_path / "rootfs").write_bytes(data)
     image_id = cli.run("import", tmp_path / "rootfs", "base")
     (described,) = json.loads(cli.run("inspect", "base"))

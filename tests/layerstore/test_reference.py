@@ -40,8 +40,8 @@ def test_with_digest() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":x", "x:", "Foo", "a//b", "/a", "a/", "a:b:c/d e", "x:" + "t" * 129, "-a", "a..b", "a" * 64, "n" * 256,
-     "x:\n", "a b", "../../x", "x:../y", "bad_host_/x.y:z z"],
+    ["", ":x", "x:", "Foo", "a//b", "/a", "a/", "a:b:c/d e", "x:" + "t" * 129, "-a", "a..b", "a" * 64, "n" *
+    256, "x:\n", "a b", "../../x", "x:../y", "bad_host_/x.y:z z"],
 )  # fmt: skip
 def test_refused(text: str) -> None:
     with pytest.raises(InvalidReference):
