@@ -11,6 +11,7 @@ import trio
 
 from overlayfs_py.engine.base import EngineCapabilities, EngineStatistics
 from overlayfs_py.engine.caching import cache_policy
+from overlayfs_py.engine.libfuse_loop import RequestLoop
 from overlayfs_py.engine.libfuse_operations import OverlayOperations
 from overlayfs_py.errors import EngineUnavailable
 from overlayfs_py.options import ServiceOptions
@@ -36,6 +37,7 @@ class LibfuseEngine:
     def attach(self, fuse_fd: int) -> None:
         """libfuse takes a mounted descriptor as the mount point /dev/fd/N and closes it at the end."""
         logging.getLogger("pyfuse3").setLevel(logging.DEBUG if self._debug else logging.WARNING)
+        RequestLoop().install()
         pyfuse3.init(self._operations, f"/dev/fd/{fuse_fd}", {"debug"} if self._debug else set())
         self._attached = True
 

@@ -6,100 +6,25 @@ again; access is never asked, as the kernel checks permissions itself.
 
 import functools
 import inspect
-import itertools
 import os
 import stat
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyfuse3
 import trio
 
-from overlayfs_py.engine.base import EngineStatistics, ErrorTranslator
-from overlayfs_py.engine.caching import CachePolicy
-from overlayfs_py.engine.copying import Copies
-from overlayfs_py.engine.libfuse_replies import SETID_BITS, fill, statfs_reply
-from overlayfs_py.engine.nodes import Inode, NodeTable
-from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
-from overlayfs_py.union.attr import Attr, AttrChanges, Caller
-from overlayfs_py.union.node import Node
-
-if TYPE_CHECKING:
-    from overlayfs_py.union.overlay import Handle, Overlay
+from overlayfs_py.engine.libfuse_replies import SETID_BITS, statfs_reply
+from overlayfs_py.engine.libfuse_session import Context, OpenDirectory, OpenFile, Session
+from overlayfs_py.union.attr import AttrChanges, Caller
 
 _ACCESS_ACL = b"system.posix_acl_access"
 # The kernel does O_DIRECT itself and keeps its page cache right; a layer's descriptor would want alignment.
 _NOT_FOR_LAYERS = os.O_DIRECT
 
-_DT_DIR = 4
-_DOTS = 2  # . and .. come first in a snapshot
 
-Context = pyfuse3.RequestContext
-
-
-class OpenFile:
-    """One open of a file: what pyfuse3's `fh` stands for."""
-
-    __slots__ = ("handle", "inode", "pid", "uid")
-
-    def __init__(self, inode: Inode, handle: "Handle", ctx: Context) -> None:
-        self.inode = inode
-        self.handle = handle
-        self.uid: int = ctx.uid
-        self.pid: int = ctx.pid
-
-
-class OpenDirectory:
-    """One open of a directory; its snapshot is made by the first read and made anew by a rewind."""
-
-    __slots__ = ("entries", "node")
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.entries: Sequence[tuple[bytes, int, int]] = ()
-
-
-class OverlayOperations(pyfuse3.Operations):
-    """The session's state: nodes the kernel knows, open files and directories, copies under way."""
-
-    supports_dot_lookup = False  # a forgotten node cannot be found by its number alone
-    enable_writeback_cache = False
-
-    def __init__(self, overlay: "Overlay", policy: CachePolicy, limiter: trio.CapacityLimiter) -> None:
-        super().__init__()
-        self.enable_acl = not overlay.options.noacl
-        self._overlay = overlay
-        self._policy = policy
-        self._limiter = limiter
-        self._nodes = NodeTable(overlay.root)
-        self._copies = Copies(overlay, limiter, self._attributes_changed)
-        self._files: dict[int, OpenFile] = {}
-        self._directories: dict[int, OpenDirectory] = {}
-        self._handles = itertools.count(1)
-        self.errors = ErrorTranslator()
-        self.requests = 0
-        self._missing = pyfuse3.EntryAttributes()
-        self._missing.st_ino = 0
-        self._missing.entry_timeout = policy.negative
-
-    def statistics(self) -> EngineStatistics:
-        """What is held now."""
-        return EngineStatistics(
-            nodes=len(self._nodes),
-            open_files=len(self._files),
-            open_directories=len(self._directories),
-            copies=len(self._copies),
-            requests=self.requests,
-        )
-
-    def drop_all(self) -> None:
-        """Give back what the kernel left open and known, after the session's end."""
-        for file in self._files.values():
-            self._overlay.release(file.handle)
-        self._files.clear()
-        self._directories.clear()
-        for node in self._nodes.clear():
-            self._overlay.forget(node)
+class OverlayOperations(Session):
+    """One method a request."""
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -284,126 +209,6 @@ class OverlayOperations(pyfuse3.Operations):
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         self._overlay.fsync(self._directories[fh].node, datasync)
 
-    # -- what the requests share ---------------------------------------------------------------
-
-    def _parent(self, nodeid: int) -> Node:
-        """The directory to change, with an upper part."""
-        node = self._nodes.inode(nodeid).node
-        self._copies.ensure_directory(node)
-        return node
-
-    async def _settle(self, parent_id: int, name: bytes, *, copy: bool = False) -> None:
-        """Before a name changes: wait for a running copy of what it names, or (`copy`) copy a file up."""
-        if not copy and not self._copies:
-            return
-        node = self._overlay.lookup(self._nodes.inode(parent_id).node, name)
-        if node is None or self._nodes.known(node) is None:
-            return  # the kernel does not hold it, so nothing is under way
-        if copy and not node.is_dir:
-            await self._copies.ensure_upper(node, data=False)
-        else:
-            await self._copies.settled(node)
-
-    def _entry(self, node: Node) -> pyfuse3.EntryAttributes:
-        """The answer that hands out `node` once more."""
-        try:
-            attr = self._overlay.getattr(node)
-        except BaseException:
-            if self._nodes.known(node) is None:
-                self._overlay.forget(node)
-            raise
-        inode = self._nodes.remember(node, attr.ino)
-        inode.setid = bool(attr.mode & SETID_BITS)
-        entry = pyfuse3.EntryAttributes()
-        fill(entry, attr)
-        entry.st_ino = inode.nodeid
-        entry.entry_timeout = self._policy.entry
-        # The number in an entry is the nodeid: where the st_ino is another one, GETATTR must tell it.
-        entry.attr_timeout = self._policy.attr if inode.is_plain(attr.ino) else 0
-        return entry
-
-    def _attributes(self, inode: Inode, attr: Attr) -> pyfuse3.EntryAttributes:
-        """The answer to GETATTR and SETATTR, where st_ino is not the nodeid."""
-        inode.setid = bool(attr.mode & SETID_BITS)
-        entry = pyfuse3.EntryAttributes()
-        fill(entry, attr)
-        entry.st_ino = attr.ino
-        entry.attr_timeout = self._policy.attr
-        return entry
-
-    def _opened(self, file: OpenFile) -> pyfuse3.FileInfo:
-        fh = next(self._handles)
-        self._files[fh] = file
-        return pyfuse3.FileInfo(fh=fh, keep_cache=self._policy.keep_pages)
-
-    def _snapshot(self, node: Node) -> list[tuple[bytes, int, int]]:
-        """The directory's names with . and .. before them, as a local file system lists them."""
-        above = node.parent or node
-        here = [(name, self._overlay.getattr(n).ino, _DT_DIR) for name, n in ((b".", node), (b"..", above))]
-        return here + self._overlay.list_dir(node).entries
-
-    def _reply_name(
-        self,
-        directory: OpenDirectory,
-        position: int,
-        entry: pyfuse3.EntryAttributes,
-        token: pyfuse3.ReaddirToken,
-    ) -> bool:
-        """Report one name with its node; False when the kernel's buffer is full."""
-        name, ino, d_type = directory.entries[position]
-        if position < _DOTS:  # the kernel makes no node of these
-            entry.st_ino, entry.st_mode = ino, d_type << 12
-            return bool(pyfuse3.readdir_reply(token, name, entry, position + 1))
-        try:
-            node = self._overlay.lookup(directory.node, name)
-            if node is None:
-                return True  # removed since the snapshot
-            attr = self._overlay.getattr(node)
-        except OSError:  # listed all the same, without a node: using the name will say what is wrong
-            entry.st_ino, entry.st_mode = 0, d_type << 12
-            return bool(pyfuse3.readdir_reply(token, name, entry, position + 1))
-        inode = self._nodes.remember(node, attr.ino)
-        inode.setid = bool(attr.mode & SETID_BITS)
-        fill(entry, attr)
-        entry.st_ino = inode.nodeid
-        entry.attr_timeout = self._policy.attr if inode.nodeid == attr.ino else 0
-        if pyfuse3.readdir_reply(token, name, entry, position + 1):
-            return True
-        if self._nodes.forget(inode.nodeid, 1) is not None:
-            self._overlay.forget(node)
-        return False
-
-    def _drop_setid(self, inode: Inode, uid: int, pid: int) -> bool:
-        """Clear the set-id bits after a change of the contents by somebody without CAP_FSETID."""
-        if not inode.setid or may_keep_setid(uid, pid):
-            return False
-        mode = self._overlay.getattr(inode.node).mode
-        return self._change_mode(inode, mode, without_setid(mode))
-
-    def _drop_setgid_for_acl(self, inode: Inode, ctx: Context) -> None:
-        """Clear set-group-ID when an ACL is set by somebody outside the group (posix_acl_update_mode)."""
-        attr = self._overlay.getattr(inode.node)
-        if not in_group(attr.gid, ctx.gid, ctx.pid) and not may_keep_setid(ctx.uid, ctx.pid):
-            self._change_mode(inode, attr.mode, attr.mode & ~stat.S_ISGID)
-
-    def _change_mode(self, inode: Inode, mode: int, wanted: int) -> bool:
-        if mode == wanted:
-            return False
-        self._overlay.setattr(inode.node, AttrChanges(mode=stat.S_IMODE(wanted)))
-        inode.setid = bool(wanted & SETID_BITS)
-        self._attributes_changed(inode.node)  # the kernel would run the file by the bits it remembers
-        return True
-
-    def _attributes_changed(self, node: Node) -> None:
-        """Make the kernel ask again for attributes that its own requests did not tell it are stale."""
-        inode = self._nodes.known(node)
-        if inode is None:
-            return
-        try:
-            pyfuse3.invalidate_inode(inode.nodeid, attr_only=True)
-        except FileNotFoundError:
-            pass  # it knows none
-
 
 def _caller(ctx: Context) -> Caller:
     return Caller(ctx.uid, ctx.gid, ctx.umask)
@@ -416,7 +221,7 @@ def guarded(operation: str, request: Request) -> Request:
     """`request` so that nothing but FUSEError leaves it: pyfuse3 ends the session on anything else."""
 
     @functools.wraps(request)
-    async def answer(self: OverlayOperations, *args: Any) -> Any:
+    async def answer(self: Session, *args: Any) -> Any:
         self.requests += 1
         try:
             return await request(self, *args)

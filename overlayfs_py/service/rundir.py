@@ -1,9 +1,10 @@
-"""The run directory and the names in it: one control socket a mount, found by the mount point's digest."""
+"""The run directory and the names in it: one control socket a mount, found by the mount point's hash."""
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
+
+import xxhash
 
 _NAME = b"overlayfs-py"
 _SUFFIX = b".sock"
@@ -47,4 +48,4 @@ def sockets(run_dir: bytes, mountpoint: bytes | None = None) -> Iterator[bytes]:
 
 
 def _digest(mountpoint: bytes) -> bytes:
-    return hashlib.sha256(mountpoint).hexdigest()[:16].encode()
+    return xxhash.xxh3_64_hexdigest(mountpoint).encode()
