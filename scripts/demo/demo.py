@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -239,6 +240,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("demo: run it as root: debootstrap, chroot and mount need it", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     scratch = Path(tempfile.mkdtemp(prefix="overlayfs-py-demo-", dir=os.environ.get("DEMO_DIR", "/var/tmp")))
     demo = Demo(scratch, os.environ.get("DEMO_ROOTFS", "debian"))
     print(f"D={scratch}")
@@ -259,6 +261,9 @@ def main() -> int:
     except (Failed, OSError, subprocess.TimeoutExpired) as error:
         print(f"demo: step {demo.number} failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("demo: interrupted; everything is unmounted and removed", file=sys.stderr)
+        return 130
     tell(demo)
     return 0
 
