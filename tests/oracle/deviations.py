@@ -18,11 +18,11 @@ _NOW_NS = time.time_ns() - 3600 * 10**9
 
 class Deviation(NamedTuple):
     """`fact` takes it out of an entry's facts, `outcome` out of an operation's result, `change` out of how
-    a step changed a path; `applies` says on which stacks."""
+    a step changed a path; `applies` says on which stacks, for which side."""
 
     name: str
     reason: str
-    applies: Callable[[Stack], bool] = lambda stack: True
+    applies: Callable[[Stack, str], bool] = lambda stack, ours: True
     fact: Callable[[bytes, Facts], Facts] | None = None
     outcome: Callable[[Operation, Outcome], Outcome] | None = None
     change: Callable[[object, Status | str], object] | None = None
@@ -77,9 +77,16 @@ TABLE = (
         "mtime of files under metacopy",
         "The kernel moves a file's mtime when it brings the data up behind an earlier metadata-only copy-up, as "
         "ovl_copy_up_meta_inode_data() does not set it back; ours keeps it, since nothing was written.",
-        applies=lambda stack: stack.metacopy == "on",
+        applies=lambda stack, _ours: stack.metacopy == "on",
         fact=_without_mtime_of_files,
         change=_without_change_of_files,
+    ),
+    Deviation(
+        "d_ino of broken hard links under pyfuse3",
+        "Two inodes with one st_ino, as a lower's hard links are without an index, need two nodeids, and pyfuse3 "
+        "can only put the nodeid into a directory entry. lstat tells the right number.",
+        applies=lambda stack, ours: stack.index == "off" and "pyfuse3" in ours,
+        fact=lambda _path, facts: {**facts, "d_ino right": True} if facts["links"] else facts,
     ),
     Deviation(
         "changing an unlinked lower file",
@@ -99,18 +106,18 @@ TABLE = (
 )
 
 
-def normalise_facts(path: bytes, facts: Facts, stack: Stack) -> Facts:
+def normalise_facts(path: bytes, facts: Facts, stack: Stack, ours: str) -> Facts:
     """An entry's facts with all deviations taken out."""
     for row in TABLE:
-        if row.fact is not None and row.applies(stack):
+        if row.fact is not None and row.applies(stack, ours):
             facts = row.fact(path, facts)
     return facts
 
 
-def normalise_outcome(operation: Operation, outcome: Outcome, stack: Stack) -> Outcome:
+def normalise_outcome(operation: Operation, outcome: Outcome, stack: Stack, ours: str) -> Outcome:
     """An operation's outcome with all deviations taken out."""
     for row in TABLE:
-        if row.outcome is not None and row.applies(stack):
+        if row.outcome is not None and row.applies(stack, ours):
             outcome = row.outcome(operation, outcome)
     return outcome
 
@@ -120,9 +127,9 @@ def kernel_cannot(name: str, outcome: Outcome) -> bool:
     return name in {"fchmod", "fchown", "fsetxattr"} and outcome == ("error", "EEXIST")
 
 
-def normalise_change(change: object, after: Status | str, stack: Stack) -> object:
+def normalise_change(change: object, after: Status | str, stack: Stack, ours: str) -> object:
     """How a step changed a path, with all deviations taken out."""
     for row in TABLE:
-        if row.change is not None and row.applies(stack):
+        if row.change is not None and row.applies(stack, ours):
             change = row.change(change, after)
     return change

@@ -66,19 +66,16 @@ class Duel:
         after = [[side.probe(path) for path in watched] for side in self.sides]
         if kernel_cannot(name, outcomes[0]):
             return self._operate(user, operation, "close", arguments[:1])
-        oracle, ours = (normalise_outcome(operation, outcome, self.stack) for outcome in outcomes)
+        oracle, ours = (
+            normalise_outcome(operation, outcome, self.stack, self.sides[1].name) for outcome in outcomes
+        )
         if oracle != ours:
             self._fail(
                 f"{operation!r}:\n  {self.sides[0].name}: {oracle!r}\n  {self.sides[1].name}: {ours!r}",
                 (name, _kind(oracle), _kind(ours)),
             )
         for number, path in enumerate(watched):
-            changes = [
-                normalise_change(
-                    _change(before[side][number], after[side][number]), after[side][number], self.stack
-                )
-                for side in (0, 1)
-            ]
+            changes = [self._changed(before[side][number], after[side][number]) for side in (0, 1)]
             if changes[0] != changes[1]:
                 self._fail(
                     f"{operation!r} -> {oracle!r}\n  changed {path!r} differently:\n"
@@ -87,6 +84,9 @@ class Duel:
                 )
         self._note_held(user, name, arguments, oracle)
         return outcomes[0]
+
+    def _changed(self, before: Status | str, after: Status | str) -> object:
+        return normalise_change(_change(before, after), after, self.stack, self.sides[1].name)
 
     def _note_held(self, user: int, name: str, arguments: tuple[object, ...], outcome: Outcome) -> None:
         """Which slots are open: drawing the next operation asks."""
@@ -140,7 +140,7 @@ class Duel:
     def _agree(self, left: Snapshot, right: Snapshot, *, names: tuple[str, str]) -> None:
         facts = (
             {
-                path: normalise_facts(path, entry, self.stack)
+                path: normalise_facts(path, entry, self.stack, self.sides[1].name)
                 for path, entry in snapshots.facts(snapshot).items()
             }
             for snapshot in (left, right)
