@@ -18,7 +18,7 @@ _REDIRECT_MAX = 256  # the kernel's redirect_max
 
 
 def lower_path(stack: Stack, parent: Node, name: bytes) -> bytes:
-    """The path of entry `name` of `parent` as the lowers have it; EXDEV when it is too long for a redirect."""
+    """The path of entry `name` of `parent` as the lowers have it; EXDEV when too long for a redirect."""
     parts = [name]
     node: Node | None = parent
     while node is not None and node.parent is not None:
