@@ -69,7 +69,8 @@ def test_entrypoint_keeps_a_command_given_with_it() -> None:
     "change",
     ["RUN make", "FROM x", "FOO", "ENV", "ENV A", "ENV =x", "ENV A=1 B", "EXPOSE x", "EXPOSE 0",
      "EXPOSE 70000", "EXPOSE 5-3", "EXPOSE 1:2", "LABEL", "ONBUILD ONBUILD RUN x", "ONBUILD FROM x",
-     "STOPSIGNAL SIGFOO", "STOPSIGNAL 0", "USER", "USER a b", "VOLUME", 'VOLUME [""]', "VOLUME []", "WORKDIR", "HEALTHCHECK",
+     "STOPSIGNAL SIGFOO", "STOPSIGNAL 0", "USER", "USER a b", "VOLUME", 'VOLUME [""]',
+     "VOLUME []", "WORKDIR", "HEALTHCHECK",
      "HEALTHCHECK CMD", "HEALTHCHECK --interval=x CMD y", "HEALTHCHECK --foo=1s CMD y", "HEALTHCHECK NONE x",
      "ENV A='x", "ENV A=${B:?x}", "ENV A=${B"],
 )  # fmt: skip
