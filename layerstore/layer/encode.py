@@ -78,7 +78,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 def _name_fields(name: bytes, records: list[bytes]) -> tuple[bytes, bytes]:
     """The name and prefix fields. What they cannot say goes into a PAX record, and they hold what fits."""
-    plain = name.isascii()
+    plain = name.isascii() or not _is_utf8(name)
     if len(name) <= 100:
         fields = name.ljust(100, b"\0"), bytes(155)
     elif split := _split(name):
@@ -91,6 +91,15 @@ def _name_fields(name: bytes, records: list[bytes]) -> tuple[bytes, bytes]:
     return fields
 
 
+def _is_utf8(name: bytes) -> bool:
+    """PAX names are UTF-8 by definition; others stand in the header as they are, when they fit, which all readers take."""
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
     """ustar's own way to a long name: cut at a slash into a prefix of 155 and a name of 100."""
     cut = name.rfind(b"/", 0, min(156, len(name) - 1))
@@ -100,7 +109,7 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _link_field(target: bytes, records: list[bytes]) -> bytes:
-    if len(target) > 100 or not target.isascii():
+    if len(target) > 100 or (not target.isascii() and _is_utf8(target)):
         records.append(_record(b"linkpath", target))
     return target[:100].ljust(100, b"\0")
 
