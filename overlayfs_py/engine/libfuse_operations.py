@@ -127,7 +127,8 @@ class OverlayOperations(Session):
 
     async def removexattr(self, nodeid: int, name: bytes, ctx: Context) -> None:
         node = self._nodes.inode(nodeid).node
-        self._overlay.getxattr(node, name)  # ENODATA before a copy-up, not after
+        if node.upper is None:
+            self._overlay.getxattr(node, name)  # ENODATA before a copy-up, not after
         await self._copies.ensure_upper(node, data=False)
         self._overlay.removexattr(node, name)
 

@@ -101,8 +101,11 @@ class Session(pyfuse3.Operations):
         if not copy and not self._copies:
             return
         node = self._overlay.lookup(self._nodes.inode(parent_id).node, name)
-        if node is None or self._nodes.known(node) is None:
-            return  # the kernel does not hold it, so nothing is under way
+        if node is None:
+            return
+        if self._nodes.known(node) is None:  # the kernel does not hold it, so nothing is under way
+            self._overlay.forget(node)
+            return
         if copy and not node.is_dir:
             await self._copies.ensure_upper(node, data=False)
         else:
