@@ -2,7 +2,6 @@
 
 import platform
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from layerstore import media, model, reference
@@ -27,9 +26,13 @@ _MAX_INDEX_DEPTH = 4
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image and all the names it has in the store."""
+    """An image, its entry in ``index.json`` and all the names it has there.
+
+    The entry of an image for several platforms is that of their index; `image` is this machine's.
+    """
 
     image: Image
+    entry: Descriptor
     names: tuple[str, ...]
 
 
@@ -52,7 +55,7 @@ def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> lis
     found: list[Found] = []
     for digest, entry in descriptors.items():
         try:
-            found.append(Found(_image_of(store, entry), tuple(names.get(digest, ()))))
+            found.append(Found(_image_of(store, entry), entry, tuple(names.get(digest, ()))))
         except LayerstoreError as error:
             if broken is None:
                 raise
@@ -94,7 +97,7 @@ def _by_reference(store: Store, word: str) -> Found | None:
     if entry is None:
         return None
     names = tuple(n for e in entries if e.digest == entry.digest and (n := index.name_of(e)))
-    return Found(_image_of(store, entry), names)
+    return Found(_image_of(store, entry), entry, names)
 
 
 def _matches(entry: Descriptor, ref: reference.Reference) -> bool:
@@ -128,10 +131,3 @@ def _for_this_machine(digest: Digest, entries: list[Descriptor]) -> Descriptor:
         if wanted is None or (wanted.os in {"", "linux"} and wanted.architecture in {"", host}):
             return entry
     raise NotFound(f"{digest} has no image for linux/{host}")
-
-
-def references(store: Store) -> Iterator[tuple[str, Digest]]:
-    """Every name of the store and the manifest it stands for."""
-    for entry in index.read(store).manifests:
-        if name := index.name_of(entry):
-            yield name, entry.digest

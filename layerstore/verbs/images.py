@@ -20,7 +20,7 @@ class ImageSummary(msgspec.Struct, frozen=True, kw_only=True):
     repository: str | None
     tag: str | None
     id: Digest
-    digest: Digest  # of the manifest
+    digest: Digest  # of the manifest, or of the index for several platforms
     created: str | None
     size: int  # in the store, compressed
 
@@ -76,7 +76,7 @@ def _summaries(found: Found) -> Iterator[ImageSummary]:
             repository=repository,
             tag=tag,
             id=image.id,
-            digest=image.descriptor.digest,
+            digest=found.entry.digest,
             created=image.created,
             size=image.size,
         )

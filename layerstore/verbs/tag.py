@@ -18,7 +18,7 @@ def tag(source: str, target: str, *, root: Root = None) -> None:
     ref = reference.parse_tag(target)
     store = open_store(root)
     with store.writing():
-        index.add(store, find.find(store, source).image.descriptor, ref)
+        index.add(store, find.find(store, source).entry, ref)
 
 
 def rmi(image: str, *, force: bool = False, root: Root = None) -> list[str]:
@@ -42,7 +42,7 @@ def _remove(store: Store, word: str, *, force: bool) -> Iterator[str]:
     if not chosen and len(found.names) > 1 and not force:
         raise InUse(f"{word} has several names ({', '.join(found.names)}): remove those, or use rmi -f")
     _refuse_used(store, found)
-    index.remove(store, found.image.descriptor.digest)
+    index.remove(store, found.entry.digest)
     yield from (f"Untagged: {name}" for name in found.names)
     yield f"Deleted: {found.image.id}"
     keep = {

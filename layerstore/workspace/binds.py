@@ -16,6 +16,11 @@ from layerstore.workspace.record import Bind
 from overlayfs_py.syscalls.bind import bind_tree
 from overlayfs_py.syscalls.openat import open_beneath
 
+_EXPLAINED = {
+    errno.ELOOP: "a symbolic link is in the way",
+    errno.EPERM: "only root may bind",
+}
+
 
 def parse(text: str) -> Bind:
     """``HOST:PATH[:ro|rw]`` as a bind; the host's side must exist."""
@@ -68,5 +73,5 @@ def _bind_one(root_fd: int, bind: Bind) -> None:
         finally:
             os.close(source_fd)
     except OSError as error:
-        why = "a symbolic link is in the way" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
+        why = _EXPLAINED.get(error.errno or 0) or error.strerror
         raise LayerstoreError(f"cannot bind {bind.source} to {bind.target}: {why}") from None

@@ -121,4 +121,4 @@ def _run(words: Sequence[str], *, cwd: Path, mountpoint: Path) -> None:
         why = (
             lines[-1].removeprefix("overlayfs-py: ") if lines else f"overlayfs-py ended with status {status}"
         )
-        raise LayerstoreError(f"cannot mount {mountpoint}: {why}")
+        raise LayerstoreError(why if why.startswith("cannot mount") else f"cannot mount {mountpoint}: {why}")

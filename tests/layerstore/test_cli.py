@@ -1,0 +1,115 @@
+"""What every verb has in common: help, one line for an error, terminals and pipes."""
+
+import os
+import pty
+import select
+import subprocess
+import time
+
+import pytest
+
+from layerstore.cli.group import ALIASES, VERBS
+from tests.layerstore.commands import PROGRAM, Cli, tarball
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *ALIASES])
+def test_help_has_examples(cli: Cli, verb: str) -> None:
+    text = cli.run(verb, "--help")
+    assert text.startswith(f"Usage: layerstore {verb} ")
+    assert f"layerstore {ALIASES.get(verb, verb)}" in text.split("Examples:")[1]
+    assert cli.fail(verb, "--no-such-option", status=2)
+
+
+def test_general(cli: Cli) -> None:
+    assert "commit" in cli.run("--help")
+    assert cli.run("--version").startswith("layerstore, version ")
+    assert "No such command" in cli.fail("build", status=2)
+
+
+def test_completion(cli: Cli) -> None:
+    env = {"_LAYERSTORE_COMPLETE": "bash_complete", "COMP_WORDS": "layerstore com", "COMP_CWORD": "1"}
+    done = subprocess.run([PROGRAM], env={**os.environ, **env}, capture_output=True, timeout=30, check=True)
+    assert done.stdout == b"plain,commit\n"
+
+
+def test_root_from_the_environment(cli: Cli) -> None:
+    def listed(**env: str) -> bytes:
+        plain = {key: value for key, value in os.environ.items() if key != "LAYERSTORE_ROOT"}
+        return subprocess.run(
+            [PROGRAM, "images", "-q"], env=plain | env, capture_output=True, timeout=30, check=True
+        ).stdout
+
+    cli.run("import", "-", "base", stdin=tarball({"x": b""}))
+    assert len(listed(LAYERSTORE_ROOT=str(cli.root))) == 13
+
+
+def test_root_that_cannot_be_used(cli: Cli) -> None:
+    cli.root.parent.mkdir(exist_ok=True)
+    cli.root.write_text("a file")
+    assert cli.fail("images") == f"cannot open the store {cli.root}: File exists"
+
+
+def test_reader_that_goes(base: Cli) -> None:
+    """``layerstore ... | head -0`` ends without a complaint."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [PROGRAM, "--root", base.root, "inspect", "base:1"], stdout=theirs, stderr=subprocess.PIPE, timeout=30
+    )
+    os.close(theirs)
+    assert done.stderr == b""
+    assert done.returncode != 0
+
+
+def test_full_device_is_told(base: Cli) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [PROGRAM, "--root", base.root, "images"], stdout=full, stderr=subprocess.PIPE, timeout=30
+        )
+    assert done.returncode != 0
+    assert b"No space left" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def on_a_terminal(*words: object) -> bytes:
+    """What a command shows on a terminal that is its stderr."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    deadline = time.monotonic() + 30
+    try:
+        while time.monotonic() < deadline and select.select([ours], [], [], 30)[0]:
+            data = os.read(ours, 65536)
+            if not data:
+                break
+            shown += data
+    except OSError:  # EIO: the other side has closed
+        pass
+    finally:
+        os.close(ours)
+        assert process.wait(30) == 0
+    return shown
+
+
+def test_progress_on_a_terminal_only(cli: Cli) -> None:
+    tar = cli.root.parent / "t.tar"
+    tar.write_bytes(tarball({"f": os.urandom(5_000_000)}))
+    assert b"Importing" in on_a_terminal("--root", cli.root, "import", tar, "a")
+    done = cli.call("import", tar, "b")
+    assert done.stderr == b""
+
+
+def test_terminal_as_input(cli: Cli) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            [PROGRAM, "--root", cli.root, "import", "-"], stdin=theirs, capture_output=True, timeout=30
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 2
+    assert b"terminal" in done.stderr

@@ -1,0 +1,42 @@
+"""A full disk: one line, exit 1, and the store as it was."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.layerstore.commands import ROOTFS, Cli, contents, tarball
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def small(where: Path) -> Iterator[Cli]:
+    """A store with ``base:1`` on a file system of 8 MiB."""
+    place = where / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], check=True, timeout=30)
+    try:
+        cli = Cli(place / "store")
+        cli.run("import", "-", "base:1", stdin=tarball(ROOTFS))
+        yield cli
+    finally:
+        subprocess.run(["umount", "-l", place], check=False, timeout=30)
+
+
+def test_import(small: Cli) -> None:
+    before = contents(small.root)
+    message = small.fail("import", "-", "big", stdin=tarball({"f": os.urandom(6_000_000)}))
+    assert "No space left on device" in message
+    assert contents(small.root) == before
+
+
+def test_commit(small: Cli) -> None:
+    small.run("create", "--name", "w", "base:1")
+    (small.root / "workspaces/w/upper/f").write_bytes(os.urandom(5_000_000))
+    before = contents(small.root)
+    assert "No space left on device" in small.fail("commit", "w", "base:2")
+    assert contents(small.root) == before
+    assert (small.root / "workspaces/w/upper/f").stat().st_size == 5_000_000
