@@ -6,7 +6,7 @@ import stat
 
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.state import Before, State
 from overlayfs_py.union.overlay import AttrChanges
 
 _BILLION = 1_000_000_000
@@ -60,7 +60,9 @@ class AttributeRequests:
             state.settled(node)
         else:
             state.need_upper(node, data=changes.size is not None)
+        before = Before(node)
         found = self._overlay.setattr(node, changes)
+        state.copied(before)
         if valid & wire.FATTR_KILL_SUIDGID:
             state.drop_setid(node)
             found = self._overlay.getattr(node)

@@ -110,6 +110,9 @@ class Dispatcher:
                 self._answer(request.unique, body or b"")
 
     def _answer(self, unique: int, body: bytes) -> None:
+        if self._state.stale_listings:
+            self._answer_after_listings(unique, body)
+            return
         self._send(wire.OUT_HEADER.pack(16 + len(body), 0, unique), body)
 
     def _refuse(self, request: Request, error: Exception) -> None:
@@ -148,6 +151,18 @@ class Dispatcher:
     def _again(self, unique: int, copy: bytes) -> None:
         if self._state.deferrals.claim(unique):
             self.serve(copy, len(copy))
+
+    def _answer_after_listings(self, unique: int, body: bytes) -> None:
+        """The answer goes out once the kernel has dropped the listings that have become wrong."""
+        state = self._state
+        stale, state.stale_listings = state.stale_listings, []
+        state.deferrals.expect(unique)
+
+        def then(_: BaseException | None) -> None:
+            if state.deferrals.claim(unique):
+                self._answer(unique, body)
+
+        state.deferrals.start(lambda: state.drop_listings(stale), then)
 
     # -- the session itself --------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ class State:
         self.names = Timeout.of(policy.entry)
         self.attrs = Timeout.of(policy.attr)
         self.missing = message.missing(Timeout.of(policy.negative))
+        # Directories whose cached listing must go before the request under way is answered.
+        self.stale_listings: list[Node] = []
         self._inline_size = INLINE_SIZE if overlay.options.volatile else -1
 
     def node(self, nodeid: int) -> Node:
@@ -76,21 +78,20 @@ class State:
         self.settled(node)
         if node.upper is not None and not (data and node.metacopy):
             return
-        lower = lower_chain(node)
+        before = Before(node)
         job = self.overlay.copy_up(node, data=data)
         if job is not None:
             if job.size > self._inline_size:
-                self.changed(lower[1:])
-                raise self._postponed(node, job, lower[:1])
+                raise self._postponed(node, job, before)
             try:
                 job.transfer()
                 job.commit()
             except BaseException:
                 job.abort()
                 raise
-        self.changed(lower)
+        self.copied(before)
 
-    def _postponed(self, node: Node, job: CopyUp, lower: Sequence[Node]) -> Postponed:
+    def _postponed(self, node: Node, job: CopyUp, before: "Before") -> Postponed:
         def settle(error: BaseException | None) -> None:
             try:
                 if error is not None:
@@ -99,7 +100,7 @@ class State:
             except BaseException:
                 job.abort()
                 raise
-            self.changed(lower)
+            self.copied(before)
 
         return Postponed(job.transfer, settle, node=node)
 
@@ -107,26 +108,39 @@ class State:
         """The directory to change, with an upper part: there is nothing long about that."""
         node = self.node(nodeid)
         if node.upper is None:
-            lower = lower_chain(node)
+            before = Before(node)
             self.overlay.copy_up(node)
-            self.changed(lower)
+            self.copied(before)
         return node
 
-    def changed(self, nodes: Sequence[Node]) -> None:
-        """Make the kernel ask again for the attributes of nodes that have got an upper part.
-
-        Safe from the loop's thread, as a request under way holds them: the kernel frees none meanwhile.
-        """
-        for node in nodes:
+    def copied(self, before: "Before") -> None:
+        """Make the kernel ask again for what a copy-up has changed, which its own requests do not tell it."""
+        for node in before.lower:
             if node.upper is not None:
                 self.attributes_changed(node)
+        if before.node.ino != before.ino:  # the copy of one of several hard links is an inode of its own
+            self.stale_listings += [parent for parent, _ in before.node.names()]
 
     def attributes_changed(self, node: Node) -> None:
-        """Make the kernel ask again for what its own requests did not tell it is stale."""
+        """Make the kernel ask again for the attributes of `node`.
+
+        Safe from the loop's thread, as a request under way holds the node: the kernel is not freeing it.
+        """
         inode = self.nodes.known(node)
         if inode is not None:
             body = wire.INVAL_INODE_OUT.pack(inode.nodeid, -1, 0)
             self.notify(message.notification(wire.NOTIFY_INVAL_INODE, body))
+
+    def drop_listings(self, nodes: Sequence[Node]) -> None:
+        """Make the kernel forget the listings it has of these directories; from a worker's thread only.
+
+        The kernel may have to wait for a reader of the listing, who may wait for the loop.
+        """
+        for node in nodes:
+            inode = self.nodes.known(node)
+            if inode is not None:
+                body = wire.INVAL_INODE_OUT.pack(inode.nodeid, 0, 0)
+                self.notify(message.notification(wire.NOTIFY_INVAL_INODE, body))
 
     def drop_setid(self, node: Node) -> None:
         """Clear set-id bits after a change of the contents by somebody without CAP_FSETID."""
@@ -141,13 +155,19 @@ class State:
         self.attributes_changed(node)
 
 
-def lower_chain(node: Node | None) -> list[Node]:
-    """`node` and the directories above it that have no upper part: what a copy-up may change."""
-    chain = []
-    while node is not None and node.upper is None:
-        chain.append(node)
-        node = node.parent
-    return chain
+class Before:
+    """What a copy-up of `node` may change, as it was before: the parts of the node and of those above it."""
+
+    __slots__ = ("ino", "lower", "node")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.ino = node.ino
+        self.lower: list[Node] = []
+        above: Node | None = node
+        while above is not None and above.upper is None:
+            self.lower.append(above)
+            above = above.parent
 
 
 Handler = Callable[..., bytes | None]
