@@ -34,9 +34,7 @@ class OverlayOperations(Session):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for nodeid, lookups in inode_list:
-            node = self._nodes.forget(nodeid, lookups)
-            if node is not None:
-                self._overlay.forget(node)
+            self._forget(nodeid, lookups)
 
     async def mknod(
         self, parent_id: int, name: bytes, mode: int, rdev: int, ctx: Context
@@ -199,7 +197,6 @@ class OverlayOperations(Session):
         if start_id == 0:
             directory.entries = self._snapshot(directory.node)
         entry = pyfuse3.EntryAttributes()  # one for all names, as readdir_reply copies it
-        entry.entry_timeout = self._policy.entry
         for position in range(start_id, len(directory.entries)):
             if not self._reply_name(directory, position, entry, token):
                 return
@@ -219,20 +216,23 @@ Request = Callable[..., Awaitable[Any]]
 
 
 def guarded(operation: str, request: Request) -> Request:
-    """`request` so that nothing but FUSEError leaves it: pyfuse3 ends the session on anything else."""
+    """`request` so that nothing but FUSEError leaves it: pyfuse3 ends the session on anything else.
+
+    FORGET has no answer, so not even FUSEError may leave it.
+    """
+    answered = operation != "forget"
 
     @functools.wraps(request)
     async def answer(self: Session, *args: Any) -> Any:
         self.requests += 1
         try:
             return await request(self, *args)
-        except pyfuse3.FUSEError:
-            raise
+        except pyfuse3.FUSEError as error:
+            code = error.errno
         except Exception as error:
             code = self.errors.reply_error(operation, error)
-            if operation == "forget":
-                return None  # has no answer
-            raise pyfuse3.FUSEError(code) from None
+        if answered:
+            raise pyfuse3.FUSEError(code)
 
     return answer
 

@@ -171,14 +171,36 @@ class Session(pyfuse3.Operations):
             return bool(pyfuse3.readdir_reply(token, name, entry, position + 1))
         inode = self._nodes.remember(node, attr.ino)
         inode.setid = bool(attr.mode & SETID_BITS)
+        entry.entry_timeout, entry.attr_timeout = self._policy.entry, self._policy.attr
+        if inode.nodeid != attr.ino:
+            inode, attr = self._lend(inode, attr, entry)
         fill(entry, attr)
         entry.st_ino = inode.nodeid
-        entry.attr_timeout = self._policy.attr if inode.nodeid == attr.ino else 0
         if pyfuse3.readdir_reply(token, name, entry, position + 1):
             return True
-        if self._nodes.forget(inode.nodeid, 1) is not None:
-            self._overlay.forget(node)
+        self._forget(inode.nodeid, 1)
         return False
+
+    def _lend(self, inode: Inode, attr: Attr, entry: pyfuse3.EntryAttributes) -> tuple[Inode, Attr]:
+        """For a name whose d_ino cannot be its nodeid: an inode that has the right number, valid for no time.
+
+        The kernel looks the name up again before it uses it and gets the inode that the name really has.
+        """
+        entry.entry_timeout = entry.attr_timeout = 0
+        if inode.node.is_dir:
+            return inode, attr  # a directory has one name in the kernel: never two numbers for it
+        lent = self._nodes.lend(inode.node, attr.ino)
+        if lent is None:
+            return inode, attr
+        if lent.node is not inode.node:
+            attr = self._overlay.getattr(lent.node)
+        self._forget(inode.nodeid, 1)
+        return lent, attr
+
+    def _forget(self, nodeid: int, lookups: int) -> None:
+        node = self._nodes.forget(nodeid, lookups)
+        if node is not None:
+            self._overlay.forget(node)
 
     def _drop_setid(self, inode: Inode, uid: int, pid: int) -> bool:
         """Clear the set-id bits after a change of the contents by somebody without CAP_FSETID."""

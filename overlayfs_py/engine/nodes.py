@@ -1,7 +1,8 @@
 """What the kernel knows: nodeids, and how often each was handed out (nlookup).
 
 A nodeid is the inode's st_ino while that number is free, because pyfuse3 can only say both at once;
-otherwise it is made up and `is_plain` tells that the st_ino has to be said separately.
+otherwise it is made up and `is_plain` tells that the st_ino has to be said separately. A directory
+listing cannot say it separately: for it a name is lent an inode of the right number (`lend`).
 """
 
 import errno
@@ -14,13 +15,17 @@ _MADE_UP = 1 << 62
 
 
 class Inode:
-    """One inode that the kernel holds. `setid`: it was seen with set-user-ID or set-group-ID bits."""
+    """One inode that the kernel holds. `setid`: it was seen with set-user-ID or set-group-ID bits.
 
-    __slots__ = ("lookups", "node", "nodeid", "setid")
+    `main`: for a second number lent to a node's name, the inode that the node really has.
+    """
 
-    def __init__(self, node: Node, nodeid: int) -> None:
+    __slots__ = ("lookups", "main", "node", "nodeid", "setid")
+
+    def __init__(self, node: Node, nodeid: int, main: "Inode | None" = None) -> None:
         self.node = node
         self.nodeid = nodeid
+        self.main = main
         self.lookups = 0
         self.setid = False
 
@@ -62,6 +67,24 @@ class NodeTable:
         inode.lookups += 1
         return inode
 
+    def lend(self, node: Node, ino: int) -> Inode | None:
+        """An inode whose nodeid is `ino`, counted once more, for a name that the kernel must look up again.
+
+        It is whichever inode has that number, of the same kind as `node`, or a second one of `node`'s
+        own; None when neither can be.
+        """
+        inode = self._by_id.get(ino)
+        if inode is None:
+            main = self._by_node.get(node)
+            if main is None or ino <= ROOT_ID:
+                return None
+            inode = self._by_id[ino] = Inode(node, ino, main)
+            main.lookups += 1  # so that the node outlives its second number
+        elif inode.node.kind != node.kind:
+            return None
+        inode.lookups += 1
+        return inode
+
     def forget(self, nodeid: int, lookups: int) -> Node | None:
         """Take back `lookups`; the node when the kernel holds it no longer."""
         inode = self._by_id.get(nodeid)
@@ -71,12 +94,14 @@ class NodeTable:
         if inode.lookups > 0:
             return None
         del self._by_id[nodeid]
+        if inode.main is not None:
+            return self.forget(inode.main.nodeid, 1)
         del self._by_node[inode.node]
         return inode.node
 
     def clear(self) -> list[Node]:
         """Forget everything but the root, as unmounting does; the nodes that were known."""
-        nodes = [inode.node for inode in self._by_id.values() if inode is not self._root]
+        nodes = [inode.node for inode in self._by_node.values() if inode is not self._root]
         self._by_id = {ROOT_ID: self._root}
         self._by_node = {self._root.node: self._root}
         return nodes

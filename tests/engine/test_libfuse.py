@@ -72,6 +72,29 @@ def test_entry_types_and_numbers(layers: Layers, mount: Mounter) -> None:
         assert entry.is_symlink() == (entry.name == "link")
 
 
+def test_numbers_of_broken_hard_links(layers: Layers, mount: Mounter) -> None:
+    """index=off: names of a lower hard link share a number but not the inode; a copy-up gives a new one."""
+    low = layers.lowers[0]
+    (low / "one").write_text("text")
+    for name in ("two", "three"):
+        os.link(low / "one", low / name)
+    mount(layers, {"index": "off"})
+    for _ in range(2):
+        for entry in os.scandir(layers.merged):
+            assert entry.inode() == os.lstat(entry.path).st_ino, entry.name
+    before = os.stat(layers.merged / "two").st_ino
+    (layers.merged / "two").write_text("other")
+    assert os.stat(layers.merged / "two").st_ino != before
+    assert (layers.merged / "one").read_text() == (layers.merged / "three").read_text() == "text"
+    for _ in range(2):
+        for entry in os.scandir(layers.merged):
+            assert entry.inode() == os.lstat(entry.path).st_ino, entry.name
+    with (layers.merged / "two").open("a") as stream:
+        os.listdir(layers.merged)
+        stream.write(" more")
+    assert (layers.merged / "two").read_text() == "other more"
+
+
 def test_ten_thousand_names_in_half_a_second(layers: Layers, mount: Mounter) -> None:
     for number in range(10_000):
         (layers.lowers[0] / f"{number:05d}").touch()

@@ -67,3 +67,33 @@ def test_clear_returns_what_was_known(table: NodeTable) -> None:
         table.remember(one, number)
     assert set(table.clear()) == nodes
     assert len(table) == 1
+
+
+def test_lent_number_of_another_inode(table: NodeTable) -> None:
+    """Two names, one st_ino, two nodes: the second name is listed with the first one's inode."""
+    first, second = node(), node()
+    owner = table.remember(first, 9)
+    table.remember(second, 9)
+    assert table.lend(second, 9) is owner
+    assert owner.lookups == 2
+    assert table.forget(9, 2) is first
+
+
+def test_lent_second_number(table: NodeTable) -> None:
+    """A node whose st_ino changed after it was handed out keeps its nodeid; a listing shows the new one."""
+    one = node()
+    main = table.remember(one, 9)
+    lent = table.lend(one, 10)
+    assert lent is not None
+    assert table.inode(10) is lent
+    assert table.known(one) is main
+    assert table.forget(9, 1) is None  # still known by its second number
+    assert table.forget(10, 1) is one
+    assert len(table) == 1
+
+
+def test_nothing_is_lent_across_kinds(table: NodeTable) -> None:
+    table.remember(Node(stat.S_IFLNK, None, b"link"), 9)
+    file = node()
+    table.remember(file, 9)
+    assert table.lend(file, 9) is None
