@@ -58,6 +58,9 @@ def leftovers(directory: Path) -> Iterator[Path]:
             continue
         except PermissionError:
             continue  # another user's
+        except OSError:  # a symbolic link: nothing that anybody holds
+            yield path
+            continue
         try:
             if _flock_now(fd):
                 yield path

@@ -2,6 +2,8 @@
 
 import os
 import select
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore.errors import LayerstoreError
@@ -9,39 +11,41 @@ from layerstore.errors import LayerstoreError
 _STOP_SECONDS = 120
 
 
-def find(mountpoint: Path) -> list[int]:
-    """Descriptors (pidfds, owned by the caller) of the daemons started for this mount point.
+@contextmanager
+def serving(mountpoint: Path) -> Iterator[list[int]]:
+    """The daemons started for this mount point, as pidfds that are closed at the end.
 
     `overlay.mount` started them with the mount point as their last argument, which the process table shows.
     """
-    wanted = os.fsencode(mountpoint)
     found: list[int] = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or not _serves(int(entry), wanted):
-            continue
-        try:
-            pidfd = os.pidfd_open(int(entry))
-        except ProcessLookupError:
-            continue
-        if _serves(int(entry), wanted):  # the number has not come to mean another process meanwhile
+    try:
+        for pid in _pids_serving(mountpoint):
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
             found.append(pidfd)
-        else:
+        yield found
+    finally:
+        for pidfd in found:
             os.close(pidfd)
-    return found
 
 
 def wait_gone(pidfds: list[int], mountpoint: Path, *, seconds: float = _STOP_SECONDS) -> None:
-    """Wait until these processes have ended, and close the descriptors."""
-    try:
-        for pidfd in pidfds:
-            ended, _, _ = select.select([pidfd], [], [], seconds)
-            if not ended:
-                raise LayerstoreError(
-                    f"{mountpoint} is unmounted, but its daemon is still busy after {seconds:g} s"
-                )
-    finally:
-        for pidfd in pidfds:
-            os.close(pidfd)
+    """Wait until these processes have ended."""
+    for pidfd in pidfds:
+        ended, _, _ = select.select([pidfd], [], [], seconds)
+        if not ended:
+            raise LayerstoreError(
+                f"{mountpoint} is unmounted, but its daemon is still busy after {seconds:g} s"
+            )
+
+
+def _pids_serving(mountpoint: Path) -> Iterator[int]:
+    wanted = os.fsencode(mountpoint)
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and _serves(int(entry), wanted):
+            yield int(entry)
 
 
 def _serves(pid: int, mountpoint: bytes) -> bool:

@@ -100,15 +100,17 @@ def prepare_layers(workspace: Workspace, *, progress: Progress | None = None, no
 
 
 def _take_down(mountpoint: Path, workspace: Workspace | None, *, force: bool = False) -> None:
-    running = daemon.find(mountpoint)
-    if workspace is not None:
-        binds.unbind_all(mountpoint, workspace.record.binds)
-    inside = overlay.mounts_below(mountpoint)
-    if inside and not force:
-        raise InUse(f"cannot unmount {mountpoint}: {os.fsdecode(inside[-1])} is mounted inside")
-    for path in inside:
-        overlay.unmount(path, lazy=True)
-    dead = overlay.is_dead(mountpoint)
-    overlay.unmount(os.fsencode(mountpoint), lazy=force or dead)
-    if not dead:
-        daemon.wait_gone(running, mountpoint)
+    if overlay.is_dead(mountpoint):
+        # Nothing inside can be reached any more; all of it goes with the mount.
+        overlay.unmount(os.fsencode(mountpoint), lazy=True)
+        return
+    with daemon.serving(mountpoint) as daemons:
+        if workspace is not None:
+            binds.unbind_all(mountpoint, workspace.record.binds)
+        inside = overlay.mounts_below(mountpoint)
+        if inside and not force:
+            raise InUse(f"cannot unmount {mountpoint}: {os.fsdecode(inside[-1])} is mounted inside")
+        for path in inside:
+            overlay.unmount(path, lazy=True)
+        overlay.unmount(os.fsencode(mountpoint), lazy=force)
+        daemon.wait_gone(daemons, mountpoint)

@@ -218,7 +218,12 @@ def test_commit_of_a_live_mount(base: Cli, workspace: Path) -> None:
         base.run("rm", "x")
 
 
-def test_killed_daemon(base: Cli, workspace: Path) -> None:
+def test_killed_daemon(base: Cli, where: Path) -> None:
+    """A dead mount is told, taken down with the volumes in it, and what was written is there again."""
+    (where / "host").mkdir()
+    (where / "host/file").write_text("x")
+    base.run("create", "--name", "w", "-v", f"{where}/host:/data", "base:1")
+    workspace = Path(base.run("mount", "w"))
     (workspace / "written").write_text("before")
     (pid,) = daemons(workspace)
     os.kill(pid, signal.SIGKILL)
@@ -228,9 +233,12 @@ def test_killed_daemon(base: Cli, workspace: Path) -> None:
     (line,) = base.objects("ps")
     assert line["State"] == "dead"
     assert "dead" in base.fail("mount", "w")
+    assert base.run("diff", "w").splitlines() == ["A /written"]
     base.run("umount", "w")
+    assert str(workspace) not in Path("/proc/self/mountinfo").read_text()
     assert Path(base.run("mount", "w")) == workspace
     assert (workspace / "written").read_text() == "before"
+    assert (workspace / "data/file").read_text() == "x"
     base.run("umount", "w")
 
 
