@@ -9,38 +9,16 @@ that the next mount removes. Order and marks follow fs/overlayfs/copy_up.c.
 import errno
 import os
 import stat
-from typing import NamedTuple
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_data
 from overlayfs_py.union import handle, marks
+from overlayfs_py.union.dress import CAPABILITY, Late, dress
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import needs_index, register
 from overlayfs_py.union.listing import dir_index, note_upper
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
-
-CAPABILITY = "security.capability"
-
-
-class Late(NamedTuple):
-    """What writing and chown strip, so it is set when everything else is done: permission bits and the
-    file capability.
-    """
-
-    mode: int
-    capability: bytes | None
-
-    def apply(self, real: Real) -> None:
-        if not stat.S_ISLNK(self.mode):
-            attrs.set_mode(*real.at(), stat.S_IMODE(self.mode))
-        if self.capability is not None:
-            marks.set_xattr(real, CAPABILITY, self.capability)
-
-    def apply_fd(self, fd: int) -> None:
-        os.fchmod(fd, stat.S_IMODE(self.mode))
-        if self.capability is not None:
-            os.setxattr(fd, CAPABILITY, self.capability)
 
 
 class CopyUp:
@@ -230,24 +208,6 @@ def _make(node: Node, st: os.stat_result, fd: int, name: bytes) -> None:
         os.mknod(name, kind, st.st_rdev, dir_fd=fd)
 
 
-def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> Late:
-    """Give a new inode the owner and xattrs of `source`; returned is what must come last, so that it is
-    never wider than wanted. What a nosuid layer does not grant, its copy does not either (CVE-2023-0386).
-    """
-    nosuid = source.layer.nosuid and not temp.layer.nosuid
-    if (st.st_uid, st.st_gid) != (stack.euid, stack.egid):
-        try:
-            temp.chown(st.st_uid, st.st_gid)
-        except PermissionError:
-            if stack.uids.trivial:  # squashed or mapped owners are shown whatever the file's own is
-                raise
-            nosuid = True
-    _copy_xattrs(stack, source, temp)
-    if nosuid and not stat.S_ISDIR(st.st_mode):
-        return Late(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), None)
-    return Late(st.st_mode, marks.get_xattr(source, CAPABILITY) if stat.S_ISREG(st.st_mode) else None)
-
-
 def _dress(stack: Stack, node: Node, temp: Real, st: os.stat_result) -> tuple[Late, bytes | None]:
     """Make the temporary inode look like the node's, and mark where it comes from. Returns what is to be
     set last, and the origin handle.
@@ -259,28 +219,6 @@ def _dress(stack: Stack, node: Node, temp: Real, st: os.stat_result) -> tuple[La
     if node.kind in (stat.S_IFREG, stat.S_IFDIR) or stack.marks.prefix.startswith("trusted."):
         marks.set_xattr(temp, stack.marks.origin, origin or b"")
     return late, origin
-
-
-def _copy_xattrs(stack: Stack, source: Real, temp: Real) -> None:
-    """All xattrs but the overlay's own; one that cannot be kept fails the copy-up, as in the kernel."""
-    for name in marks.list_xattrs(source):
-        if marks.is_internal(name) or name == CAPABILITY:
-            continue
-        value = marks.get_xattr(source, name)
-        if value is None:
-            continue
-        try:
-            marks.set_xattr(temp, name, value)
-        except OSError as e:
-            if e.errno == errno.ENOTSUP and name.startswith("system."):
-                continue  # the kernel leaves out ACLs that the upper cannot hold
-            if (
-                e.errno == errno.EPERM
-                and not name.startswith("user.")
-                and not stack.capabilities.trusted_xattrs
-            ):
-                continue  # an unprivileged mount cannot write security.* or trusted.*
-            raise
 
 
 def _install(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> None:

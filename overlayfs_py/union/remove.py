@@ -9,7 +9,8 @@ import stat
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
 from overlayfs_py.union import marks
-from overlayfs_py.union.copyup import copy_up, copy_up_dir, dress, need_writable
+from overlayfs_py.union.copyup import copy_up, copy_up_dir, need_writable
+from overlayfs_py.union.dress import dress
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import drop_index, needs_index, store_nlink
 from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone
