@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import re
 import stat
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tests import snapshots
 from tests.mounts import KernelMount, Layers, OverlayMount
@@ -17,14 +20,50 @@ from tests.snapshots import Facts
 ANY = Stack(lowers=())
 
 
+# Calls that change a layer: between two of them every moment to die is the same.
+_CHANGING = frozenset(
+    f"{name}{variant}"
+    for name, variants in {
+        "open": ("at", "at2"),
+        "rename": ("at", "at2"),
+        "fchmod": ("", "at", "at2"),
+        "fchown": ("", "at"),
+        "setxattr": ("",),
+        "lsetxattr": ("",),
+        "fsetxattr": ("",),
+        "removexattr": ("",),
+        "lremovexattr": ("",),
+        "fremovexattr": ("",),
+        "mkdirat": ("",),
+        "mknodat": ("",),
+        "linkat": ("",),
+        "symlinkat": ("",),
+        "unlinkat": ("",),
+        "utimensat": ("",),
+        "ftruncate": ("",),
+        "fallocate": ("",),
+        "ioctl": ("",),
+        "copy_file_range": ("",),
+        "pwrite64": ("",),
+        "fsync": ("",),
+        "fdatasync": ("",),
+        "syncfs": ("",),
+        "writev": ("",),  # the reply
+    }.items()
+    for variant in variants
+)
+
+
+class Moment(NamedTuple):
+    """On entering the `nth` such system call of a thread, counted from the tracer's coming."""
+
+    syscall: str
+    nth: int
+
+
 @contextlib.contextmanager
-def killed_at(pid: int, syscall_number: int) -> Iterator[None]:
-    """Within, the process dies on entering that many system calls from now on."""
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-q", "-o", "/dev/null", "-e", f"inject=all:signal=SIGKILL:when={syscall_number}"]
-        + ["-p", str(pid)],
-        stderr=subprocess.DEVNULL,
-    )
+def _traced(pid: int, *options: str) -> Iterator[None]:
+    tracer = subprocess.Popen(["strace", "-f", "-q", *options, "-p", str(pid)], stderr=subprocess.DEVNULL)
     try:
         _wait_traced(pid)
         yield
@@ -34,15 +73,44 @@ def killed_at(pid: int, syscall_number: int) -> Iterator[None]:
         tracer.wait(20)
 
 
+@contextlib.contextmanager
+def recorded(pid: int, log: Path, moments: list[Moment]) -> Iterator[None]:
+    """Within, the process's moments to die are noted, in order."""
+    with _traced(pid, "-o", str(log)):
+        yield
+        _wait_quiet(log)
+    counts: Counter[tuple[str, str]] = Counter()
+    for line in log.read_text(errors="replace").splitlines():
+        called = re.match(r"(\d+) +(\w+)\(", line)
+        if called and called[2] in _CHANGING:
+            counts[called[1], called[2]] += 1
+            moments.append(Moment(called[2], counts[called[1], called[2]]))
+
+
+def _wait_quiet(log: Path) -> None:
+    """strace writes a moment later than the call; the daemon is at rest when nothing more comes."""
+    size, deadline = -1, time.monotonic() + 10
+    while log.stat().st_size != size and time.monotonic() < deadline:
+        size = log.stat().st_size
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def killed_at(pid: int, moment: Moment) -> Iterator[None]:
+    """Within, the process dies at that moment, if it comes."""
+    inject = f"inject={moment.syscall}:signal=SIGKILL:when={moment.nth}"
+    with _traced(pid, "-o", "/dev/null", "-e", inject):
+        yield
+
+
 def _wait_traced(pid: int) -> None:
-    deadline = time.monotonic() + 10
+    """Until every thread is traced; or dead, when the first system call was the one."""
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            status = (thread / "status").read_text()
-            if "TracerPid:\t0\n" in status:
-                break
-        else:
-            return
+        with contextlib.suppress(OSError):
+            states = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+            if not any("TracerPid:\t0\n" in state and "State:\tZ" not in state for state in states):
+                return
         time.sleep(0.005)
     raise AssertionError("strace did not attach")
 

@@ -1,16 +1,18 @@
-"""kill -9 on entering the n-th system call of one operation: the tree is the old or the new one, whole."""
+"""kill -9 on entering a system call of one operation: the tree is the old or the new one, whole."""
 
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests import snapshots, trees
-from tests.crash.killing import killed_at, view, views_after
+from tests.crash.killing import Moment, killed_at, recorded, view, views_after
 from tests.crash.points import POINTS, Point
 from tests.mounts import Layers, OverlayMount, make_layers, scratch
+from tests.oracle.operations import Operation
 from tests.oracle.workers import USERS, Worker
 
 pytestmark = [
@@ -20,86 +22,99 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace"),
 ]
 
-# How many of an operation's system calls die in `make test`; CRASH_ROUNDS=0 takes every one.
+# At how many of an operation's system calls it dies in `make test`; 0 takes every one.
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "2"))
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 
+View = dict[bytes, snapshots.Facts]
 
-def _do(
-    layers: Layers, point: Point, engine: str, operations: tuple[tuple[object, ...], ...], die_at: int
-) -> bool:
-    """Run operations on a mount whose daemon dies on the way (0: does not); whether it lived."""
-    worker = Worker(USERS[0])
-    try:
-        with OverlayMount(layers, point.options, engine=engine) as mount:
+
+class Scene:
+    """One crash point on one engine, with a worker that does the operations."""
+
+    def __init__(self, where: Path, point: Point, engine: str) -> None:
+        self.where = where
+        self.point = point
+        self.engine = engine
+        self.worker = Worker(USERS[0])
+
+    def fresh(self, name: str) -> Layers:
+        """Layers in which everything before the operation is done."""
+        where = self.where / name
+        where.mkdir()
+        where.chmod(0o755)
+        layers = make_layers(where)
+        trees.build(layers.lowers[0], self.point.lower)
+        if self.point.before:
+            with self._mount(layers) as mount:
+                self._do(mount, self.point.before)
+        return layers
+
+    def _mount(self, layers: Layers) -> OverlayMount:
+        return OverlayMount(layers, self.point.options, engine=self.engine)
+
+    def _do(self, mount: OverlayMount, operations: Sequence[Operation]) -> None:
+        self.worker.attach(mount.root)
+        for _user, name, *arguments in operations:
+            assert self.worker.run(str(name), tuple(arguments))[0] == "ok"
+        self.worker.attach(None)
+
+    def rehearse(self) -> tuple[list[View], list[Moment]]:
+        """The old and the new tree, and the moments to die in between."""
+        layers, moments = self.fresh("rehearsal"), list[Moment]()
+        with self._mount(layers) as mount:
             assert mount.process is not None
-            worker.attach(mount.root)
-            if die_at == 0:
-                for _user, name, *arguments in operations:
-                    assert worker.run(str(name), tuple(arguments))[0] == "ok"
-            else:
-                with killed_at(mount.process.pid, die_at):
-                    for _user, name, *arguments in operations:
-                        worker.run(str(name), tuple(arguments))
-            worker.attach(None)
-            lived = mount.process.poll() is None
-            if not lived:
-                mount.clear()
-            return lived
-    finally:
-        worker.stop()
+            old = view(mount.root)
+        with self._mount(layers) as mount:
+            assert mount.process is not None
+            with recorded(mount.process.pid, self.where / "strace", moments):
+                self._do(mount, [self.point.operation])
+        with self._mount(layers) as mount:
+            return [old, view(mount.root)], moments
+
+    def die(self, number: int, moment: Moment) -> list[View]:
+        """Die at the moment; the tree afterwards by ours and by the kernel."""
+        layers = self.fresh(str(number))
+        with self._mount(layers) as mount:
+            assert mount.process is not None
+            with killed_at(mount.process.pid, moment):
+                self.worker.attach(mount.root)
+                _user, name, *arguments = self.point.operation
+                self.worker.run(str(name), tuple(arguments))
+                self.worker.attach(None)
+            # Raises when it lived, as the rehearsal was another play then.
+            mount.process.wait(5)
+            mount.clear()
+        return views_after(layers, self.point.options, self.engine)
 
 
-def _fresh(where: Path, point: Point, engine: str) -> Layers:
-    where.mkdir()
-    where.chmod(0o755)
-    layers = make_layers(where)
-    trees.build(layers.lowers[0], point.lower)
-    if point.before:
-        _do(layers, point, engine, point.before, 0)
-    return layers
-
-
-def _view(layers: Layers, point: Point, engine: str) -> dict[bytes, snapshots.Facts]:
-    with OverlayMount(layers, point.options, engine=engine) as mount:
-        return view(mount.root)
-
-
-def _round(
-    where: Path, point: Point, engine: str, number: int, allowed: list[dict[bytes, snapshots.Facts]]
-) -> bool:
-    """One death; whether the operation was over before it."""
-    layers = _fresh(where / str(number), point, engine)
-    lived = _do(layers, point, engine, (point.operation,), number)
-    for name, seen in zip(("ours", "kernel"), views_after(layers, point.options, engine), strict=True):
-        if seen not in allowed:
-            differences = [
-                snapshots.differences(state, seen, (what, name))
-                for state, what in zip(allowed, ("old", "new"), strict=True)
-            ]
-            raise AssertionError(
-                f"dead at system call {number}, neither old nor new by {name}: {differences}"
-            )
-    return lived
+def _judge(scene: Scene, number: int, moment: Moment, allowed: list[View]) -> None:
+    for name, seen in zip(("ours", "the kernel"), scene.die(number, moment), strict=True):
+        if seen in allowed:
+            continue
+        found = [
+            snapshots.differences(state, seen, (what, name))
+            for state, what in zip(allowed, ("old", "new"), strict=True)
+        ]
+        raise AssertionError(f"dead at {moment}, neither old nor new by {name}: {found}")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", POINTS)
 def test_dies_at_a_system_call(engine: str, name: str) -> None:
     """Old or new, by ours and by the kernel, with nothing left behind."""
-    point = POINTS[name]
     with scratch() as where:
-        layers = _fresh(where / "whole", point, engine)
-        old = _view(layers, point, engine)
-        _do(layers, point, engine, (point.operation,), 0)
-        allowed = [old, _view(layers, point, engine)]
-        if ROUNDS:
-            chance = random.Random(f"{SEED} {name}")
-            for number in sorted(chance.sample(range(4, 60), ROUNDS)):
-                _round(where, point, engine, number, allowed)
-            return
-        number = 1
-        while not _round(where, point, engine, number, allowed):
-            number += 1
-        print(f"{name}: {number} system calls")
+        scene = Scene(where, POINTS[name], engine)
+        try:
+            allowed, moments = scene.rehearse()
+            print(f"{name}: {len(moments)} moments: {' '.join(moment.syscall for moment in moments)}")
+            assert moments
+            numbers = range(len(moments))
+            chosen = random.Random(f"{SEED} {name}").sample(
+                numbers, min(ROUNDS or len(numbers), len(numbers))
+            )
+            for number in sorted(chosen):
+                _judge(scene, number, moments[number], allowed)
+        finally:
+            scene.worker.stop()

@@ -47,7 +47,6 @@ ACLS = (
 XATTRS: tuple[tuple[bytes, tuple[bytes, ...]], ...] = (
     (b"user.one", (b"", b"value", b"v" * 300)),
     (b"trusted.two", (b"secret",)),
-    (b"user.overlay.opaque", (b"y",)),
     (b"trusted.overlay.opaque", (b"y",)),
     (b"trusted.overlay.foo", (b"bar",)),
     (b"trusted.overlay.overlay.opaque", (b"y",)),

@@ -254,6 +254,8 @@ class Files:
         node = self._file(fd).node
         if not node.is_dir:
             raise fault(errno.ENOTDIR)
+        if node.unlinked:
+            raise fault(errno.ENOENT)
         return [Dirent(*entry) for entry in self.overlay.list_dir(node).entries]
 
 
