@@ -50,6 +50,7 @@ class RequestLoop:
         self._poll: select.poll | None = None
         self._spin = _SPIN_NS
         self._turn = 0
+        self._closing = False
 
     def install(self) -> None:
         """Before pyfuse3.init."""
@@ -59,8 +60,13 @@ class RequestLoop:
         return self._lock
 
     def __getattr__(self, name: str) -> Any:
-        """current_task, current_trio_token, notify_closing: as they are."""
+        """current_task, current_trio_token: as they are."""
         return getattr(trio.lowlevel, name)
+
+    def notify_closing(self, fd: int) -> None:
+        """pyfuse3.terminate: also for a reader that was about to wait."""
+        self._closing = True
+        trio.lowlevel.notify_closing(fd)
 
     async def wait_readable(self, fd: int) -> None:
         """Return when a request can be read."""
@@ -73,6 +79,8 @@ class RequestLoop:
             await trio.lowlevel.checkpoint()
             now = time.monotonic_ns()
             self._turn = now + _TURN_NS
+        if self._closing:
+            raise trio.ClosedResourceError
         if look(0):
             return
         end = now + self._spin

@@ -174,7 +174,10 @@ class Daemon:
         self._notifier.ready(f"serving {os.fsdecode(mount.mountpoint)}")
 
         async def answers() -> bool:
-            await trio.to_thread.run_sync(mount.check_answers, abandon_on_cancel=True)
+            try:
+                await trio.to_thread.run_sync(mount.check_answers, abandon_on_cancel=True)
+            except OSError:
+                return False
             return True
 
         await self._notifier.ping_while(answers)
