@@ -21,6 +21,11 @@ def default_root() -> Path:
     return Path.home() / ".local/share/layerstore"
 
 
+def is_debugging() -> bool:
+    """``$LAYERSTORE_DEBUG``: an internal error shows its traceback."""
+    return bool(os.environ.get("LAYERSTORE_DEBUG"))
+
+
 def source_date_epoch() -> int | None:
     """SOURCE_DATE_EPOCH as whole seconds (reproducible-builds.org), None when unset."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")

@@ -90,6 +90,24 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     empty_layer: bool = False
 
 
+class _Runtime(msgspec.Struct, frozen=True, rename="pascal"):
+    """What the object named ``config`` in a configuration may hold where it holds it; only used to check
+    it.
+    """
+
+    user: str | None = None
+    env: list[str] | None = None
+    entrypoint: list[str] | None = None
+    cmd: list[str] | None = None
+    shell: list[str] | None = None
+    on_build: list[str] | None = None
+    exposed_ports: dict[str, Any] | None = None
+    volumes: dict[str, Any] | None = None
+    labels: dict[str, str] | None = None
+    working_dir: str | None = None
+    stop_signal: str | None = None
+
+
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An image's configuration as far as this package reads it; the rest is in `document`."""
 
@@ -139,6 +157,10 @@ def parse_config(raw: bytes) -> ImageConfig:
     config = _decode(raw, ImageConfig, "image configuration", MAX_DOCUMENT)
     if config.rootfs.type != "layers":
         raise InvalidImage(f"invalid image configuration: rootfs type {config.rootfs.type!r} is not 'layers'")
+    try:
+        msgspec.convert(config.config or {}, _Runtime)
+    except msgspec.ValidationError as error:
+        raise InvalidImage(f"invalid image configuration: {error} of config") from None
     return config
 
 

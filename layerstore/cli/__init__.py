@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import click
 
+from layerstore import environment
 from layerstore.cli import interrupts
 from layerstore.cli.group import Root, VerbGroup
 from layerstore.errors import LayerstoreError, printable
@@ -51,6 +52,10 @@ def main() -> NoReturn:
         status = complain(explain(error))
     except MemoryError:
         status = complain("out of memory")
+    except Exception as error:
+        if environment.is_debugging():
+            raise
+        status = complain(f"internal error: {type(error).__name__}: {error} (LAYERSTORE_DEBUG=1 shows where)")
     sys.exit(status if isinstance(status, int) else 0)
 
 

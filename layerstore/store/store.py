@@ -89,6 +89,7 @@ class Store:
             path.mkdir(mode=0o755)
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             locking.hold(fd)
+            os.fchmod(fd, 0o755)  # whatever the umask: it may become the root directory of a system
         try:
             yield path, fd
         finally:

@@ -113,3 +113,27 @@ def test_terminal_as_input(cli: Cli) -> None:
         os.close(theirs)
     assert done.returncode == 2
     assert b"terminal" in done.stderr
+
+
+def test_internal_errors_are_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import layerstore
+    from layerstore import cli as commands
+
+    def broken(*args: object, **options: object) -> None:
+        raise ZeroDivisionError("why\nnot")
+
+    monkeypatch.setattr(layerstore, "ps", broken)
+    monkeypatch.setattr(commands.interrupts, "install", lambda: None)
+    monkeypatch.setattr("sys.argv", ["layerstore", "ps"])
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    assert ended.value.code == 1
+    shown = capsys.readouterr().err
+    assert (
+        shown == "layerstore: internal error: ZeroDivisionError: why not (LAYERSTORE_DEBUG=1 shows where)\n"
+    )
+    monkeypatch.setenv("LAYERSTORE_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        commands.main()

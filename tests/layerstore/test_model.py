@@ -73,6 +73,17 @@ def test_config() -> None:
         model.parse_config(json.dumps({**config, "rootfs": {"type": "tree", "diff_ids": []}}).encode())
     with pytest.raises(InvalidImage):
         model.parse_config(json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": ["x"]}}).encode())
+    for wrong in ({"Env": [1]}, {"Env": "A=1"}, {"Labels": {"a": 1}}, {"Cmd": "sh"}, {"OnBuild": {}}, []):
+        with pytest.raises(InvalidImage):
+            model.parse_config(json.dumps({**config, "config": wrong}).encode())
+    plain = {
+        "Env": None,
+        "Cmd": ["x"],
+        "OnBuild": ["RUN x"],
+        "ArgsEscaped": True,
+        "Healthcheck": {"Test": ["NONE"]},
+    }
+    assert model.parse_config(json.dumps({**config, "config": plain}).encode()).config == plain
 
 
 def test_depth_check_is_linear() -> None:

@@ -38,6 +38,28 @@ def test_upper_looks_like_the_images_root(cli: Cli) -> None:
     assert image.st_mtime == 1_600_000_000
 
 
+def test_umask_does_not_matter(cli: Cli) -> None:
+    """A careless umask of who runs the command must not lock everybody out of the system in the image."""
+    for mask in (0o077, 0):
+        cli.run("import", "-", f"base:{mask}", stdin=tarball({"x": b"", "y/z": b""}), umask=mask)
+        name = cli.run("create", "--init", f"base:{mask}", umask=mask)
+        init, upper = (cli.root / "workspaces" / name / part for part in ("init", "upper"))
+        (layer,) = (cli.root / "layers").iterdir()
+        for place in (
+            layer,
+            layer / "y",
+            upper,
+            init,
+            init / "dev",
+            init / "etc",
+            init / "etc/hosts",
+            init / "sys",
+        ):
+            assert place.stat().st_mode & 0o777 == 0o755, place
+        cli.run("rm", name)
+        cli.run("rmi", f"base:{mask}")
+
+
 def test_refused(base: Cli) -> None:
     base.run("create", "--name", "w", "base:1")
     before = contents(base.root)

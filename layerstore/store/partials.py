@@ -1,0 +1,155 @@
+"""Downloads that are not whole yet: ``partial/<hex>``, kept so that the next attempt goes on from there.
+
+A partial is locked by whoever works on it, so that two processes never load the same blob twice: the second
+waits, then finds it in the store. Its bytes count for nothing until the whole has the right digest and size;
+then it becomes the blob by fsync and rename. The directory is there only while it is needed.
+"""
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from layerstore.digest import Hasher
+from layerstore.errors import DigestMismatch
+from layerstore.model import Descriptor
+from layerstore.store import blobs
+from layerstore.store.store import Store
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+_CHUNK = 1 << 20
+EXPIRY = 7 * 86400.0  # seconds after which nobody comes back for a partial
+
+
+def directory(store: Store) -> Path:
+    return store.root / "partial"
+
+
+class Partial:
+    """A blob being loaded: `size` bytes of it are here. Made by `resume`, which owns the descriptor."""
+
+    def __init__(self, path: Path, fd: int, descriptor: Descriptor) -> None:
+        self.descriptor = descriptor
+        self.published = False
+        self._path, self._fd = path, fd
+        self._hasher = Hasher()
+        self._digest_what_is_there()
+
+    @property
+    def size(self) -> int:
+        return self._hasher.size
+
+    def append(self, data: bytes) -> None:
+        """Add the next bytes; DigestMismatch when they are more than the blob has."""
+        if self.size + len(data) > self.descriptor.size:
+            raise DigestMismatch(
+                f"blob {self.descriptor.digest}: longer than the {self.descriptor.size} bytes it should have"
+            )
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self._hasher.update(data)
+
+    def restart(self) -> None:
+        """Forget every byte."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self._hasher = Hasher()
+
+    def publish(self, store: Store) -> None:
+        """Make it the blob. DigestMismatch, and the bytes are gone, when they are not what was described."""
+        found, size = self._hasher.digest(), self.size
+        if (found, size) != (self.descriptor.digest, self.descriptor.size):
+            self.restart()
+            raise DigestMismatch(
+                f"blob {self.descriptor.digest}: the content's digest is {found}"
+                if size == self.descriptor.size
+                else f"blob {self.descriptor.digest}: {size} bytes instead of {self.descriptor.size}"
+            )
+        with open(self._fd, "r+b", buffering=0, closefd=False) as file:
+            blobs.BlobTemp(file, self._path, store.blobs).publish(found, size)
+        self.published = True
+
+    def _digest_what_is_there(self) -> None:
+        if os.fstat(self._fd).st_size > self.descriptor.size:
+            self.restart()
+        while data := os.read(self._fd, _CHUNK):
+            self._hasher.update(data)
+
+
+@contextmanager
+def resume(store: Store, descriptor: Descriptor) -> Iterator[Partial | None]:
+    """Go on with a blob, or start it; waits for whoever is at it. None: it is in the store.
+
+    What was not published by the end is kept for the next time, unless it is empty.
+    """
+    opened = _open(store, descriptor)
+    if opened is None:
+        yield None
+        return
+    path, fd = opened
+    try:
+        partial = Partial(path, fd, descriptor)
+        try:
+            yield partial
+        finally:
+            if not partial.published and partial.size == 0:
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+        _remove_if_empty(store)
+
+
+def sweep(store: Store, *, older_than: float = 0.0) -> int:
+    """Remove partials that nobody works on and nobody touched for so many seconds; returns the bytes freed."""
+    freed = 0
+    try:
+        names = [name for name in os.listdir(directory(store)) if _HEX.fullmatch(name)]
+    except FileNotFoundError:
+        return 0
+    for name in names:
+        path = directory(store) / name
+        with suppress(FileNotFoundError, BlockingIOError):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(fd)
+                if time.time() - status.st_mtime >= older_than and _is_still(path, fd):
+                    path.unlink()
+                    freed += status.st_size
+            finally:
+                os.close(fd)
+    _remove_if_empty(store)
+    return freed
+
+
+def _open(store: Store, descriptor: Descriptor) -> tuple[Path, int] | None:
+    """The partial's path and its locked fd (the caller's); None when the blob is in the store."""
+    path = directory(store) / descriptor.digest.hex
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while not blobs.is_present(store, descriptor):
+        directory(store).mkdir(mode=0o700, exist_ok=True)
+        try:
+            fd = os.open(path, flags, 0o644)
+        except FileNotFoundError:
+            continue  # the last user of the directory has just removed it
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if _is_still(path, fd):
+            return path, fd
+        os.close(fd)  # whoever had it finished it, or gave it up
+    return None
+
+
+def _is_still(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_if_empty(store: Store) -> None:
+    with suppress(OSError):
+        directory(store).rmdir()
