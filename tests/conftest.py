@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mounts import KernelMount, Layers, OverlayMount, engines, make_layers, scratch
+from tests.mounts import KernelMount, Layers, OverlayMount, engines, make_layers, quick_ground, scratch
 
 Mounter = Callable[..., OverlayMount]
 
@@ -23,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in lacking:
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def ground() -> Iterator[Path]:
+    """A quick file system for tests that make many stacks: scratch(under=ground)."""
+    with quick_ground() as path:
+        yield path
 
 
 @pytest.fixture

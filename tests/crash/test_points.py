@@ -102,9 +102,9 @@ def _judge(scene: Scene, number: int, moment: Moment, allowed: list[View]) -> No
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", POINTS)
-def test_dies_at_a_system_call(engine: str, name: str) -> None:
+def test_dies_at_a_system_call(engine: str, ground: Path, name: str) -> None:
     """Old or new, by ours and by the kernel, with nothing left behind."""
-    with scratch() as where:
+    with scratch(under=ground) as where:
         scene = Scene(where, POINTS[name], engine)
         try:
             allowed, moments = scene.rehearse()

@@ -1,0 +1,76 @@
+"""kill -9 while programs write: every file is old or new as a whole, and nothing else is there."""
+
+import contextlib
+import multiprocessing
+import os
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.crash.killing import left_behind, view
+from tests.crash.loads import LOADS, Load
+from tests.mounts import KernelMount, Layers, OverlayMount, make_layers, scratch
+
+pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.engine]
+
+ROUNDS = int(os.environ.get("CRASH_LOAD_ROUNDS", "3"))
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+LONGEST = 0.4  # seconds a load runs at most before the daemon dies: copy-ups come first
+
+# Names a load makes itself: temporary files before their rename, SQLite's journals.
+OWN = re.compile(r"\.f\d\d\.tmp|bank\.db-(journal|wal|shm)")
+
+
+def _run(load: Load, top: Path) -> None:
+    with contextlib.suppress(OSError, Exception):
+        load.run(top)
+    os._exit(0)
+
+
+def _die(layers: Layers, load: Load, engine: str, delay: float) -> None:
+    """Start the load, kill the daemon after `delay` seconds, take the dead mount away."""
+    program = multiprocessing.get_context("fork").Process(target=_run, args=(load, layers.merged))
+    with OverlayMount(layers, engine=engine) as mount:
+        program.start()
+        try:
+            time.sleep(delay)
+            mount.kill()
+        finally:
+            program.join(1)
+            program.kill()
+            program.join(20)
+            mount.clear()
+
+
+def _check(layers: Layers, load: Load, engine: str) -> None:
+    """By ours: no stray name, no fault; then the kernel sees the same tree."""
+    with OverlayMount(layers, engine=engine) as mount:
+        ours = view(mount.root)
+        names = {name for name in os.listdir(layers.merged) if not OWN.fullmatch(name)}
+        assert names == set(os.listdir(layers.lowers[0]))
+        assert left_behind(layers) == []
+    with KernelMount(layers) as kernel:
+        assert view(kernel.root) == ours
+    with OverlayMount(layers, engine=engine):
+        assert load.faults(layers.merged) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", LOADS)
+def test_killed_under_load(engine: str, ground: Path, name: str) -> None:
+    """Old or new as a whole, whenever it happens."""
+    load, chance = LOADS[name], random.Random(f"{SEED} {name}")
+    for number in range(ROUNDS):
+        delay = chance.uniform(0, LONGEST)
+        with scratch(under=ground) as where:
+            layers = make_layers(where)
+            load.prepare(layers.lowers[0])
+            _die(layers, load, engine, delay)
+            try:
+                _check(layers, load, engine)
+            except AssertionError as error:
+                raise AssertionError(f"round {number}, killed after {delay:.3f} s: {error}") from None
