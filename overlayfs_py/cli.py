@@ -4,6 +4,7 @@ Only what parses is imported here; the daemon's libraries are loaded by the proc
 """
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -131,6 +132,7 @@ def _start(options: Options, parent_fd: int | None) -> int:
 
 
 def _run(options: Options, report: "Report", parent_fd: int | None = None) -> int:
+    gc.disable()  # importing makes no garbage; the daemon enables it again
     from overlayfs_py.service.daemon import run_daemon
 
     return run_daemon(options, report, parent_fd)

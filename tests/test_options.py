@@ -8,6 +8,7 @@ import pytest
 from overlayfs_py.errors import ConfigError
 from overlayfs_py.options import IdRange, Options, escape, parse_options, split_options
 from overlayfs_py.options.config import read_config
+from overlayfs_py.options.manual import render
 from overlayfs_py.options.table import GROUPS, ROWS, Kind, Row
 
 LOWER = "lowerdir=/low"
@@ -266,3 +267,9 @@ def test_wrong_config_file(tmp_path: Path, text: str, says: str) -> None:
 def test_missing_config_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_config(tmp_path / "none.toml")
+
+
+def test_manual_is_the_table() -> None:
+    """docs/options.md says what the parser does (python -m overlayfs_py.options.manual > docs/options.md)."""
+    page = Path(__file__).resolve().parents[1] / "docs/options.md"
+    assert page.read_text(encoding="utf-8") == render()

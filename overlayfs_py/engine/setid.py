@@ -1,7 +1,8 @@
 """Who may keep set-user-ID and set-group-ID bits of a file they change.
 
-libfuse negotiates FUSE_HANDLE_KILLPRIV: the kernel leaves the clearing of the bits to the filesystem,
-as write(2), truncate(2) and setfacl demand of whoever lacks CAP_FSETID (setattr_should_drop_suidgid).
+Where FUSE_HANDLE_KILLPRIV is negotiated (libfuse's versions differ, and pyfuse3 cannot choose) the kernel
+leaves the clearing of the bits to the filesystem, as write(2), truncate(2) and setfacl demand of whoever
+lacks CAP_FSETID (setattr_should_drop_suidgid). Elsewhere it has cleared them before we look.
 """
 
 import stat

@@ -4,6 +4,7 @@ Order of the end: unmounted first (so no new request comes), then the requests u
 then the upper is synced, then the layers are released. Whatever happens, nothing stays mounted.
 """
 
+import gc
 import logging
 import os
 import resource
@@ -170,6 +171,8 @@ class Daemon:
             await trio.to_thread.run_sync(mount.check_answers, abandon_on_cancel=True)
         if waiting.cancelled_caught:
             raise MountError(f"the mount did not answer within {_START_TIMEOUT:.0f} s")
+        gc.freeze()  # what a start makes stays
+        gc.enable()
         self._report.ready()
         self._notifier.ready(f"serving {os.fsdecode(mount.mountpoint)}")
 
