@@ -11,8 +11,9 @@ from overlayfs_py.engine.base import EngineCapabilities, EngineStatistics
 from overlayfs_py.engine.caching import cache_policy
 from overlayfs_py.engine.native.deferral import Deferrals
 from overlayfs_py.engine.native.dispatch import Dispatcher
-from overlayfs_py.engine.native.loop import Loop, Polling, SessionEnd
+from overlayfs_py.engine.native.loop import GONE, Loop, Polling, SessionEnd
 from overlayfs_py.engine.native.negotiation import MAX_WRITE, Wishes
+from overlayfs_py.engine.native.readahead import raise_readahead
 from overlayfs_py.engine.native.state import State
 from overlayfs_py.engine.native.wire import PAGE_SIZE
 from overlayfs_py.errors import EngineUnavailable
@@ -60,6 +61,7 @@ class NativeEngine:
 
     def attach(self, fuse_fd: int) -> None:
         self._fuse_fd = fuse_fd
+        raise_readahead(fuse_fd)
         self._loop = Loop(
             fuse_fd,
             MAX_WRITE + PAGE_SIZE,
@@ -117,17 +119,19 @@ class NativeEngine:
         if self._loop is not None:
             self._loop.wake()
 
-    def _send(self, header: bytes, body: bytes = b"") -> None:
-        """One write for one answer. The kernel says ENOENT when nobody waits for it any more."""
+    def _send(self, header: bytes, body: bytes = b"") -> bool:
+        """One write for one answer. False: the kernel says that nobody waits for it any more."""
         try:
             if len(body) > _BELOW_INLINE:
                 os.writev(self._fuse_fd, (header, body))
             else:
                 os.write(self._fuse_fd, header + body)
         except FileNotFoundError:
-            pass
+            return False
         except OSError as error:
-            log.error("an answer of %d bytes was refused: %s", len(header) + len(body), error)
+            if error.errno not in GONE:
+                log.error("an answer of %d bytes was refused: %s", len(header) + len(body), error)
+        return True
 
     def _notify(self, message: bytes) -> None:
         """The kernel says ENOENT when it knows nothing of the node any more."""

@@ -7,6 +7,7 @@ import stat
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import Before, State
+from overlayfs_py.syscalls.statx import birth_time_ns
 from overlayfs_py.union.overlay import AttrChanges
 
 _BILLION = 1_000_000_000
@@ -23,6 +24,12 @@ class AttributeRequests:
     def getattr(self, request: Request, flags: int, fh: int) -> bytes:
         state = self._state
         return state.attributes(self._overlay.getattr(state.nodes.inode(request.nodeid).node))
+
+    def statx(self, request: Request, flags: int, fh: int, how: int, mask: int) -> bytes:
+        """GETATTR with the birth time, which is asked for only by those who want to know it."""
+        node = self._state.node(request.nodeid)
+        birth = birth_time_ns(*node.top.at()) if mask & wire.STATX_BTIME else None
+        return message.statx(self._state.attrs, self._overlay.getattr(node), birth)
 
     def setattr(
         self,

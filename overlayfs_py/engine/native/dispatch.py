@@ -34,7 +34,6 @@ REFUSED = {
     "SETLKW": "locks are the kernel's own",
     "BMAP": "blocks are the layers'",
     "POLL": "files are always ready",
-    "STATX": "GETATTR says it all but the birth time",
 }
 
 
@@ -43,10 +42,13 @@ class SessionEnd(Exception):
 
 
 class Dispatcher:
-    """Answers messages. `send` takes the parts of one answer; `wishes` go into the negotiation."""
+    """Answers messages. `send` takes the parts of one answer, and says whether anybody waited for it.
+
+    `wishes` go into the negotiation.
+    """
 
     def __init__(
-        self, state: State, send: Callable[..., None], wishes: Wishes, *, debug: bool = False
+        self, state: State, send: Callable[..., bool], wishes: Wishes, *, debug: bool = False
     ) -> None:
         self._state = state
         self._send = send
@@ -107,13 +109,15 @@ class Dispatcher:
             self._refuse(request, error)
         else:
             if request.op.answered:
-                self._answer(request.unique, body or b"")
+                self._answer(request, body or b"")
 
-    def _answer(self, unique: int, body: bytes) -> None:
+    def _answer(self, request: Request, body: bytes) -> None:
         if self._state.stale_listings:
-            self._answer_after_listings(unique, body)
+            self._answer_after_listings(request, body)
             return
-        self._send(wire.OUT_HEADER.pack(16 + len(body), 0, unique), body)
+        sent = self._send(wire.OUT_HEADER.pack(16 + len(body), 0, request.unique), body)
+        if not sent and request.op.hands_out:
+            self._state.take_back(wire.ENTRY_OUT.unpack_from(body)[0], 1)
 
     def _refuse(self, request: Request, error: Exception) -> None:
         code = self._errors.reply_error(request.op.name, error)
@@ -144,7 +148,7 @@ class Dispatcher:
         elif body is None:
             self._again(request.unique, copy)
         elif deferrals.claim(request.unique):
-            self._answer(request.unique, body)
+            self._answer(request, body)
         for then in waiting:
             then()
 
@@ -152,15 +156,15 @@ class Dispatcher:
         if self._state.deferrals.claim(unique):
             self.serve(copy, len(copy))
 
-    def _answer_after_listings(self, unique: int, body: bytes) -> None:
+    def _answer_after_listings(self, request: Request, body: bytes) -> None:
         """The answer goes out once the kernel has dropped the listings that have become wrong."""
         state = self._state
         stale, state.stale_listings = state.stale_listings, []
-        state.deferrals.expect(unique)
+        state.deferrals.expect(request.unique)
 
         def then(_: BaseException | None) -> None:
-            if state.deferrals.claim(unique):
-                self._answer(unique, body)
+            if state.deferrals.claim(request.unique):
+                self._answer(request, body)
 
         state.deferrals.start(lambda: state.drop_listings(stale), then)
 

@@ -17,9 +17,10 @@ from overlayfs_py.engine.setid import may_keep_setid
 from overlayfs_py.syscalls.copy import copy_range
 from overlayfs_py.union.overlay import Caller, Node
 
-_FS_IOC_GETFLAGS = 0x80086601
-_FS_IOC_FSGETXATTR = 0x801C581F
-_FLAG_QUERIES = (_FS_IOC_GETFLAGS, _FS_IOC_FSGETXATTR)
+# FS_IOC_GETFLAGS and FS_IOC_FSGETXATTR; FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR
+_FLAG_QUERIES = (0x80086601, 0x801C581F)
+_FLAG_CHANGES = (0x40086602, 0x401C5820)
+_LONGEST = 64
 # One copy is at most this long, so that it can be interrupted; the caller asks for the rest.
 _COPY_LIMIT = 1 << 30
 
@@ -130,17 +131,27 @@ class FileRequests:
         return entry + wire.OPEN_OUT.pack(0, wire.FOPEN_KEEP_CACHE, 0)
 
     def ioctl(
-        self, request: Request, fh: int, flags: int, command: int, arg: int, *rest: int | memoryview
+        self,
+        request: Request,
+        fh: int,
+        flags: int,
+        command: int,
+        arg: int,
+        in_size: int,
+        out_size: int,
+        data: memoryview,
     ) -> bytes:
-        """The inode flags of the real inode (lsattr); other commands are none of a file system's."""
-        out_size = rest[1]
-        assert isinstance(out_size, int)
-        if command not in _FLAG_QUERIES:
-            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        """The inode flags of the real inode (lsattr, chattr); other commands are none of a file system's."""
         node = self._state.node(request.nodeid)
-        fd = node.top.open_dir() if node.is_dir else self._descriptor(node, os.O_RDONLY)
+        if command in _FLAG_CHANGES:
+            self._state.need_upper(node, data=False)
+        elif command not in _FLAG_QUERIES:
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        if max(in_size, out_size) > _LONGEST or in_size != len(data) or not (node.is_dir or node.is_file):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fd = node.top.open_dir() if node.is_dir else node.top.open(os.O_RDONLY)
         try:
-            found = fcntl.ioctl(fd, command, bytes(max(out_size, 32)))
+            found = fcntl.ioctl(fd, command, bytes(data).ljust(_LONGEST, b"\0"))
         finally:
             os.close(fd)
         return wire.IOCTL_OUT.pack(0, 0, 0, 0) + found[:out_size]

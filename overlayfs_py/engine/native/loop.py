@@ -16,7 +16,7 @@ from overlayfs_py.engine.native.dispatch import SessionEnd
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
-_GONE = (errno.ENODEV, errno.ECONNABORTED)
+GONE = (errno.ENODEV, errno.ECONNABORTED)
 
 
 class Polling:
@@ -131,11 +131,11 @@ class Loop:
         except BlockingIOError:
             return 0
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in GONE:
                 return -1
             if error.errno in (errno.EINTR, errno.ENOENT):  # given up by its sender before we had it
                 return 0
             raise
 
 
-__all__ = ["Loop", "Polling", "SessionEnd"]
+__all__ = ["GONE", "Loop", "Polling", "SessionEnd"]

@@ -4,6 +4,7 @@ Whatever the bytes are, `parse` returns a request or raises `MalformedMessage`.
 """
 
 import errno
+import os
 from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from overlayfs_py.engine.native.wire import Op
 
 _BILLION = 1_000_000_000
 _HEADER_SIZE = wire.IN_HEADER.size
+_NO_NAMES = (b"", b".", b"..")
 _unpack_header = wire.IN_HEADER.unpack_from
 
 # What `Overlay.getattr` returns: ino mode nlink uid gid rdev size blocks blksize atime_ns mtime_ns ctime_ns.
@@ -30,7 +32,7 @@ class MalformedMessage(Exception):
 
 
 class Request:
-    """One message. `arguments`: the fields of the row's struct, then names (bytes), then the payload.
+    """One message. `arguments`: the fields of the row's struct, then strings, then the payload.
 
     A payload is a view of the buffer the message was parsed from, good until that is used again.
     """
@@ -70,8 +72,15 @@ def parse(buffer: bytearray | bytes, length: int) -> Request:
     arguments = op.request.unpack_from(buffer, _HEADER_SIZE)
     for _ in range(op.names):
         stop = buffer.find(0, at, end)
+        name = bytes(buffer[at:stop])
+        if stop < 0 or b"/" in name or name in _NO_NAMES:  # the kernel resolves paths, never we
+            raise MalformedMessage(f"{op.name}: {name!r} is no name", unique)
+        arguments += (name,)
+        at = stop + 1
+    if op.text:
+        stop = buffer.find(0, at, end)
         if stop < 0:
-            raise MalformedMessage(f"{op.name}: a name without an end", unique)
+            raise MalformedMessage(f"{op.name}: a string without an end", unique)
         arguments += (bytes(buffer[at:stop]),)
         at = stop + 1
     if op.payload:
@@ -173,6 +182,34 @@ def attributes(timeout: Timeout, attr: Attributes) -> bytes:
         gid,
         rdev,
         blksize,
+        0,
+    )
+
+
+def statx(timeout: Timeout, attr: Attributes, birth_ns: int | None) -> bytes:
+    """fuse_statx_out."""
+    ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime = attr
+    birth = birth_ns or 0
+    return wire.STATX_OUT.pack(
+        timeout[0],
+        timeout[1],
+        0,
+        wire.STATX_BASIC_STATS | (wire.STATX_BTIME if birth_ns is not None else 0),
+        blksize,
+        0,
+        nlink,
+        uid,
+        gid,
+        mode,
+        0,
+        ino,
+        size,
+        blocks,
+        0,
+        *(part for time in (atime, birth, ctime, mtime) for part in (*divmod(time, _BILLION), 0)),
+        os.major(rdev),
+        os.minor(rdev),
+        0,
         0,
     )
 

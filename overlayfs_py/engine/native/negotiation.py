@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from overlayfs_py.engine.native import wire
+from overlayfs_py.engine.native.readahead import READAHEAD
 from overlayfs_py.engine.native.wire import Init
 
 # One request carries at most this many pages, /proc/sys/fs/fuse/max_pages_limit permitting.
@@ -80,7 +81,7 @@ def negotiate(
     reply = wire.INIT_OUT.pack(
         wire.MAJOR,
         min(minor, wire.MINOR),
-        max_readahead,  # all there is: the mount's own limit is set beside it
+        max(max_readahead, READAHEAD),
         agreed & 0xFFFFFFFF,
         _MAX_BACKGROUND,
         _CONGESTION,

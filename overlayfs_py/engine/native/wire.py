@@ -81,6 +81,9 @@ FOPEN_NOFLUSH = 1 << 5
 FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6
 FOPEN_PASSTHROUGH = 1 << 7
 
+STATX_BASIC_STATS = 0x7FF
+STATX_BTIME = 0x800
+
 OPEN_KILL_SUIDGID = 1 << 0
 WRITE_CACHE = 1 << 0  # written back from the page cache: nobody's write in particular
 WRITE_KILL_SUIDGID = 1 << 2
@@ -123,8 +126,9 @@ _NOTHING = Struct("=")
 
 
 class Op(NamedTuple):
-    """One opcode. `request`: the fixed part; then `names` strings, then `payload`: bytes to the end.
+    """One opcode. `request`: the fixed part; then `names`, then `text`: strings that end with a NUL.
 
+    `payload`: what follows to the end.
     `reply`: the fixed part of a good answer, None where it is bare bytes or nothing. `answered` is False for
     messages that must not be answered. The handler is the method `handler` of the dispatcher.
     """
@@ -132,10 +136,16 @@ class Op(NamedTuple):
     opcode: int
     name: str
     request: Struct = _NOTHING
-    names: int = 0
+    names: int = 0  # of directory entries
+    text: bool = False  # a link's target, an xattr's name
     payload: bool = False
     reply: Struct | None = None
     answered: bool = True
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether a good answer begins with an entry, which counts as a lookup of its node."""
+        return self.reply is not None and self.reply.size >= ENTRY_OUT.size and self.name != "STATX"
 
     @property
     def handler(self) -> str:
@@ -153,7 +163,7 @@ def _rows() -> tuple[Op, ...]:
         Op(3, "GETATTR", Struct("=I4xQ"), reply=ATTR_OUT),
         Op(4, "SETATTR", Struct("=I4xQQQqqqIIII4xII4x"), reply=ATTR_OUT),
         Op(5, "READLINK"),
-        Op(6, "SYMLINK", names=2, reply=ENTRY_OUT),
+        Op(6, "SYMLINK", names=1, text=True, reply=ENTRY_OUT),
         Op(8, "MKNOD", Struct("=III4x"), names=1, reply=ENTRY_OUT),
         Op(9, "MKDIR", Struct("=II"), names=1, reply=ENTRY_OUT),
         Op(10, "UNLINK", names=1),
@@ -166,10 +176,10 @@ def _rows() -> tuple[Op, ...]:
         Op(17, "STATFS", reply=STATFS_OUT),
         Op(18, "RELEASE", release),
         Op(20, "FSYNC", Struct("=QI4x")),
-        Op(21, "SETXATTR", Struct("=III4x"), names=1, payload=True),
-        Op(22, "GETXATTR", Struct("=I4x"), names=1),
+        Op(21, "SETXATTR", Struct("=III4x"), text=True, payload=True),
+        Op(22, "GETXATTR", Struct("=I4x"), text=True),
         Op(23, "LISTXATTR", Struct("=I4x")),
-        Op(24, "REMOVEXATTR", names=1),
+        Op(24, "REMOVEXATTR", text=True),
         Op(25, "FLUSH", Struct("=Q8xQ")),
         Op(26, "INIT", Struct("=IIII"), payload=True, reply=INIT_OUT),  # flags2 follows since 7.36
         Op(27, "OPENDIR", Struct("=II"), reply=OPEN_OUT),
@@ -194,7 +204,7 @@ def _rows() -> tuple[Op, ...]:
         Op(46, "LSEEK", Struct("=QQI4x"), reply=LSEEK_OUT),
         Op(47, "COPY_FILE_RANGE", copy_range, reply=WRITE_OUT),
         Op(50, "SYNCFS", Struct("=8x")),
-        Op(51, "TMPFILE", Struct("=IIII"), names=1, reply=Struct(ENTRY_OUT.format + "QIi")),
+        Op(51, "TMPFILE", Struct("=IIII"), text=True, reply=Struct(ENTRY_OUT.format + "QIi")),
         Op(52, "STATX", Struct("=I4xQII"), reply=STATX_OUT),
         Op(53, "COPY_FILE_RANGE_64", copy_range, reply=COPY_RANGE_OUT),
     )

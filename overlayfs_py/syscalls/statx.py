@@ -1,0 +1,29 @@
+"""When an inode was born: statx(2), of which the standard library knows nothing in this Python."""
+
+import ctypes
+import os
+from struct import Struct
+
+from overlayfs_py.syscalls._libc import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, check, function
+
+_STATX_BTIME = 0x800
+_SIZE = 256
+_MASK = Struct("=I")
+_BTIME = Struct("=qI")
+_BTIME_AT = 80  # stx_btime in struct statx
+
+_statx = function("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
+
+
+def birth_time_ns(dir_fd: int, name: bytes) -> int | None:
+    """The birth time of `name` in `dir_fd` (b"": of the descriptor itself), no symbolic link followed.
+
+    None where the file system keeps none.
+    """
+    found = ctypes.create_string_buffer(_SIZE)
+    flags = AT_SYMLINK_NOFOLLOW | (0 if name else AT_EMPTY_PATH)
+    check(_statx(dir_fd, os.fsencode(name), flags, _STATX_BTIME, found))
+    if not _MASK.unpack_from(found)[0] & _STATX_BTIME:
+        return None
+    seconds, nanoseconds = _BTIME.unpack_from(found, _BTIME_AT)
+    return int(seconds * 1_000_000_000 + nanoseconds)
