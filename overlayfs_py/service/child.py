@@ -41,6 +41,8 @@ class ChildMount:
                 self._process.terminate()
             status = self._process.wait(_STOP_TIMEOUT)
         finally:
+            if (ours := _PARENT_ENDS.pop(self._process.pid, None)) is not None:
+                ours.close()
             if self._scratch is not None:
                 shutil.rmtree(self._scratch, ignore_errors=True)
                 self._scratch = None

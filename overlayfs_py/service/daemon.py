@@ -89,6 +89,12 @@ def _prepare_process() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _stop_signals() -> list[signal.Signals]:
+    """SIGHUP, the end of a terminal, counts unless nohup(1) or the like made it ignored."""
+    hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
+    return [signal.SIGTERM, signal.SIGINT, *hangup]
+
+
 class _Once:
     """A report that is told one outcome: a failure after readiness belongs in the log."""
 
@@ -122,7 +128,7 @@ class Daemon:
 
     async def run(self, parent_fd: int | None = None) -> None:
         """Mount, serve, and leave nothing mounted; MountError when the mount cannot be made."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:  # before there is a mount
+        with trio.open_signal_receiver(*_stop_signals()) as signals:  # before there is a mount
             fuse_fd = mount_fuse(self.options.mount)
             mount = LiveMount(self.options.mount.mountpoint)
             try:

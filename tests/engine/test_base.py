@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from overlayfs_py.engine import open_engine
+from overlayfs_py.engine import ENGINES, open_engine
 from overlayfs_py.engine.base import ErrorTranslator
 from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.errors import EngineUnavailable
@@ -41,9 +41,15 @@ def test_oserror_without_errno_is_eio() -> None:
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [({"engine": "native"}, "engine=native"), ({"data": "passthrough"}, "data=passthrough")],
+    [
+        ({"engine": "native"}, "engine=native"),
+        ({"engine": "pyfuse3", "data": "passthrough"}, "data=passthrough"),
+    ],
 )
-def test_engine_that_is_not_there(options: dict[str, Any], says: str) -> None:
+def test_engine_that_is_not_there(
+    options: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(ENGINES, "native", raising=False)
     overlay = cast(Any, SimpleNamespace())
     with pytest.raises(EngineUnavailable, match=says):
         open_engine(overlay, ServiceOptions(**options))

@@ -54,7 +54,7 @@ def test_background_start_answers_at_once_and_keeps_nothing(layers: Layers) -> N
     os.close(reading)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_unmounts(layers: Layers, number: signal.Signals) -> None:
     with cleared(layers.merged):
         pid = start(layers)
