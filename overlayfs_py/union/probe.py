@@ -5,6 +5,7 @@ import os
 import stat
 from dataclasses import dataclass
 
+from overlayfs_py.union import marks
 from overlayfs_py.union.workdir import WorkDir
 
 _CAP_SYS_ADMIN = 21
@@ -44,8 +45,8 @@ def probe_upper(work: WorkDir, *, trusted: bool) -> Capabilities:
     fd, name = temp.at()
     file_fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd)
     try:
-        trusted_xattrs = trusted and _takes_xattr(file_fd, "trusted.overlay.probe")
-        xattrs = trusted_xattrs or _takes_xattr(file_fd, "user.overlay.probe")
+        trusted_xattrs = trusted and _takes_xattr(file_fd, marks.TRUSTED + "probe")
+        xattrs = trusted_xattrs or _takes_xattr(file_fd, marks.USER + "probe")
         acls = _reads_acl(file_fd)
     finally:
         os.close(file_fd)
