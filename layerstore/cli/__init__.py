@@ -10,13 +10,20 @@ import click
 
 from layerstore import environment
 from layerstore.cli import interrupts
-from layerstore.cli.group import Root, VerbGroup
+from layerstore.cli.group import Root, VerbGroup, examples
 from layerstore.errors import LayerstoreError, printable
 from overlayfs_py.errors import OverlayError
 
 
 @click.group(
-    cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=VerbGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=examples(
+        "layerstore import rootfs.tar.gz base && layerstore create --name work base",
+        "cd $(layerstore mount work)",
+        "layerstore diff work && layerstore commit -m 'what I did' work base:changed",
+        'eval "$(_LAYERSTORE_COMPLETE=bash_source layerstore)"    # completion; also zsh_source, fish_source',
+    ),
 )
 @click.option(
     "--root", metavar="DIR", help="The store [default: $LAYERSTORE_ROOT, or the system's or user's own]."

@@ -68,7 +68,9 @@ def import_command(root: Root, changes: tuple[str, ...], message: str, source: s
 def images_command(
     root: Root, quiet: bool, digests: bool, no_trunc: bool, form: str, pattern: str | None
 ) -> None:
-    """List images; FILTER is REPOSITORY[:TAG] with * and ?. SIZE is what the image takes in the store."""
+    """List images (also: ls); FILTER is REPOSITORY[:TAG] with * and ?. SIZE is what the image takes in the
+    store.
+    """
     found = layerstore.images(pattern, root=root.path, note=note)
     if quiet:
         for one in dict.fromkeys(image.id for image in found):

@@ -120,7 +120,7 @@ def test_killed_at_any_moment(base: Cli, verb: str) -> None:
         for layer in (base.root / "layers").iterdir():
             subprocess.run(["rm", "-r", layer], check=True)
         before = contents(base.root)
-    for _ in range(12):
+    for _ in range(8):
         process = base.start(*words, **pipes())
         time.sleep(random.uniform(0.05, whole))
         process.send_signal(signal.SIGKILL)

@@ -89,6 +89,19 @@ def test_states(base: Cli, workspace: Path) -> None:
     assert base.run("rm", "w") == "w"
 
 
+def test_mounted_by_several_at_once(base: Cli) -> None:
+    base.run("create", "--name", "w", "base:1")
+    pipe = subprocess.PIPE
+    processes = [
+        base.start("mount", "w", stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) for _ in range(3)
+    ]
+    answers = [process.communicate(timeout=60) for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 1, 1]
+    assert sum(b"mounted already" in err for _, err in answers) == 2
+    assert len(daemons(base.root / "workspaces/w/merged")) == 1
+    base.run("umount", "w")
+
+
 def test_elsewhere(base: Cli, where: Path) -> None:
     base.run("create", "--name", "w", "base:1")
     (where / "mnt").mkdir()
