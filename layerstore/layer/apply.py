@@ -6,6 +6,7 @@ Nothing is ever written outside that directory, whatever the tar says; what the 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from layerstore.layer.limits import DEFAULT_LIMITS, Limits
 from layerstore.layer.notes import Notes
 from layerstore.layer.place import Placer
 from layerstore.layer.readahead import TarBytes
+
+# What no machine could do for such an entry; anything else (ENOSPC, EIO, EPERM) is this machine's trouble.
+_ENTRYS_FAULT = (errno.ENAMETOOLONG, errno.ELOOP, errno.E2BIG, errno.ERANGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ def _put(placer: Placer, entry: Entry, members: TarReader) -> None:
     try:
         placer.put(entry, members.data)
     except OSError as error:
+        if error.errno in _ENTRYS_FAULT:
+            raise InvalidLayer(error.strerror or "impossible", entry.name[:300]) from None
         raise OSError(error.errno, f"cannot unpack /{printable(entry.name)}: {error.strerror}") from error
     except LayerstoreError as error:
         if isinstance(error, InvalidLayer) and error.path is None:

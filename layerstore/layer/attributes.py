@@ -1,9 +1,9 @@
 """Owners, modes, xattrs and times of what is unpacked: set on a descriptor or without following a symlink.
 
-The order matters: chown clears setuid bits and capabilities, chmod writes into an ACL, everything changes times.
-Directories get theirs at the very end, deepest restrictions last: until then they are 0700, so that no default ACL, setgid
-bit or missing write permission acts on what is made inside, and no one else can look in. What is to
-be set is kept in a temporary file once it is much, so memory stays bounded.
+The order matters: chown clears setuid bits and capabilities, chmod writes into an ACL, everything changes
+times. Directories get theirs at the very end, deepest restrictions last: until then they are 0700, so
+that no default ACL, setgid bit or missing write permission acts on what is made inside, and no one else
+can look in. What is to be set is kept in a temporary file once it is much, so memory stays bounded.
 """
 
 from __future__ import annotations
@@ -45,6 +45,14 @@ class Attributes(NamedTuple):
     xattrs: dict[str, bytes]
 
 
+def check_numbers(entry: Entry) -> None:
+    """InvalidLayer for an owner or a time that no system has."""
+    if not (0 <= entry.uid <= _MOST_ID and 0 <= entry.gid <= _MOST_ID):
+        raise InvalidLayer(f"an owner {entry.uid}:{entry.gid} that cannot be", entry.name)
+    if abs(entry.mtime_ns) > _MOST_SECONDS * _BILLION:
+        raise InvalidLayer("a time that cannot be", entry.name)
+
+
 class AttributeSetter:
     """Translates entries' attributes for this machine and sets them. Close it to drop what is pending."""
 
@@ -59,11 +67,7 @@ class AttributeSetter:
         self._pending.close()
 
     def of(self, entry: Entry) -> Attributes:
-        """The attributes that an entry asks for; InvalidLayer for numbers that no system has."""
-        if not (0 <= entry.uid <= _MOST_ID and 0 <= entry.gid <= _MOST_ID):
-            raise InvalidLayer(f"an owner {entry.uid}:{entry.gid} that cannot be", entry.name)
-        if abs(entry.mtime_ns) > _MOST_SECONDS * _BILLION:
-            raise InvalidLayer("a time that cannot be", entry.name)
+        """The attributes that a checked entry asks for."""
         uid, gid = entry.uid, entry.gid
         if self._ids is not None:
             owner = self._ids.to_disk(uid, gid)
@@ -91,7 +95,9 @@ class AttributeSetter:
         os.fchmod(fd, wanted.mode)
         os.utime(fd, ns=(wanted.mtime_ns, wanted.mtime_ns))
 
-    def set_special(self, dir_fd: int, name: bytes, wanted: Attributes, path: bytes, *, symlink: bool) -> None:
+    def set_special(
+        self, dir_fd: int, name: bytes, wanted: Attributes, path: bytes, *, symlink: bool
+    ) -> None:
         """Set all attributes of something that is not opened: a symlink, a device, a fifo."""
         if self._privileged:
             os.chown(name, wanted.uid, wanted.gid, dir_fd=dir_fd, follow_symlinks=False)
@@ -108,7 +114,8 @@ class AttributeSetter:
             else:
                 os.setxattr(where, name, value, follow_symlinks=False)
         except OSError as error:
-            # Without privilege trusted.* and capabilities cannot be set; user.* never on symlinks and devices.
+            # Without privilege trusted.* and capabilities cannot be set; user.* never on symlinks and
+            # devices.
             if error.errno == errno.EPERM and (not self._privileged or name.startswith("user.")):
                 self._notes.add(f"left out the xattr {name} of /{printable(path)}: not permitted")
                 return
@@ -146,7 +153,11 @@ class AttributeSetter:
 
     def _set_directory(self, fd: int, wanted: Attributes, path: bytes) -> None:
         for name in os.listxattr(fd):  # of an earlier entry for the same directory, or inherited
-            if name not in wanted.xattrs and name != self._marks.opaque and not name.startswith("security.selinux"):
+            if (
+                name not in wanted.xattrs
+                and name != self._marks.opaque
+                and not name.startswith("security.selinux")
+            ):
                 os.removexattr(fd, name)
         self.set_file(fd, wanted, path)
 

@@ -51,7 +51,9 @@ class Below:
         assert merged is not None
         prefix = merged.marks.prefix
         names = [
-            name for name in merged.xattrs(part) if not name.startswith(prefix) or name.startswith(prefix + "overlay.")
+            name
+            for name in merged.xattrs(part)
+            if not name.startswith(prefix) or name.startswith(prefix + "overlay.")
         ]
         xattrs = {name: merged.xattr(part, name) for name in names}
         return Attributes(stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, xattrs)

@@ -28,7 +28,9 @@ __all__ = ["Compression", "LayerResult", "export_tree", "write_layer"]
 
 @dataclass(frozen=True, slots=True)
 class LayerResult:
-    """What was written: the blob (digest, size), the tar in it (diff_id, uncompressed_size), and what was left out."""
+    """What was written: the blob (digest, size), the tar in it (diff_id, uncompressed_size), and what
+    was left out.
+    """
 
     digest: Digest
     size: int
@@ -53,9 +55,10 @@ def write_layer(
     """Write the changes that `stack.upper` makes to `stack.lowers` to `out` as a layer tar.
 
     `exclude` are paths relative to the root, without a leading slash; each is left out with all below it.
-    `source_date_epoch`: later times become this one. `sparse=False` writes holes as zeros. `ids` turns owners on disk
-    into owners in the image. `progress` is called now and then with the number of tar bytes so far.
-    Raises Unrepresentable, naming the path, for anything that has no form in a layer. `out` is not closed.
+    `source_date_epoch`: later times become this one. `sparse=False` writes holes as zeros. `ids` turns
+    owners on disk into owners in the image. `progress` is called now and then with the number of tar
+    bytes so far. Raises Unrepresentable, naming the path, for anything that has no form in a layer. `out`
+    is not closed.
     """
     notes = Notes()
     with Merged(stack) as merged, BlockWriter(out, codec(compression, level), progress) as sink:
@@ -76,7 +79,9 @@ def export_tree(
     ids: IdMap | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> LayerResult:
-    """Write the whole merged tree of `stack` as a tar without whiteouts (docker export); else as `write_layer`."""
+    """Write the whole merged tree of `stack` as a tar without whiteouts (docker export); else as
+    `write_layer`.
+    """
     notes = Notes()
     with Merged(stack) as merged, BlockWriter(out, codec(compression, level), progress) as sink:
         members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids)

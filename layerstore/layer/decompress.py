@@ -1,8 +1,8 @@
 """Read a layer whatever it is compressed with, found out from its first bytes, within limits.
 
-Every decompressor hands out bounded pieces, so that a few kilobytes cannot become gigabytes in memory, and
-the ratio and the total are checked on the way. A stream that ends early is an error; several members or frames
-in a row are one stream, zeros after the last are ignored, anything else there is an error.
+Every decompressor hands out bounded pieces, so that a few kilobytes cannot become gigabytes in memory,
+and the ratio and the total are checked on the way. A stream that ends early is an error; several members
+or frames in a row are one stream, zeros after the last are ignored, anything else there is an error.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class _ZstdMember:
 
 
 class LayerReader:
-    """The tar bytes of a layer, in pieces. `compression` is known after construction, the counters grow meanwhile."""
+    """The tar bytes of a layer, in pieces. `compression` is known after construction, the counters grow
+    meanwhile.
+    """
 
     def __init__(self, source: Readable, limits: Limits) -> None:
         self.compressed_size = 0

@@ -1,9 +1,9 @@
 """What changed between a stack and what lies below it, or between two stacks, as ``docker diff`` says it.
 
-An entry is changed when its type, mode, owner, device, xattrs or content differ, or, but for directories, its time; a
-directory is also listed as changed when something in it is. A removed tree is one line. Parents come before
-their children, siblings in byte order. Directories that show the same layers on both sides are not read: the cost is
-that of what the upper holds.
+An entry is changed when its type, mode, owner, device, xattrs or content differ, or, but for directories,
+its time; a directory is also listed as changed when something in it is. A removed tree is one line.
+Parents come before their children, siblings in byte order. Directories that show the same layers on both
+sides are not read: the cost is that of what the upper holds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of ``diff``: A(dded), C(hanged) or D(eleted); `path` is relative to the root, no leading slash."""
+    """One line of ``diff``: A(dded), C(hanged) or D(eleted); `path` is relative to the root, no leading
+    slash.
+    """
 
     kind: Literal["A", "C", "D"]
     path: bytes
@@ -50,7 +52,9 @@ def changes(stack: Stack, *, exclude: Collection[bytes] = ()) -> Iterator[Change
 
 
 def changes_between(old: Stack, new: Stack) -> Iterator[Change]:
-    """What to do to the merged tree of `old` to get that of `new`; layers they share at the bottom are not read."""
+    """What to do to the merged tree of `old` to get that of `new`; layers they share at the bottom are
+    not read.
+    """
     with Merged(old) as before, Merged(new) as after:
         yield from _Comparison(after, before, ()).run(after.root, before.root)
 
@@ -92,13 +96,21 @@ class _Comparison:
             if after is not None and stat.S_ISDIR(after.st.st_mode):
                 # A directory that took the place of something else shows all its children as added.
                 below = before.parts if before is not None and stat.S_ISDIR(before.st.st_mode) else ()
-                frames.append(self._frame(path, after.parts, below, [Change("C", path)] if line is None else []))
+                frames.append(
+                    self._frame(path, after.parts, below, [Change("C", path)] if line is None else [])
+                )
 
-    def _frame(self, path: bytes, new: tuple[Part, ...], old: tuple[Part, ...], announce: list[Change]) -> _Frame:
-        return _Frame(path, new, old, iter(sorted({*self._names(new, old), *self._linked.get(path, ())})), announce)
+    def _frame(
+        self, path: bytes, new: tuple[Part, ...], old: tuple[Part, ...], announce: list[Change]
+    ) -> _Frame:
+        return _Frame(
+            path, new, old, iter(sorted({*self._names(new, old), *self._linked.get(path, ())})), announce
+        )
 
     def _names(self, new: tuple[Part, ...], old: tuple[Part, ...]) -> Collection[bytes]:
-        """The names that may differ: those in the parts that only the new side has, if it has the old ones below."""
+        """The names that may differ: those in the parts that only the new side has, if it has the old
+        ones below.
+        """
         extra = len(new) - len(old)
         if extra >= 0 and all(map(self._same, new[extra:], old)):
             return {name for part in new[:extra] for name, _ in self._new.list(part)}

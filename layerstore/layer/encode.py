@@ -1,8 +1,9 @@
 """An entry as tar header bytes: ustar where it suffices, a PAX header before it where not.
 
-Joined by hand, as this is the hot path of a commit (tarfile takes six times as long). The choices
-are those every reader of layers takes (Go archive/tar, GNU tar, libarchive, Python): no base-256 numbers, no user
-names, no access or change times, nanoseconds and xattrs as PAX records, raw bytes for names that are not UTF-8.
+Joined by hand, as this is the hot path of a commit (tarfile takes six times as long). The choices are
+those every reader of layers takes (Go archive/tar, GNU tar, libarchive, Python): no base-256 numbers, no
+user names, no access or change times, nanoseconds and xattrs as PAX records, raw bytes for names that are
+not UTF-8.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def _name_fields(name: bytes, records: list[bytes]) -> tuple[bytes, bytes]:
 
 
 def _is_utf8(name: bytes) -> bool:
-    """PAX names are UTF-8 by definition; others stand in the header as they are, when they fit, which all readers take."""
+    """PAX names are UTF-8 by definition; others stand in the header as they are, when they fit, which
+    all readers take.
+    """
     try:
         name.decode()
     except UnicodeDecodeError:

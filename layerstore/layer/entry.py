@@ -1,4 +1,6 @@
-"""One member of a layer tar as a value, and the type flags; the bytes are `encode`'s and `decode`'s business."""
+"""One member of a layer tar as a value, and the type flags; the bytes are `encode`'s and `decode`'s
+business.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ Extent = tuple[int, int]  # (offset, length) of data in a sparse file
 class Entry:
     """A member as it is meant: extensions already applied, names as in the archive.
 
-    `size` is that of the file; a sparse one lists its data in `extents`, in order. `stored` is the number of bytes that
-    follow the headers in the archive, before padding.
+    `size` is that of the file; a sparse one lists its data in `extents`, in order. `stored` is the number
+    of bytes that follow the headers in the archive, before padding.
     """
 
     name: bytes

@@ -13,6 +13,12 @@ def text(field: bytes) -> bytes:
 
 def number(field: bytes) -> int:
     """Octal digits between spaces and NULs, or base-256 with the top bit set (negative numbers too)."""
+    digits = field.rstrip(b"\0 ")
+    if digits.isdigit():  # nearly always; int() alone would also take signs and underscores
+        try:
+            return int(digits, 8)
+        except ValueError:
+            pass
     lead = field[0]
     if lead & 0x80:
         return int.from_bytes(field, "big", signed=True) if lead & 0x40 else _positive(field)

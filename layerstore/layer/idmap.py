@@ -9,7 +9,9 @@ Range = tuple[int, int, int]  # (first id in the image, first id on disk, how ma
 
 @dataclass(frozen=True, slots=True)
 class IdMap:
-    """Ranges as in uid_map and gid_map. `squash` makes every owner on disk this (uid, gid) of the image instead."""
+    """Ranges as in uid_map and gid_map. `squash` makes every owner on disk this (uid, gid) of the image
+    instead.
+    """
 
     uids: tuple[Range, ...] = ()
     gids: tuple[Range, ...] = ()

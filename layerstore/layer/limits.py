@@ -1,4 +1,6 @@
-"""What a layer may cost before it is refused: one frozen record, with defaults that honest layers never meet."""
+"""What a layer may cost before it is refused: one frozen record, with defaults that honest layers never
+meet.
+"""
 
 from __future__ import annotations
 

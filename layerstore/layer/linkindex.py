@@ -1,8 +1,9 @@
 """The index directory of a mount with index=on: lower hard links that were copied up as one file.
 
-After a write to one name of a lower inode with several, all its names show the new content, though only the
-written name is in the upper. Each such inode has an entry in ``work/index``, named after the lower inode's file
-handle and linked to the upper inode (Documentation/filesystems/overlayfs.rst, "Inode index").
+After a write to one name of a lower inode with several, all its names show the new content, though only
+the written name is in the upper. Each such inode has an entry in ``work/index``, named after the lower
+inode's file handle and linked to the upper inode (Documentation/filesystems/overlayfs.rst, "Inode
+index").
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write single entries of a tree to a layer: metadata, xattrs, contents, hard links.
 
-Knows files and tar members, not the order they come in. Every file is opened by name in an already opened directory,
-without following a symlink, and all its metadata comes from that descriptor.
+Knows files and tar members, not the order they come in. Every file is opened by name in an already opened
+directory, without following a symlink, and all its metadata comes from that descriptor.
 """
 
 from __future__ import annotations
@@ -209,7 +209,9 @@ class Members:
         if first is None:
             return False
         uid, gid = self._owner(path, st)
-        entry = Entry(path, HARD_LINK, stat.S_IMODE(st.st_mode), uid, gid, mtime_ns=self._mtime(st), linkname=first)
+        entry = Entry(
+            path, HARD_LINK, stat.S_IMODE(st.st_mode), uid, gid, mtime_ns=self._mtime(st), linkname=first
+        )
         self._put(entry, path)
         return True
 

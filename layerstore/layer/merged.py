@@ -1,9 +1,10 @@
-"""Read a stack of directories in kernel overlayfs's format as one tree: no mount, no writing, no cached contents.
+"""Read a stack of directories in kernel overlayfs's format as one tree: no mount, no writing, no cached
+contents.
 
-A `Part` is a place in one layer; a merged directory is the parts that show through it, topmost first. Lookups follow
-fs/overlayfs/namei.c: a whiteout or a non-directory stops, an opaque directory ends the stack, a redirect
-continues below under another name, and a metacopy file takes its data from further down.
-Every directory is opened beneath its layer's root without following a symlink, so a workspace that
+A `Part` is a place in one layer; a merged directory is the parts that show through it, topmost first.
+Lookups follow fs/overlayfs/namei.c: a whiteout or a non-directory stops, an opaque directory ends the
+stack, a redirect continues below under another name, and a metacopy file takes its data from further
+down. Every directory is opened beneath its layer's root without following a symlink, so a workspace that
 changes meanwhile cannot lead out of itself.
 """
 
@@ -47,7 +48,9 @@ class Look(NamedTuple):
 
 
 class Found(NamedTuple):
-    """One name of the merged tree. A directory has all its parts; anything else one, and `data` for a file's bytes."""
+    """One name of the merged tree. A directory has all its parts; anything else one, and `data` for a
+    file's bytes.
+    """
 
     parts: tuple[Part, ...]
     st: os.stat_result
@@ -55,7 +58,9 @@ class Found(NamedTuple):
 
 
 class Merged:
-    """An open stack. Owns the roots' descriptors and a few of directories; close it, or use it in a with statement."""
+    """An open stack. Owns the roots' descriptors and a few of directories; close it, or use it in a
+    with statement.
+    """
 
     def __init__(self, stack: Stack) -> None:
         self.marks = whiteout.namespace(stack.userxattr)
@@ -109,7 +114,9 @@ class Merged:
         return self._identities[part.layer], part.path
 
     def dir_fd(self, part: Part) -> int:
-        """A descriptor of this directory, owned by the stack and good until some dozens of others were asked for."""
+        """A descriptor of this directory, owned by the stack and good until some dozens of others were
+        asked for.
+        """
         fd = self._dirs.get(part)
         if fd is not None:
             return fd
@@ -183,7 +190,9 @@ class Merged:
             return None
         redirect = self.xattr(part, self.marks.redirect)
         inner = redirect[1:] if redirect.startswith(b"/") else redirect
-        if any(step in (b"", b".", b"..") for step in inner.split(b"/")) or (inner is redirect and b"/" in inner):
+        if any(step in (b"", b".", b"..") for step in inner.split(b"/")) or (
+            inner is redirect and b"/" in inner
+        ):
             raise Unrepresentable(part.path, f"its redirect {redirect!r} makes no sense")
         return redirect
 
@@ -238,7 +247,9 @@ class Merged:
             return part
         found = self._follow(part.layer, look.redirect or os.path.basename(part.path), parents)
         if found is None or found.data is None:
-            raise Unrepresentable(part.path, "it is a metadata-only copy, and its data is not in the lower layers")
+            raise Unrepresentable(
+                part.path, "it is a metadata-only copy, and its data is not in the lower layers"
+            )
         return found.data
 
     def _follow(self, layer: int, redirect: bytes, parents: Sequence[Part]) -> Found | None:
@@ -273,11 +284,15 @@ class Merged:
         return seen
 
     def list(self, part: Part) -> list[tuple[bytes, int]]:
-        """(name, d_type) of everything in one directory of one layer, whiteouts included; DT_UNKNOWN is resolved."""
+        """(name, d_type) of everything in one directory of one layer, whiteouts included; DT_UNKNOWN is
+        resolved.
+        """
         return [(name, kind) for name, _, kind in dirents.read_dirents(self.dir_fd(part))]
 
     def is_whiteout(self, part: Part, name: bytes, kind: int, marked: bool) -> bool:
-        """Whether the listed entry hides its name; `marked` says that empty files may. Others are not looked at."""
+        """Whether the listed entry hides its name; `marked` says that empty files may. Others are not
+        looked at.
+        """
         if kind != dirents.DT_CHR and not (marked and kind == dirents.DT_REG):
             return False
         look = self.look(part.child(name))

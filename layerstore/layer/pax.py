@@ -1,6 +1,7 @@
 """PAX extended headers, read: ``LENGTH KEY=VALUE\\n`` records, and what the known keys mean for an entry.
 
-Only SCHILY.xattr carries xattrs in layers; LIBARCHIVE's base64 form is read as well. GNU.sparse keys are `sparse_read`'s.
+Layers carry xattrs as SCHILY.xattr; LIBARCHIVE's base64 form and ACLs as text are read as well, since root
+filesystems made by tar and libarchive have them. GNU.sparse keys are `sparse_read`'s.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from layerstore.errors import InvalidLayer
+from layerstore.layer import acl_text
 from layerstore.layer.entry import Entry
 
 Records = dict[str, bytes]
@@ -85,6 +87,19 @@ def apply(records: Records, entry: Entry) -> None:
             entry.xattrs[key[len(_SCHILY) :]] = value
         elif key.startswith(_LIBARCHIVE):
             entry.xattrs.setdefault(*_libarchive(key[len(_LIBARCHIVE) :], value))
+        elif key in acl_text.XATTRS:
+            _add_acl(entry, key, value)
+
+
+def _add_acl(entry: Entry, key: str, text: bytes) -> None:
+    """An ACL that this machine cannot understand keeps its key, under which unpacking notes that it is
+    left out.
+    """
+    acl = acl_text.parse(text)
+    if acl is None:
+        entry.xattrs[key] = text
+    else:
+        entry.xattrs.setdefault(acl_text.XATTRS[key], acl)
 
 
 def _libarchive(key: str, value: bytes) -> tuple[str, bytes]:

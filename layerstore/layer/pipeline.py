@@ -1,9 +1,11 @@
-"""From tar bytes to a blob: fill blocks, compress them on all cores, digest both sides, write; memory is bounded.
+"""From tar bytes to a blob: fill blocks, compress them on all cores, digest both sides, write; memory
+is bounded.
 
-The caller's thread fills blocks of 1 MiB, straight from the files where it can. A writer thread takes them in order,
-digests the tar, waits for the block's compressed form (made by a pool when the codec is
+The caller's thread fills blocks of 1 MiB, straight from the files where it can. A writer thread takes
+them in order, digests the tar, waits for the block's compressed form (made by a pool when the codec is
 parallel), digests and writes it, and hands the block back. hashlib, isal, zstandard and write(2) all let
-other threads run meanwhile. Blocks are always full but for the last, so the output depends on the input alone.
+other threads run meanwhile. Blocks are always full but for the last, so the output depends on the input
+alone.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ class Truncated(Exception):
 class BlockWriter:
     """A sink for tar bytes. Use it in a with statement: leaving it by an exception stops the threads.
 
-    `tar` digests what goes in, `blob` what comes out. `out` is not closed. An error of the writing side is raised
-    in the filling thread by the next call.
+    `tar` digests what goes in, `blob` what comes out. `out` is not closed. An error of the writing side
+    is raised in the filling thread by the next call.
     """
 
     def __init__(self, out: IO[bytes], codec: Codec, progress: Callable[[int], None] | None = None) -> None:
@@ -58,7 +60,9 @@ class BlockWriter:
     def __enter__(self) -> BlockWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
+    ) -> None:
         self._stop(abandon=kind is not None)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:

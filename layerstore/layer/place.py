@@ -1,7 +1,7 @@
 """Put single members of a layer tar into the tree being unpacked.
 
-A member replaces what an earlier one put under its name. Whiteouts speak of the layers below, whatever the order:
-next to something of this very layer they only say that nothing shows through it from there.
+A member replaces what an earlier one put under its name. Whiteouts speak of the layers below, whatever
+the order: next to something of this very layer they only say that nothing shows through it from there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from layerstore.errors import InvalidLayer, printable
 from layerstore.layer import whiteout
-from layerstore.layer.attributes import Attributes, AttributeSetter
+from layerstore.layer.attributes import Attributes, AttributeSetter, check_numbers
 from layerstore.layer.below import Below
 from layerstore.layer.entry import (
     BLOCK_DEVICE,
@@ -62,6 +62,7 @@ class Placer:
     def put(self, entry: Entry, data: Data) -> None:
         """Place one member; InvalidLayer, naming it, for what must not or cannot be."""
         path = clean_path(entry.name, self._limits)
+        check_numbers(entry)
         self._mtime_ns = entry.mtime_ns
         if not path:
             self._put_root(entry)
@@ -180,7 +181,9 @@ class Placer:
             except (FileNotFoundError, NotADirectory):
                 target_fd, parent, st = self._fetch(target, entry)
             if stat.S_ISDIR(st.st_mode) or whiteout.is_whiteout_device(st):
-                raise InvalidLayer(f"a hard link to /{printable(target)}, which cannot be linked to", entry.name)
+                raise InvalidLayer(
+                    f"a hard link to /{printable(target)}, which cannot be linked to", entry.name
+                )
             if (parent + b"/" + last if parent else last) != path:
                 self._link(_held(held, target_fd), last, here, name, path, entry)
 
@@ -195,7 +198,9 @@ class Placer:
         """Copy the file of a lower layer that a hard link names up into this layer."""
         found = self._below.file(target)
         if found is None:
-            raise InvalidLayer(f"a hard link to /{printable(entry.linkname)}, which does not exist", entry.name)
+            raise InvalidLayer(
+                f"a hard link to /{printable(entry.linkname)}, which does not exist", entry.name
+            )
         try:
             dir_fd, parent = self._root.directory(target.rpartition(b"/")[0])
         except NotADirectory as error:
@@ -217,7 +222,9 @@ class Placer:
         raise InvalidLayer("an entry below a whiteout", entry.name)
 
     def _put_whiteout(self, entry: Entry, parent: bytes, name: bytes) -> None:
-        """A whiteout or an opaque marker; below something that is no directory it means nothing (umoci writes such)."""
+        """A whiteout or an opaque marker; below something that is no directory it means nothing (umoci
+        writes such).
+        """
         hidden = None if name == whiteout.OPAQUE_MARKER else whiteout.hidden_name(name, entry.name)
         if hidden is not None and whiteout.is_reserved(hidden):
             self._notes.add(f"left out /{printable(entry.name)}: AUFS's own file")

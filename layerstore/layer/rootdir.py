@@ -1,9 +1,10 @@
 """Directories inside the tree being unpacked: names made safe, parents found or made, never a step outside.
 
-The rule for symlinks made by the same layer: as *parents* they are followed, but by this module and inside the root, as
-in a chroot (packages for merged-/usr systems need it); as the last component they are never followed.
-The kernel only ever sees paths it must not follow symlinks in (openat2 RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH), so
-whoever swaps a directory for a symlink meanwhile gets an error, not a write.
+The rule for symlinks made by the same layer: as *parents* they are followed, but by this module and
+inside the root, as in a chroot (packages for merged-/usr systems need it); as the last component they are
+never followed. The kernel only ever sees paths it must not follow symlinks in (openat2
+RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH), so whoever swaps a directory for a symlink meanwhile gets an
+error, not a write.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ MakeParent = Callable[[int, bytes, bytes, bool], None]
 def clean_path(name: bytes, limits: Limits, entry: bytes | None = None) -> bytes:
     """An archive's name as a path below the root, without a slash at either end; ``b""`` is the root.
 
-    Absolute names are taken as below the root, as every unpacker of layers does. ``..`` is refused even where it
-    would stay inside: no writer makes it.
+    Absolute names are taken as below the root, as every unpacker of layers does. ``..`` is refused even
+    where it would stay inside: no writer makes it.
     """
     entry = name if entry is None else entry
     if not name or b"\0" in name:
@@ -82,7 +83,8 @@ class RootDir:
             os.close(self._open.pop(known))
 
     def directory(self, path: bytes, *, make: bool = True) -> tuple[int, bytes]:
-        """(descriptor, path without symlinks) of the directory `path`; what is missing of it is made if `make`.
+        """(descriptor, path without symlinks) of the directory `path`; what is missing of it is made if
+        `make`.
 
         The descriptor belongs to this object and is good until the next call. Raises NotADirectory, and
         FileNotFoundError when nothing may be made.
@@ -201,7 +203,9 @@ class _Place:
 
 
 def remove_tree(dir_fd: int, name: bytes) -> None:
-    """Remove whatever `name` is, without following a symlink; depth costs neither descriptors nor recursion."""
+    """Remove whatever `name` is, without following a symlink; depth costs neither descriptors nor
+    recursion.
+    """
     try:
         os.unlink(name, dir_fd=dir_fd)
         return

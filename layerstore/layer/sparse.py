@@ -20,8 +20,8 @@ def may_be_sparse(st: os.stat_result) -> bool:
 def find_extents(fd: int, size: int) -> list[Extent] | None:
     """The data of a file as (offset, length), in order, when it has holes of 64 KiB or more; else None.
 
-    Smaller holes are data, and so are larger ones in a file of very many, so that the map stays small; bounds are
-    those of whole pages, so that file systems with other block sizes give the same map.
+    Smaller holes are data, and so are larger ones in a file of very many, so that the map stays small;
+    bounds are those of whole pages, so that file systems with other block sizes give the same map.
     """
     smallest = _SMALLEST_HOLE
     while True:
@@ -50,9 +50,9 @@ def _extents(fd: int, size: int, smallest: int) -> list[Extent] | None:
 
 
 def encode_map(extents: list[Extent], size: int) -> bytes:
-    """The map that stands before the data, padded to whole blocks. It ends with an empty extent at the file's end."""
+    """The map that stands before the data, padded to whole blocks. It ends with an empty extent at the
+    file's end.
+    """
     pairs = extents if extents and sum(extents[-1]) == size else [*extents, (size, 0)]
     text = b"%d\n" % len(pairs) + b"".join(b"%d\n%d\n" % pair for pair in pairs)
     return text + bytes(padding(len(text)))
-
-

@@ -1,4 +1,6 @@
-"""The five ways a tar says where the data of a sparse file goes, read: old GNU, and PAX 0.0, 0.1, 1.0 (GNU tar manual)."""
+"""The five ways a tar says where the data of a sparse file goes, read: old GNU, and PAX 0.0, 0.1, 1.0
+(GNU tar manual).
+"""
 
 from __future__ import annotations
 

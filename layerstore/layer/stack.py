@@ -11,8 +11,8 @@ class Stack:
 
     `userxattr` tells which namespace the overlay's marks are in: ``user.overlay.`` instead of
     ``trusted.overlay.``. `work` is the work directory of a stack that is mounted with index=on: its index
-    says which lower hard links have become one upper file.
-    The lowers are opened only where the upper refers to them (redirects, metacopy files, hard links, `changes`).
+    says which lower hard links have become one upper file. The lowers are opened only where the upper
+    refers to them (redirects, metacopy files, hard links, `changes`).
     """
 
     upper: bytes

@@ -1,7 +1,8 @@
 """In which order the entries of a layer come, and which there are.
 
-A directory comes first, then its opaque marker, then the whiteouts of its names, then its children in byte order, each
-directory with all below it before the next name. So a reader that applies entries one by one removes before it adds.
+A directory comes first, then its opaque marker, then the whiteouts of its names, then its children in
+byte order, each directory with all below it before the next name. So a reader that applies entries one by
+one removes before it adds.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ _LINKED = -1  # instead of a d_type: a name of a lower layer that stands for a f
 class Dir:
     """A directory on the way: its path in the layer and the parts its children come from.
 
-    `whole`: children are those of the merged tree; else only the upper's, with whiteouts as entries. A directory that is
-    not in the upper has no parts, and is only passed through to names that stand for an upper file.
+    `whole`: children are those of the merged tree; else only the upper's, with whiteouts as entries. A
+    directory that is not in the upper has no parts, and is only passed through to names that stand for an
+    upper file.
     """
 
     __slots__ = ("_lowers", "hides", "parent", "parts", "path", "whole")

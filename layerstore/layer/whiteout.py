@@ -1,9 +1,10 @@
-"""The only converter between the two ways to say "this is gone": OCI's ``.wh.`` names and the overlay's marks.
+"""The only converter between the two ways to say "this is gone": OCI's ``.wh.`` names and the overlay's
+marks.
 
 Decides as well which xattrs of a file belong to it (and travel in a layer) and which are marks of the
-overlay that held it. Marks of the stack's own namespace are escaped and unescaped by one level, as the kernel does
-(Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"), so an overlay inside a workspace survives a commit;
-marks of another namespace never travel: some later mount could believe them.
+overlay that held it. Marks of the stack's own namespace are escaped and unescaped by one level, as the
+kernel does (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"), so an overlay inside a
+workspace survives a commit; marks of another namespace never travel: some later mount could believe them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def has_reserved(path: bytes) -> bool:
 
 
 def is_metadata(name: bytes) -> bool:
-    """``.wh..wh.plnk`` and the like: AUFS's own files, which mean nothing here; the opaque marker is not one."""
+    """``.wh..wh.plnk`` and the like: AUFS's own files, which mean nothing here; the opaque marker is
+    not one.
+    """
     return name.startswith(_META) and name != OPAQUE_MARKER
 
 

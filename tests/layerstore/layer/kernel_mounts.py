@@ -56,12 +56,18 @@ class Workspace:
 
 
 def tree_of(root: Path) -> dict[bytes, snapshots.Facts]:
-    """Two mounts have other inode numbers, and directories other sizes and link counts; hard-link groups stay."""
+    """Two mounts have other inode numbers, and directories other sizes and link counts; hard-link
+    groups stay.
+    """
     return {path: _comparable(facts) for path, facts in snapshots.facts(snapshots.directory(root)).items()}
 
 
 def _comparable(facts: snapshots.Facts) -> snapshots.Facts:
-    kept = {key: value for key, value in facts.items() if key not in ("d_ino right", "d_type right", "nlink", "ino")}
+    kept = {
+        key: value
+        for key, value in facts.items()
+        if key not in ("d_ino right", "d_type right", "nlink", "ino")
+    }
     if kept["type"] == "d":
         kept["size"] = 0
         kept["links"] = ()

@@ -1,4 +1,6 @@
-"""An OCI image layout made of layer tars, for other programs to read; independent of the package's own store."""
+"""An OCI image layout made of layer tars, for other programs to read; independent of the package's own
+store.
+"""
 
 import hashlib
 import json

@@ -36,7 +36,9 @@ def is_whiteout(path: Path) -> bool:
 
 
 def is_opaque(path: Path) -> bool:
-    return "trusted.overlay.opaque" in os.listxattr(path) and os.getxattr(path, "trusted.overlay.opaque") == b"y"
+    return (
+        "trusted.overlay.opaque" in os.listxattr(path) and os.getxattr(path, "trusted.overlay.opaque") == b"y"
+    )
 
 
 def test_every_kind_of_member(where: Path) -> None:
@@ -139,7 +141,10 @@ WHITEOUT_CASES = {
     "whiteout below a file, as umoci": (member(b"d/x", b"new") + member(b"d/x/.wh.z"), "f"),
     "opaque below a file": (member(b"d/x", b"new") + member(b"d/x/.wh..wh..opq"), "f"),
     "whiteout below a whiteout": (member(b"d/.wh.x") + member(b"d/x/.wh.y"), "w"),
-    "whiteout below a missing directory below a whiteout": (member(b"d/.wh.x") + member(b"d/x/a/b/.wh.y"), "w"),
+    "whiteout below a missing directory below a whiteout": (
+        member(b"d/.wh.x") + member(b"d/x/a/b/.wh.y"),
+        "w",
+    ),
 }
 
 
@@ -260,7 +265,9 @@ def test_hard_link_into_a_lower_layer(where: Path) -> None:
     """The file is copied up whole, as a write through the mount would."""
     lower = where / "lower"
     lower.mkdir()
-    trees.build(lower, {"d/f": File(b"lower", mode=0o4750, uid=3, gid=4, xattrs={b"user.a": b"1"}, holes=1 << 20)})
+    trees.build(
+        lower, {"d/f": File(b"lower", mode=0o4750, uid=3, gid=4, xattrs={b"user.a": b"1"}, holes=1 << 20)}
+    )
     unpack(hard_link(b"new", b"d/f") + END, where / "o", lowers=[os.fsencode(lower)])
     a, b, old = os.stat(where / "o/new"), os.stat(where / "o/d/f"), os.stat(lower / "d/f")
     assert (a.st_ino, a.st_nlink) == (b.st_ino, 2)
@@ -288,7 +295,9 @@ def test_attributes_of_directories_do_not_act_on_their_children(where: Path) -> 
 
 
 def test_marks_in_a_tar_are_not_believed(where: Path) -> None:
-    """This namespace's are escaped, as for a nested overlay; others, which some mount might believe, stay out."""
+    """This namespace's are escaped, as for a nested overlay; others, which some mount might believe,
+    stay out.
+    """
     tar = (
         pax(
             {
@@ -305,20 +314,29 @@ def test_marks_in_a_tar_are_not_believed(where: Path) -> None:
         + END
     )
     result = unpack(tar, where / "o")
-    assert sorted(os.listxattr(where / "o/d")) == ["trusted.overlay.overlay.opaque", "trusted.overlay.overlay.redirect"]
+    assert sorted(os.listxattr(where / "o/d")) == [
+        "trusted.overlay.overlay.opaque",
+        "trusted.overlay.overlay.redirect",
+    ]
     assert os.listxattr(where / "o/f") == ["trusted.overlay.overlay.metacopy"]
     assert len(result.notes) == 3
 
 
 def test_machine_xattrs_are_left_out(where: Path) -> None:
-    tar = pax({b"SCHILY.xattr.security.selinux": b"label", b"SCHILY.xattr.security.ima": b"x"}) + member(b"f") + END
+    tar = (
+        pax({b"SCHILY.xattr.security.selinux": b"label", b"SCHILY.xattr.security.ima": b"x"})
+        + member(b"f")
+        + END
+    )
     result = unpack(tar, where / "o")
     assert os.listxattr(where / "o/f") == []
     assert len(result.notes) == 2
 
 
 def test_without_privilege(where: Path) -> None:
-    """Owners are not set, devices are noted, restrictive directories do not get in the way; marks are user.overlay.*"""
+    """Owners are not set, devices are noted, restrictive directories do not get in the way; marks are
+    user.overlay.*
+    """
     tar = (
         directory(b"ro/", 0o555, uid=5)
         + directory(b"ro/none/", 0o000, uid=5)

@@ -1,4 +1,6 @@
-"""What the kernel shows of a workspace, and what it shows of the committed layer in its place, is the same."""
+"""What the kernel shows of a workspace, and what it shows of the committed layer in its place, is the
+same.
+"""
 
 import os
 import shutil
@@ -63,7 +65,9 @@ def test_every_kind_of_change(workspace: Workspace) -> None:
         trees.build(
             root / "new",
             {
-                "file": File(b"new\n", mode=0o4711, uid=7, gid=8, xattrs={b"user.a": b"\0\xff=\n", b"trusted.t": b"t"}),
+                "file": File(
+                    b"new\n", mode=0o4711, uid=7, gid=8, xattrs={b"user.a": b"\0\xff=\n", b"trusted.t": b"t"}
+                ),
                 "again": Link(to="file"),
                 "link": Symlink(target=b"no\xffwhere"),
                 "fifo": trees.fifo(mode=0o600),
@@ -176,7 +180,9 @@ def test_redirect_through_several_layers(where: Path) -> None:
 
 
 def test_opaque_marker_only_where_it_hides_something(workspace: Workspace) -> None:
-    """The kernel marks every new directory opaque; in a layer that would be noise that depends on who mounted."""
+    """The kernel marks every new directory opaque; in a layer that would be noise that depends on who
+    mounted.
+    """
     with workspace.mounted():
         (workspace.root / "brand-new").mkdir()
         shutil.rmtree(workspace.root / "tree")
@@ -221,7 +227,9 @@ def test_excluded_paths(workspace: Workspace) -> None:
 
 
 def test_nested_overlay_marks_survive(workspace: Workspace) -> None:
-    """Marks of an overlay inside the workspace are escaped by the kernel, plain in the layer, escaped again on disk."""
+    """Marks of an overlay inside the workspace are escaped by the kernel, plain in the layer, escaped
+    again on disk.
+    """
     with workspace.mounted():
         (workspace.root / "inner").mkdir()
         try:

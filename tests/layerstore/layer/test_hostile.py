@@ -53,7 +53,9 @@ def state(where: Path) -> list[tuple[object, ...]]:
     found = []
     for name in ["", *paths(where)]:
         st = os.lstat(where / name)
-        found.append((name, st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns, st.st_ctime_ns, st.st_nlink, st.st_size))
+        found.append(
+            (name, st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns, st.st_ctime_ns, st.st_nlink, st.st_size)
+        )
     return found
 
 
@@ -82,7 +84,11 @@ def test_names_that_lead_out(where: Path, canary: Path, name: bytes, kind: bytes
 
 
 def test_names_with_nul(where: Path, canary: Path) -> None:
-    for header in (pax({b"path": b"a\0b"}), pax({b"linkpath": b"a\0b"}), pax({b"SCHILY.xattr.user.a\0b": b"x"})):
+    for header in (
+        pax({b"path": b"a\0b"}),
+        pax({b"linkpath": b"a\0b"}),
+        pax({b"SCHILY.xattr.user.a\0b": b"x"}),
+    ):
         with pytest.raises(InvalidLayer):
             unpack(header + symlink(b"s", b"t") + END, where / "root")
 
@@ -104,15 +110,24 @@ def test_root_that_is_no_directory(where: Path, canary: Path, name: bytes, kind:
 
 @pytest.mark.parametrize("target", [b"../outside", b"/outside", b"../../../../../../outside", b"."])
 def test_symlinks_are_followed_inside_only(where: Path, canary: Path, target: bytes) -> None:
-    """CVE-2014-9356: a symlink, then a name through it. The name lands inside, at what the target means there."""
+    """CVE-2014-9356: a symlink, then a name through it. The name lands inside, at what the target means
+    there.
+    """
     absolute = os.fsencode(canary) if target == b"/outside" else target
-    tar = symlink(b"s", absolute) + member(b"s/canary", b"dead") + directory(b"s/new/") + hard_link(b"h", b"s/canary")
+    tar = (
+        symlink(b"s", absolute)
+        + member(b"s/canary", b"dead")
+        + directory(b"s/new/")
+        + hard_link(b"h", b"s/canary")
+    )
     unpack(tar + END, where / "root")
     assert os.lstat(where / "root/h").st_nlink == 2
 
 
 def test_mode_and_times_do_not_follow(where: Path, canary: Path) -> None:
-    """CVE-2021-32760: chmod, chown, utime and xattrs of a symlink entry, and of one that replaces a file or directory."""
+    """CVE-2021-32760: chmod, chown, utime and xattrs of a symlink entry, and of one that replaces a
+    file or directory.
+    """
     outside = os.fsencode(canary)
     tar = (
         pax({b"SCHILY.xattr.trusted.x": b"1"})
@@ -252,7 +267,10 @@ SPARSE_ONE = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"}
         ({b"GNU.sparse.major": b"7"}, b""),
         ({b"GNU.sparse.map": b"1,2,3", b"GNU.sparse.size": b"9"}, b"x"),
         ({b"GNU.sparse.map": b"0,5", b"GNU.sparse.size": b"99999999999999999999"}, b"hello"),
-        ({b"GNU.sparse.name": b"../../outside/canary", b"GNU.sparse.map": b"", b"GNU.sparse.size": b"0"}, b""),
+        (
+            {b"GNU.sparse.name": b"../../outside/canary", b"GNU.sparse.map": b"", b"GNU.sparse.size": b"0"},
+            b"",
+        ),
     ],
 )
 def test_sparse_lies(where: Path, canary: Path, records: dict[bytes, bytes], data: bytes) -> None:
@@ -334,7 +352,9 @@ def test_truncated_at_every_byte_of_a_gzip(where: Path, canary: Path) -> None:
 def test_deep_trees_are_removed_and_dressed(where: Path, canary: Path) -> None:
     """Neither recursion nor one descriptor a level: 2,000 levels, then a file in their place."""
     deep = b"/".join([b"d"] * 2000)
-    tar = pax({b"path": deep + b"/f"}) + member(b"x", b"deep") + pax({b"path": deep}) + directory(b"x/", 0o500)
+    tar = (
+        pax({b"path": deep + b"/f"}) + member(b"x", b"deep") + pax({b"path": deep}) + directory(b"x/", 0o500)
+    )
     unpack(tar + member(b"d", b"file") + END, where / "root")
     assert (where / "root/d").read_bytes() == b"file"
 
@@ -344,7 +364,9 @@ def test_a_thread_swaps_directories_for_symlinks(where: Path, canary: Path) -> N
     root = where / "root"
     root.mkdir()
     count = 1500
-    tar = b"".join(directory(b"d/") + member(b"d/canary", b"dead") + member(b"d/%d/x" % n, b"y") for n in range(count))
+    tar = b"".join(
+        directory(b"d/") + member(b"d/canary", b"dead") + member(b"d/%d/x" % n, b"y") for n in range(count)
+    )
     stop = threading.Event()
 
     def swap() -> None:

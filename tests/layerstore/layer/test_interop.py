@@ -15,7 +15,7 @@ from layerstore.layer.stack import Stack
 from tests import snapshots, trees
 from tests.layerstore.layer.kernel_mounts import Workspace, tree_of
 from tests.layerstore.layer.oci_layout import write_layout
-from tests.layerstore.layer.tars import unpack
+from tests.layerstore.layer.tars import member, pax, unpack
 from tests.trees import Dir, File, Link, Symlink, Whiteout
 
 pytestmark = pytest.mark.root
@@ -145,7 +145,19 @@ def test_gnu_tar_unpacks(workspace: Workspace, compression: str) -> None:
     there = workspace.where / "there"
     there.mkdir()
     decompress = {"none": [], "gzip": ["-z"], "zstd": ["--zstd"]}[compression]
-    words = [tar, "-x", *decompress, "-p", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-f", path, "-C", there]
+    words = [
+        tar,
+        "-x",
+        *decompress,
+        "-p",
+        "--xattrs",
+        "--xattrs-include=*",
+        "--numeric-owner",
+        "-f",
+        path,
+        "-C",
+        there,
+    ]
     run(*words)
     for marker in (there / "etc/.wh.gone", there / "old/.wh..wh..opq"):
         assert marker.stat().st_size == 0
@@ -212,6 +224,33 @@ def test_we_read_gnu_tar(where: Path, form: str) -> None:
     for facts in (*left.values(), *right.values()):
         facts["mtime"] = int(facts["mtime"]) // S  # type: ignore[call-overload]
     assert not snapshots.differences(left, right, ("tree", "unpacked"))
+
+
+def test_we_read_acls_of_gnu_tar(where: Path) -> None:
+    """As text, with numbers; one that names a user of another machine is left out with a note."""
+    tar = needs("tar")
+    tree = where / "tree"
+    tree.mkdir()
+    access = trees.acl(("u", 6), ("user", 12345, 6), ("g", 4), ("group", 777, 4), ("m", 6), ("o", 4))
+    default = trees.acl(("u", 7), ("user", 12345, 7), ("g", 5), ("m", 7), ("o", 5))
+    trees.build(
+        tree,
+        {"d": Dir(xattrs={trees.ACL_DEFAULT: default}), "d/f": File(b"", xattrs={trees.ACL_ACCESS: access})},
+    )
+    run(tar, "-c", "--acls", "--format=pax", "-f", where / "x.tar", "-C", tree, ".")
+    blob = (where / "x.tar").read_bytes()
+    assert unpack(blob, where / "o").notes == ()
+    assert os.getxattr(where / "o/d", trees.ACL_DEFAULT) == default
+    assert os.getxattr(where / "o/d/f", trees.ACL_ACCESS) == access
+    named = pax({b"SCHILY.acl.access": b"user::rw-,user:joe:r--,group::r--,mask::r--,other::---"}) + member(
+        b"f"
+    )
+    assert len(unpack(named, where / "o2").notes) == 1
+    numbered = pax(
+        {b"SCHILY.acl.access": b"user::rw-,user:joe:r--:5,group::r--,mask::r--,other::---"}
+    ) + member(b"f")
+    unpack(numbered, where / "o3")
+    assert b"\x05\0\0\0" in os.getxattr(where / "o3/f", trees.ACL_ACCESS)
 
 
 def test_we_read_umocis_layers(workspace: Workspace, layout: Path) -> None:
