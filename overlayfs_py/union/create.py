@@ -235,7 +235,7 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     if nameless and node.top.stat().st_nlink == 0 and node.name != TMPFILE:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     directory = copy_up_dir(stack, parent)
-    if node.has_origin:
+    if node.carries_marks:
         make_impure(stack, parent)
     if node.metacopy:
         point_to_data(stack, node)

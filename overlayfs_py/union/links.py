@@ -46,19 +46,11 @@ def needs_index(stack: Stack, node: Node) -> bool:
 
 
 def adopt_index(
-    stack: Stack,
-    node: Node,
-    lower: Real | None,
-    *,
-    origin: bytes | None = None,
-    origin_key: Key | None = None,
+    stack: Stack, node: Node, origin: bytes | None, lower_key: Key, lower_nlink: int
 ) -> Node | None:
-    """Connect `node` with its index entry, when there is one; a node another name already has is returned.
-
-    Called for a lower hard link (`lower`) or for an upper file with an `origin`.
+    """Connect `node` with the index entry of its `origin`, if there is one; a node that another name already
+    has is returned instead. `lower_nlink`: the origin's link count, 0 when it cannot be told.
     """
-    if lower is not None:
-        origin = stack.origins.encode(lower)
     if origin is None or stack.work is None:
         return None
     entry = stack.work.index.child(origin.hex().encode())
@@ -77,18 +69,13 @@ def adopt_index(
         node.indexed = node.has_origin = True
         file_marks = stack.marks.read_file(entry)
         node.metacopy = file_marks.metacopy and bool(node.lowers)
-        node.nlink = _union_nlink(file_marks.nlink, st.st_nlink, node)
+        node.nlink = _union_nlink(file_marks.nlink, st.st_nlink, lower_nlink)
         register(stack, node, key)
-    target = shared if shared is not None else node
-    if lower is not None:
-        lower_st = lower.stat()
-        register(stack, target, (lower.layer.fsid, lower_st.st_ino))
-    elif origin_key is not None:
-        register(stack, target, origin_key)
+    register(stack, node if shared is None else shared, lower_key)
     return shared
 
 
-def _union_nlink(mark: bytes | None, upper_nlink: int, node: Node) -> int:
+def _union_nlink(mark: bytes | None, upper_nlink: int, lower_nlink: int) -> int:
     """The union's link count from the index entry's mark; without a valid one, the upper's less the
     index's own.
     """
@@ -99,11 +86,8 @@ def _union_nlink(mark: bytes | None, upper_nlink: int, node: Node) -> int:
         difference = int(mark[1:])
     except ValueError:
         return fallback
-    if mark[:1] == b"U":
-        base = upper_nlink
-    elif node.lowers:
-        base = node.lowers[0].stat().st_nlink
-    else:
+    base = upper_nlink if mark[:1] == b"U" else lower_nlink
+    if base == 0:
         return fallback
     return base + difference if base + difference > 0 else fallback
 

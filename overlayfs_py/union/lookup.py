@@ -173,7 +173,9 @@ def _inode(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: os.st
         if node.is_file and (real.layer.position < len(stack.lowers) - 1 or stack.data_lowers):
             _find_data(stack, parent, node, real)
         if st.st_nlink > 1 and stack.indexing:
-            shared = adopt_index(stack, node, real)
+            shared = adopt_index(
+                stack, node, stack.origins.encode(real), (real.layer.fsid, st.st_ino), st.st_nlink
+            )
             if shared is not None:
                 return shared
     if key is not None:
@@ -185,17 +187,28 @@ def _upper_inode(stack: Stack, parent: Node, node: Node, reals: list[Real], st: 
     real = reals[0]
     node.upper = real
     node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
-    marks = stack.marks.read_file(real) if parent.impure else NO_FILE_MARKS
+    # The kernel moves a metacopy without an origin into a directory it does not mark impure.
+    marks = stack.marks.read_file(real) if parent.impure or node.is_file else NO_FILE_MARKS
     if marks.metacopy and node.is_file:
         _find_data(stack, parent, node, real)
     if marks.origin is None:
         return
-    origin = stack.origins.inode(marks.origin)
+    origin = stack.origins.find(marks.origin)
     if origin is not None:
         node.has_origin = True
-        node.ino = stack.inodes.number(*origin)
+        node.ino = stack.inodes.number(origin.fsid, origin.ino)
         if st.st_nlink > 1 and stack.indexing:
-            adopt_index(stack, node, None, origin=marks.origin, origin_key=origin)
+            lower_nlink = origin.nlink or _covered_nlink(reals, origin.ino)
+            adopt_index(stack, node, marks.origin, (origin.fsid, origin.ino), lower_nlink)
+
+
+def _covered_nlink(reals: list[Real], ino: int) -> int:
+    """The link count of the lower inode `ino` where a lower still has it under the same name, else 0."""
+    for real in reals[1:]:
+        st = real.stat()
+        if st.st_ino == ino:
+            return st.st_nlink
+    return 0
 
 
 def _find_data(stack: Stack, parent: Node, node: Node, real: Real) -> None:

@@ -121,6 +121,11 @@ class Node:
         """The last known name is gone (a root has the empty name and never counts)."""
         return self.parent is None and self.name != b""
 
+    @property
+    def carries_marks(self) -> bool:
+        """Its upper entry has marks that a lookup must read: the directory that gets it becomes impure."""
+        return self.has_origin or self.metacopy or self.is_merged
+
     def attach(self, parent: "Node", name: bytes) -> None:
         """Make the node known under `name` of `parent`; a further name of a hard link is kept as an alias."""
         if parent.children is None:

@@ -7,6 +7,7 @@ directory. The encoding is the kernel's (fs/overlayfs/copy_up.c ovl_encode_real_
 import os
 import struct
 import sys
+from typing import NamedTuple
 
 from overlayfs_py.syscalls import attrs, handles
 from overlayfs_py.union.layer import Layer, Real
@@ -23,6 +24,14 @@ _XFS, _BTRFS = 0x58465342, 0x9123683E
 _INODE_FORMATS = {(_XFS, 0x81): struct.Struct("=Q"), (_BTRFS, 0x4D): struct.Struct("=Q")}
 _EXT = 0xEF53
 _INODE32 = struct.Struct("=II")
+
+
+class Origin(NamedTuple):
+    """The lower inode a handle names; `nlink` is 0 where only the number could be told."""
+
+    fsid: int
+    ino: int
+    nlink: int
 
 
 class Origins:
@@ -66,8 +75,8 @@ class Origins:
         size = _HEADER.size + len(handle)
         return _HEADER.pack(0, _MAGIC, size, flags, kind, self._uuid(real.layer)) + handle
 
-    def inode(self, origin: bytes) -> tuple[int, int] | None:
-        """(fsid, st_ino) of the lower inode `origin` names; None when it is gone or cannot be told."""
+    def find(self, origin: bytes) -> Origin | None:
+        """The lower inode that `origin` names; None when it is gone or cannot be told."""
         if len(origin) <= _HEADER.size:
             return None
         version, magic, size, flags, kind, uuid = _HEADER.unpack_from(origin)
@@ -79,14 +88,15 @@ class Origins:
         for fsid, layer in self._by_fsid.items():
             if self._uuid(layer) != uuid:
                 continue
-            ino = self._open_inode(layer, kind, handle) if self._may_open else None
-            if ino is None and not self._may_open:
-                ino = _parse_inode(layer.fstype, kind, handle)
+            st = self._open(layer, kind, handle) if self._may_open else None
+            if st is not None:
+                return Origin(fsid, st.st_ino, st.st_nlink)
+            ino = None if self._may_open else _parse_inode(layer.fstype, kind, handle)
             if ino is not None:
-                return fsid, ino
+                return Origin(fsid, ino, 0)
         return None
 
-    def _open_inode(self, layer: Layer, kind: int, handle: bytes) -> int | None:
+    def _open(self, layer: Layer, kind: int, handle: bytes) -> os.stat_result | None:
         mount_fd = self._mount_fds.get(layer.fsid)
         if mount_fd is None:
             mount_fd = self._mount_fds[layer.fsid] = layer.root.open_dir()
@@ -98,7 +108,7 @@ class Origins:
         except OSError:
             return None
         try:
-            return os.fstat(fd).st_ino
+            return os.fstat(fd)
         finally:
             os.close(fd)
 

@@ -9,7 +9,7 @@ import stat
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
 from overlayfs_py.union import marks
-from overlayfs_py.union.copyup import copy_up, copy_up_dir, need_writable
+from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up, need_writable
 from overlayfs_py.union.dress import dress
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import drop_index, needs_index, store_nlink
@@ -32,11 +32,10 @@ def unlink(stack: Stack, parent: Node, name: bytes) -> None:
     node = _must_exist(stack, parent, name)
     if node.is_dir:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    prepare_unlink(stack, node, parent, name)
+    directory = copy_up_dir(stack, parent)
     index = dir_index(stack, parent)
     entry = index.entries[name]
-    prepare_unlink(stack, node)
-    directory = copy_up_dir(stack, parent)
-    entry = index.entries[name]  # the copy-up of a hard link may have made an upper name
     if in_upper(entry):
         keep_reachable(node, directory, name)
         if covered(entry):
@@ -49,10 +48,14 @@ def unlink(stack: Stack, parent: Node, name: bytes) -> None:
     finish_unlink(stack, node, parent, name)
 
 
-def prepare_unlink(stack: Stack, node: Node) -> None:
-    """Before a name goes: the union's link count must have a place to be stored (ovl_nlink_start)."""
+def prepare_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
+    """Before a name of an indexed inode goes, it gets its link in the upper and the union's count is stored
+    relative to the upper's: then one system call lowers both, and no crash falls between (ovl_nlink_start).
+    """
     if needs_index(stack, node):
         copy_up(stack, node)
+    if node.indexed and not in_upper(dir_index(stack, parent).entries[name]):
+        link_up(stack, node, parent, name)
     store_nlink(stack, node)
 
 
@@ -85,8 +88,6 @@ def finish_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
             origin = bytes.fromhex(node.upper.name.decode())
             node.upper.detach()
             drop_index(stack, node, origin)
-        else:
-            store_nlink(stack, node)  # a name that only a lower had went without the upper's count changing
     elif node.upper is None:
         count = node.nlink if node.nlink >= 0 else node.lowers[0].stat().st_nlink
         node.nlink = max(0, count - 1)

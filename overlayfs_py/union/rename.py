@@ -100,7 +100,7 @@ def _copy_up_both(stack: Stack, old: _Side, new: _Side, *, exchange: bool) -> No
     if exchange:
         _have_upper_name(stack, new)
     elif new.node is not None and not new.node.is_dir:
-        prepare_unlink(stack, new.node)
+        prepare_unlink(stack, new.node, new.parent, new.name)
 
 
 def _have_upper_name(stack: Stack, side: _Side) -> None:
@@ -125,7 +125,7 @@ def _mark_moved(stack: Stack, side: _Side, target: _Side) -> None:
     node = side.node
     assert node is not None
     assert node.upper is not None
-    if node.has_origin or (node.is_dir and node.lowers):
+    if node.carries_marks:
         make_impure(stack, target.parent)
     if node.lowers and (node.is_dir or node.metacopy):
         _set_redirect(stack, node, side, target)
