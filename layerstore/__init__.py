@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from layerstore.verbs.inspect import inspect as inspect
     from layerstore.verbs.mount import mount as mount
     from layerstore.verbs.mount import umount as umount
+    from layerstore.verbs.login import login as login
+    from layerstore.verbs.login import logout as logout
     from layerstore.verbs.ps import ps as ps
     from layerstore.verbs.ps import rm as rm
+    from layerstore.verbs.pull import pull as pull
+    from layerstore.verbs.push import push as push
     from layerstore.verbs.tag import rmi as rmi
     from layerstore.verbs.tag import tag as tag
 
@@ -35,8 +39,12 @@ _VERBS = {
     "images": "images",
     "import_": "import_",
     "inspect": "inspect",
+    "login": "login",
+    "logout": "login",
     "mount": "mount",
     "ps": "ps",
+    "pull": "pull",
+    "push": "push",
     "rm": "ps",
     "rmi": "tag",
     "tag": "tag",

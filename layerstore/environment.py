@@ -51,3 +51,27 @@ def format_time(ns: int) -> str:
     text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     fraction = f".{rest:09d}".rstrip("0").rstrip(".")
     return f"{text}{fraction}Z"
+
+
+def auth_files() -> list[Path]:
+    """The files with credentials for registries, the first one being that which a login writes to.
+
+    ``$REGISTRY_AUTH_FILE`` alone when it is set (podman's rule); else docker's file, then podman's.
+    """
+    if given := os.environ.get("REGISTRY_AUTH_FILE"):
+        return [Path(given)]
+    home = Path(os.environ.get("HOME") or "/")
+    docker = Path(os.environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    podman = [Path(runtime, "containers/auth.json")] if runtime else []
+    return [docker, *podman, config / "containers/auth.json"]
+
+
+def find_program(name: str) -> Path | None:
+    """A program of that name in an absolute directory of PATH: never one of the current directory."""
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = Path(directory, name)
+        if path.is_absolute() and path.is_file() and os.access(path, os.X_OK):
+            return path
+    return None

@@ -108,3 +108,8 @@ def _name_fault(path: str) -> str:
     if path != path.lower():
         return "the repository name must be lower case"
     return f"{path!r} is not a valid repository name"
+
+
+def is_domain(text: str) -> bool:
+    """Whether a text can be a registry's ``host[:port]``."""
+    return _DOMAIN.fullmatch(text) is not None

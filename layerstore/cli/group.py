@@ -25,6 +25,10 @@ VERBS = {
     "rmi": "images",
     "ps": "workspaces",
     "rm": "workspaces",
+    "pull": "registry",
+    "push": "registry",
+    "login": "registry",
+    "logout": "registry",
 }
 ALIASES = {"ls": "images"}
 

@@ -120,14 +120,18 @@ def _image_of(store: Store, entry: Descriptor) -> Image:
         if entry.media_type not in media.INDEXES:
             return load(store, entry)
         nested = model.parse_index(blobs.read_blob(store, entry), entry.media_type)
-        entry = _for_this_machine(entry.digest, nested.manifests)
+        entry = _for_this_machine(store, entry.digest, nested.manifests)
     raise InvalidImage(f"{entry.digest}: indexes are nested more than {_MAX_INDEX_DEPTH} deep")
 
 
-def _for_this_machine(digest: Digest, entries: list[Descriptor]) -> Descriptor:
+def _for_this_machine(store: Store, digest: Digest, entries: list[Descriptor]) -> Descriptor:
+    """Of several variants the one that was pulled."""
     host = host_architecture()
+    fitting: list[Descriptor] = []
     for entry in entries:
         wanted = entry.platform
         if wanted is None or (wanted.os in {"", "linux"} and wanted.architecture in {"", host}):
-            return entry
+            fitting.append(entry)
+    if fitting:
+        return next((entry for entry in fitting if blobs.is_present(store, entry)), fitting[0])
     raise NotFound(f"{digest} has no image for linux/{host}")

@@ -61,15 +61,20 @@ def _added(entries: Entries, manifest: Descriptor, ref: Reference | None) -> Ent
     if ref is None:
         known = any(entry.digest == manifest.digest for entry in entries)
         return entries if known else [*entries, manifest]
-    name = ref.familiar
+    name = str(ref)
     kept: Entries = []
     for entry in entries:
         if entry.digest == manifest.digest and name_of(entry) in {None, name}:
             continue
         kept.append(_nameless(entry) if name_of(entry) == name else entry)
-    annotations = {**(manifest.annotations or {}), REF_NAME: name, FULL_NAME: ref.canonical}
+    annotations = {**(manifest.annotations or {}), REF_NAME: name, FULL_NAME: _full_name(ref)}
     named = msgspec.structs.replace(manifest, annotations=annotations)
     return [*_without_needless(kept), named]
+
+
+def _full_name(ref: Reference) -> str:
+    """containerd's name for an image: with the digest when it was pulled by that."""
+    return ref.canonical if ref.digest is None else f"{ref.canonical}@{ref.digest}"
 
 
 def _nameless(entry: Descriptor) -> Descriptor:

@@ -103,8 +103,16 @@ def resume(store: Store, descriptor: Descriptor) -> Iterator[Partial | None]:
         _remove_if_empty(store)
 
 
+def kept(store: Store, descriptor: Descriptor) -> int:
+    """How many bytes an earlier attempt left of a blob."""
+    try:
+        return (directory(store) / descriptor.digest.hex).lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def sweep(store: Store, *, older_than: float = 0.0) -> int:
-    """Remove partials that nobody works on and nobody touched for so many seconds; returns the bytes freed."""
+    """Remove partials that nobody works on and nobody touched for so long; returns the bytes freed."""
     freed = 0
     try:
         names = [name for name in os.listdir(directory(store)) if _HEX.fullmatch(name)]

@@ -88,7 +88,7 @@ def _split(name: str) -> tuple[str | None, str | None]:
         ref = reference.parse(name)
     except LayerstoreError:
         return None, name
-    return (ref.repository, ref.tag) if ref.familiar == name else (None, name)
+    return (ref.repository, ref.tag) if str(ref) == name else (None, name)
 
 
 def _matches(line: ImageSummary, pattern: str) -> bool:

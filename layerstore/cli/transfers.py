@@ -1,0 +1,73 @@
+"""The blobs of a pull or a push as lines with bars on a terminal, nothing anywhere else."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from layerstore.digest import Digest
+from layerstore.transport.base import Report, State, ignore
+
+_WORDS: dict[State, str] = {
+    "waiting": "Waiting",
+    "moving": "Transferring",
+    "retrying": "Retrying",
+    "present": "Already exists",
+    "mounted": "Mounted",
+    "done": "Complete",
+}
+_EVERY = 0.1  # seconds between two looks at the same blob
+
+
+@contextmanager
+def transfers(*, quiet: bool) -> Iterator[Report]:
+    """Yields what to tell the transfer's progress."""
+    if quiet or not sys.stderr.isatty():
+        yield ignore
+        return
+    # rich takes longer to import than most verbs take to run.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[state]:<14}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        yield _Lines(bars)
+
+
+class _Lines:
+    """A line for each blob; told from several threads."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._tasks: dict[Digest, Any] = {}
+        self._last: dict[Digest, tuple[State, float]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, digest: Digest, state: State, done: int, total: int) -> None:
+        now = time.monotonic()
+        before, when = self._last.get(digest, (None, 0.0))
+        if state == before and now - when < _EVERY and done < total:
+            return
+        with self._lock:
+            if digest not in self._tasks:
+                self._tasks[digest] = self._bars.add_task(digest.short, total=total, state="")
+            self._last[digest] = state, now
+            task = self._tasks[digest]
+        finished = state in {"present", "mounted", "done"}
+        self._bars.update(task, completed=total if finished else done, state=_WORDS[state])

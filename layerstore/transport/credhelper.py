@@ -1,0 +1,76 @@
+"""docker's credential helpers: ``docker-credential-NAME get|store|erase``, JSON on standard input and output.
+
+The program is one of an absolute directory of PATH, started without a shell; its name comes from a file and
+may not be a path.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+from layerstore import environment
+from layerstore.errors import LayerstoreError
+from layerstore.transport.errors import line
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SECONDS = 60  # it may ask its user
+_NOT_FOUND = "credentials not found"  # how every helper words it
+
+
+def get(helper: str, server: str) -> tuple[str, str] | None:
+    """User name and secret for a server; None when the helper has none."""
+    try:
+        answer = _run(helper, "get", server)
+    except _HelperFailed as error:
+        if _NOT_FOUND in str(error):
+            return None
+        raise
+    try:
+        document = json.loads(answer)
+        username, secret = document["Username"], document["Secret"]
+    except (ValueError, KeyError, TypeError):
+        raise LayerstoreError(
+            f"docker-credential-{helper} answered something else than credentials"
+        ) from None
+    if not isinstance(username, str) or not isinstance(secret, str):
+        raise LayerstoreError(f"docker-credential-{helper} answered something else than credentials")
+    return (username, secret) if username or secret else None
+
+
+def store(helper: str, server: str, username: str, secret: str) -> None:
+    _run(helper, "store", json.dumps({"ServerURL": server, "Username": username, "Secret": secret}))
+
+
+def erase(helper: str, server: str) -> None:
+    try:
+        _run(helper, "erase", server)
+    except _HelperFailed as error:
+        if _NOT_FOUND not in str(error):
+            raise
+
+
+class _HelperFailed(LayerstoreError):
+    """The helper ended with an error."""
+
+
+def _run(helper: str, verb: str, words: str) -> bytes:
+    if not _NAME.fullmatch(helper):
+        raise LayerstoreError(f"not the name of a credential helper: {line(repr(helper))}")
+    name = f"docker-credential-{helper}"
+    program = environment.find_program(name)
+    if program is None:
+        raise LayerstoreError(f"the credential helper {name} is not installed")
+    try:
+        done = subprocess.run(
+            [program, verb], input=words.encode(), capture_output=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise LayerstoreError(f"{name} {verb} does not end") from None
+    except OSError as error:
+        raise LayerstoreError(f"cannot run {program}: {error.strerror}") from None
+    if done.returncode != 0:
+        said = line((done.stdout + b" " + done.stderr).decode(errors="replace"))
+        raise _HelperFailed(f"{name} {verb} failed: {said or done.returncode}")
+    return done.stdout

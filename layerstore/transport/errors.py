@@ -1,0 +1,86 @@
+"""What a registry says no to, in one line without secrets."""
+
+from __future__ import annotations
+
+import httpx
+
+from layerstore import model
+from layerstore.errors import LayerstoreError, NotFound
+
+_SHOWN = 300
+
+
+class RegistryError(LayerstoreError):
+    """A registry cannot be reached, refuses something or breaks the protocol; `status` is HTTP's, else 0."""
+
+    def __init__(self, message: str, *, status: int = 0, codes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.codes = codes
+
+
+class MissingRemote(RegistryError, NotFound):
+    """The registry has no such repository, tag, manifest or blob."""
+
+
+class LoginNeeded(RegistryError):
+    """The registry wants credentials, or others than it was given."""
+
+
+class Stopped(LayerstoreError):
+    """This transfer was given up because another failed or the user ended all of them."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped")
+
+
+class Transient(Exception):
+    """Something that may well work when it is done again; never leaves the package."""
+
+    def __init__(
+        self, reason: str, *, status: int = 0, after: float | None = None, refused: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.refused = refused  # there was not even a connection
+        self.status = status
+        self.after = after  # seconds the registry asks to wait
+
+
+def redacted(url: httpx.URL | str) -> str:
+    """A URL as messages may show it: without user, password and query, as signed URLs carry rights there."""
+    url = httpx.URL(url)
+    return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}{url.path}"
+
+
+def line(text: str) -> str:
+    """Foreign text as part of a message: printable, on one line, not too long."""
+    flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return flat if len(flat) <= _SHOWN else flat[: _SHOWN - 1] + "…"
+
+
+def refusal(what: str, status: int, reason: str, body: bytes, *, hint: str = "") -> RegistryError:
+    """The error a response that is not a success stands for; `body` is what the registry says about it."""
+    codes, words = _explained(body)
+    said = line("; ".join(words)) or line(reason)
+    message = f"{what}: {status} {said}".rstrip()
+    if status in {401, 403}:
+        return LoginNeeded(message + hint, status=status, codes=codes)
+    if status == 404:
+        return MissingRemote(message, status=status, codes=codes)
+    return RegistryError(message, status=status, codes=codes)
+
+
+def _explained(body: bytes) -> tuple[tuple[str, ...], list[str]]:
+    """Codes and messages of the specification's error document; nothing for any other body."""
+    try:
+        entries = model.parse_document(body).get("errors")
+    except LayerstoreError:
+        return (), []
+    codes: list[str] = []
+    words: list[str] = []
+    for entry in entries[:5] if isinstance(entries, list) else ():
+        if isinstance(entry, dict):
+            code, message = str(entry.get("code", "")), str(entry.get("message", ""))
+            codes.append(code)
+            words.append(f"{code} ({message})" if code and message else code or message)
+    return tuple(codes), words

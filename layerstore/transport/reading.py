@@ -1,0 +1,42 @@
+"""The body of a response as bytes, never more than expected."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+
+from layerstore.errors import LimitExceeded
+
+_SECONDS = 120.0  # a document that takes longer comes from somebody who wants to keep us waiting
+
+
+def read_all(response: httpx.Response, limit: int, what: str) -> bytes:
+    """The whole body as it came over the wire; closes the response. LimitExceeded when it is longer."""
+    try:
+        data = bytearray()
+        until = time.monotonic() + _SECONDS
+        for piece in response.iter_raw():
+            data += piece
+            if len(data) > limit:
+                raise LimitExceeded(f"{what} is larger than {limit} bytes")
+            if time.monotonic() > until:
+                raise httpx.ReadTimeout(f"{what} comes too slowly")
+        return bytes(data)
+    finally:
+        response.close()
+
+
+def read_some(response: httpx.Response, limit: int = 64 << 10) -> bytes:
+    """The beginning of a body, for a message; closes the response and does not mind how it ends."""
+    try:
+        data = bytearray()
+        for piece in response.iter_raw():
+            data += piece
+            if len(data) >= limit:
+                break
+        return bytes(data[:limit])
+    except (httpx.TransportError, httpx.StreamError):
+        return b""
+    finally:
+        response.close()

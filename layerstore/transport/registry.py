@@ -1,0 +1,184 @@
+"""A repository of a registry: the requests of the OCI distribution specification, each as one function.
+
+Knows URLs, statuses and headers; moves no blob's content (that is `download` and `upload`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+
+from layerstore import media, model
+from layerstore.digest import Digest
+from layerstore.errors import DigestMismatch, InvalidDigest, UnsupportedMedia
+from layerstore.model import Descriptor
+from layerstore.transport.auth import Scopes
+from layerstore.transport.client import Body, Call, Client
+from layerstore.transport.errors import MissingRemote, RegistryError, line
+
+_ACCEPT = ", ".join([media.OCI_INDEX, media.OCI_MANIFEST, media.DOCKER_INDEX, media.DOCKER_MANIFEST])
+_VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A manifest or an index as the registry keeps it, byte for byte."""
+
+    descriptor: Descriptor
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One repository. `push` asks for the right to write from the start, so that one token does for all."""
+
+    client: Client
+    name: str  # for people: HOST/PATH
+    path: str  # in the API
+    push: bool = False
+
+    @property
+    def scopes(self) -> Scopes:
+        return (scope(self.path, "pull,push" if self.push else "pull"),)
+
+    def manifest(self, word: str, expected: Descriptor | None = None) -> Fetched:
+        """The manifest under a tag or a digest; with `expected` exactly that one."""
+        limit = model.MAX_DOCUMENT if expected is None else min(expected.size, model.MAX_DOCUMENT)
+        call = Call(
+            method="GET",
+            url=f"/v2/{self.path}/manifests/{word}",
+            what=f"cannot get {self._shown(word)}",
+            scopes=self.scopes,
+            ok=frozenset({200}),
+            headers={"Accept": _ACCEPT},
+        )
+        response, raw = self.client.call(call, limit)
+        digest = Digest.of(raw)
+        wanted = expected.digest if expected is not None else word if ":" in word else None
+        if wanted is not None and wanted != digest:
+            raise DigestMismatch(f"{self._shown(word)}: the manifest's digest is {digest}")
+        _check_claim(response, digest, self._shown(word))
+        kind = _media_type(response, raw)
+        if kind not in media.MANIFESTS | media.INDEXES:
+            raise UnsupportedMedia(f"{self._shown(word)} is no image: its media type is {line(kind)}")
+        return Fetched(Descriptor(media_type=kind, digest=digest, size=len(raw)), raw)
+
+    def put_manifest(self, word: str, descriptor: Descriptor, raw: bytes) -> None:
+        """Store a manifest under a tag or its digest."""
+        call = Call(
+            method="PUT",
+            url=f"/v2/{self.path}/manifests/{word}",
+            what=f"cannot push {self._shown(word)}",
+            scopes=self.scopes,
+            ok=frozenset({200, 201, 202}),
+            headers={"Content-Type": descriptor.media_type, "Content-Length": str(len(raw))},
+            body=lambda: (raw,),
+        )
+        response, _ = self.client.call(call)
+        _check_claim(response, descriptor.digest, self._shown(word))
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether the registry has a blob in this repository."""
+        call = Call(
+            method="HEAD",
+            url=self.blob_url(digest),
+            what=f"cannot look for {digest} in {self.name}",
+            scopes=self.scopes,
+            ok=frozenset({200}),
+        )
+        try:
+            self.client.call(call)
+        except MissingRemote:
+            return False
+        return True
+
+    def blob(self, digest: Digest, start: int) -> Call:
+        """The request for a blob from byte `start` on."""
+        return Call(
+            method="GET",
+            url=self.blob_url(digest),
+            what=f"cannot get the blob {digest} of {self.name}",
+            scopes=self.scopes,
+            ok=frozenset({200, 206, 416} if start else {200}),
+            headers={"Range": f"bytes={start}-"} if start else {},
+        )
+
+    def begin_upload(self, digest: Digest, mount_from: str | None = None) -> httpx.URL | None:
+        """Begin to upload a blob; where to. None: it was mounted from another repository of the registry."""
+        query = f"?mount={digest.replace(':', '%3A')}&from={mount_from}" if mount_from else ""
+        call = Call(
+            method="POST",
+            url=f"/v2/{self.path}/blobs/uploads/{query}",
+            what=f"cannot push to {self.name}",
+            scopes=(*self.scopes, scope(mount_from, "pull")) if mount_from else self.scopes,
+            ok=frozenset({201, 202}),
+            headers={"Content-Length": "0"},
+        )
+        response, _ = self.client.call(call)
+        return None if response.status_code == 201 else self.location(response)
+
+    def upload_call(self, method: str, place: httpx.URL | str, headers: dict[str, str], body: Body) -> Call:
+        """A request that carries (a part of) a blob."""
+        return Call(
+            method=method,
+            url=str(place),
+            what=f"cannot push to {self.name}",
+            scopes=self.scopes,
+            ok=frozenset({201, 202, 204, 416} if method == "PATCH" else {201, 204}),
+            headers={"Content-Type": "application/octet-stream", **headers},
+            body=body,
+        )
+
+    def upload_status(self, place: httpx.URL) -> Call:
+        """How much of an upload the registry has."""
+        return Call(
+            method="GET",
+            url=str(place),
+            what=f"cannot go on with an upload to {self.name}",
+            scopes=self.scopes,
+            ok=frozenset({202, 204}),
+        )
+
+    def location(self, response: httpx.Response) -> httpx.URL:
+        """Where an upload goes on."""
+        location = response.headers.get("location", "")
+        if not location:
+            raise RegistryError(f"{self.name}: the registry does not say where to upload to")
+        return self.client.target(response.url, location)
+
+    def blob_url(self, digest: Digest) -> str:
+        return f"/v2/{self.path}/blobs/{digest}"
+
+    def _shown(self, word: str) -> str:
+        return f"{self.name}{'@' if ':' in word else ':'}{word}"
+
+
+def scope(path: str, actions: str) -> str:
+    """What a token is asked for."""
+    return f"repository:{path}:{actions}"
+
+
+def _media_type(response: httpx.Response, raw: bytes) -> str:
+    """What the registry calls the document; where it only says JSON, what the document calls itself."""
+    kind: str = response.headers.get("content-type", "").partition(";")[0].strip()
+    if kind not in _VAGUE:
+        return kind
+    document = model.parse_document(raw)
+    inner = document.get("mediaType")
+    if isinstance(inner, str) and inner:
+        return inner
+    return media.OCI_INDEX if "manifests" in document else media.OCI_MANIFEST
+
+
+def _check_claim(response: httpx.Response, digest: Digest, what: str) -> None:
+    """The digest the registry says a manifest has, when it says one."""
+    claim = response.headers.get("docker-content-digest")
+    if not claim:
+        return
+    try:
+        claimed = Digest(claim)
+    except InvalidDigest:
+        return  # sha512, say: nothing to compare with
+    if claimed != digest:
+        raise DigestMismatch(f"{what}: the registry calls {claimed} what is {digest}")

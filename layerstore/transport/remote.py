@@ -1,0 +1,46 @@
+"""From a reference to the repository it names, with the user's credentials at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from layerstore import environment
+from layerstore.errors import LayerstoreError
+from layerstore.reference import Reference
+from layerstore.transport import credentials
+from layerstore.transport.base import Note, RegistryOptions, Stop
+from layerstore.transport.client import connect
+from layerstore.transport.credentials import Credentials
+from layerstore.transport.registry import Repository
+
+
+def auth_files(options: RegistryOptions) -> list[Path]:
+    """Where credentials are looked for; a login writes to the first."""
+    return environment.auth_files() if options.authfile is None else [options.authfile]
+
+
+def split(ref: Reference) -> tuple[str, str]:
+    """The domain and the path of a reference's repository, docker.io's filled in."""
+    domain, _, path = Reference(ref.domain, ref.path, None).canonical.partition("/")
+    return domain, path
+
+
+@contextmanager
+def open_repository(
+    ref: Reference, options: RegistryOptions, stop: Stop, note: Note, *, push: bool = False
+) -> Iterator[Repository]:
+    """The repository of a reference, connected to."""
+    domain, path = split(ref)
+
+    def lookup() -> Credentials | None:
+        try:
+            return credentials.find(domain, path, auth_files(options))
+        except LayerstoreError as error:
+            # Most of what is pulled is public: a helper that does not work need not hinder that.
+            note(f"no credentials for {domain}: {error}")
+            return None
+
+    with connect(domain, lookup, options, stop) as client:
+        yield Repository(client, f"{domain}/{path}", path, push)

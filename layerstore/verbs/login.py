@@ -1,0 +1,52 @@
+"""``login`` and ``logout``: credentials for a registry, checked before they are kept."""
+
+from layerstore import reference
+from layerstore.errors import InvalidReference
+from layerstore.transport import credentials, remote
+from layerstore.transport.base import RegistryOptions, Stop
+from layerstore.transport.client import Call, connect
+from layerstore.transport.credentials import Credentials
+
+DEFAULT_HOST = "docker.io"
+
+
+def login(host: str, username: str, password: str, *, options: RegistryOptions | None = None) -> str | None:
+    """Keep credentials for a registry, where docker and podman find them, once the registry took them.
+
+    Returns the name of the credential helper that has them now; None: a file has, readable for its owner.
+    """
+    domain = _domain(host)
+    if not username or ":" in username or not all(c.isprintable() for c in username):
+        raise InvalidReference("a user name may not be empty or have a colon or control characters in it")
+    chosen = options or RegistryOptions()
+    mine = Credentials(username, password)
+    with connect(domain, lambda: mine, chosen, Stop()) as client:
+        client.call(
+            Call(
+                method="GET",
+                url="/v2/",
+                what=f"cannot log in to {domain}",
+                scopes=(),
+                ok=frozenset({200}),
+            )
+        )
+    return credentials.store(domain, mine, remote.auth_files(chosen)[0])
+
+
+def logout(host: str, *, options: RegistryOptions | None = None) -> bool:
+    """Forget the credentials for a registry; returns whether there were any."""
+    domain = _domain(host)
+    files = remote.auth_files(options or RegistryOptions())
+    forgotten = [credentials.forget(domain, path) for path in files]  # all of them, whatever the first says
+    return any(forgotten)
+
+
+def _domain(host: str) -> str:
+    """The host of what users write for one: a name, a URL, docker.io's several names."""
+    bare = host.removeprefix("https://").removeprefix("http://").rstrip("/")
+    bare = bare.removesuffix("/v1").removesuffix("/v2")
+    if bare in {"", "index.docker.io", "registry-1.docker.io"}:
+        return DEFAULT_HOST
+    if "/" in bare or not reference.is_domain(bare):
+        raise InvalidReference(f"not a registry's host name: {host!r}")
+    return bare

@@ -1,0 +1,150 @@
+"""``push``: an image of the store to a registry."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from layerstore import media, model, reference
+from layerstore.digest import Digest
+from layerstore.errors import LayerstoreError, NotFound, UnsupportedMedia
+from layerstore.image import find
+from layerstore.image.find import Found
+from layerstore.image.image import load
+from layerstore.model import Descriptor
+from layerstore.reference import Reference
+from layerstore.store import blobs, index
+from layerstore.store.store import Store
+from layerstore.transport import platforms, remote
+from layerstore.transport.base import RegistryOptions, Report, Stop, ignore
+from layerstore.transport.registry import Repository
+from layerstore.transport.upload import upload
+from layerstore.transport.workers import run_all
+from layerstore.verbs.setting import Note, Root, noting, open_store
+
+
+class Pushed(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``push`` stored: the tag and the manifest's descriptor."""
+
+    reference: str
+    tag: str
+    digest: Digest
+    size: int
+
+
+def push(
+    image: str,
+    ref: str | None = None,
+    *,
+    platform: str | None = None,
+    options: RegistryOptions | None = None,
+    root: Root = None,
+    report: Report = ignore,
+    note: Note | None = None,
+) -> Pushed:
+    """Bring an image to a registry under `ref`, by default its own name; blobs that are there are not sent.
+
+    An image for several platforms goes with its index when the store has all of it, else this machine's
+    (or `platform`'s) image alone goes, and a note says so. Manifests are sent byte for byte.
+    """
+    store, stop = open_store(root), Stop()
+    with store.writing():  # nothing that is to be sent may be swept meanwhile
+        found = find.find(store, image)
+        target = reference.parse_tag(ref if ref is not None else _own_name(found, image))
+        entry = _choose(store, found, platform, image, noting(note))
+        manifests, contents = _contents(store, entry)
+        with remote.open_repository(
+            target, options or RegistryOptions(), stop, noting(note), push=True
+        ) as repo:
+            _send(repo, store, contents, _elsewhere(store, target), report)
+            for manifest in manifests:
+                repo.put_manifest(manifest.digest, manifest, blobs.read_blob(store, manifest))
+            repo.put_manifest(str(target.tag), entry, blobs.read_blob(store, entry))
+    return Pushed(reference=target.canonical, tag=str(target.tag), digest=entry.digest, size=entry.size)
+
+
+def _own_name(found: Found, word: str) -> str:
+    """The name to push under when none is given: the word itself, or the only name of the image it means."""
+    if word in found.names or not found.image.id.hex.startswith(word.removeprefix("sha256:")):
+        return word
+    if len(found.names) != 1:
+        raise LayerstoreError(f"{word} has {len(found.names)} names: say which to push it under")
+    return found.names[0]
+
+
+def _choose(store: Store, found: Found, platform: str | None, word: str, note: Note) -> Descriptor:
+    """The document to push: the index with all it lists, or one image."""
+    entry = msgspec.structs.replace(found.entry, annotations=None, platform=None)
+    if entry.media_type not in media.INDEXES:
+        if platform is not None:
+            _check_platform(store, entry, platform, word)
+        return entry
+    if platform is not None:
+        entries = model.parse_index(blobs.read_blob(store, entry), entry.media_type).manifests
+        chosen = platforms.choose(entries, platforms.parse(platform), word)
+        return msgspec.structs.replace(chosen, annotations=None, platform=None)
+    if all(blobs.is_present(store, blob) for blob in _reachable(store, entry)):
+        return entry
+    note(f"the store has not all platforms of {word}: pushing {platforms.shown(platforms.host())} alone")
+    return found.image.descriptor
+
+
+def _check_platform(store: Store, entry: Descriptor, platform: str, word: str) -> None:
+    config = load(store, entry).config
+    has = model.Platform(os=config.os, architecture=config.architecture, variant=config.variant or "")
+    platforms.choose([msgspec.structs.replace(entry, platform=has)], platforms.parse(platform), word)
+
+
+def _reachable(store: Store, entry: Descriptor) -> Iterator[Descriptor]:
+    """Everything a manifest or an index leads to, whether it is in the store or not."""
+    yield entry
+    if not blobs.is_present(store, entry):
+        return
+    if entry.media_type in media.INDEXES:
+        for nested in model.parse_index(blobs.read_blob(store, entry), entry.media_type).manifests:
+            yield from _reachable(store, nested)
+    elif entry.media_type in media.MANIFESTS:
+        manifest = model.parse_manifest(blobs.read_blob(store, entry), entry.media_type)
+        yield manifest.config
+        yield from manifest.layers
+
+
+def _contents(store: Store, entry: Descriptor) -> tuple[list[Descriptor], list[Descriptor]]:
+    """What to send: the manifests below `entry`, innermost first, and the blobs, each once."""
+    manifests: dict[Digest, Descriptor] = {}
+    contents: dict[Digest, Descriptor] = {}
+    for one in _reachable(store, entry):
+        if one.digest == entry.digest:
+            continue
+        if one.urls:
+            raise UnsupportedMedia(f"layer {one.digest} is kept outside of registries: refused")
+        if not blobs.is_present(store, one):
+            raise NotFound(f"blob {one.digest} is missing from the store")
+        place = manifests if one.media_type in media.MANIFESTS | media.INDEXES else contents
+        place.setdefault(one.digest, msgspec.structs.replace(one, annotations=None, platform=None))
+    return list(manifests.values())[::-1], list(contents.values())
+
+
+def _elsewhere(store: Store, target: Reference) -> dict[Digest, str]:
+    """Blobs that another repository of the same registry probably has, by what images here are called."""
+    domain, path = remote.split(target)
+    known: dict[Digest, str] = {}
+    for entry in index.read(store).manifests:
+        try:
+            there, repository = remote.split(reference.parse(index.name_of(entry) or ""))
+            if there == domain and repository != path:
+                for one in _reachable(store, entry):
+                    known.setdefault(one.digest, repository)
+        except LayerstoreError:
+            continue  # not a registry's name, or an image that cannot be read: it helps nobody here
+    return known
+
+
+def _send(
+    repo: Repository, store: Store, contents: list[Descriptor], elsewhere: dict[Digest, str], report: Report
+) -> None:
+    for one in contents:
+        report(one.digest, "waiting", 0, one.size)
+    # Large ones first: the last to end is then a small one.
+    ordered = sorted(contents, key=lambda one: -one.size)
+    tasks = [lambda one=one: upload(repo, store, one, report, elsewhere.get(one.digest)) for one in ordered]
+    run_all(tasks, repo.client.options.jobs, repo.client.stop)
