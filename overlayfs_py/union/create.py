@@ -140,7 +140,7 @@ def _make_node(
     plan = _Plan(stack, parent, mode, caller)
     real = directory.child(name)
     whiteout = name in index.whiteouts
-    opaque = stat.S_ISDIR(mode) and (whiteout or bool(parent.lowers))
+    opaque = stat.S_ISDIR(mode) and (whiteout or index.unlisted)  # else no lower has the name
     if plan.direct(stack) and not whiteout:
         fd = _make_inode(real, plan.mode, rdev, target)
         if opaque:

@@ -134,9 +134,10 @@ class _Merge:
         entries = self.index.entries
         hidden = self.hidden
         for name, ino, kind in found:
-            if name.startswith(AUFS_WHITEOUT) and kind == _DT_REG:
-                if not name.startswith(AUFS_META) and name != AUFS_WHITEOUT:
-                    hides.append(name[len(AUFS_WHITEOUT) :])
+            if name.startswith(AUFS_META):
+                continue
+            if name.startswith(AUFS_WHITEOUT) and kind == _DT_REG and name != AUFS_WHITEOUT:
+                hides.append(name[len(AUFS_WHITEOUT) :])
                 continue
             if name in hidden and name not in self.undecided:
                 continue
