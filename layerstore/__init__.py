@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from layerstore.verbs.images import images as images
     from layerstore.verbs.import_ import import_ as import_
     from layerstore.verbs.inspect import inspect as inspect
-    from layerstore.verbs.mount import mount as mount
-    from layerstore.verbs.mount import umount as umount
     from layerstore.verbs.login import login as login
     from layerstore.verbs.login import logout as logout
+    from layerstore.verbs.mount import mount as mount
+    from layerstore.verbs.mount import umount as umount
     from layerstore.verbs.ps import ps as ps
     from layerstore.verbs.ps import rm as rm
     from layerstore.verbs.pull import pull as pull
