@@ -11,7 +11,7 @@ from overlayfs_py.syscalls.statx import birth_time_ns
 from overlayfs_py.union.overlay import AttrChanges
 
 _BILLION = 1_000_000_000
-_TIMES_OF_WRITEBACK = wire.FATTR_MTIME | wire.FATTR_CTIME
+_TIMES_OF_WRITEBACK = wire.FATTR_MTIME | wire.FATTR_CTIME | wire.FATTR_FH
 
 
 class AttributeRequests:

@@ -110,10 +110,6 @@ class Timeout(NamedTuple):
         return cls(whole, int((seconds - whole) * _BILLION))
 
 
-def answer(unique: int, body: bytes) -> bytes:
-    """A good answer."""
-    return wire.OUT_HEADER.pack(16 + len(body), 0, unique) + body
-
 
 def refusal(unique: int, code: int) -> bytes:
     """The answer errno `code`."""

@@ -75,8 +75,8 @@ def negotiate(
     if offered & Init.INIT_EXT and len(rest) >= 4:
         offered |= int.from_bytes(rest[:4], sys.byteorder) << 32
     if offered & _NEEDED != _NEEDED:
-        missing = Init(_NEEDED & ~offered)
-        raise VersionRefused(f"the kernel lacks {missing!s}; Linux 5.12 or newer is needed")
+        missing = ", ".join(flag.name or "" for flag in _NEEDED if not offered & flag)
+        raise VersionRefused(f"the kernel lacks {missing}; Linux 5.12 or newer is needed")
     agreed = Init(_wanted(wishes) & offered)
     reply = wire.INIT_OUT.pack(
         wire.MAJOR,

@@ -1,0 +1,120 @@
+"""Listing without opens: every READDIR stands alone, whatever happened since the one before it."""
+
+import os
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overlayfs_py.engine.native import wire
+from overlayfs_py.engine.native.directories import _make_unique, snapshot
+from tests.engine.native.test_dispatch import READ_WRITE, Bench
+
+NAMES = [b"name%03d" % number for number in range(300)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    for name in NAMES:
+        (tmp_path / "lower/directory" / os.fsdecode(name)).touch()
+    yield made
+    made.deferrals.close()
+    made.overlay.close()
+
+
+def page(
+    bench: Bench, nodeid: int, cookie: int, size: int = 1024, name: str = "READDIR"
+) -> list[tuple[int, bytes]]:
+    """(cookie, name) of one answer."""
+    raw = bench.ask(name, READ_WRITE.pack(0, cookie, size, 0, 0, 0), nodeid)
+    assert len(raw) <= size
+    skip = wire.ENTRY_OUT.size if name == "READDIRPLUS" else 0
+    found, at = [], 0
+    while at < len(raw):
+        _, following, length, _ = wire.DIRENT.unpack_from(raw, at + skip)
+        start = at + skip + wire.DIRENT.size
+        found.append((following, raw[start : start + length]))
+        at = (start + length + 7) & ~7
+    return found
+
+
+def rest(bench: Bench, nodeid: int, cookie: int = 0, name: str = "READDIR") -> list[bytes]:
+    names = []
+    while rows := page(bench, nodeid, cookie, name=name):
+        names += [row[1] for row in rows]
+        cookie = rows[-1][0]
+    return names
+
+
+@pytest.mark.parametrize("name", ["READDIR", "READDIRPLUS"])
+def test_all_names_once(bench: Bench, name: str) -> None:
+    names = rest(bench, bench.find(b"directory"), name=name)
+    assert names[:2] == [b".", b".."]
+    assert sorted(names[2:]) == NAMES
+
+
+def test_readers_do_not_disturb_each_other(bench: Bench) -> None:
+    nodeid = bench.find(b"directory")
+    first = page(bench, nodeid, 0)
+    assert len(rest(bench, nodeid)) == len(NAMES) + 2
+    names = [row[1] for row in first] + rest(bench, nodeid, first[-1][0])
+    assert sorted(names[2:]) == NAMES
+
+
+def test_removing_while_listing(bench: Bench) -> None:
+    """As rm -rf does: what is removed behind the reader hides nothing before it."""
+    nodeid = bench.find(b"directory")
+    cookie, seen = 0, []
+    while rows := page(bench, nodeid, cookie):
+        cookie = rows[-1][0]
+        for _, name in rows:
+            if not name.startswith(b"."):
+                seen.append(name)
+                bench.ask("UNLINK", name + b"\0", nodeid)
+        page(bench, nodeid, 0)  # somebody else begins anew
+    assert sorted(seen) == NAMES
+    assert [name for _, name in page(bench, nodeid, 0)] == [b".", b".."]
+
+
+def test_adding_while_listing(bench: Bench) -> None:
+    """Names there all the time come exactly once; new ones once or not at all."""
+    nodeid = bench.find(b"directory")
+    chance = random.Random(1)
+    cookie, seen = 0, []
+    while rows := page(bench, nodeid, cookie):
+        seen += [row[1] for row in rows]
+        cookie = rows[-1][0]
+        name = b"new%d\0" % chance.randrange(10**9)
+        bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + name, nodeid)
+        page(bench, nodeid, 0)
+    assert len(seen) == len(set(seen))
+    assert set(NAMES) <= set(seen)
+
+
+def test_plus_counts_lookups(bench: Bench) -> None:
+    """Each name listed with its entry was handed out once, the dots were not."""
+    nodeid = bench.find(b"directory")
+    rest(bench, nodeid, name="READDIRPLUS")
+    assert len(bench.state.nodes) == len(NAMES) + 2
+    for name in NAMES:
+        child = bench.find(name, nodeid)
+        bench.put("FORGET", struct.pack("=Q", 2), child)
+    assert len(bench.state.nodes) == 2
+
+
+def test_numbers_are_stats(bench: Bench) -> None:
+    nodeid = bench.find(b"directory")
+    for _, name, ino, kind in snapshot(bench.overlay, bench.state.node(nodeid)):
+        if not name.startswith(b"."):
+            node = bench.overlay.lookup(bench.state.node(nodeid), name)
+            assert node is not None
+            assert (ino, kind << 12) == (node.ino, node.kind)
+
+
+def test_equal_cookies_are_told_apart() -> None:
+    rows = [(1, b"a", 0, 0), (9, b"b", 0, 0), (9, b"c", 0, 0), (10, b"d", 0, 0)]
+    _make_unique(rows)
+    assert [row[0] for row in rows] == [3, 9, 10, 11]

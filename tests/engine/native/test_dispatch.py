@@ -1,0 +1,347 @@
+"""Messages to answers without a device: handlers, errors, delays, and a fuzzer over a real overlay."""
+
+import errno
+import os
+import random
+import resource
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overlayfs_py.engine.caching import cache_policy
+from overlayfs_py.engine.native import dispatch, wire
+from overlayfs_py.engine.native.deferral import Deferrals
+from overlayfs_py.engine.native.dispatch import Dispatcher, SessionEnd
+from overlayfs_py.engine.native.negotiation import Wishes
+from overlayfs_py.engine.native.state import State
+from overlayfs_py.options import UnionOptions
+from overlayfs_py.union.overlay import Overlay
+from tests.engine.native.captured import captured
+
+BIG = 3 << 20
+READ_WRITE = struct.Struct("=QQIIQI4x")
+
+
+class Bench:
+    """A dispatcher over a small overlay; `ask` is a request's way and back."""
+
+    def __init__(self, top: Path) -> None:
+        for part in ("lower", "upper", "work"):
+            (top / part).mkdir()
+        (top / "lower/file").write_bytes(b"lower")
+        (top / "lower/big").write_bytes(b"b" * BIG)
+        (top / "lower/directory").mkdir()
+        self.top = top
+        options = UnionOptions(
+            lower=(os.fsencode(top / "lower"),),
+            upper=os.fsencode(top / "upper"),
+            work=os.fsencode(top / "work"),
+            volatile=True,
+        )
+        self.overlay = Overlay.open(options)
+        self.woken = threading.Event()
+        self.deferrals = Deferrals(2, self.woken.set)
+        self.notified: list[bytes] = []
+        self.state = State(self.overlay, cache_policy(60.0), self.deferrals, self.notified.append)
+        self.sent: dict[int, tuple[int, bytes]] = {}
+        self.waited_for = True
+        self.dispatcher = Dispatcher(self.state, self._send, Wishes())
+        self._unique = 0
+
+    def _send(self, header: bytes, body: bytes = b"") -> bool:
+        size, error, unique = wire.OUT_HEADER.unpack(header)
+        assert size == len(header) + len(body), "a length that lies"
+        assert unique not in self.sent, "answered twice"
+        assert not (error and body)
+        self.sent[unique] = (-error, body)
+        return self.waited_for
+
+    def put(self, name: str, body: bytes = b"", nodeid: int = 1, uid: int = 0) -> int:
+        """Hand a message over; its unique."""
+        opcode = next(row.opcode for row in wire.OPS.values() if row.name == name)
+        self._unique += 2
+        header = wire.IN_HEADER.pack(40 + len(body), opcode, self._unique, nodeid, uid, uid, 0, 0, 0)
+        raw = bytearray(header + body)
+        self.dispatcher.serve(raw, len(raw))
+        raw[:] = b"\xff" * len(raw)  # the loop reads the next message into the same buffer
+        return self._unique
+
+    def ask(self, name: str, body: bytes = b"", nodeid: int = 1, uid: int = 0) -> bytes:
+        """The answer; OSError when it is an errno."""
+        unique = self.put(name, body, nodeid, uid)
+        while unique not in self.sent:
+            self.finish()
+        error, answer = self.sent[unique]
+        if error:
+            raise OSError(error, os.strerror(error))
+        return answer
+
+    def finish(self) -> None:
+        """Wait for a worker and do what follows."""
+        assert self.woken.wait(10)
+        self.woken.clear()
+        self.deferrals.complete()
+
+    def find(self, name: bytes, nodeid: int = 1) -> int:
+        found = struct.unpack_from("=Q", self.ask("LOOKUP", name + b"\0", nodeid))[0]
+        assert found
+        return int(found)
+
+    def write(self, nodeid: int, data: bytes, flags: int = 0) -> int:
+        return self.put("WRITE", READ_WRITE.pack(0, 0, len(data), flags, 0, 0) + data, nodeid)
+
+    def read(self, nodeid: int, size: int = 100) -> bytes:
+        return self.ask("READ", READ_WRITE.pack(0, 0, size, 0, 0, 0), nodeid)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.deferrals.close()
+    made.overlay.close()
+
+
+def fails(code: int) -> "pytest.RaisesExc[OSError]":
+    return pytest.raises(OSError, check=lambda error: error.errno == code)
+
+
+def test_every_row_has_a_handler(bench: Bench) -> None:
+    assert set(bench.dispatcher._handlers) == set(wire.OPS)
+
+
+@pytest.mark.parametrize("name", sorted(dispatch.REFUSED))
+def test_refused(bench: Bench, name: str) -> None:
+    """ENOSYS, on which the kernel goes on without."""
+    row = next(row for row in wire.OPS.values() if row.name == name)
+    with fails(errno.ENOSYS):
+        bench.ask(name, bytes(row.request.size) + b"name\0" * row.names)
+
+
+def test_lookup_read_and_forget(bench: Bench) -> None:
+    nodeid = bench.find(b"file")
+    assert bench.find(b"file") == nodeid
+    assert bench.read(nodeid) == b"lower"
+    assert bench.read(nodeid, 2) == b"lo"
+    bench.put("FORGET", struct.pack("=Q", 1), nodeid)
+    assert bench.read(nodeid) == b"lower"
+    bench.put("BATCH_FORGET", struct.pack("=I4xQQ", 1, nodeid, 1), 0)
+    with fails(errno.ESTALE):
+        bench.read(nodeid)
+    assert len(bench.state.nodes) == 1
+
+
+def test_missing_names_are_remembered(bench: Bench) -> None:
+    nodeid, _, seconds = struct.unpack_from("=QQQ", bench.ask("LOOKUP", b"missing\0"))
+    assert (nodeid, seconds) == (0, 60)
+
+
+def test_unlinked_file_is_kept_until_forgotten(bench: Bench) -> None:
+    """Without opens only the node says that somebody may still read it."""
+    lower = bench.find(b"file")
+    bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0o22, 0) + b"new\0")
+    upper = bench.find(b"new")
+    bench.write(upper, b"fresh")
+    for name, nodeid, content in ((b"file", lower, b"lower"), (b"new", upper, b"fresh")):
+        bench.ask("UNLINK", name + b"\0")
+        assert bench.read(nodeid) == content
+        bench.ask("WRITE", READ_WRITE.pack(0, 0, 2, 0, 0, 0) + b"xy", nodeid)
+        assert bench.read(nodeid) == b"xy" + content[2:]
+        bench.put("FORGET", struct.pack("=Q", 2), nodeid)
+        with fails(errno.ESTALE):
+            bench.read(nodeid)
+
+
+def test_answer_nobody_waits_for_is_taken_back(bench: Bench) -> None:
+    """A LOOKUP that was given up counts for nothing, or its node would never be forgotten."""
+    bench.waited_for = False
+    bench.put("LOOKUP", b"file\0")
+    assert len(bench.state.nodes) == 1
+
+
+def test_unknown_error_is_eio_once_logged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setitem(bench.dispatcher._handlers, 17, broken)
+    for _ in range(3):
+        with fails(errno.EIO):
+            bench.ask("STATFS")
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_long_copy_lets_others_go_on(bench: Bench) -> None:
+    """The first write of a big lower file waits for its copy; a stat and another file's write do not."""
+    big, small = bench.find(b"big"), bench.find(b"file")
+    first = bench.write(big, b"first")
+    second = bench.write(big, b"2nd")
+    assert first not in bench.sent
+    assert second not in bench.sent
+    assert bench.sent[bench.write(small, b"other")] == (0, wire.WRITE_OUT.pack(5, 0))
+    bench.ask("GETATTR", bytes(16), big)
+    while second not in bench.sent:
+        bench.finish()
+    assert bench.sent[first][0] == bench.sent[second][0] == 0
+    assert bench.read(big, 6) == b"2ndstb"
+    assert (bench.top / "upper/big").stat().st_size == BIG
+
+
+def test_failed_copy_is_told_to_the_writer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("overlayfs_py.union.copyup.copy_data", no_space)
+    big = bench.find(b"big")
+    first, second = bench.write(big, b"first"), bench.write(big, b"second")
+    while second not in bench.sent:
+        bench.finish()
+    assert (bench.sent[first][0], bench.sent[second][0]) == (errno.ENOSPC, errno.ENOSPC)
+    assert bench.read(big, 3) == b"bbb"
+    assert os.listdir(bench.top / "work/work") == ["incompat"], "nothing but the mark of a volatile mount"
+
+
+def test_interrupt_ends_the_waiting_not_the_copy(bench: Bench) -> None:
+    big = bench.find(b"big")
+    first, second = bench.write(big, b"first"), bench.write(big, b"second")
+    for unique in (second, first, 12345):
+        bench.put("INTERRUPT", struct.pack("=Q", unique))
+    assert bench.sent[first] == bench.sent[second] == (errno.EINTR, b"")
+    bench.finish()
+    assert (bench.top / "upper/big").read_bytes() == b"b" * BIG
+    assert not bench.deferrals.busy(bench.state.node(big))
+
+
+def test_forget_during_a_copy(bench: Bench) -> None:
+    """The node stays until its copy is over, even when nobody wants it any more."""
+    big = bench.find(b"big")
+    unique = bench.write(big, b"first")
+    bench.put("INTERRUPT", struct.pack("=Q", unique))
+    bench.put("FORGET", struct.pack("=Q", 1), big)
+    bench.finish()
+    assert len(bench.state.nodes) == 1
+    assert bench.read(bench.find(b"big"), 3) == b"bbb"
+
+
+def test_long_copy_range_in_a_thread(bench: Bench) -> None:
+    big = bench.find(b"big")
+    entry = bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + b"copy\0")
+    copy = struct.unpack_from("=Q", entry)[0]
+    unique = bench.put("COPY_FILE_RANGE_64", struct.pack("=QQQQQQQ", 0, 1, copy, 0, 0, BIG, 0), big)
+    assert unique not in bench.sent
+    bench.finish()
+    assert bench.sent[unique] == (0, struct.pack("=Q", BIG - 1))
+    assert (bench.top / "upper/copy").stat().st_size == BIG - 1
+
+
+def test_set_id_bits_go_when_the_kernel_says_so(bench: Bench) -> None:
+    bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + b"tool\0")
+    nodeid = bench.find(b"tool")
+    os.chmod(bench.top / "upper/tool", 0o6755)
+    bench.write(nodeid, b"kept")
+    assert (bench.top / "upper/tool").stat().st_mode & 0o7777 == 0o6755
+    bench.write(nodeid, b"gone", wire.WRITE_KILL_SUIDGID)
+    assert (bench.top / "upper/tool").stat().st_mode & 0o7777 == 0o755
+    assert bench.notified, "the kernel would run it by the bits it remembers"
+
+
+def test_times_of_writeback_copy_nothing_up(bench: Bench) -> None:
+    """The kernel writes back times of an inode whose ctime alone changed, as an unlink does."""
+    nodeid = bench.find(b"file")
+    mtime = (bench.top / "lower/file").stat().st_mtime_ns
+    seconds, nanoseconds = divmod(mtime, 10**9)
+    valid = wire.FATTR_MTIME | wire.FATTR_CTIME
+    times = (0, seconds, 5, 0, nanoseconds, 0)
+    bench.ask("SETATTR", wire.OPS[4].request.pack(valid, 0, 0, 0, *times, 0, 0, 0), nodeid)
+    assert os.listdir(bench.top / "upper") == []
+
+
+def test_copy_of_a_directory_is_told(bench: Bench) -> None:
+    """Its attributes changed without any request for it."""
+    directory = bench.find(b"directory")
+    bench.ask("MKDIR", struct.pack("=II", 0o755, 0) + b"inside\0", directory)
+    told = {struct.unpack_from("=Qq", message, 16) for message in bench.notified}
+    assert (directory, -1) in told
+
+
+@pytest.mark.parametrize("value", [b"", b"value" * 100])
+def test_xattr_sizes(bench: Bench, value: bytes) -> None:
+    nodeid = bench.find(b"file")
+    bench.ask("SETXATTR", struct.pack("=IIII", len(value), 0, 0, 0) + b"user.one\0" + value, nodeid)
+    asked = bench.ask("GETXATTR", struct.pack("=II", 0, 0) + b"user.one\0", nodeid)
+    assert wire.XATTR_SIZE_OUT.unpack(asked) == (len(value), 0)
+    assert bench.ask("GETXATTR", struct.pack("=II", 1000, 0) + b"user.one\0", nodeid) == value
+    if value:
+        with fails(errno.ERANGE):
+            bench.ask("GETXATTR", struct.pack("=II", 10, 0) + b"user.one\0", nodeid)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("WRITE", READ_WRITE.pack(0, 0, 9, 0, 0, 0) + b"short"),
+        ("SETXATTR", struct.pack("=IIII", 9, 0, 0, 0) + b"user.a\0short"),
+    ],
+)
+def test_lengths_that_lie(bench: Bench, name: str, body: bytes) -> None:
+    with fails(errno.EINVAL):
+        bench.ask(name, body, bench.find(b"file"))
+
+
+def test_old_kernel_ends_the_session(bench: Bench) -> None:
+    with pytest.raises(SessionEnd, match="Linux"):
+        bench.ask("INIT", struct.pack("=IIII", 7, 20, 0, 0))
+    assert bench.sent[2][0] == errno.EPROTO
+
+
+def _mutated(chance: random.Random, raw: bytes) -> bytes:
+    """A message with some bytes changed, or cut off, its length told rightly or not."""
+    changed = bytearray(raw)
+    for _ in range(chance.randrange(4)):
+        changed[chance.randrange(16, len(changed))] = chance.choice((0, 1, 2, 47, 127, 255))
+    if chance.random() < 0.2:
+        changed = changed[: chance.randrange(len(changed))]
+    elif chance.random() < 0.2:
+        changed += chance.randbytes(chance.randrange(64))
+    if chance.random() < 0.95 and len(changed) >= 4:
+        changed[:4] = struct.pack("=I", len(changed))
+    return bytes(changed)
+
+
+# What ends a session, and what only the whole machine has.
+NOT_FUZZED = {"INIT", "SYNCFS"}
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Sizes and offsets out of mutated fields must not fill the disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("seed", range(8))
+def test_fuzz(bench: Bench, seed: int) -> None:
+    """Mutated real messages: each is answered at most once, nothing escapes, the overlay goes on working."""
+    chance = random.Random(seed)
+    raws = [raw for name, raw in sorted(captured().items()) if name not in NOT_FUZZED]
+    nodeids = [1, bench.find(b"file"), bench.find(b"directory"), bench.find(b"big")]
+    before = set(os.listdir(bench.top))
+    for unique in range(10_000, 10_000 + 2 * 800, 2):
+        raw = bytearray(_mutated(chance, chance.choice(raws)))
+        if len(raw) >= 24:
+            struct.pack_into("=QQ", raw, 8, unique, chance.choice(nodeids))
+        bench.dispatcher.serve(raw, len(raw))
+        if bench.deferrals.running and chance.random() < 0.3:
+            bench.finish()
+    while bench.deferrals.running:
+        bench.finish()
+    assert set(os.listdir(bench.top)) == before
+    assert b"lower" in (bench.top / "lower/file").read_bytes()
+    bench.ask("MKDIR", struct.pack("=II", 0o755, 0) + b"still alive\0")

@@ -1,0 +1,97 @@
+"""The loop on a socket pair: messages, waking, stopping, and how long it looks before it sleeps."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from overlayfs_py.engine.native.loop import Loop, Polling
+
+
+class Served:
+    """A loop in a thread; `said` holds what it was told, `completed` how often it was asked to complete."""
+
+    def __init__(self, polling: Polling) -> None:
+        self.kernel, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.said: list[bytes] = []
+        self.event = threading.Semaphore(0)
+        self.completed = threading.Semaphore(0)
+        self.loop = Loop(self._ours.fileno(), 100, self._serve, self.completed.release, polling)
+        self.thread = threading.Thread(target=self.loop.run, daemon=True)
+        self.thread.start()
+
+    def _serve(self, buffer: bytearray, length: int) -> None:
+        self.said.append(bytes(buffer[:length]))
+        self.event.release()
+
+    def close(self) -> None:
+        self.loop.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+        self.loop.close()
+        self.loop.close()
+        self.kernel.close()
+        self._ours.close()
+
+
+@pytest.fixture(params=[0.0, 1e-3])
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    made = Served(Polling(request.param))
+    yield made
+    made.close()
+
+
+def test_messages_in_their_order(served: Served) -> None:
+    for number in range(100):
+        served.kernel.send(b"%d" % number)
+    for _ in range(100):
+        assert served.event.acquire(timeout=10)
+    assert served.said == [b"%d" % number for number in range(100)]
+
+
+def test_wake_completes_without_a_message(served: Served) -> None:
+    for _ in range(20):
+        served.loop.wake()
+        assert served.completed.acquire(timeout=10)
+    assert served.said == []
+
+
+def test_idle_costs_nothing(served: Served) -> None:
+    """It sleeps in poll: no processor time goes by while nothing happens."""
+    served.kernel.send(b"warm")
+    assert served.event.acquire(timeout=10)
+    before = os.times()
+    served.thread.join(0.3)
+    after = os.times()
+    assert after.user + after.system - before.user - before.system <= 0.05
+
+
+def test_window_follows_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    polling = Polling(64e-6)
+    assert polling.window == 64e-6
+    windows = []
+    while polling.window:
+        polling.wasted()
+        windows.append(polling.window)
+    assert windows == sorted(windows, reverse=True)
+    for _ in range(1000):
+        if polling.window:
+            break
+        polling.slept()
+    assert polling.window == 64e-6, "worth another try after a while"
+    polling.wasted()
+    polling.paid()
+    assert polling.window == 64e-6
+
+
+def test_one_processor_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    polling = Polling(64e-6)
+    for _ in range(1000):
+        polling.slept()
+        assert polling.window == 0
+    polling.paid()
+    assert polling.window == 0
