@@ -97,16 +97,16 @@ class Session(pyfuse3.Operations):
         return node
 
     async def _settle(self, parent_id: int, name: bytes, *, copy: bool = False) -> None:
-        """Before a name changes: wait for a running copy of what it names, or (`copy`) copy a file up."""
-        if not copy and not self._copies:
-            return
-        node = self._overlay.lookup(self._nodes.inode(parent_id).node, name)
+        """Before a name changes: wait for a running copy of what it names; copy a file up that has to be
+        (`copy`: because it moves; else because it is a hard link that gets an index entry).
+        """
+        parent = self._nodes.inode(parent_id).node
+        node = self._overlay.lookup(parent, name)
         if node is None:
             return
         if self._nodes.known(node) is None:  # the kernel does not hold it, so nothing is under way
             self._overlay.forget(node)
-            return
-        if copy and not node.is_dir:
+        elif not node.is_dir and (copy or self._overlay.unlinking_copies(node)):
             await self._copies.ensure_upper(node, data=False)
         else:
             await self._copies.settled(node)

@@ -14,7 +14,7 @@ from overlayfs_py.union import copyup, create, handle, remove, rename, setattr, 
 from overlayfs_py.union.attr import Attr, AttrChanges, Caller, make_attr
 from overlayfs_py.union.copyup import CopyUp
 from overlayfs_py.union.handle import DataFds, Handle
-from overlayfs_py.union.links import unregister
+from overlayfs_py.union.links import needs_index, unregister
 from overlayfs_py.union.listing import Listing
 from overlayfs_py.union.lookup import list_dir, resolve, root_node
 from overlayfs_py.union.node import Node
@@ -64,11 +64,10 @@ class Overlay:
 
     def lookup(self, parent: Node, name: bytes) -> Node | None:
         """The node `name` of `parent`; it stays known until `forget`. None when there is none."""
+        self._stack.fds.trim()
         node = resolve(self._stack, parent, name)
         if node is not None:
             node.attach(parent, name)
-        elif len(self._stack.fds) > self._stack.fds.limit:
-            self._stack.fds.trim()
         return node
 
     def forget(self, node: Node) -> None:
@@ -255,6 +254,10 @@ class Overlay:
     def copy_up(self, node: Node, *, data: bool = True) -> CopyUp | None:
         """Prepare a copy-up whose bytes the caller moves; None when nothing is left to do."""
         return copyup.prepare(self._stack, node, data=data)
+
+    def unlinking_copies(self, node: Node) -> bool:
+        """Whether removing a name of `node` copies it up first: a hard link of a lower that gets indexed."""
+        return needs_index(self._stack, node)
 
     def _readable(self, node: Node) -> int:
         if node.fd < 0:

@@ -53,7 +53,7 @@ def prepare_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
     relative to the upper's: then one system call lowers both, and no crash falls between (ovl_nlink_start).
     """
     if needs_index(stack, node):
-        copy_up(stack, node)
+        copy_up(stack, node, data=False)
     if node.indexed and not in_upper(dir_index(stack, parent).entries[name]):
         link_up(stack, node, parent, name)
     store_nlink(stack, node)
