@@ -62,7 +62,9 @@ class InvalidLayer(LayerstoreError):
     def __init__(self, why: str, path: bytes | None = None) -> None:
         self.why = why
         self.path = path
-        super().__init__(f"invalid layer: {why}" if path is None else f"invalid layer: {printable(path)}: {why}")
+        super().__init__(
+            f"invalid layer: {why}" if path is None else f"invalid layer: {printable(path)}: {why}"
+        )
 
 
 class Unrepresentable(LayerstoreError):

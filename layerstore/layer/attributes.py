@@ -81,7 +81,7 @@ class AttributeSetter:
         for name, value in entry.xattrs.items():
             if "\0" in name or len(os.fsencode(name)) > 255:
                 raise InvalidLayer("an xattr with an impossible name", entry.name)
-            on_disk = whiteout.xattr_for_disk(name, self._marks, self._notes.add)
+            on_disk = whiteout.xattr_for_disk(name, self._notes.add)
             if on_disk is not None:
                 kept[on_disk] = value
         return kept

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 
+from layerstore.layer import whiteout
 from layerstore.layer.attributes import Attributes
 from layerstore.layer.merged import Found, Merged
 from layerstore.layer.stack import Stack
@@ -46,16 +47,14 @@ class Below:
         return found if found is not None and found.data is not None else None
 
     def attributes(self, found: Found) -> Attributes:
-        """As they are on disk, without the overlay's marks; escaped ones are not marks."""
+        """As they are on disk, without the overlay's marks; what is escaped is no mark and stays escaped."""
         merged, st, part = self._open(), found.st, found.parts[0]
         assert merged is not None
-        prefix = merged.marks.prefix
-        names = [
-            name
+        xattrs = {
+            name: merged.xattr(part, name)
             for name in merged.xattrs(part)
-            if not name.startswith(prefix) or name.startswith(prefix + "overlay.")
-        ]
-        xattrs = {name: merged.xattr(part, name) for name in names}
+            if whiteout.xattr_for_layer(name, merged.marks, lambda _line: None) is not None
+        }
         return Attributes(stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, xattrs)
 
     def copy(self, found: Found, fd: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from layerstore.digest import Digest, Hasher
@@ -12,6 +13,7 @@ from layerstore.layer.decompress import LayerReader
 
 _AHEAD = 6  # pieces of about a MiB
 _PIECE = 512 << 10
+_PATIENCE = 1.0
 
 
 class TarBytes:
@@ -41,14 +43,16 @@ class TarBytes:
         self.close()
 
     def close(self) -> None:
-        """End the thread; idempotent. A read of the source that is under way is waited for."""
+        """End the thread; idempotent. A read that does not return soon, as of a pipe with nothing in it, is
+        left alone: its thread ends by itself when it returns, and takes nothing with it.
+        """
         self._closing = True
-        while self._thread.is_alive():
+        deadline = time.monotonic() + _PATIENCE
+        while self._thread.is_alive() and time.monotonic() < deadline:
             try:
-                self._queue.get(timeout=0.05)
+                self._queue.get(timeout=0.02)
             except queue.Empty:
                 pass
-        self._thread.join()
 
     def _run(self) -> None:
         try:

@@ -2,9 +2,9 @@
 marks.
 
 Decides as well which xattrs of a file belong to it (and travel in a layer) and which are marks of the
-overlay that held it. Marks of the stack's own namespace are escaped and unescaped by one level, as the
-kernel does (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"), so an overlay inside a
-workspace survives a commit; marks of another namespace never travel: some later mount could believe them.
+overlay that held it. What users set in an overlay's namespaces is stored there escaped by one level
+(docs/decisions/0006): in a layer it has its own name, and on disk it is escaped again, so an overlay
+inside a workspace survives a commit, and no tar can make a mark.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OPAQUE_MARKER = marks.AUFS_OPAQUE
 _META = marks.AUFS_META
 _ESCAPE = "overlay."  # trusted.overlay.overlay.X on disk is trusted.overlay.X to users
 
-_FOREIGN = (marks.TRUSTED, marks.USER, marks.FUSE_OVERLAYFS)
+_OVERLAYS = (marks.TRUSTED, marks.USER)
 _PORTABLE = ("user.", "trusted.")
 _PORTABLE_NAMES = frozenset(("security.capability", "system.posix_acl_access", "system.posix_acl_default"))
 
@@ -72,24 +72,35 @@ def hidden_name(name: bytes, entry: bytes) -> bytes:
 
 def xattr_for_layer(name: str, own: marks.Marks, note: Note) -> str | None:
     """Under which name an xattr found on disk travels; None when it stays behind."""
-    if name.startswith(own.prefix):
-        inner = name[len(own.prefix) :]
-        return own.prefix + inner[len(_ESCAPE) :] if inner.startswith(_ESCAPE) else None
+    for prefix in _OVERLAYS:
+        if not name.startswith(prefix):
+            continue
+        inner = name[len(prefix) :]
+        if inner.startswith(_ESCAPE):
+            return prefix + inner[len(_ESCAPE) :]
+        if prefix != own.prefix:
+            _note_foreign(name, note)
+        return None
     return _travelling(name, note)
 
 
-def xattr_for_disk(name: str, own: marks.Marks, note: Note) -> str | None:
+def xattr_for_disk(name: str, note: Note) -> str | None:
     """Under which name an xattr found in a layer is put on disk; None when it is dropped."""
-    if name.startswith(own.prefix):
-        return own.prefix + _ESCAPE + name[len(own.prefix) :]
+    for prefix in _OVERLAYS:
+        if name.startswith(prefix):
+            return prefix + _ESCAPE + name[len(prefix) :]
     return _travelling(name, note)
 
 
 def _travelling(name: str, note: Note) -> str | None:
-    if name.startswith(_FOREIGN) or name in marks.OVERRIDES:
-        note(f"left out the xattr {name}: it is another overlay's mark")
+    if name.startswith(marks.FUSE_OVERLAYFS) or name in marks.OVERRIDES:
+        _note_foreign(name, note)
         return None
     if name.startswith(_PORTABLE) or name in _PORTABLE_NAMES:
         return name
     note(f"left out the xattr {name}: it belongs to the machine, not to the file")
     return None
+
+
+def _note_foreign(name: str, note: Note) -> None:
+    note(f"left out the xattr {name}: it is another overlay's mark")

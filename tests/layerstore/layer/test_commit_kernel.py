@@ -14,7 +14,7 @@ from layerstore.errors import Unrepresentable
 from layerstore.layer.diff import changes
 from tests import snapshots, trees
 from tests.layerstore.layer.kernel_mounts import Workspace
-from tests.layerstore.layer.tars import paths
+from tests.layerstore.layer.tars import paths, unpack
 from tests.trees import Dir, File, Link, Symlink
 
 pytestmark = pytest.mark.root
@@ -220,8 +220,6 @@ def test_excluded_paths(workspace: Workspace) -> None:
         (workspace.root / "etc/passwd").unlink()
     tar, _ = workspace.commit(exclude=[b"data", b"/etc/passwd"])
     layer = workspace.where / "layer"
-    from tests.layerstore.layer.tars import unpack
-
     unpack(tar, layer)
     assert paths(layer) == ["database", "etc"]
 
@@ -241,6 +239,29 @@ def test_nested_overlay_marks_survive(workspace: Workspace) -> None:
     assert b"SCHILY.xattr.trusted.overlay.opaque=y" in tar
     assert live[b"inner"]["xattrs"] == {b"trusted.overlay.opaque": b"y"}
     assert workspace.committed_tree(tar) == live
+
+
+def test_escaped_marks_of_both_namespaces_travel(workspace: Workspace) -> None:
+    """Our own mount escapes what users set under either prefix; a plain foreign mark is nobody's word."""
+    trees.build(
+        workspace.upper,
+        {
+            "x": File(
+                b"", xattrs={b"user.overlay.overlay.a": b"1", b"trusted.overlay.overlay.overlay.b": b"2"}
+            )
+        },
+    )
+    os.setxattr(workspace.upper / "x", "user.overlay.opaque", b"y")
+    tar, result = workspace.commit()
+    assert b"SCHILY.xattr.user.overlay.a=1" in tar
+    assert b"SCHILY.xattr.trusted.overlay.overlay.b=2" in tar
+    assert b"opaque" not in tar
+    assert result.notes == ("left out the xattr user.overlay.opaque: it is another overlay's mark",)
+    unpack(tar, workspace.where / "o")
+    assert sorted(os.listxattr(workspace.where / "o/x")) == [
+        "trusted.overlay.overlay.overlay.b",
+        "user.overlay.overlay.a",
+    ]
 
 
 def test_metacopy_without_its_data_fails(workspace: Workspace) -> None:
