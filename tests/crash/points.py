@@ -21,6 +21,8 @@ class Point:
 _FILE = trees.File(
     BIG, mode=0o4750, uid=1000, gid=2000, xattrs={b"user.k": b"v", trees.CAPABILITY: trees.NET_RAW}
 )
+# Without a capability: dropping it is a request of its own before chown and truncate.
+_PLAIN = {"d/f": trees.File(BIG, mode=0o640, uid=1000, gid=2000, xattrs={b"user.k": b"v"})}
 _ONE = {"d/f": _FILE, "d/g": trees.File(b"g", mode=0o600)}
 _TREE = {**_ONE, "d/sub/x": trees.File(b"x"), "e": trees.Dir()}
 _LINKS = {"a": _FILE, "b": trees.Link("a")}
@@ -28,10 +30,10 @@ _LINKS = {"a": _FILE, "b": trees.Link("a")}
 POINTS = {
     "chmod": Point(lower=_ONE, operation=(0, "chmod", b"d/f", 0o700)),
     "chown under metacopy": Point(
-        lower=_ONE, operation=(0, "chown", b"d/f", 5, 6), options={"metacopy": "on", "redirect_dir": "on"}
+        lower=_PLAIN, operation=(0, "chown", b"d/f", 5, 6), options={"metacopy": "on", "redirect_dir": "on"}
     ),
     "setxattr": Point(lower=_ONE, operation=(0, "setxattr", b"d/f", b"user.new", b"value", 0)),
-    "truncate": Point(lower=_ONE, operation=(0, "truncate", b"d/f", 1000)),
+    "truncate": Point(lower=_PLAIN, operation=(0, "truncate", b"d/f", 1000)),
     "copy-up of links": Point(lower=_LINKS, operation=(0, "chmod", b"b", 0o700), options={"index": "on"}),
     "link": Point(lower=_LINKS, operation=(0, "link", b"a", b"c"), options={"index": "on"}),
     "unlink": Point(lower=_ONE, operation=(0, "unlink", b"d/f")),

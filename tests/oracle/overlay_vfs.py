@@ -353,6 +353,8 @@ class OverlayVfs(Files):
     def rename(self, source: bytes, target: bytes, flags: int) -> None:
         """do_renameat2 and vfs_rename up to the call of the file system."""
         exchange = bool(flags & rawcalls.RENAME_EXCHANGE)
+        self._resolver.parent(source)
+        self._resolver.parent(target)
         here, node = self._resolver.occupied(source)
         there = self._resolver.place(target, follow=False)
         if there.node is not None and flags & rawcalls.RENAME_NOREPLACE:

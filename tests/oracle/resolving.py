@@ -80,6 +80,13 @@ class Resolver:
             raise fault(errno.ENOENT)
         return self._place(here, target, follow, links)
 
+    def parent(self, path: bytes) -> Node:
+        """The directory a path's last name is in; that name is not looked at."""
+        here = self.overlay.root
+        for part in [part for part in path.split(b"/") if part not in (b"", b".")][:-1]:
+            here = self._enter(here, part, [0])
+        return here
+
     def node(self, path: bytes, *, follow: bool) -> Node:
         """What is at a path; ENOENT when nothing is."""
         found = self.place(path, follow=follow).node

@@ -49,7 +49,7 @@ class OverlayReader:
     def content(self, path: bytes) -> bytes:
         fd = self.vfs.open(path, os.O_RDONLY, 0)
         try:
-            return self.vfs.pread(fd, 1 << 24, 0)
+            return self.vfs.pread(fd, self.vfs.fstatus(fd).size, 0)
         finally:
             self.vfs.close(fd)
 

@@ -1,0 +1,149 @@
+"""Extended attributes: kept, listed, hidden, escaped; ACLs inherited, never leaked from the work directory."""
+
+import errno
+import os
+import stat
+
+import pytest
+
+from tests import trees
+from tests.trees import Dir, File, Symlink
+from tests.union.conftest import Opener, fails
+
+pytestmark = [pytest.mark.root]
+
+DEFAULT = trees.acl(("u", 7), ("user", 1000, 7), ("g", 5), ("m", 7), ("o", 0))
+
+
+def test_set_get_list_remove(open_union: Opener) -> None:
+    """On a lower file it copies up and touches no other xattr."""
+    union = open_union({"f": File(b"f", xattrs={b"user.a": b"1", b"trusted.b": b"2"})})
+    union.setxattr(b"f", b"user.c", b"\0\xff" * 100, os.XATTR_CREATE)
+    union.removexattr(b"f", b"user.a")
+    for view in union.now_and_reopened():
+        assert sorted(view.listxattr(b"f")) == [b"trusted.b", b"user.c"]
+        assert view.getxattr(b"f", b"user.c") == b"\0\xff" * 100
+
+
+def test_errors(open_union: Opener) -> None:
+    """ENODATA for what is not there, EEXIST and ENODATA by the flags; reading or failing copies nothing up."""
+    union = open_union({"f": File(b"f", xattrs={b"user.a": b"1"})})
+    with fails(errno.ENODATA):
+        union.getxattr(b"f", b"user.none")
+    with fails(errno.ENODATA):
+        union.removexattr(b"f", b"user.none")
+    assert os.listdir(union.upper) == []
+    with fails(errno.EEXIST):
+        union.setxattr(b"f", b"user.a", b"2", os.XATTR_CREATE)
+    with fails(errno.ENODATA):
+        union.setxattr(b"f", b"user.none", b"2", os.XATTR_REPLACE)
+
+
+def test_marks_of_the_layers_are_hidden(open_union: Opener) -> None:
+    """Whatever the overlay itself writes or reads is no xattr of the merged file."""
+    marks = {
+        b"trusted.overlay.origin": b"x",
+        b"trusted.overlay.foo": b"x",
+        b"user.overlay.opaque": b"x",
+        b"user.fuseoverlayfs.opaque": b"x",
+        b"user.mine": b"m",
+    }
+    union = open_union({"d": Dir(xattrs=marks)})
+    assert union.listxattr(b"d") == [b"user.mine"]
+    for name in marks:
+        if name != b"user.mine":
+            with fails(errno.ENODATA):
+                union.getxattr(b"d", name)
+
+
+@pytest.mark.parametrize("prefix", [b"trusted.overlay.", b"user.overlay."])
+def test_a_users_mark_is_escaped(open_union: Opener, prefix: bytes) -> None:
+    """It reads back under its own name, lies on disk as overlay.overlay., and means nothing to the union."""
+    union = open_union({"d/f": File()})
+    union.setxattr(b"d", prefix + b"opaque", b"y", 0)
+    for view in union.now_and_reopened():
+        assert view.getxattr(b"d", prefix + b"opaque") == b"y"
+        assert view.listxattr(b"d") == [prefix + b"opaque"]
+        assert view.names(b"d") == [b"f"]
+    assert union.upper_xattrs("d")[(prefix + b"overlay.opaque").decode()] == b"y"
+    union.removexattr(b"d", prefix + b"opaque")
+    assert union.listxattr(b"d") == []
+
+
+def test_escapes_nest(open_union: Opener) -> None:
+    """An overlay on this overlay escapes again: each level takes one off."""
+    union = open_union()
+    union.mkdir(b"d", 0o755)
+    union.setxattr(b"d", b"trusted.overlay.overlay.opaque", b"y", 0)
+    assert union.upper_xattrs("d")["trusted.overlay.overlay.overlay.opaque"] == b"y"
+    assert union.listxattr(b"d") == [b"trusted.overlay.overlay.opaque"]
+
+
+def test_an_escaped_mark_of_a_lower_survives_copy_up(open_union: Opener) -> None:
+    """It is user data."""
+    union = open_union({"f": File(b"f", xattrs={b"trusted.overlay.overlay.opaque": b"y"})})
+    union.chmod(b"f", 0o600)
+    assert union.getxattr(b"f", b"trusted.overlay.opaque") == b"y"
+
+
+def test_a_symlinks_xattrs_are_its_own(open_union: Opener) -> None:
+    """Nothing follows the link, at copy-up neither."""
+    union = open_union(
+        {"l": Symlink("f", xattrs={b"trusted.l": b"link"}), "f": File(xattrs={b"trusted.l": b"file"})}
+    )
+    union.setxattr(b"l", b"trusted.new", b"n", 0)
+    assert union.getxattr(b"l", b"trusted.l") == b"link"
+    assert union.listxattr(b"f") == [b"trusted.l"]
+
+
+def test_default_acl_is_inherited(open_union: Opener) -> None:
+    """A lower directory's default ACL counts for what is made in it; the umask then does not."""
+    union = open_union({"d": Dir(mode=0o750, xattrs={trees.ACL_DEFAULT: DEFAULT})})
+    union.umask(0o077)
+    union.write_file(b"d/f", b"", mode=0o666)
+    union.mkdir(b"d/sub", 0o777)
+    for view in union.now_and_reopened():
+        assert view.lstat(b"d/f").mode & 0o777 == 0o660
+        assert trees.ACL_ACCESS in view.listxattr(b"d/f")
+        assert view.getxattr(b"d/sub", trees.ACL_DEFAULT) == DEFAULT
+        assert view.lstat(b"d/sub").mode & 0o777 == 0o770
+
+
+def test_without_default_acl_the_umask_counts(open_union: Opener) -> None:
+    """Modes are the caller's, less the umask."""
+    union = open_union()
+    union.umask(0o027)
+    union.write_file(b"f", b"", mode=0o666)
+    union.mkdir(b"d", 0o777)
+    union.mknod(b"p", stat.S_IFIFO | 0o666, 0)
+    assert [union.lstat(name).mode & 0o777 for name in (b"f", b"d", b"p")] == [0o640, 0o750, 0o640]
+
+
+def test_a_setgid_directory_gives_its_group(open_union: Opener) -> None:
+    """To files and directories made in it, whether lower or copied up."""
+    union = open_union({"d": Dir(mode=0o2755, gid=2000)})
+    union.write_file(b"d/f", b"")
+    union.mkdir(b"d/sub", 0o755)
+    assert union.lstat(b"d/f").gid == 2000
+    assert union.lstat(b"d/sub").gid == 2000
+    assert union.lstat(b"d/sub").mode & stat.S_ISGID
+
+
+def test_the_work_directorys_acl_does_not_leak(open_union: Opener) -> None:
+    """CVE-2016-1575: a default ACL or set-gid bit on the work directory reaches nothing."""
+    union = open_union({"f": File(b"f", mode=0o640, gid=5), "d": Dir(mode=0o700, gid=5)})
+    for directory in (union.layers.work, union.upper, union.layers.work / "work"):
+        os.setxattr(directory, trees.ACL_DEFAULT, DEFAULT)
+        os.chown(directory, 0, 2000)
+        directory.chmod(0o2755)
+    union.close_all_layers()
+    os.removexattr(union.upper, trees.ACL_DEFAULT)
+    union.upper.chmod(0o755)
+    union.reopen()
+    union.touch(b"f")
+    union.touch(b"d")
+    union.mkdir(b"new", 0o700)
+    for name, gid, mode in ((b"f", 5, 0o640), (b"d", 5, 0o700), (b"new", 0, 0o700)):
+        status = union.lstat(name)
+        assert (status.gid, status.mode & 0o7777) == (gid, mode)
+        assert union.listxattr(name) == []
