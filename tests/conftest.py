@@ -34,7 +34,7 @@ def ground() -> Iterator[Path]:
 
 @pytest.fixture
 def where() -> Iterator[Path]:
-    """A directory of the test's own on a file system fit for an upper; mounts below it are gone afterwards."""
+    """A directory of the test's own on a file system fit for an upper; gone afterwards, mounts too."""
     with scratch() as path:
         yield path
 

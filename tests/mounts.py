@@ -78,7 +78,7 @@ class KernelMount:
         return os.fsencode(self.layers.merged)
 
     def __enter__(self) -> Self:
-        """EBUSY is waited out: a mount namespace that somebody cloned meanwhile keeps the last mount alive."""
+        """EBUSY is waited out: a mount namespace that somebody cloned keeps the last mount alive."""
         data = self.layers.options(self.options).encode()
         deadline = time.monotonic() + 20
         while True:
@@ -225,7 +225,7 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _fit_directory() -> Iterator[str]:
-    """TMPDIR when its file system takes trusted xattrs and file handles (ext4, xfs, btrfs), else a loop image."""
+    """TMPDIR when its file system takes trusted xattrs and file handles, else a loop image."""
     where = tempfile.gettempdir()
     kind = subprocess.run(
         ["stat", "-fc", "%T", where], check=True, capture_output=True, text=True

@@ -208,7 +208,9 @@ def differences(
             only = names[1] if ours is None else names[0]
             lines.append(f"{path!r}: only in {only}")
             continue
-        for fact in ours:
-            if ours[fact] != theirs[fact]:
-                lines.append(f"{path!r} {fact}: {names[0]} {ours[fact]!r}, {names[1]} {theirs[fact]!r}")
+        lines += [
+            f"{path!r} {fact}: {names[0]} {ours[fact]!r}, {names[1]} {theirs[fact]!r}"
+            for fact in ours
+            if ours[fact] != theirs[fact]
+        ]
     return lines

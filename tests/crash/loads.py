@@ -13,7 +13,7 @@ COUNT = 12
 
 
 class Load(NamedTuple):
-    """`prepare` fills the lower; `run` writes through the mount till it dies; `faults` is what is wrong then."""
+    """`prepare` fills the lower; `run` writes till the mount dies; `faults` is what is wrong then."""
 
     prepare: Callable[[Path], None]
     run: Callable[[Path], None]

@@ -18,7 +18,8 @@ _NOW_NS = time.time_ns() - 3600 * 10**9
 
 class Deviation(NamedTuple):
     """`fact` takes it out of an entry's facts, `outcome` out of an operation's result, `change` out of how
-    a step changed a path; `excuse` forgives a pair of outcomes; `applies` says on which stacks, for which side."""
+    a step changed a path; `excuse` forgives a pair of outcomes; `applies` says where.
+    """
 
     name: str
     reason: str
@@ -58,8 +59,9 @@ def _nlink(outcome: Outcome) -> object:
 TABLE = (
     Deviation(
         "directory nlink and size",
-        "The kernel answers 1 for a merged directory and the real directory's count for others; the size is "
-        "that of whichever real directory is on top, which depends on how its file system packs names.",
+        "The kernel answers 1 for a merged directory and the real directory's count for others; the "
+        "size is that of whichever real directory is on top, which depends on how its file system "
+        "packs names.",
         fact=_without_directory_numbers,
     ),
     Deviation(
@@ -69,46 +71,48 @@ TABLE = (
     ),
     Deviation(
         "times of now",
-        "The two sides do the same thing a moment apart. That a time changed at all is compared, step by step; "
-        "every time set by hand or kept from a lower is compared to the nanosecond.",
+        "The two sides do the same thing a moment apart. That a time changed at all is compared, step "
+        "by step; every time set by hand or kept from a lower is compared to the nanosecond.",
         fact=_with_now,
     ),
     Deviation(
         "st_ino, st_dev, st_blocks, atime, ctime",
-        "Numbers of the layers' file systems. Compared instead: that st_ino equals d_ino, is shared by the same "
-        "paths, and stays across copy-up and remount. atime and ctime of lower files are not kept by overlayfs.",
+        "Numbers of the layers' file systems. Compared instead: that st_ino equals d_ino, is shared "
+        "by the same paths, and stays across copy-up and remount. atime and ctime of lower files are "
+        "not kept by overlayfs.",
     ),
     Deviation(
         "mtime of files under metacopy",
-        "The kernel moves a file's mtime when it brings the data up behind an earlier metadata-only copy-up, as "
-        "ovl_copy_up_meta_inode_data() does not set it back; ours keeps it, since nothing was written.",
+        "The kernel moves a file's mtime when it brings the data up behind an earlier metadata-only "
+        "copy-up, as ovl_copy_up_meta_inode_data() does not set it back; ours keeps it, since nothing "
+        "was written.",
         applies=lambda stack, _ours: stack.metacopy == "on",
         fact=_without_mtime_of_files,
         change=_without_change_of_files,
     ),
     Deviation(
         "d_ino of broken hard links under pyfuse3",
-        "Two inodes with one st_ino, as a lower's hard links are without an index, need two nodeids, and pyfuse3 "
-        "can only put the nodeid into a directory entry. lstat tells the right number.",
+        "Two inodes with one st_ino, as a lower's hard links are without an index, need two nodeids, "
+        "and pyfuse3 can only put the nodeid into a directory entry. lstat tells the right number.",
         applies=lambda stack, ours: stack.index == "off" and "pyfuse3" in ours,
         fact=lambda _path, facts: {**facts, "d_ino right": True} if facts["links"] else facts,
     ),
     Deviation(
         "user.overlay.* xattrs",
-        "The kernel lets a file's owner set these on a mount whose marks are trusted.overlay.*; ours stores them "
-        "escaped, as it reads them as marks in lower layers and a user must not forge one. No sequence uses "
-        "them; tests/union has the rule.",
+        "The kernel lets a file's owner set these on a mount whose marks are trusted.overlay.*; ours "
+        "stores them escaped, as it reads them as marks in lower layers and a user must not forge "
+        "one. No sequence uses them; tests/union has the rule.",
     ),
     Deviation(
         "changing an unlinked lower file",
-        "The kernel cannot copy up a file whose last name is gone: fchmod and the like on a descriptor that still "
-        "reads the lower file give EEXIST, from the whiteout. Ours changes it, as other file systems do; the "
-        "descriptor is then closed on both sides.",
+        "The kernel cannot copy up a file whose last name is gone: fchmod and the like on a "
+        "descriptor that still reads the lower file give EEXIST, from the whiteout. Ours changes it, "
+        "as other file systems do; the descriptor is then closed on both sides.",
     ),
     Deviation(
         "st_nlink of an unlinked open file",
-        "The kernel answers with the lower file's own count, 1, when it was never copied up. Ours says 0, as "
-        "every file system does and as programs test for.",
+        "The kernel answers with the lower file's own count, 1, when it was never copied up. Ours "
+        "says 0, as every file system does and as programs test for.",
         excuse=lambda operation, oracle, ours: (
             operation[1] == "fstat" and _nlink(oracle) == 1 and _nlink(ours) == 0
         ),
@@ -119,8 +123,8 @@ TABLE = (
     ),
     Deviation(
         "read-only mappings made before a copy-up",
-        "The kernel's keep showing the lower file (documented non-standard behaviour); ours show the new "
-        "content. Sequences map only descriptors open for writing, or fresh ones.",
+        "The kernel's keep showing the lower file (documented non-standard behaviour); ours show the "
+        "new content. Sequences map only descriptors open for writing, or fresh ones.",
     ),
 )
 

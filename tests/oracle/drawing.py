@@ -110,7 +110,7 @@ def _parents(path: bytes) -> list[bytes]:
 def _merges(
     path: bytes, tree: Mapping[bytes, trees.Entry], below: Sequence[Mapping[bytes, trees.Entry]]
 ) -> bool:
-    """Whether a whiteout at `path` sits in merged directories only, where layers made by overlays have them."""
+    """Whether a whiteout at `path` sits in merged directories only, where overlays make them."""
     if not below:
         return False
     for parent in _parents(path):
@@ -183,6 +183,9 @@ class Drawer:
         """Mostly one that is there."""
         return self.one(self._paths) if self._chance.random() < 0.85 else self.new_path()
 
+    def any_path(self) -> bytes:
+        return self.one((self.file, self.path, self.new_path))()
+
     def file(self) -> bytes:
         return self.one(self._files) if self._files and self._chance.random() < 0.85 else self.path()
 
@@ -210,6 +213,15 @@ class Drawer:
         return name, self.one(values)
 
 
+NODES = (
+    (stat.S_IFIFO | 0o644, 0),
+    (stat.S_IFCHR | 0o600, 259),
+    (stat.S_IFCHR | 0o600, 0),
+    (stat.S_IFREG | 0o640, 0),
+)
+RENAMING = (0, 0, 0, rawcalls.RENAME_NOREPLACE, rawcalls.RENAME_EXCHANGE, rawcalls.RENAME_WHITEOUT)
+
+# How each operation's arguments are drawn; "open " is an open that mostly succeeds.
 FAMILIES: dict[str, dict[str, Callable[[Drawer], tuple[object, ...]]]] = {
     "names": {
         "mkdir": lambda d: (d.new_path(), d.one(MODES)),
@@ -217,14 +229,14 @@ FAMILIES: dict[str, dict[str, Callable[[Drawer], tuple[object, ...]]]] = {
         "unlink": lambda d: (d.path(),),
         "symlink": lambda d: (d.one(LINK_TARGETS), d.new_path()),
         "link": lambda d: (d.path(), d.new_path()),
-        "mknod": lambda d: (d.new_path(), *d.one(((stat.S_IFIFO | 0o644, 0), (stat.S_IFCHR | 0o600, 259), (stat.S_IFCHR | 0o600, 0), (stat.S_IFREG | 0o640, 0)))),
+        "mknod": lambda d: (d.new_path(), *d.one(NODES)),
         "bind": lambda d: (d.new_path(),),
     },
     "rename": {
-        "rename": lambda d: (d.path(), d.one((d.path(), d.new_path())), d.one((0, 0, 0, rawcalls.RENAME_NOREPLACE, rawcalls.RENAME_EXCHANGE, rawcalls.RENAME_WHITEOUT))),
+        "rename": lambda d: (d.path(), d.one((d.path(), d.new_path())), d.one(RENAMING)),
     },
     "open": {
-        "open": lambda d: (d.one(SLOTS), d.one((d.file(), d.path(), d.new_path())), d.one(FLAGS), d.one(MODES)),
+        "open": lambda d: (d.one(SLOTS), d.any_path(), d.one(FLAGS), d.one(MODES)),
         "open ": lambda d: (d.one(SLOTS), d.file(), d.one((os.O_RDONLY, os.O_RDWR)), 0),
         "close": lambda d: (d.slot(),),
     },

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from tests import trees
 from tests.oracle.operations import Operation
 from tests.oracle.stacks import Stack
 
@@ -26,13 +27,17 @@ def minimise(
             break
         stack = smaller(stack) if fails(smaller(stack), kept) else stack
     for number in range(len(stack.lowers)):
-        entries = _drop(
-            sorted(stack.lowers[number].items()),
-            lambda fewer, at=number: fails(_with_lower(stack, at, dict(fewer)), kept),
-            deadline,
-        )
-        stack = _with_lower(stack, number, dict(entries))
+        stack = _thin_lower(stack, number, lambda smaller: fails(smaller, kept), deadline)
     return stack, _drop(kept, lambda fewer: fails(stack, fewer), deadline)
+
+
+def _thin_lower(stack: Stack, number: int, fails: Callable[[Stack], bool], deadline: float) -> Stack:
+    def without(entries: list[tuple[trees.Path, trees.Entry]]) -> Stack:
+        lowers = list(stack.lowers)
+        lowers[number] = dict(entries)
+        return replace(stack, lowers=tuple(lowers))
+
+    return without(_drop(list(stack.lowers[number].items()), lambda fewer: fails(without(fewer)), deadline))
 
 
 def _drop(items: list[T], fails: Callable[[list[T]], bool], deadline: float) -> list[T]:
@@ -48,12 +53,6 @@ def _drop(items: list[T], fails: Callable[[list[T]], bool], deadline: float) -> 
         if size == 1 or time.monotonic() >= deadline:
             return items
         size //= 2
-
-
-def _with_lower(stack: Stack, number: int, tree: dict[bytes, object]) -> Stack:
-    lowers = list(stack.lowers)
-    lowers[number] = tree  # type: ignore[call-overload]
-    return replace(stack, lowers=tuple(lowers))
 
 
 def _smaller_stacks(stack: Stack) -> list[Callable[[Stack], Stack]]:

@@ -55,7 +55,7 @@ GROWING_OPTIONS: Mapping[str, str] = {"redirect_dir": "on", "metacopy": "on", "i
 
 
 def _grow(where: Path, below: tuple[Path, ...], operations: tuple[Operation, ...]) -> Path:
-    """An upper as kernel overlayfs leaves it after root did some operations: real redirects and metacopies."""
+    """An upper as kernel overlayfs leaves it after some operations: real redirects and metacopies."""
     for name in ("", "upper", "work", "merged"):
         (where / name).mkdir(mode=0o755)
     layers = Layers(lowers=below, upper=where / "upper", work=where / "work", merged=where / "merged")

@@ -1,5 +1,6 @@
 """metacopy and userxattr: metadata without data, marks without privilege."""
 
+import os
 import stat
 
 import pytest

@@ -1,4 +1,4 @@
-"""Extended attributes: kept, listed, hidden, escaped; ACLs inherited, never leaked from the work directory."""
+"""Extended attributes: kept, listed, hidden, escaped; ACLs inherited, never leaked."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ def test_set_get_list_remove(open_union: Opener) -> None:
 
 
 def test_errors(open_union: Opener) -> None:
-    """ENODATA for what is not there, EEXIST and ENODATA by the flags; reading or failing copies nothing up."""
+    """ENODATA for what is not there, EEXIST and ENODATA by the flags; failing copies nothing up."""
     union = open_union({"f": File(b"f", xattrs={b"user.a": b"1"})})
     with fails(errno.ENODATA):
         union.getxattr(b"f", b"user.none")
