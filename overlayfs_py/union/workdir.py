@@ -44,7 +44,7 @@ class WorkDir:
         try:
             self._empty(root_fd)
             os.mkdir(b"work", 0o700, dir_fd=root_fd)
-            _drop_acls(root_fd, b"work")
+            _own(root_fd, b"work")
             if volatile:
                 os.mkdir(b"work/incompat", 0o700, dir_fd=root_fd)
                 os.mkdir(_VOLATILE, 0o700, dir_fd=root_fd)
@@ -91,7 +91,7 @@ class WorkDir:
         """Open the index directory, made when it is missing."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(b"index", 0o700, dir_fd=self.layer.root.fd)
-            _drop_acls(self.layer.root.fd, b"index")
+            _own(self.layer.root.fd, b"index")
         self.index.fd = os.open(b"index", O_DIRFD, dir_fd=self.layer.root.fd)
 
     def temp_name(self) -> bytes:
@@ -124,11 +124,15 @@ class WorkDir:
             self._lock_fd = -1
 
 
-def _drop_acls(dir_fd: int, name: bytes) -> None:
-    """What is made here must not inherit an ACL of the work directory (CVE-2016-1575, ovl_workdir_create)."""
+def _own(dir_fd: int, name: bytes) -> None:
+    """What is made in this directory must inherit neither ACL nor group of the work directory (CVE-2016-1575,
+    ovl_workdir_create).
+    """
     for acl_name in (acl.DEFAULT, acl.ACCESS):
         with contextlib.suppress(OSError):
             os.removexattr(b"/proc/self/fd/%d/%s" % (dir_fd, name), acl_name, follow_symlinks=False)
+    os.chown(name, -1, os.getegid(), dir_fd=dir_fd, follow_symlinks=False)
+    attrs.set_mode(dir_fd, name, 0o700)
 
 
 def _boot_id() -> bytes:
