@@ -24,7 +24,7 @@ from layerstore.layer.entry import (
     Entry,
     padding,
 )
-from layerstore.layer.fields import number, text
+from layerstore.layer.fields import is_header, number, text
 from layerstore.layer.limits import Limits
 from layerstore.layer.readahead import TarBytes
 
@@ -89,7 +89,8 @@ class TarReader:
             if second.strip(b"\0"):
                 raise InvalidLayer("an empty block in the middle of the tar")
             return self._no_more()
-        _verify_checksum(header)
+        if not is_header(header):
+            raise InvalidLayer("a damaged header, or no tar at all")
         self.count += 1
         if self.count > self._limits.max_entries:
             raise LimitExceeded(f"the layer has more than {self._limits.max_entries} entries")
@@ -189,18 +190,3 @@ def _name(header: bytes) -> bytes:
         return name
     prefix = text(header[345:476] if header[508:512] == b"tar\0" else header[345:500])
     return prefix + b"/" + name if prefix else name
-
-
-def _verify_checksum(header: bytes) -> None:
-    field = header[148:156]
-    found = sum(header) - sum(field) + 8 * 32
-    try:
-        wanted = number(field)
-    except InvalidLayer:
-        wanted = -1
-    if found == wanted:
-        return
-    # Some old writers added the bytes up as signed chars.
-    signed = found - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
-    if signed != wanted:
-        raise InvalidLayer("a damaged header, or no tar at all")

@@ -17,6 +17,8 @@ from isal import igzip_lib
 
 from layerstore.digest import Readable
 from layerstore.errors import InvalidLayer, LimitExceeded
+from layerstore.layer.entry import BLOCK
+from layerstore.layer.fields import is_header
 from layerstore.layer.limits import Limits
 
 _CHUNK = 1 << 20
@@ -27,7 +29,6 @@ _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _BZIP2 = b"BZh"
 _XZ = b"\xfd7zXZ\x00"
-_LONGEST_MAGIC = 6
 
 
 _DAMAGE: tuple[type[Exception], ...] = (
@@ -111,8 +112,8 @@ class LayerReader:
 
     def _read_head(self) -> bytes:
         head = b""
-        while len(head) < _LONGEST_MAGIC:
-            data = self._source.read(_LONGEST_MAGIC - len(head))
+        while len(head) < BLOCK:
+            data = self._source.read(BLOCK - len(head))
             if not data:
                 break
             head += data
@@ -121,6 +122,8 @@ class LayerReader:
 
     def _sniff(self, head: bytes) -> tuple[str, Callable[[], _Member] | None, int]:
         window = self._limits.max_window
+        if len(head) == BLOCK and is_header(head):  # whatever its first name begins with
+            return "none", None, _CHUNK
         if head.startswith(_GZIP):
             return "gzip", lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), _CHUNK >> 2
         if head.startswith(_ZSTD) or _is_skippable(head):

@@ -32,3 +32,14 @@ def number(field: bytes) -> int:
 
 def _positive(field: bytes) -> int:
     return int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
+
+
+def is_header(block: bytes) -> bool:
+    """Whether a header block's checksum is right; some old writers added its bytes up as signed chars."""
+    field = block[148:156]
+    try:
+        wanted = number(field)
+    except InvalidLayer:
+        return False
+    found = sum(block) - sum(field) + 8 * 32
+    return found == wanted or wanted == found - 256 * sum(byte > 127 for byte in block[:148] + block[156:])

@@ -418,6 +418,12 @@ def test_python_tarfiles(where: Path) -> None:
         assert (path.read_bytes(), path.stat().st_uid) == (b"abc", 12345)
 
 
+@pytest.mark.parametrize("name", [b"BZhello", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ"])
+def test_first_names_that_look_compressed(where: Path, name: bytes) -> None:
+    assert unpack(member(name, b"x") + END, where / "o").compression == "none"
+    assert os.path.isfile(os.path.join(os.fsencode(where / "o"), name))
+
+
 def test_progress_is_reported(where: Path) -> None:
     seen: list[int] = []
     unpack(member(b"big", b"x" * (3 << 20)) + END, where / "o", progress=seen.append)
