@@ -26,15 +26,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def docker_registry(where: Path, auth: str = "") -> Iterator[str]:
-    """A running registry's ``127.0.0.1:PORT``; `auth` is the auth section of its configuration."""
+def docker_registry(where: Path, auth: str = "", http: str = "") -> Iterator[str]:
+    """A running registry's ``127.0.0.1:PORT``; `auth` and `http` add to its configuration."""
     host = f"127.0.0.1:{free_port()}"
     config = where / "registry.yml"
     config.write_text(
         "version: 0.1\n"
         "log: {level: error, accesslog: {disabled: true}}\n"
         f"storage: {{filesystem: {{rootdirectory: {where}/data}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '{host}', secret: for-tests}}\n{auth}"
+        f"http:\n  addr: '{host}'\n  secret: for-tests\n{http}{auth}"
     )
     # Every REGISTRY_* variable would be a setting of its own to it.
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(where)}
