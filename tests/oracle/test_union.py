@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.root]
 
 # Mappings are the kernel's own; users are its permission checks.
 WITHOUT = frozenset({"map_read", "map_write"})
-CHUNKS, WALKS = 6, 50
+CHUNKS, WALKS = 6, 100
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_machine(ground: Path) -> None:
     oracle = kernel_side()
     try:
         contest(
-            lambda: (oracle, UnionSide()), machine_settings(60), ground, without=WITHOUT, single_user=True
+            lambda: (oracle, UnionSide()), machine_settings(100), ground, without=WITHOUT, single_user=True
         )
     finally:
         oracle.end_workers()

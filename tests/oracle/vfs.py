@@ -5,6 +5,8 @@ values; handles are small integers that the caller keeps.
 """
 
 import ctypes
+import errno
+import fcntl
 import mmap
 import os
 import socket
@@ -121,7 +123,11 @@ class OsVfs:
         return os.copy_file_range(fd, out_fd, size, offset, out_offset)
 
     def map_read(self, fd: int, offset: int, size: int) -> bytes:
-        """Never past the end of the file, which would be a signal and not an error."""
+        """Never past the end of the file, which would be a signal; nor of a file opened for reading alone,
+        which in the kernel's overlayfs may still be the lower one.
+        """
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+            raise OSError(errno.EACCES, "not open for writing")
         size = min(size, os.fstat(fd).st_size - offset)
         if size <= 0:
             return b""
