@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from layerstore.verbs.commit import commit as commit
     from layerstore.verbs.create import create as create
     from layerstore.verbs.diff import diff as diff
+    from layerstore.verbs.export import export as export
     from layerstore.verbs.images import history as history
     from layerstore.verbs.images import images as images
     from layerstore.verbs.import_ import import_ as import_
     from layerstore.verbs.inspect import inspect as inspect
+    from layerstore.verbs.load import load as load
     from layerstore.verbs.login import login as login
     from layerstore.verbs.login import logout as logout
     from layerstore.verbs.mount import mount as mount
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from layerstore.verbs.ps import rm as rm
     from layerstore.verbs.pull import pull as pull
     from layerstore.verbs.push import push as push
+    from layerstore.verbs.save import save as save
     from layerstore.verbs.tag import rmi as rmi
     from layerstore.verbs.tag import tag as tag
 
@@ -35,10 +38,12 @@ _VERBS = {
     "commit": "commit",
     "create": "create",
     "diff": "diff",
+    "export": "export",
     "history": "images",
     "images": "images",
     "import_": "import_",
     "inspect": "inspect",
+    "load": "load",
     "login": "login",
     "logout": "login",
     "mount": "mount",
@@ -47,6 +52,7 @@ _VERBS = {
     "push": "push",
     "rm": "ps",
     "rmi": "tag",
+    "save": "save",
     "tag": "tag",
     "umount": "mount",
 }

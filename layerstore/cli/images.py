@@ -9,8 +9,9 @@ import click
 import layerstore
 from layerstore.cli.group import Root, examples, for_each, note
 from layerstore.cli.interrupts import standard_input
-from layerstore.cli.progress import progress
+from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_table, shorten
+from layerstore.errors import NotFound
 from layerstore.image import human
 
 _NONE = "<none>"
@@ -29,10 +30,13 @@ _CREATED_BY_WIDTH = 45
     "-c", "--change", "changes", metavar="INSTRUCTION", multiple=True, help="Apply a Dockerfile instruction."
 )
 @click.option("-m", "--message", metavar="MSG", default="", help="The comment in the image's history.")
+@quiet_option
 @click.argument("source", metavar="FILE|URL|-")
 @click.argument("ref", required=False)
 @click.pass_obj
-def import_command(root: Root, changes: tuple[str, ...], message: str, source: str, ref: str | None) -> None:
+def import_command(
+    root: Root, changes: tuple[str, ...], message: str, quiet: bool, source: str, ref: str | None
+) -> None:
     """Make an image of a root filesystem tarball; prints its ID.
 
     The tarball may be plain or compressed with gzip, bzip2, xz or zstd.
@@ -40,7 +44,7 @@ def import_command(root: Root, changes: tuple[str, ...], message: str, source: s
     total = os.stat(source).st_size if os.path.isfile(source) else None
     if source == "-" and sys.stdin.isatty():
         raise click.UsageError("standard input is a terminal: redirect a tarball to it")
-    with progress("Importing", total) as report:
+    with progress("Importing", total, quiet=quiet) as report:
         image_id = layerstore.import_(
             standard_input() if source == "-" else source,
             ref,
@@ -168,14 +172,26 @@ def tag_command(root: Root, source: str, target: str) -> None:
 
 
 @click.command("rmi", epilog=examples("layerstore rmi debian:12", "layerstore rmi -f 4f9ee6c0d7a1"))
-@click.option("-f", "--force", is_flag=True, help="Remove an image by its ID though it has several names.")
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Also one with several names by its ID, one that unmounted workspaces need, or none.",
+)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.pass_obj
 def rmi_command(root: Root, force: bool, images: tuple[str, ...]) -> None:
     """Remove names of images, and images that have none left with what only they needed."""
 
     def remove(image: str) -> None:
-        for line in layerstore.rmi(image, force=force, root=root.path):
+        try:
+            lines = layerstore.rmi(image, force=force, root=root.path)
+        except NotFound as error:
+            if not force:
+                raise
+            note(str(error))  # as docker: it is not there, which is what was wanted
+            return
+        for line in lines:
             click.echo(line)
 
     for_each(images, remove)

@@ -1,14 +1,25 @@
 """A progress bar on a terminal, nothing anywhere else."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
+
+import click
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
+
+
+class Report(Protocol):
+    """Told the number of bytes done so far and, by who knows it, how many there are in all."""
+
+    def __call__(self, done: int, total: int | None = None, /) -> None: ...
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None] | None]:
-    """Yields the function to tell the number of bytes done so far, or None when nobody would see it."""
-    if not sys.stderr.isatty():
+def progress(what: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Report | None]:
+    """Yields the function to report to, or None when nobody would see it."""
+    if quiet or not sys.stderr.isatty():
         yield None
         return
     # rich takes longer to import than most verbs take to run.
@@ -19,6 +30,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         Progress,
         TextColumn,
         TimeElapsedColumn,
+        TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
@@ -28,7 +40,12 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        task: Any = bar.add_task(what, total=total)
+
+        def report(done: int, total: int | None = None, /) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield report

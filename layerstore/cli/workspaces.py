@@ -6,7 +6,7 @@ import click
 
 import layerstore
 from layerstore.cli.group import Root, examples, for_each, note
-from layerstore.cli.progress import progress
+from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_table
 from layerstore.image import human
 from layerstore.media import Compression
@@ -29,14 +29,17 @@ from layerstore.media import Compression
     multiple=True,
     help="Bind HOST to PATH at every mount (:ro).",
 )
+@quiet_option
 @click.argument("image")
 @click.pass_obj
-def create_command(root: Root, name: str | None, init: bool, volumes: tuple[str, ...], image: str) -> None:
+def create_command(
+    root: Root, name: str | None, init: bool, volumes: tuple[str, ...], quiet: bool, image: str
+) -> None:
     """Make a workspace, a writable layer over an image; prints its name.
 
     A commit leaves out what --init and -v put there.
     """
-    with progress("Unpacking") as report:
+    with progress("Unpacking", quiet=quiet) as report:
         made = layerstore.create(
             image, name=name, init=init, volumes=volumes, root=root.path, progress=report, note=note
         )
@@ -50,14 +53,15 @@ def create_command(root: Root, name: str | None, init: bool, volumes: tuple[str,
     ),
 )
 @click.option("-r", "--read-only", is_flag=True, help="Mount an image instead of a workspace.")
+@quiet_option
 @click.argument("name", metavar="NAME|IMAGE")
 @click.argument("directory", metavar="[DIR]", required=False)
 @click.pass_obj
-def mount_command(root: Root, read_only: bool, name: str, directory: str | None) -> None:
+def mount_command(root: Root, read_only: bool, quiet: bool, name: str, directory: str | None) -> None:
     """Mount a workspace, on DIR or in its own place; prints the mount point when it is usable."""
     if read_only and directory is None:
         raise click.UsageError("mount --read-only IMAGE needs a DIR")
-    with progress("Unpacking") as report:
+    with progress("Unpacking", quiet=quiet) as report:
         place = layerstore.mount(
             name, directory, read_only=read_only, root=root.path, progress=report, note=note
         )
@@ -122,6 +126,7 @@ def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
     show_default=True,
     help="Of the layer.",
 )
+@quiet_option
 @click.argument("name")
 @click.argument("ref", required=False)
 @click.pass_obj
@@ -132,11 +137,12 @@ def commit_command(
     changes: tuple[str, ...],
     pause: bool,
     compression: str,
+    quiet: bool,
     name: str,
     ref: str | None,
 ) -> None:
     """Make an image of a workspace: its image plus one layer of what has changed; prints the image ID."""
-    with progress("Committing") as report:
+    with progress("Committing", quiet=quiet) as report:
         image_id = layerstore.commit(
             name,
             ref,

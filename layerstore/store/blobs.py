@@ -27,7 +27,7 @@ class BlobTemp:
     _path: Path
     _directory: Path
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write all of `data`."""
         view = memoryview(data)
         while view:

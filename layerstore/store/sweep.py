@@ -6,33 +6,53 @@ something in the index cannot be read: then what it needs is not known.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from layerstore import media, model
 from layerstore.digest import Digest
 from layerstore.errors import NotFound
 from layerstore.model import Descriptor
-from layerstore.store import blobs, durable, index
+from layerstore.store import blobs, durable, index, usage
 from layerstore.store.store import Store
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-def sweep(store: Store, extra: Iterable[Descriptor] = ()) -> list[Digest]:
-    """Remove what neither the index nor the manifests in `extra` lead to; returns the diffIDs and digests
-    removed.
+@dataclass(slots=True)
+class Swept:
+    """What a sweep removed; `alone` is False when it did nothing, as somebody was writing."""
 
-    Does nothing when somebody is writing; what is left over then goes with the next sweep.
+    alone: bool = True
+    layers: list[Digest] = field(default_factory=list)  # diffIDs
+    blobs: list[Digest] = field(default_factory=list)
+    freed: int = 0  # bytes on disk
+
+
+def sweep(store: Store, extra: Iterable[Descriptor] = (), *, only: Collection[Digest] | None = None) -> Swept:
+    """Remove what neither the index nor the manifests in `extra` lead to.
+
+    With `only`, no other blobs are looked at, and no layers. Does nothing when somebody is writing; what is
+    left over then goes with the next sweep.
     """
     with store.sweeping() as alone:
         if not alone:
-            return []
-        needed: set[str] = set()
-        for entry in [*index.read(store).manifests, *extra]:
-            _mark(store, entry, needed)
-        removed = _sweep_layers(store, needed)
-        _sweep_blobs(store, needed)
-        return removed
+            return Swept(alone=False)
+        needed = needed_by(store, [*index.read(store).manifests, *extra])
+        swept = Swept()
+        if only is None:
+            _sweep_layers(store, needed, swept)
+        _sweep_blobs(store, needed, only, swept)
+        return swept
+
+
+def needed_by(store: Store, entries: Iterable[Descriptor]) -> set[str]:
+    """The hexadecimal digests of all blobs and diffIDs of all layers that these images need."""
+    needed: set[str] = set()
+    for entry in entries:
+        _mark(store, entry, needed)
+    return needed
 
 
 def _mark(store: Store, entry: Descriptor, needed: set[str]) -> None:
@@ -54,19 +74,24 @@ def _mark(store: Store, entry: Descriptor, needed: set[str]) -> None:
         needed.update(diff_id.hex for diff_id in config.rootfs.diff_ids)
 
 
-def _sweep_layers(store: Store, needed: set[str]) -> list[Digest]:
-    unneeded = [
-        name for name in sorted(os.listdir(store.layers)) if _HEX.fullmatch(name) and name not in needed
-    ]
-    for name in unneeded:
+def _sweep_layers(store: Store, needed: Collection[str], swept: Swept) -> None:
+    for name in _unneeded(store.layers, needed):
+        swept.freed += usage.tree_size(store.layers / name)
         store.discard(store.layers / name)
-    return [Digest(f"sha256:{name}") for name in unneeded]
+        swept.layers.append(Digest(f"sha256:{name}"))
 
 
-def _sweep_blobs(store: Store, needed: set[str]) -> None:
-    unneeded = [
-        name for name in sorted(os.listdir(store.blobs)) if _HEX.fullmatch(name) and name not in needed
-    ]
-    for name in unneeded:
-        (store.blobs / name).unlink()
+def _sweep_blobs(
+    store: Store, needed: Collection[str], only: Collection[Digest] | None, swept: Swept
+) -> None:
+    for name in _unneeded(store.blobs, needed):
+        digest = Digest(f"sha256:{name}")
+        if only is None or digest in only:
+            swept.freed += usage.file_size(store.blobs / name)
+            (store.blobs / name).unlink()
+            swept.blobs.append(digest)
     durable.fsync_dir(store.blobs)
+
+
+def _unneeded(directory: Path, needed: Collection[str]) -> list[str]:
+    return [name for name in sorted(os.listdir(directory)) if _HEX.fullmatch(name) and name not in needed]

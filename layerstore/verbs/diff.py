@@ -39,11 +39,12 @@ def _of_workspace(store: Store, name: str, note: Note) -> Iterator[Change]:
 def _of_images(store: Store, first: str, second: str, note: Note) -> Iterator[Change]:
     with ExitStack() as held:
         held.enter_context(store.writing())  # nobody sweeps what is read
-        old, new = (_image_stack(store, word, note, held) for word in (first, second))
+        old, new = (image_stack(store, word, note, held) for word in (first, second))
         yield from changes_between(old, new)
 
 
-def _image_stack(store: Store, word: str, note: Note, held: ExitStack) -> Stack:
+def image_stack(store: Store, word: str, note: Note, held: ExitStack) -> Stack:
+    """An image's layers, unpacked; under `Store.writing`, and for as long as `held` is open."""
     directories = layers.unpack(store, find.find(store, word).image.layers, note=note)
     if not directories:
         directories = [held.enter_context(store.temp_dir(store.layers))[0]]

@@ -9,6 +9,7 @@ from layerstore import environment
 from layerstore.store.store import Store
 
 Progress = Callable[[int], None]
+Measured = Callable[[int, int], None]  # bytes done, bytes in all
 Note = Callable[[str], None]
 Root = str | os.PathLike[str] | None
 

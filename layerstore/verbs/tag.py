@@ -6,11 +6,12 @@ from layerstore import reference
 from layerstore.errors import InUse, LayerstoreError
 from layerstore.image import find
 from layerstore.image.find import Found
+from layerstore.model import Descriptor
 from layerstore.store import index, sweep
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Root, open_store
 from layerstore.workspace import mounting, overlay
-from layerstore.workspace.record import all_workspaces
+from layerstore.workspace.record import Workspace, all_workspaces
 
 
 def tag(source: str, target: str, *, root: Root = None) -> None:
@@ -25,10 +26,21 @@ def rmi(image: str, *, force: bool = False, root: Root = None) -> list[str]:
     """Take a name of an image away, and with the last one the image itself and what only it needed.
 
     Returns what was done, a line each (``Untagged: ...``, ``Deleted: ...``). An image that a workspace is
-    based on or that is mounted stays; `force` only allows an image with several names to be removed by its
-    ID.
+    based on or that is mounted stays. `force` removes an image by its ID though it has several names, and
+    one that workspaces need though none of them is mounted: what they need of it stays as long as they do.
     """
     return list(_remove(open_store(root), image, force=force))
+
+
+def kept_for_workspaces(store: Store) -> list[Descriptor]:
+    """The manifests that workspaces need, whether the index has them or not."""
+    found = {one.record.manifest.digest: one.record.manifest for one in all_workspaces(store)}
+    return list(found.values())
+
+
+def is_mounted(image_id: str) -> bool:
+    """Whether an image is mounted read-only somewhere."""
+    return bool(overlay.mounts_of(mounting.source_of(image_id)))
 
 
 def _remove(store: Store, word: str, *, force: bool) -> Iterator[str]:
@@ -41,14 +53,12 @@ def _remove(store: Store, word: str, *, force: bool) -> Iterator[str]:
         return
     if not chosen and len(found.names) > 1 and not force:
         raise InUse(f"{word} has several names ({', '.join(found.names)}): remove those, or use rmi -f")
-    _refuse_used(store, found)
+    used = _refuse_used(store, found, force=force)
     index.remove(store, found.entry.digest)
     yield from (f"Untagged: {name}" for name in found.names)
-    yield f"Deleted: {found.image.id}"
-    keep = {
-        workspace.record.manifest.digest: workspace.record.manifest for workspace in all_workspaces(store)
-    }
-    for diff_id in sweep.sweep(store, list(keep.values())):
+    if not used:
+        yield f"Deleted: {found.image.id}"
+    for diff_id in sweep.sweep(store, kept_for_workspaces(store)).layers:
         yield f"Deleted: {diff_id}"
 
 
@@ -61,12 +71,20 @@ def _means(word: str, name: str) -> bool:
         return False
 
 
-def _refuse_used(store: Store, found: Found) -> None:
+def _refuse_used(store: Store, found: Found, *, force: bool) -> list[Workspace]:
+    """The workspaces that need the image, all of them unmounted and `force` given; else InUse."""
     image = found.image
-    for workspace in all_workspaces(store):
-        if workspace.record.manifest.digest == image.descriptor.digest:
-            raise InUse(f"image {image.id.short} is used by the workspace {workspace.name}: rm that first")
+    users = [one for one in all_workspaces(store) if one.record.manifest.digest == image.descriptor.digest]
+    for workspace in users:
+        if mounting.state_of(workspace) == "mounted":
+            raise InUse(f"image {image.id.short} is used by the mounted workspace {workspace.name}")
+        if not force:
+            raise InUse(
+                f"image {image.id.short} is used by the workspace {workspace.name}: "
+                "rm that first, or use rmi -f"
+            )
     for record in overlay.mounts_of(mounting.source_of(image.id)):
         raise InUse(
             f"image {image.id.short} is mounted at {record.mountpoint.decode(errors='backslashreplace')}"
         )
+    return users

@@ -1,0 +1,115 @@
+"""The verbs on archives: save, load, export."""
+
+import os
+import sys
+from typing import IO, Any, cast
+
+import click
+
+import layerstore
+from layerstore.cli.group import Root, examples, note
+from layerstore.cli.interrupts import standard_input
+from layerstore.cli.progress import progress, quiet_option
+
+
+@click.command(
+    "save",
+    epilog=examples(
+        "layerstore save -o debian.tar debian:12",
+        "layerstore save app:1 app:2 base | zstd > images.tar.zst",
+        "layerstore save --format oci -o app.oci.tar app    # all tags of app",
+        "layerstore save app:1 | ssh host docker load",
+    ),
+)
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["docker", "oci"]),
+    default="docker",
+    show_default=True,
+    help="docker: for docker, podman, skopeo; oci: an OCI image layout alone.",
+)
+@click.option("--platform", metavar="OS/ARCH", help="Of an image for several platforms, this one alone.")
+@quiet_option
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.pass_obj
+def save_command(
+    root: Root, output: str | None, form: str, platform: str | None, quiet: bool, images: tuple[str, ...]
+) -> None:
+    """Write images to one archive; a repository without a tag stands for all its tags.
+
+    Both forms keep the manifests, and so all digests, for layerstore and every tool that reads the image
+    layout in them. Those that only read manifest.json (docker before 25, docker-archive: of skopeo and
+    podman) keep the image ID.
+    """
+    target = _target(output)
+    with progress("Saving", quiet=quiet) as report:
+        layerstore.save(
+            images,
+            target,
+            form=cast(Any, form),
+            platform=platform,
+            root=root.path,
+            progress=report,
+            note=note,
+        )
+
+
+@click.command(
+    "load",
+    epilog=examples(
+        "layerstore load -i debian.tar.gz",
+        "docker save app:1 | layerstore load",
+        "skopeo copy docker://debian:12 oci-archive:/dev/stdout | layerstore load",
+    ),
+)
+@click.option("-i", "--input", "source", metavar="FILE", help="Read FILE instead of standard input.")
+@quiet_option
+@click.pass_obj
+def load_command(root: Root, source: str | None, quiet: bool) -> None:
+    """Load images from a docker-archive or an oci-archive; prints their names, or else their IDs.
+
+    The archive may be plain or compressed with gzip, bzip2, xz or zstd.
+    """
+    if source is None and sys.stdin.isatty():
+        raise click.UsageError("standard input is a terminal: use -i FILE, or redirect an archive to it")
+    total = os.stat(source).st_size if source is not None and os.path.isfile(source) else None
+    with progress("Loading", total, quiet=quiet) as report:
+        loaded = layerstore.load(
+            standard_input() if source is None else source, root=root.path, progress=report, note=note
+        )
+    for one in loaded:
+        click.echo(
+            f"Loaded image ID: {one.image_id}" if one.reference is None else f"Loaded image: {one.reference}"
+        )
+
+
+@click.command(
+    "export",
+    epilog=examples(
+        "layerstore export -o work.tar work",
+        "layerstore export debian:12 | tar -t",
+        "layerstore export work | layerstore import - flat:1",
+    ),
+)
+@click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
+@quiet_option
+@click.argument("name", metavar="NAME|IMAGE")
+@click.pass_obj
+def export_command(root: Root, output: str | None, quiet: bool, name: str) -> None:
+    """Write all that a workspace or an image shows as one plain tar, without history or configuration.
+
+    What is bind-mounted in a workspace (create -v) is left out.
+    """
+    target = _target(output)
+    with progress("Exporting", quiet=quiet) as report:
+        layerstore.export(name, target, root=root.path, progress=report, note=note)
+
+
+def _target(output: str | None) -> str | IO[bytes]:
+    if output is not None and output != "-":
+        return output
+    if sys.stdout.isatty():
+        raise click.UsageError("standard output is a terminal: use -o FILE, or redirect it")
+    return sys.stdout.buffer

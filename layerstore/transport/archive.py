@@ -1,0 +1,160 @@
+"""Read an image archive, compressed or not, in one pass: every file in it becomes a blob of the store.
+
+Nothing of the archive ever becomes a path: its names are keys of a table, and a link in it is a name in that
+table or nothing. What the files mean is `oci_archive`'s and `docker_archive`'s affair; whoever reads removes
+the blobs that no image needs in the end (`Archive.added`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import posixpath
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from layerstore.digest import Digest, Hasher, Readable
+from layerstore.errors import (
+    DigestMismatch,
+    InvalidDigest,
+    InvalidImage,
+    InvalidLayer,
+    LimitExceeded,
+    printable,
+)
+from layerstore.layer.decode import TarReader
+from layerstore.layer.decompress import LayerReader
+from layerstore.layer.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
+from layerstore.layer.limits import DEFAULT_LIMITS, Limits
+from layerstore.layer.readahead import TarBytes
+from layerstore.model import Descriptor
+from layerstore.store import blobs
+from layerstore.store.store import Store
+
+MAX_MEMBERS = 100_000
+_MAX_LINKS = 8  # in a row
+_BLOB = re.compile(r"blobs/([^/]+)/([^/]+)")
+# What docker before 25 wrote beside each layer for its predecessors, and nobody reads any more.
+_NEEDLESS = re.compile(r"[^/]+/(VERSION|json)|repositories")
+
+
+@dataclass(slots=True)
+class Archive:
+    """What is in an archive, by name. `added` are the blobs that were not in the store before."""
+
+    store: Store
+    added: set[Digest] = field(default_factory=set)
+    _files: dict[str, Descriptor] = field(default_factory=dict)
+    _links: dict[str, str] = field(default_factory=dict)
+
+    def document(self, name: str, limit: int) -> bytes | None:
+        """A small file of the archive; None when there is none. A link in its place is refused."""
+        if name in self._links:
+            raise InvalidImage(f"invalid archive: {name} is a link")
+        found = self._files.get(name)
+        return None if found is None else blobs.read_blob(self.store, found, limit=limit)
+
+    def file(self, name: str) -> Descriptor:
+        """Digest and size of a file that a document of the archive names; links within it are followed."""
+        path = _normal(name, name)
+        for _ in range(_MAX_LINKS):
+            if path in self._files:
+                return self._files[path]
+            if path not in self._links:
+                break
+            path = self._links[path]
+        raise InvalidImage(f"invalid archive: {_shown(name)} is named, but not there")
+
+    def take(self, entry: Entry, members: TarReader) -> None:
+        """Take in one member; its contents come from `members`."""
+        name = _normal(entry.name.decode("utf-8", "surrogateescape"), entry.name)
+        if entry.kind == DIRECTORY or _NEEDLESS.fullmatch(name):
+            return
+        expected = _digest_in(name)
+        if entry.kind in {SYMLINK, HARD_LINK}:
+            if expected is not None:
+                raise InvalidImage(f"invalid archive: the blob {_shown(name)} is a link")
+            self._link(name, entry)
+            return
+        if entry.kind != REGULAR or entry.extents is not None:
+            raise InvalidImage(f"invalid archive: {_shown(name)} is not an ordinary file")
+        found = self._keep(entry, members, expected)
+        if self._files.setdefault(name, found) != found:
+            raise InvalidImage(f"invalid archive: {_shown(name)} is there twice, with different contents")
+
+    def _link(self, name: str, entry: Entry) -> None:
+        target = entry.linkname.decode("utf-8", "surrogateescape")
+        if entry.kind == SYMLINK:
+            if target.startswith("/"):
+                raise InvalidImage(f"invalid archive: the link {_shown(name)} leads out of it")
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+        self._links[name] = _normal(target, entry.name)
+
+    def _keep(self, entry: Entry, members: TarReader, expected: Digest | None) -> Descriptor:
+        hasher = Hasher()
+        known = expected is not None and blobs.is_present(
+            self.store, Descriptor(media_type="", digest=expected, size=entry.size)
+        )
+        with blobs.new_blob(self.store) as blob:
+            for piece in members.data(entry):
+                hasher.update(piece)
+                if not known:
+                    blob.write(piece)
+            found = Descriptor(media_type="", digest=hasher.digest(), size=hasher.size)
+            if expected is not None and found.digest != expected:
+                raise DigestMismatch(f"blob {expected}: the content's digest is {found.digest}")
+            if not blobs.is_present(self.store, found):
+                blob.publish(found.digest, found.size)
+                self.added.add(found.digest)
+        return found
+
+
+def read(
+    archive: Archive,
+    stream: Readable,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Fill `archive` from a tar; call with `Store.writing` held. InvalidImage for what is no whole archive.
+
+    `progress` is told how much of `stream` has been read.
+    """
+    limits = dataclasses.replace(limits, max_entries=min(limits.max_entries, MAX_MEMBERS))
+    reader = LayerReader(stream, limits)
+    report = None if progress is None else lambda _tar_bytes: progress(reader.compressed_size)
+    try:
+        with TarBytes(reader, report) as tar:
+            members = TarReader(tar, limits)
+            for entry in members:
+                archive.take(entry, members)
+            tar.drain()
+    except InvalidLayer as error:
+        where = "" if error.path is None else f"{printable(error.path[:200])}: "
+        raise InvalidImage(f"invalid archive: {where}{error.why}") from None
+    except LimitExceeded as error:
+        raise LimitExceeded(str(error).replace("the layer", "the archive")) from None
+
+
+def _normal(name: str, shown: str | bytes) -> str:
+    """A name without ``.`` and doubled slashes; InvalidImage for one that would leave the archive."""
+    parts = [part for part in name.split("/") if part not in {"", "."}]
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        raise InvalidImage(f"invalid archive: the name {_shown(shown)} leads out of it")
+    return "/".join(parts)
+
+
+def _digest_in(name: str) -> Digest | None:
+    """The digest that the name of a blob promises; InvalidImage when it is none."""
+    found = _BLOB.fullmatch(name)
+    if found is None:
+        return None
+    try:
+        return Digest(f"{found[1]}:{found[2]}")
+    except InvalidDigest as error:
+        raise InvalidImage(f"invalid archive: {error}") from None
+
+
+def _shown(name: str | bytes) -> str:
+    raw = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+    return printable(raw[:200])

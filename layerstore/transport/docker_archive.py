@@ -1,0 +1,171 @@
+"""The docker-archive: ``manifest.json`` of every docker from 1.10 on, read and written.
+
+Before docker 25 an archive held no manifests, only configurations and plain layers: the image ID is kept,
+and the manifest is made anew, always the same one. Since 25 there is an image layout in it too, which keeps
+the digests; then this document and that layout must tell of the same images.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from layerstore import media, model
+from layerstore.digest import Digest, Hasher
+from layerstore.errors import DigestMismatch, InvalidImage, InvalidLayer
+from layerstore.image import image as images
+from layerstore.image.image import Image
+from layerstore.layer.decompress import LayerReader
+from layerstore.layer.limits import DEFAULT_LIMITS
+from layerstore.media import Compression
+from layerstore.model import Descriptor, ImageConfig
+from layerstore.reference import Reference
+from layerstore.store import blobs
+from layerstore.transport import oci_archive
+from layerstore.transport.archive import Archive
+from layerstore.transport.oci_archive import Packed
+
+_HEX_NAME = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
+_KEPT: dict[str, Compression] = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
+
+
+class Item(msgspec.Struct, frozen=True, rename="pascal"):
+    """One image in ``manifest.json``: paths within the archive, layers bottom first."""
+
+    config: str
+    repo_tags: list[str] | None
+    layers: list[str] | None
+    layer_sources: dict[str, Descriptor] | msgspec.UnsetType = msgspec.UNSET
+
+
+def packed(archive: Archive, layout: Sequence[Packed]) -> list[Packed] | None:
+    """The images that ``manifest.json`` tells of, complete; None when there is none.
+
+    An image that `layout` holds too is taken from there, with its digest.
+    """
+    raw = archive.document("manifest.json", model.MAX_DOCUMENT)
+    if raw is None:
+        return None
+    try:
+        items = model.decode(raw, list[Item])
+    except InvalidImage as error:
+        raise InvalidImage(f"invalid archive: manifest.json: {error}") from None
+    known: dict[Digest, Packed] = {}
+    for one in layout:
+        for manifest in oci_archive.manifests(archive.store, one.entry):
+            known.setdefault(images.load(archive.store, manifest).id, one)
+    found = [_packed_item(archive, item, known) for item in items]
+    _check_agreement(found, layout)
+    return found
+
+
+def manifest_document(entries: Iterable[tuple[Image, Sequence[Reference]]]) -> bytes:
+    """``manifest.json`` for images whose blobs lie in an image layout beside it, as docker 25 writes it."""
+    return model.encode(
+        [
+            Item(
+                config=_blob_path(image.id),
+                repo_tags=[str(ref) for ref in refs],
+                layers=[_blob_path(layer.digest) for layer, _ in image.layers],
+                layer_sources={str(diff_id): _source(layer) for layer, diff_id in image.layers},
+            )
+            for image, refs in entries
+        ]
+    )
+
+
+def repositories_document(entries: Iterable[tuple[Image, Sequence[Reference]]]) -> bytes:
+    """``repositories``, which only docker before 1.10 reads, but which others look for."""
+    found: dict[str, dict[str, str]] = {}
+    for image, refs in entries:
+        for ref in refs if image.layers else ():
+            found.setdefault(ref.repository, {})[str(ref.tag)] = image.layers[-1][0].digest.hex
+    return model.encode(found)
+
+
+def _packed_item(archive: Archive, item: Item, known: dict[Digest, Packed]) -> Packed:
+    names = tuple(item.repo_tags or ())
+    config = archive.file(item.config)
+    promised = _HEX_NAME.fullmatch(item.config)
+    if promised is not None and promised[1] != config.digest.hex:
+        raise DigestMismatch(f"invalid archive: the digest of {promised[0][:200]} is {config.digest}")
+    if config.digest in known:
+        return Packed(known[config.digest].entry, names)
+    parsed = model.parse_config(blobs.read_blob(archive.store, config))
+    manifest = model.Manifest(
+        schema_version=2,
+        media_type=media.OCI_MANIFEST,
+        config=msgspec.structs.replace(config, media_type=media.OCI_CONFIG),
+        layers=_layers(archive, item, config, parsed),
+    )
+    raw = model.encode(manifest)
+    entry = Descriptor(media_type=media.OCI_MANIFEST, digest=Digest.of(raw), size=len(raw))
+    if not blobs.is_present(archive.store, entry):
+        blobs.put_bytes(archive.store, raw)
+        archive.added.add(entry.digest)
+    return Packed(entry, names)
+
+
+def _layers(archive: Archive, item: Item, config: Descriptor, parsed: ImageConfig) -> list[Descriptor]:
+    paths, diff_ids = item.layers or [], parsed.rootfs.diff_ids
+    if len(paths) != len(diff_ids):
+        raise InvalidImage(
+            f"invalid archive: image {config.digest} has {len(paths)} layers, but {len(diff_ids)} diffIDs"
+        )
+    return [
+        _layer(archive, archive.file(path), diff_id) for path, diff_id in zip(paths, diff_ids, strict=True)
+    ]
+
+
+def _layer(archive: Archive, found: Descriptor, diff_id: Digest) -> Descriptor:
+    """A layer as it will stand in the manifest; what no manifest can describe is stored uncompressed."""
+    with blobs.open_blob(archive.store, found) as stream:
+        compression = LayerReader(stream, DEFAULT_LIMITS).compression
+    digest = found.digest if compression == "none" else _digest_inside(archive, found)
+    if digest != diff_id:
+        raise DigestMismatch(f"invalid archive: a layer's diffID is {digest} instead of {diff_id}")
+    if compression in _KEPT:
+        return msgspec.structs.replace(found, media_type=media.layer_type(_KEPT[compression]))
+    return _decompressed(archive, found)
+
+
+def _digest_inside(archive: Archive, found: Descriptor) -> Digest:
+    hasher = Hasher()
+    try:
+        with blobs.open_blob(archive.store, found) as stream:
+            for piece in LayerReader(stream, DEFAULT_LIMITS).pieces():
+                hasher.update(piece)
+    except InvalidLayer as error:
+        raise InvalidImage(f"invalid archive: {error}") from None
+    return hasher.digest()
+
+
+def _decompressed(archive: Archive, found: Descriptor) -> Descriptor:
+    hasher = Hasher()
+    with blobs.open_blob(archive.store, found) as stream, blobs.new_blob(archive.store) as blob:
+        for piece in LayerReader(stream, DEFAULT_LIMITS).pieces():
+            hasher.update(piece)
+            blob.write(piece)
+        blob.publish(hasher.digest(), hasher.size)
+    archive.added.add(hasher.digest())
+    return Descriptor(media_type=media.OCI_LAYER, digest=hasher.digest(), size=hasher.size)
+
+
+def _check_agreement(found: Sequence[Packed], layout: Sequence[Packed]) -> None:
+    """The same name must not mean one image to those who read the one document and another to the rest."""
+    meant: dict[str, Digest] = {}
+    for one in (*layout, *found):
+        for name in one.names:
+            ref = oci_archive.reference_of(name)
+            if ref is not None and meant.setdefault(str(ref), one.entry.digest) != one.entry.digest:
+                raise InvalidImage(f"invalid archive: {ref} names two different images in it")
+
+
+def _source(layer: Descriptor) -> Descriptor:
+    return Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size)
+
+
+def _blob_path(digest: Digest) -> str:
+    return f"blobs/sha256/{digest.hex}"

@@ -1,0 +1,134 @@
+"""The OCI image layout inside an archive: which images it holds, whole, and how one is written.
+
+Manifests are kept byte for byte in both directions, so digests are too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from layerstore import media, model, reference
+from layerstore.errors import InvalidDigest, InvalidImage, InvalidReference, NotFound, UnsupportedMedia
+from layerstore.image import image as images
+from layerstore.model import Descriptor, Index
+from layerstore.reference import Reference
+from layerstore.store import blobs, index
+from layerstore.store.store import Store
+from layerstore.transport.archive import Archive
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_MAX_DEPTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An image in an archive: its manifest or index, and the names it has there."""
+
+    entry: Descriptor
+    names: tuple[str, ...]
+
+
+def packed(archive: Archive) -> list[Packed] | None:
+    """The images of the layout, each once, all of them complete; None when the archive holds no layout."""
+    raw = archive.document("index.json", model.MAX_INDEX_FILE)
+    if raw is None:
+        return None
+    _check_layout(archive.document("oci-layout", 4096))
+    entries: dict[str, Descriptor] = {}
+    found: dict[str, list[str]] = {}
+    for entry in model.parse_index(raw, limit=model.MAX_INDEX_FILE).manifests:
+        known = entries.setdefault(entry.digest, entry)
+        if (known.size, known.media_type) != (entry.size, entry.media_type):
+            raise InvalidImage(f"invalid archive: {entry.digest} is described in two ways")
+        annotations = entry.annotations or {}
+        # docker and containerd keep the tag alone in the one, and the whole name in the other.
+        name = annotations.get(index.FULL_NAME) or annotations.get(index.REF_NAME)
+        found.setdefault(entry.digest, []).extend([name] if name else [])
+    for entry in entries.values():
+        check_whole(archive.store, entry)
+    return [Packed(_plain(entry), tuple(dict.fromkeys(found[digest]))) for digest, entry in entries.items()]
+
+
+def check_whole(store: Store, entry: Descriptor) -> None:
+    """Raise unless all that the image needs is in the store; of an index, at least one of its images."""
+    whole = False
+    for manifest in manifests(store, entry):
+        image = images.load(store, manifest)
+        for layer in image.manifest.layers:
+            if not blobs.is_present(store, layer):
+                raise NotFound(f"invalid archive: blob {layer.digest} of image {entry.digest} is missing")
+        whole = True
+    if not whole:
+        raise NotFound(f"invalid archive: none of the images of {entry.digest} is there")
+
+
+def manifests(store: Store, entry: Descriptor) -> Iterator[Descriptor]:
+    """The images an entry leads to that are in the store: of an index some may have been left out."""
+    if entry.media_type not in media.INDEXES:
+        yield entry
+        return
+    yield from (
+        one for one in documents(store, entry) if one.media_type in media.MANIFESTS and _is_image(store, one)
+    )
+
+
+def documents(store: Store, entry: Descriptor, depth: int = 0) -> Iterator[Descriptor]:
+    """The manifest, or the index and below it all indexes and manifests that are in the store."""
+    if depth > _MAX_DEPTH:
+        raise InvalidImage(f"{entry.digest}: indexes are nested more than {_MAX_DEPTH} deep")
+    yield entry
+    if entry.media_type in media.INDEXES:
+        for nested in model.parse_index(blobs.read_blob(store, entry), entry.media_type).manifests:
+            if blobs.is_present(store, nested):
+                yield from documents(store, nested, depth + 1)
+    elif entry.media_type not in media.MANIFESTS:
+        raise UnsupportedMedia(f"{entry.digest} is not an image but {entry.media_type}")
+
+
+def reference_of(name: str) -> Reference | None:
+    """A name in an archive as docker shows it (``docker.io/library/`` left out); None when it is none."""
+    try:
+        ref = reference.parse(name)
+    except (InvalidReference, InvalidDigest):
+        return None
+    if ref.digest is not None:
+        return None
+    if ref.domain in {"docker.io", "index.docker.io"}:
+        ref = Reference(None, ref.path.removeprefix("library/"), ref.tag)
+    return ref
+
+
+def index_document(entries: Iterable[tuple[Descriptor, Sequence[Reference]]], *, tag_only: bool) -> bytes:
+    """``index.json`` of an archive; `tag_only`: as docker writes it, with the tag alone as ref.name."""
+    listed: list[Descriptor] = []
+    for entry, refs in entries:
+        for ref in refs:
+            short = str(ref.tag) if tag_only else str(ref)
+            annotations = {index.REF_NAME: short, index.FULL_NAME: ref.canonical}
+            listed.append(msgspec.structs.replace(entry, annotations=annotations))
+        if not refs:
+            listed.append(entry)
+    return model.encode(Index(schema_version=2, media_type=media.OCI_INDEX, manifests=listed))
+
+
+def _is_image(store: Store, entry: Descriptor) -> bool:
+    """An index may list attestations and the like beside images."""
+    manifest = model.parse_manifest(blobs.read_blob(store, entry), entry.media_type)
+    layers_known = all(media.layer_compression(layer.media_type) for layer in manifest.layers)
+    return manifest.config.media_type in media.CONFIGS and layers_known
+
+
+def _plain(entry: Descriptor) -> Descriptor:
+    left = {k: v for k, v in (entry.annotations or {}).items() if k not in {index.REF_NAME, index.FULL_NAME}}
+    return msgspec.structs.replace(entry, annotations=left or None)
+
+
+def _check_layout(raw: bytes | None) -> None:
+    if raw is None:
+        raise InvalidImage("invalid archive: it has an index.json, but no oci-layout")
+    version = model.parse_document(raw).get("imageLayoutVersion")
+    if not isinstance(version, str) or version.split(".")[0] != "1":
+        raise UnsupportedMedia(f"invalid archive: unsupported image layout version {version!r}")

@@ -1,0 +1,62 @@
+"""``export``: the tree that a workspace or an image shows, as one plain tar."""
+
+from contextlib import ExitStack
+
+from layerstore import environment
+from layerstore.errors import LayerstoreError, NotFound
+from layerstore.layer.commit import export_tree
+from layerstore.layer.stack import Stack
+from layerstore.store.store import Store
+from layerstore.verbs.commit import quiesced, stack_of
+from layerstore.verbs.diff import image_stack
+from layerstore.verbs.output import Target, open_output
+from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
+from layerstore.workspace import mounting
+from layerstore.workspace.record import Workspace, open_workspace
+
+
+def export(
+    name: str,
+    output: Target,
+    *,
+    root: Root = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> None:
+    """Write the tree of the workspace of that name, else of the image, as a tar: to a path, which gets it
+    whole or not at all, or to a stream.
+
+    Nothing that is bind-mounted in a workspace is in it, as with docker. SOURCE_DATE_EPOCH clamps its times.
+    """
+    store, note = open_store(root), noting(note)
+    with ExitStack() as held:
+        workspace = _workspace(store, name)
+        if workspace is None:
+            held.enter_context(store.writing())  # nobody sweeps what is read
+            stack = image_stack(store, name, note, held)
+        else:
+            stack = _quiet_stack(workspace, note, held)
+        out = held.enter_context(open_output(output))
+        result = export_tree(stack, out, source_date_epoch=environment.source_date_epoch(), progress=progress)
+    for line in result.notes:
+        note(line)
+
+
+def _quiet_stack(workspace: Workspace, note: Note, held: ExitStack) -> Stack:
+    held.enter_context(workspace.locked(shared=True))
+    workspace = workspace.reread()
+    mounting.prepare_layers(workspace, note=note)
+    held.enter_context(quiesced(workspace, pause=False, note=note))
+    return stack_of(workspace)
+
+
+def _workspace(store: Store, name: str) -> Workspace | None:
+    """The workspace of that name; None when it must be an image's."""
+    try:
+        return open_workspace(store, name)
+    except NotFound:
+        return None
+    except LayerstoreError:
+        if "/" not in name and ":" not in name:
+            raise
+        return None  # a name that no workspace can have

@@ -1,0 +1,97 @@
+"""``load``: the images of an archive into the store."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from layerstore.digest import Digest, Readable
+from layerstore.errors import InvalidImage
+from layerstore.image import image as images
+from layerstore.reference import Reference
+from layerstore.store import index, sweep
+from layerstore.store.store import Store
+from layerstore.transport import archive, docker_archive, oci_archive
+from layerstore.transport.archive import Archive
+from layerstore.transport.oci_archive import Packed
+from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
+from layerstore.verbs.tag import kept_for_workspaces
+from layerstore.verbs.tarball import open_tarball
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """One image of an archive, under one of its names or without one."""
+
+    reference: str | None
+    image_id: Digest
+    digest: Digest  # of the manifest, or of the index for several platforms
+
+
+def load(
+    source: str | Readable, *, root: Root = None, progress: Progress | None = None, note: Note | None = None
+) -> list[Loaded]:
+    """Load a docker-archive or an oci-archive (a file, a URL or a stream; compressed or not).
+
+    Manifests that the archive holds are kept byte for byte; a docker-archive from before docker 25 holds
+    none, and its images are given one around the same configuration and layers. Nothing of the archive gets
+    a name before all of it has been checked; what was read of a refused one is removed.
+    """
+    store = open_store(root)
+    read = Archive(store)
+    try:
+        with store.writing(), open_tarball(source) as stream:
+            archive.read(read, stream, progress=progress)
+            loaded = list(_enter(store, _packed(read), noting(note)))
+    finally:
+        if read.added:
+            # Also what nobody needs of an archive that was taken, such as blobs that no manifest names.
+            sweep.sweep(store, kept_for_workspaces(store), only=read.added)
+    return loaded
+
+
+def _packed(read: Archive) -> list[Packed]:
+    """All images of the archive, from either of its documents."""
+    layout = oci_archive.packed(read)
+    by_docker = docker_archive.packed(read, layout or [])
+    if layout is None and by_docker is None:
+        raise InvalidImage(
+            "not an image archive: it has neither manifest.json nor index.json "
+            "(layerstore import reads root filesystem tarballs)"
+        )
+    merged: dict[Digest, Packed] = {}
+    for one in [*(layout or []), *(by_docker or [])]:
+        known = merged.get(one.entry.digest, one)
+        merged[one.entry.digest] = Packed(known.entry, (*known.names, *one.names))
+    return list(merged.values())
+
+
+def _enter(store: Store, packed: Sequence[Packed], note: Note) -> Iterator[Loaded]:
+    """Give every image its names; all of them are in the store."""
+    for one in packed:
+        refs = _references(one.names, note)
+        image_id = images.load(store, next(oci_archive.manifests(store, one.entry))).id
+        for ref in refs:
+            _remark_on_old(store, ref, one, note)
+            index.add(store, one.entry, ref)
+            yield Loaded(reference=str(ref), image_id=image_id, digest=one.entry.digest)
+        if not refs:
+            index.add(store, one.entry, None)
+            yield Loaded(reference=None, image_id=image_id, digest=one.entry.digest)
+
+
+def _references(names: Sequence[str], note: Note) -> list[Reference]:
+    refs: dict[str, Reference] = {}
+    for name in names:
+        ref = oci_archive.reference_of(name)
+        if ref is None:
+            note(f"an image is loaded without its name, which cannot be one here: {name[:200]!r}")
+        else:
+            refs[str(ref)] = ref
+    return list(refs.values())
+
+
+def _remark_on_old(store: Store, ref: Reference, new: Packed, note: Note) -> None:
+    """docker's words for a name that is taken."""
+    for entry in index.read(store).manifests:
+        name = index.name_of(entry)
+        if name == str(ref) and entry.digest != new.entry.digest:
+            note(f"the image {name} already exists: the old one, {entry.digest}, is left without that name")

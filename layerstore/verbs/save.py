@@ -1,0 +1,110 @@
+"""``save``: images as one archive that docker, podman, skopeo and this program read."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import msgspec
+
+from layerstore import media, model, reference
+from layerstore.digest import Digest
+from layerstore.errors import LayerstoreError, NotFound
+from layerstore.image import find
+from layerstore.image.find import Found
+from layerstore.image.image import load
+from layerstore.reference import Reference
+from layerstore.store import blobs, index
+from layerstore.store.store import Store
+from layerstore.transport import oci_archive, pack, platforms
+from layerstore.transport.pack import ToPack
+from layerstore.verbs.output import Target, open_output
+from layerstore.verbs.setting import Measured, Note, Root, noting, open_store
+
+Format = Literal["docker", "oci"]
+
+
+def save(
+    images: Sequence[str],
+    output: Target,
+    *,
+    form: Format = "docker",
+    platform: str | None = None,
+    root: Root = None,
+    progress: Measured | None = None,
+    note: Note | None = None,
+) -> None:
+    """Write `images` to one archive: a path, which gets the archive whole or not at all, or a stream.
+
+    A repository without a tag stands for all its tags; an image named by its ID goes in without a name.
+    "docker" is the form of docker since 25, with an image layout in it that keeps all digests; "oci" is
+    that layout alone. `platform` takes one image of those that are for several.
+    """
+    store = open_store(root)
+    wanted = None if platform is None else platforms.parse(platform)
+    with store.writing():  # nobody sweeps what is read
+        chosen: dict[Digest, ToPack] = {}
+        for word in images:
+            for found, refs in _meant(store, word):
+                one = _to_pack(store, found, refs, wanted)
+                if known := chosen.get(one.entry.digest):
+                    one = ToPack(one.entry, one.image, tuple(dict.fromkeys([*known.refs, *refs])))
+                chosen[one.entry.digest] = one
+        if form == "docker":
+            _remark_on_zstd(list(chosen.values()), noting(note))
+        with open_output(output) as out:
+            pack.write(store, list(chosen.values()), out, docker=form == "docker", progress=progress)
+
+
+def _meant(store: Store, word: str) -> Iterator[tuple[Found, tuple[Reference, ...]]]:
+    """The images a word stands for and the names they are saved under, by docker's rules."""
+    ref = _parsed(word)
+    if ref is not None and ref.digest is None and str(ref) == f"{word}:{reference.DEFAULT_TAG}":
+        tagged = [name for name in _names(store) if _is_of(name, ref)]
+        yield from ((find.find(store, str(name)), (name,)) for name in tagged)
+        if tagged:
+            return
+    found = find.find(store, word)
+    named = ref is not None and ref.digest is None and _is_named(found, ref)
+    yield found, (ref,) if named and ref is not None else ()
+
+
+def _parsed(word: str) -> Reference | None:
+    try:
+        return reference.parse(word)
+    except LayerstoreError:
+        return None
+
+
+def _names(store: Store) -> list[Reference]:
+    found = (_parsed(name) for entry in index.read(store).manifests if (name := index.name_of(entry)))
+    return [ref for ref in found if ref is not None and ref.digest is None]
+
+
+def _is_of(name: Reference, repository: Reference) -> bool:
+    """Whether a name is one of a repository, however it is written."""
+    return (
+        Reference(name.domain, name.path, None).canonical
+        == Reference(repository.domain, repository.path, None).canonical
+    )
+
+
+def _is_named(found: Found, ref: Reference) -> bool:
+    return any((own := _parsed(name)) is not None and own.canonical == ref.canonical for name in found.names)
+
+
+def _to_pack(
+    store: Store, found: Found, refs: tuple[Reference, ...], wanted: model.Platform | None
+) -> ToPack:
+    entry = msgspec.structs.replace(found.entry, annotations=None)
+    if wanted is None or entry.media_type not in media.INDEXES:
+        return ToPack(entry, found.image, refs)
+    nested = model.parse_index(blobs.read_blob(store, entry), entry.media_type).manifests
+    one = platforms.choose(nested, wanted, str(entry.digest))
+    if not any(manifest.digest == one.digest for manifest in oci_archive.manifests(store, entry)):
+        raise NotFound(f"the image for {platforms.shown(wanted)} is not in the store: pull it first")
+    return ToPack(one, load(store, one), refs)
+
+
+def _remark_on_zstd(chosen: Sequence[ToPack], note: Note) -> None:
+    layers = (layer for one in chosen for layer in one.image.manifest.layers)
+    if any(media.layer_compression(layer.media_type) == "zstd" for layer in layers):
+        note("some layers are compressed with zstd, which docker before 23 cannot load")
