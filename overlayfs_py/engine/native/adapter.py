@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -12,10 +13,10 @@ from overlayfs_py.engine.caching import cache_policy
 from overlayfs_py.engine.native.deferral import Deferrals
 from overlayfs_py.engine.native.dispatch import Dispatcher
 from overlayfs_py.engine.native.loop import GONE, Loop, Polling, SessionEnd
-from overlayfs_py.engine.native.negotiation import MAX_WRITE, Wishes
+from overlayfs_py.engine.native.negotiation import MAX_WRITE, Session, Wishes
 from overlayfs_py.engine.native.readahead import raise_readahead
 from overlayfs_py.engine.native.state import State
-from overlayfs_py.engine.native.wire import PAGE_SIZE
+from overlayfs_py.engine.native.wire import PAGE_SIZE, Init
 from overlayfs_py.errors import EngineUnavailable
 from overlayfs_py.options import ServiceOptions
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
+_CAP_SYS_ADMIN = 21
 _OLDEST_KERNEL = (5, 12)
 # How long to look for the next message before sleeping; a client answers itself within this time.
 POLL_SECONDS = 50e-6
@@ -44,8 +46,10 @@ class NativeEngine:
             tmpfile=overlay.capabilities.tmpfile,
             file_flags=True,
             syncfs=True,
+            statx=True,
             caller_of_write=True,
         )
+        passthrough = options.data == "passthrough" and _may_register()
         policy = cache_policy(options.timeout)
         self._overlay = overlay
         self._fuse_fd = -1
@@ -54,10 +58,22 @@ class NativeEngine:
         self._state = State(overlay, policy, self._deferrals, self._notify)
         wishes = Wishes(
             acl=not overlay.options.noacl,
+            no_open=not passthrough,
+            passthrough=passthrough,
             writeback=bool(os.environ.get("WRITEBACK")),
             changing=options.timeout <= 0,
         )
-        self._dispatcher = Dispatcher(self._state, self._send, wishes, debug=options.debug)
+        self._dispatcher = Dispatcher(
+            self._state, self._send, wishes, agreed=self._agreed, debug=options.debug
+        )
+
+    def _agreed(self, session: Session) -> None:
+        """INIT is answered: what the mount can do is known now."""
+        passthrough = session.has(Init.PASSTHROUGH)
+        if passthrough:
+            self._state.backings.enable(self._fuse_fd)
+        no_open = session.has(Init.NO_OPEN_SUPPORT)
+        self.capabilities = replace(self.capabilities, no_open=no_open, passthrough=passthrough)
 
     def attach(self, fuse_fd: int) -> None:
         self._fuse_fd = fuse_fd
@@ -103,13 +119,14 @@ class NativeEngine:
         loop.close()
         os.close(self._fuse_fd)
         self._fuse_fd = -1
+        self._dispatcher.opens.drop_all()
         for node in self._state.nodes.clear():
             self._overlay.forget(node)
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(
             nodes=len(self._state.nodes),
-            open_files=0,
+            open_files=len(self._dispatcher.opens),
             open_directories=0,
             copies=self._deferrals.copies,
             requests=self._dispatcher.requests,
@@ -141,11 +158,21 @@ class NativeEngine:
             log.debug("a notification was refused: %s", error)
 
 
+def _may_register() -> bool:
+    """Whether this process may give the kernel backing files: CAP_SYS_ADMIN outside of user namespaces."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        effective = next(line for line in status if line.startswith("CapEff:"))
+    with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+        everybody = uid_map.read().split() == ["0", "0", "4294967295"]
+    if int(effective.split()[1], 16) >> _CAP_SYS_ADMIN & 1 and everybody:
+        return True
+    log.warning("data=passthrough needs CAP_SYS_ADMIN: data=cached it is")
+    return False
+
+
 def create(overlay: "Overlay", options: ServiceOptions) -> NativeEngine:
     """The engine for `open_engine`."""
     release = platform.release().split("-")[0].split(".")
     if tuple(int(part) for part in release[:2] if part.isdigit()) < _OLDEST_KERNEL:
         raise EngineUnavailable(f"engine=native needs Linux 5.12 or newer; this is {platform.release()}")
-    if options.data == "passthrough":
-        raise EngineUnavailable("data=passthrough is not part of this version of engine=native")
     return NativeEngine(overlay, options)

@@ -7,6 +7,7 @@ import stat
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import Before, State
+from overlayfs_py.engine.setid import without_setid
 from overlayfs_py.syscalls.statx import birth_time_ns
 from overlayfs_py.union.overlay import AttrChanges
 
@@ -23,13 +24,14 @@ class AttributeRequests:
 
     def getattr(self, request: Request, flags: int, fh: int) -> bytes:
         state = self._state
-        return state.attributes(self._overlay.getattr(state.nodes.inode(request.nodeid).node))
+        node = state.nodes.inode(request.nodeid).node
+        return state.attributes(node, self._overlay.getattr(node))
 
     def statx(self, request: Request, flags: int, fh: int, how: int, mask: int) -> bytes:
         """GETATTR with the birth time, which is asked for only by those who want to know it."""
         node = self._state.node(request.nodeid)
         birth = birth_time_ns(*node.top.at()) if mask & wire.STATX_BTIME else None
-        return message.statx(self._state.attrs, self._overlay.getattr(node), birth)
+        return message.statx(self._state.kept(node), self._overlay.getattr(node), birth)
 
     def setattr(
         self,
@@ -62,18 +64,20 @@ class AttributeRequests:
             # The kernel hands over its own times, also those of a file whose ctime alone changed.
             found = self._overlay.getattr(node)
             if changes.mtime_ns is None or changes.mtime_ns == found.mtime_ns:
-                return state.attributes(found)
+                return state.attributes(node, found)
         if changes.size == 0:  # nothing of the contents will be left: the union copies none
             state.settled(node)
         else:
             state.need_upper(node, data=changes.size is not None)
         before = Before(node)
+        if changes.mode is not None and state.backings.foreign_writers(node, request.uid):
+            changes = changes._replace(mode=stat.S_IMODE(without_setid(changes.mode)))
         found = self._overlay.setattr(node, changes)
         state.copied(before)
         if valid & wire.FATTR_KILL_SUIDGID:
             state.drop_setid(node)
             found = self._overlay.getattr(node)
-        return state.attributes(found)
+        return state.attributes(node, found)
 
     def getxattr(self, request: Request, size: int, name: bytes) -> bytes:
         return _sized(self._overlay.getxattr(self._state.node(request.nodeid), name), size)

@@ -18,6 +18,7 @@ from overlayfs_py.engine.native.files import FileRequests
 from overlayfs_py.engine.native.message import MalformedMessage, Request
 from overlayfs_py.engine.native.names import NameRequests
 from overlayfs_py.engine.native.negotiation import Session, VersionRefused, Wishes, negotiate
+from overlayfs_py.engine.native.opens import OpenRequests
 from overlayfs_py.engine.native.state import Handler, State
 
 log = logging.getLogger("overlayfs_py.engine.native")
@@ -37,6 +38,9 @@ REFUSED = {
 }
 
 
+_OPENING = {"OPEN", "CREATE", "TMPFILE"}
+
+
 class SessionEnd(Exception):
     """The kernel's session is over, or cannot begin; the text says why when that is an error."""
 
@@ -44,24 +48,32 @@ class SessionEnd(Exception):
 class Dispatcher:
     """Answers messages. `send` takes the parts of one answer, and says whether anybody waited for it.
 
-    `wishes` go into the negotiation.
+    `wishes` go into the negotiation; `agreed` is told what came of it before anything else is asked.
     """
 
     def __init__(
-        self, state: State, send: Callable[..., bool], wishes: Wishes, *, debug: bool = False
+        self,
+        state: State,
+        send: Callable[..., bool],
+        wishes: Wishes,
+        *,
+        agreed: Callable[[Session], None] = lambda session: None,
+        debug: bool = False,
     ) -> None:
         self._state = state
         self._send = send
         self._wishes = wishes
+        self._agreed = agreed
         self._debug = debug
         self._errors = ErrorTranslator()
-        self._handlers = self._find_handlers()
-        self.session: Session | None = None
+        self.opens = OpenRequests(state)
+        self._handlers = self._find_handlers(no_open=wishes.no_open)
         self.requests = 0
 
-    def _find_handlers(self) -> dict[int, Handler]:
+    def _find_handlers(self, *, no_open: bool) -> dict[int, Handler]:
         state = self._state
         homes = (
+            {} if no_open else _methods(self.opens),
             self._protocol_handlers(),
             _methods(NameRequests(state)),
             _methods(AttributeRequests(state)),
@@ -116,7 +128,14 @@ class Dispatcher:
             self._answer_after_listings(request, body)
             return
         sent = self._send(wire.OUT_HEADER.pack(16 + len(body), 0, request.unique), body)
-        if not sent and request.op.hands_out:
+        if not sent:
+            self._unwanted(request, body)
+
+    def _unwanted(self, request: Request, body: bytes) -> None:
+        """Nobody waited for the answer, so nobody will give back what it handed out."""
+        if request.op.name in _OPENING and self.opens:
+            self.opens.give_up(body)
+        if request.op.hands_out:
             self._state.take_back(wire.ENTRY_OUT.unpack_from(body)[0], 1)
 
     def _refuse(self, request: Request, error: Exception) -> None:
@@ -180,7 +199,10 @@ class Dispatcher:
             raise SessionEnd(str(error)) from None
         if session is None:
             return wire.INIT_OUT.pack(wire.MAJOR, wire.MINOR, *(0,) * 11)
-        self.session = session
+        if self._wishes.passthrough and not session.has(wire.Init.PASSTHROUGH):
+            log.warning("data=passthrough needs Linux 6.9 or newer: data=cached it is")
+        self._handlers = self._find_handlers(no_open=session.has(wire.Init.NO_OPEN_SUPPORT))
+        self._agreed(session)
         return session.reply
 
     def interrupt(self, request: Request, unique: int) -> None:

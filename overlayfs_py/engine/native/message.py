@@ -110,7 +110,6 @@ class Timeout(NamedTuple):
         return cls(whole, int((seconds - whole) * _BILLION))
 
 
-
 def refusal(unique: int, code: int) -> bytes:
     """The answer errno `code`."""
     return wire.OUT_HEADER.pack(16, -code, unique)

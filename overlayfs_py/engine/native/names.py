@@ -1,10 +1,14 @@
 """Requests about names: finding, making, linking, renaming and removing them; and FORGET."""
 
+import errno
+import os
+
 from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import State
 from overlayfs_py.union.overlay import Caller
 
+_RENAME_NOREPLACE = 1 << 0
 _RENAME_EXCHANGE = 1 << 1
 
 
@@ -62,6 +66,8 @@ class NameRequests:
         return self.rename2(request, new_nodeid, 0, name, new_name)
 
     def rename2(self, request: Request, new_nodeid: int, flags: int, name: bytes, new_name: bytes) -> bytes:
+        if flags & ~(_RENAME_NOREPLACE | _RENAME_EXCHANGE):  # a whiteout behind is the union's own business
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         state = self._state
         self._settle(request.nodeid, name, copy=True)
         self._settle(new_nodeid, new_name, copy=bool(flags & _RENAME_EXCHANGE))
@@ -73,14 +79,16 @@ class NameRequests:
         return self._overlay.readlink(self._state.node(request.nodeid))
 
     def _settle(self, parent_id: int, name: bytes, *, copy: bool = False) -> None:
-        """Before a name changes: wait for a running copy of what it names, or (`copy`) copy a file up."""
+        """Before a name changes: wait for a running copy of what it names; copy a file up that has to be
+        (`copy`: because it moves; else because it is a hard link that gets an index entry).
+        """
         state = self._state
-        if not copy and not state.deferrals.copies:
-            return
         node = self._overlay.lookup(state.node(parent_id), name)
-        if node is None or state.nodes.known(node) is None:
-            return  # the kernel does not hold it, so nothing is under way
-        if copy and not node.is_dir:
+        if node is None:
+            return
+        if state.nodes.known(node) is None:  # the kernel does not hold it, so nothing is under way
+            self._overlay.forget(node)
+        elif not node.is_dir and (copy or self._overlay.unlinking_copies(node)):
             state.need_upper(node, data=False)
         else:
             state.settled(node)

@@ -1,7 +1,7 @@
 """INIT: what the kernel offers, what this engine takes of it, and what follows from that for the session."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.readahead import READAHEAD
@@ -24,6 +24,7 @@ _ALWAYS = (
     | Init.PARALLEL_DIROPS
     | Init.MAX_PAGES
     | Init.CACHE_SYMLINKS
+    | Init.NO_OPENDIR_SUPPORT
     | Init.HANDLE_KILLPRIV_V2  # else the kernel asks for security.capability before each file's first write
     | Init.SETXATTR_EXT
     | Init.INIT_EXT
@@ -77,6 +78,8 @@ def negotiate(
     if offered & _NEEDED != _NEEDED:
         missing = ", ".join(flag.name or "" for flag in _NEEDED if not offered & flag)
         raise VersionRefused(f"the kernel lacks {missing}; Linux 5.12 or newer is needed")
+    if wishes.passthrough and not offered & Init.PASSTHROUGH:
+        wishes = replace(wishes, passthrough=False, no_open=True)
     agreed = Init(_wanted(wishes) & offered)
     reply = wire.INIT_OUT.pack(
         wire.MAJOR,
@@ -100,10 +103,7 @@ def _wanted(wishes: Wishes) -> Init:
     wanted = _ALWAYS
     if wishes.acl:
         wanted |= Init.POSIX_ACL
-    if wishes.no_open:
-        wanted |= Init.NO_OPEN_SUPPORT | Init.NO_OPENDIR_SUPPORT
-    else:
-        wanted |= Init.ATOMIC_O_TRUNC
+    wanted |= Init.NO_OPEN_SUPPORT if wishes.no_open else Init.ATOMIC_O_TRUNC
     if wishes.changing:
         wanted |= Init.AUTO_INVAL_DATA
     else:

@@ -7,10 +7,12 @@ from overlayfs_py.engine.caching import CachePolicy
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
 from overlayfs_py.engine.native.message import Request, Timeout
+from overlayfs_py.engine.native.passthrough import Backings
 from overlayfs_py.engine.nodes import NodeTable
 from overlayfs_py.engine.setid import without_setid
 from overlayfs_py.union.overlay import Attr, AttrChanges, CopyUp, Node, Overlay
 
+_NOT_KEPT = Timeout(0, 0)
 # Below this a copy is shorter than the hand-over to a thread, unless it waits for the disk (fsync).
 INLINE_SIZE = 1 << 20
 
@@ -23,6 +25,7 @@ class State:
     ) -> None:
         self.overlay = overlay
         self.nodes = NodeTable(overlay.root)
+        self.backings = Backings(overlay)
         self.deferrals = deferrals
         self.notify = notify
         self.names = Timeout.of(policy.entry)
@@ -47,10 +50,14 @@ class State:
                 self.overlay.forget(node)
             raise
         inode = self.nodes.remember(node, attr.ino)
-        return message.entry(inode.nodeid, self.names, self.attrs, attr)
+        return message.entry(inode.nodeid, self.names, self.kept(node), attr)
 
-    def attributes(self, attr: Attr) -> bytes:
-        return message.attributes(self.attrs, attr)
+    def attributes(self, node: Node, attr: Attr) -> bytes:
+        return message.attributes(self.kept(node), attr)
+
+    def kept(self, node: Node) -> Timeout:
+        """How long the kernel may keep the node's attributes: not at all while it changes them unseen."""
+        return self.attrs if node not in self.backings.written else _NOT_KEPT
 
     def take_back(self, nodeid: int, lookups: int) -> None:
         """FORGET: the node goes when the kernel holds it no longer."""

@@ -1,0 +1,103 @@
+"""Backing files: the kernel reads and writes the layer's file itself, and asks nobody (Linux 6.9).
+
+A backing id stands for one real file. While any open of an inode has one, all opens of that inode must have
+the same; and an inode cannot be open both with a backing file and through the FUSE page cache (the kernel
+fails such opens with EIO). So the first open decides for all until the last one is closed:
+
+- A file in the upper that is open nowhere gets its upper file.
+- A file in a lower of a writable mount is opened through the FUSE page cache, since a write must be able to
+  move it to the upper while readers hold it open; they see what is written then, as kernel overlayfs's do.
+  Once the last of those opens is closed, the next one gets the upper file.
+- On a read-only mount every file gets its layer's file, so mounts of one image share one page cache.
+
+Writes with a backing file are the daemon's to the layer's file system, so they clear no set-id bits. An
+ordinary user's open for writing therefore clears them at once, and while somebody else has a file open for
+writing it cannot become set-id.
+"""
+
+import errno
+import fcntl
+import logging
+from struct import Struct
+
+from overlayfs_py.union.overlay import Node, Overlay
+
+log = logging.getLogger("overlayfs_py.engine.native")
+
+_BACKING_OPEN = 0x4010E501  # _IOW(229, 1, struct fuse_backing_map)
+_BACKING_CLOSE = 0x4004E502  # _IOW(229, 2, uint32_t)
+_BACKING_MAP = Struct("=iIQ")
+_BACKING_ID = Struct("=I")
+_CACHED = 0  # no backing id is 0
+
+# What the kernel or the machine lacks, rather than this one file.
+_NEVER = (errno.EPERM, errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, errno.ELOOP, errno.ENOSYS)
+
+
+class Backings:
+    """The opens that live, by node: how many, and with which backing id (0: through the page cache)."""
+
+    def __init__(self, overlay: Overlay) -> None:
+        self._overlay = overlay
+        self._fuse_fd = -1
+        self._opens: dict[Node, tuple[int, int]] = {}
+        # Nodes that are open for writing without a request for each write, and who has them open.
+        self.written: dict[Node, list[int]] = {}
+
+    @property
+    def usable(self) -> bool:
+        return self._fuse_fd >= 0
+
+    def enable(self, fuse_fd: int) -> None:
+        """The kernel agreed; `fuse_fd` stays the caller's."""
+        self._fuse_fd = fuse_fd
+
+    def acquire(self, node: Node, real_fd: int, writer: int | None) -> int:
+        """Count one more open of `node`, whose data `real_fd` holds; the backing id to open it with, or 0.
+
+        `writer`: the user who will write.
+        """
+        count, backing_id = self._opens.get(node, (0, _CACHED))
+        if count == 0 and self.usable and self._may_back(node):
+            backing_id = self._register(real_fd)
+        self._opens[node] = (count + 1, backing_id)
+        if writer is not None and backing_id != _CACHED:
+            self.written.setdefault(node, []).append(writer)
+        return backing_id
+
+    def release(self, node: Node, writer: int | None) -> None:
+        """One open less."""
+        count, backing_id = self._opens[node]
+        if writer is not None and backing_id != _CACHED:
+            self.written[node].remove(writer)
+            if not self.written[node]:
+                del self.written[node]
+        if count > 1:
+            self._opens[node] = (count - 1, backing_id)
+            return
+        del self._opens[node]
+        if backing_id != _CACHED:
+            try:
+                fcntl.ioctl(self._fuse_fd, _BACKING_CLOSE, _BACKING_ID.pack(backing_id))
+            except OSError as error:
+                log.debug("backing id %d: %s", backing_id, error)
+
+    def foreign_writers(self, node: Node, uid: int) -> bool:
+        """Whether another ordinary user than `uid` may write without our seeing it."""
+        return any(writer not in (0, uid) for writer in self.written.get(node, ()))
+
+    def _may_back(self, node: Node) -> bool:
+        return self._overlay.read_only or (node.upper is not None and not node.metacopy)
+
+    def _register(self, real_fd: int) -> int:
+        request = bytearray(_BACKING_MAP.pack(real_fd, 0, 0))
+        try:
+            backing_id: int = fcntl.ioctl(self._fuse_fd, _BACKING_OPEN, request)
+            return backing_id
+        except OSError as error:
+            if error.errno in _NEVER:
+                log.warning("data=passthrough cannot be had here (%s): data=cached it is", error.strerror)
+                self._fuse_fd = -1
+            else:
+                log.debug("no backing file: %s", error)
+            return _CACHED
