@@ -97,6 +97,8 @@ class Authorizer:
         if self._challenge.scheme == "basic":
             return None if credentials is None else credentials.basic
         if credentials is not None and credentials.registry_token:
+            if not _fits_a_header(credentials.registry_token):
+                raise LoginNeeded(f"the token kept for {self._host} is none", status=401)
             return f"Bearer {credentials.registry_token}"
         token, until = self._tokens.get(scopes, ("", 0.0))
         if time.monotonic() >= until:
@@ -117,7 +119,7 @@ class Authorizer:
             except Transient as error:
                 retry.pause(error)
         token = document.get("token") or document.get("access_token")
-        if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
+        if not isinstance(token, str) or not _fits_a_header(token):
             raise RegistryError(f"{redacted(realm)} gave no token")
         seconds = document.get("expires_in")
         valid = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0
@@ -174,3 +176,7 @@ class Authorizer:
             return model.parse_document(body)
         except LayerstoreError:
             raise RegistryError(f"{redacted(request.url)} gave no token") from None
+
+
+def _fits_a_header(token: str) -> bool:
+    return token.isascii() and token.isprintable() and token != ""

@@ -15,7 +15,7 @@ import httpx
 from layerstore.transport.auth import Authorizer, Scopes
 from layerstore.transport.base import RegistryOptions, Stop
 from layerstore.transport.credentials import Credentials
-from layerstore.transport.errors import RegistryError, Transient, line, redacted, refusal
+from layerstore.transport.errors import RegistryError, Transient, explained, line, redacted, refusal
 from layerstore.transport.hosts import api_host, is_loopback, without_port
 from layerstore.transport.reading import read_all, read_some
 from layerstore.transport.retry import STATUSES, Retry, asked_wait, transient
@@ -111,11 +111,12 @@ class Client:
         status = response.status_code
         if status in call.ok:
             return
-        if status in STATUSES:
-            raise Transient(
-                f"{status} {line(response.reason_phrase)}", status=status, after=asked_wait(response)
-            )
         body = b"" if call.method == "HEAD" else read_some(response)
+        if status in STATUSES:
+            _, said = explained(body)
+            raise Transient(
+                f"{status} {said or line(response.reason_phrase)}", status=status, after=asked_wait(response)
+            )
         raise refusal(call.what, status, response.reason_phrase, body, hint=self._authorizer.hint)
 
     def _authorized(self, call: Call, url: httpx.URL) -> httpx.Response:

@@ -60,9 +60,8 @@ def line(text: str) -> str:
 
 def refusal(what: str, status: int, reason: str, body: bytes, *, hint: str = "") -> RegistryError:
     """The error a response that is not a success stands for; `body` is what the registry says about it."""
-    codes, words = _explained(body)
-    said = line("; ".join(words)) or line(reason)
-    message = f"{what}: {status} {said}".rstrip()
+    codes, said = explained(body)
+    message = f"{what}: {status} {said or line(reason)}".rstrip()
     if status in {401, 403}:
         return LoginNeeded(message + hint, status=status, codes=codes)
     if status == 404:
@@ -70,12 +69,12 @@ def refusal(what: str, status: int, reason: str, body: bytes, *, hint: str = "")
     return RegistryError(message, status=status, codes=codes)
 
 
-def _explained(body: bytes) -> tuple[tuple[str, ...], list[str]]:
+def explained(body: bytes) -> tuple[tuple[str, ...], str]:
     """Codes and messages of the specification's error document; nothing for any other body."""
     try:
         entries = model.parse_document(body).get("errors")
     except LayerstoreError:
-        return (), []
+        return (), ""
     codes: list[str] = []
     words: list[str] = []
     for entry in entries[:5] if isinstance(entries, list) else ():
@@ -83,4 +82,4 @@ def _explained(body: bytes) -> tuple[tuple[str, ...], list[str]]:
             code, message = str(entry.get("code", "")), str(entry.get("message", ""))
             codes.append(code)
             words.append(f"{code} ({message})" if code and message else code or message)
-    return tuple(codes), words
+    return tuple(codes), line("; ".join(words))

@@ -1,5 +1,6 @@
 """A registry of a few lines that does as a test says: hostile answers, and every way to upload."""
 
+import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,7 @@ class Scripted:
     uploads: dict[str, bytes] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     host: str = ""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def requests(self, pattern: str) -> list[Seen]:
@@ -112,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         script = self.script
         if self.command == "POST":
             with script.lock:
-                name = f"u{len(script.uploads)}"
+                name = f"u{next(script.numbers)}"
                 script.uploads[name] = b""
             return self._accepted(name, 202)
         if self.command == "GET":

@@ -319,6 +319,23 @@ def test_message_without_colours(other: Store) -> None:
         assert str(caught.value).isprintable()
 
 
+def test_what_the_registry_says_about_its_limits(other: Store) -> None:
+    body = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "You have reached your pull rate limit"}]}'
+    with scripted(answers={"manifests": Answer(429, body)}) as script:
+        refused(script, other, RegistryError, "429 TOOMANYREQUESTS .You have reached your pull rate limit")
+
+
+def test_token_of_the_file_is_checked(other: Store, home: Path) -> None:
+    """What does not fit into a header is not shown in an error about it either."""
+    with scripted() as script:
+        (home / ".docker").mkdir()
+        kept = {"auths": {script.host: {"registrytoken": "hush\r\nX-Evil: 1"}}}
+        (home / ".docker/config.json").write_text(json.dumps(kept))
+        challenge = f'Bearer realm="http://{script.host}/token"'
+        script.answers["v2"] = Answer(401, headers={"WWW-Authenticate": challenge})
+        refused(script, other, LoginNeeded, "the token kept for .* is none")
+
+
 def test_many_challenges_are_read_in_time() -> None:
     from layerstore.transport import challenge
 
