@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerstore.verbs.commit import commit as commit
+    from layerstore.verbs.cp import cp as cp
     from layerstore.verbs.create import create as create
     from layerstore.verbs.diff import diff as diff
     from layerstore.verbs.export import export as export
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 # Where each verb is; imported when it is first used, so that the fast ones start fast.
 _VERBS = {
     "commit": "commit",
+    "cp": "cp",
     "create": "create",
     "diff": "diff",
     "export": "export",

@@ -28,6 +28,7 @@ VERBS = {
     "export": "archives",
     "ps": "workspaces",
     "rm": "workspaces",
+    "cp": "copying",
     "pull": "registry",
     "push": "registry",
     "login": "registry",

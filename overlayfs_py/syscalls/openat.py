@@ -10,6 +10,7 @@ from overlayfs_py.syscalls._libc import AT_FDCWD, check, last_error, system_call
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
 _RESOLVE = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
 
 OPEN_TREE_CLONE = 1
@@ -30,7 +31,20 @@ def open_beneath(dir_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
     ``O_PATH | O_NOFOLLOW``), and neither ``..`` nor an absolute path leaves `dir_fd` (EXDEV). `mode` counts
     only when `flags` create something, and the umask applies to it as usual.
     """
-    how = _open_how.pack(flags | os.O_CLOEXEC, mode if flags & _CREATING else 0, _RESOLVE)
+    return _open(dir_fd, path, flags, mode, _RESOLVE)
+
+
+def open_in_root(root_fd: int, path: bytes, flags: int) -> int:
+    """Open `path` as a process whose root is `root_fd` would; the caller owns the close-on-exec descriptor.
+
+    Symbolic links are followed, but like ``..`` and a leading slash never lead out of `root_fd`, whatever
+    is swapped meanwhile; the magic links of /proc are refused (ELOOP).
+    """
+    return _open(root_fd, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def _open(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
+    how = _open_how.pack(flags | os.O_CLOEXEC, mode if flags & _CREATING else 0, resolve)
     for _ in range(_ATTEMPTS):
         fd = _openat2(dir_fd, path, how, _open_how.size)
         if fd >= 0:

@@ -1,0 +1,46 @@
+"""The verb cp."""
+
+import click
+
+import layerstore
+from layerstore.cli.group import Root, examples, note
+from layerstore.cli.progress import progress, quiet_option
+from layerstore.image import human
+
+
+@click.command(
+    "cp",
+    epilog=examples(
+        "layerstore cp app.conf work:/etc/",
+        "layerstore cp work:/var/log ./logs",
+        "layerstore cp src/. work:/usr/src    # what is in src, not src itself",
+        "layerstore cp -a work:/etc other:/etc-of-work",
+    ),
+)
+@click.option("-a", "--archive", is_flag=True, help="Keep owners, set-id bits and all extended attributes.")
+@click.option("-L", "--follow-link", is_flag=True, help="If SRC is a symbolic link, copy what it leads to.")
+@quiet_option
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@click.pass_obj
+def cp_command(root: Root, archive: bool, follow_link: bool, quiet: bool, source: str, target: str) -> None:
+    """Copy files and directories from or to a workspace; one of SRC and DST is NAME:PATH.
+
+    As docker cp: into an existing directory the copy goes under its own name, and with /. at the end of SRC
+    only what is in it does; else it gets the name DST, whose parent must exist. Links in a workspace never
+    lead out of it. A workspace that is not mounted is mounted meanwhile.
+    """
+    if "-" in {source, target}:
+        raise click.UsageError("cp reads and writes no tar streams: see export and import")
+    with progress("Copying", quiet=quiet) as report:
+        copied = layerstore.cp(
+            source,
+            target,
+            archive=archive,
+            follow_link=follow_link,
+            root=root.path,
+            progress=report,
+            note=note,
+        )
+    if not quiet:
+        click.echo(f"Successfully copied {human.size(copied)} to {target}", err=True)
