@@ -19,6 +19,7 @@ __all__ = ["ENGINES", "Engine", "EngineCapabilities", "EngineStatistics", "open_
 # Engine by name: the module whose `create(overlay, options)` makes it.
 ENGINES = {
     "pyfuse3": "overlayfs_py.engine.libfuse",
+    "native": "overlayfs_py.engine.native.session",
 }
 # `auto` takes the first of these that this machine has.
 _PREFERENCE = ("pyfuse3",)

@@ -345,8 +345,10 @@ def test_a_long_copy_lets_others_work(where: Path, mount: Mounter) -> None:
 
 def _patch(path: Path, at: int) -> None:
     fd = os.open(path, os.O_WRONLY)
-    os.pwrite(fd, bytes([at + 1]), at)
-    os.close(fd)
+    try:
+        os.pwrite(fd, bytes([at + 1]), at)
+    finally:
+        os.close(fd)
 
 
 def test_failed_copy_up_reaches_the_caller(layers: Layers, mount: Mounter) -> None:
@@ -362,8 +364,8 @@ def test_failed_copy_up_reaches_the_caller(layers: Layers, mount: Mounter) -> No
         (small / "upper").mkdir()
         (small / "work").mkdir()
         mounted = mount(tight)
-        with pytest.raises(OSError, match="No space") as caught:
-            os.open(tight.merged / "big", os.O_WRONLY)
+        with pytest.raises(OSError, match="No space") as caught:  # at the open, or at the first write
+            _patch(tight.merged / "big", 0)
         assert caught.value.errno == errno.ENOSPC
         assert (tight.merged / "big").stat().st_size == 8 << 20
         assert os.listdir(small / "upper") == []

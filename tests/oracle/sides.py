@@ -29,9 +29,15 @@ Mount = KernelMount | OverlayMount
 
 
 class MountSide:
-    """A side that is a mount of the machine; its users are processes, kept from one stack to the next."""
+    """A side that is a mount of the machine; its users are processes, kept from one stack to the next.
 
-    def __init__(self, name: str, mount: Callable[[Layers, Mapping[str, str]], Mount]) -> None:
+    `late_copies`: it copies up at the first write, not at the open for it.
+    """
+
+    def __init__(
+        self, name: str, mount: Callable[[Layers, Mapping[str, str]], Mount], *, late_copies: bool = False
+    ) -> None:
+        self._late_copies = late_copies
         self.name = name
         self._mount = mount
         self._mounted: Mount | None = None
@@ -64,7 +70,7 @@ class MountSide:
 
     def run(self, user: int, name: str, arguments: tuple[object, ...]) -> Outcome:
         if user not in self._workers:
-            self._workers[user] = Worker(USERS[user])
+            self._workers[user] = Worker(USERS[user], late_copies=self._late_copies)
         if user not in self._attached:
             self._workers[user].attach(self.root)
             self._attached.add(user)
@@ -104,4 +110,8 @@ def kernel_side(name: str = "kernel", **forced: str) -> MountSide:
 
 def overlay_side(engine: str) -> MountSide:
     """Ours, with the named engine."""
-    return MountSide(f"ours[{engine}]", lambda layers, options: OverlayMount(layers, options, engine=engine))
+    return MountSide(
+        f"ours[{engine}]",
+        lambda layers, options: OverlayMount(layers, options, engine=engine),
+        late_copies=engine == "native",
+    )

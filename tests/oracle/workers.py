@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from tests.oracle.operations import Interpreter, Outcome
-from tests.oracle.vfs import OsVfs, become
+from tests.oracle.vfs import LateCopyVfs, OsVfs, become
 
 ANSWER_TIMEOUT = 20.0
 
@@ -28,12 +28,15 @@ class Hung(AssertionError):
 
 
 class Worker:
-    """A process that runs operations as a user; `attach` gives it another tree."""
+    """A process that runs operations as a user; `attach` gives it another tree.
 
-    def __init__(self, user: User) -> None:
+    `late_copies`: the tree copies up at the first write, not at the open for it.
+    """
+
+    def __init__(self, user: User, *, late_copies: bool = False) -> None:
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, user), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, user, late_copies), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -69,7 +72,7 @@ class Worker:
         self._pipe.close()
 
 
-def _serve(pipe: Connection, user: User) -> None:
+def _serve(pipe: Connection, user: User, late_copies: bool) -> None:
     # Descriptors of the parent's, as a lock on a work directory, must not live on here.
     os.closerange(3, pipe.fileno())
     os.closerange(pipe.fileno() + 1, 1 << 16)
@@ -81,7 +84,7 @@ def _serve(pipe: Connection, user: User) -> None:
             return
         try:
             if name == "attach":
-                interpreter = _attach(interpreter, arguments[0])
+                interpreter = _attach(interpreter, arguments[0], late_copies)
                 pipe.send(("ok", None))
             else:
                 assert interpreter is not None
@@ -90,11 +93,11 @@ def _serve(pipe: Connection, user: User) -> None:
             pipe.send(("crash", f"{type(error).__name__}: {error}"))
 
 
-def _attach(previous: Interpreter | None, root: bytes | None) -> Interpreter | None:
+def _attach(previous: Interpreter | None, root: bytes | None, late_copies: bool) -> Interpreter | None:
     if previous is not None:
         previous.close_all()
     if root is None:
         return None
-    vfs = OsVfs(root)
+    vfs = LateCopyVfs(root) if late_copies else OsVfs(root)
     vfs.umask(0o022)
     return Interpreter(vfs)

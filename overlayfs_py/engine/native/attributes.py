@@ -7,10 +7,11 @@ import stat
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import Before, State
-from overlayfs_py.engine.setid import without_setid
+from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.syscalls.statx import birth_time_ns
-from overlayfs_py.union.overlay import AttrChanges
+from overlayfs_py.union.overlay import AttrChanges, Node
 
+_ACCESS_ACL = b"system.posix_acl_access"
 _BILLION = 1_000_000_000
 _TIMES_OF_WRITEBACK = wire.FATTR_MTIME | wire.FATTR_CTIME | wire.FATTR_FH
 
@@ -106,7 +107,17 @@ class AttributeRequests:
             self._overlay.getxattr(node, name)  # ENODATA before a copy-up, not after
         self._state.need_upper(node, data=False)
         self._overlay.removexattr(node, name)
+        if name == _ACCESS_ACL:
+            self._drop_setgid(node, request)
         return b""
+
+    def _drop_setgid(self, node: Node, request: Request) -> None:
+        """No set-group-ID without the ACL for a caller outside the group (posix_acl_update_mode)."""
+        attr = self._overlay.getattr(node)
+        if not attr.mode & stat.S_ISGID or in_group(attr.gid, request.gid, request.pid):
+            return
+        if not may_keep_setid(request.uid, request.pid):
+            self._state.change_mode(node, attr.mode & ~stat.S_ISGID)
 
     def statfs(self, request: Request) -> bytes:
         st = self._overlay.statfs()

@@ -61,7 +61,7 @@ def work(root: Path) -> None:
 
 
 def capture(into: Path) -> None:
-    from overlayfs_py.engine.native.adapter import NativeEngine
+    from overlayfs_py.engine.native.session import NativeEngine
 
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)

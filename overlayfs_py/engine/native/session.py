@@ -29,7 +29,6 @@ _CAP_SYS_ADMIN = 21
 _OLDEST_KERNEL = (5, 12)
 # How long to look for the next message before sleeping; a client answers itself within this time.
 POLL_SECONDS = 50e-6
-_BELOW_INLINE = 4096  # one buffer is written faster than two, unless joining them copies much
 
 
 class NativeEngine:
@@ -139,10 +138,7 @@ class NativeEngine:
     def _send(self, header: bytes, body: bytes = b"") -> bool:
         """One write for one answer. False: the kernel says that nobody waits for it any more."""
         try:
-            if len(body) > _BELOW_INLINE:
-                os.writev(self._fuse_fd, (header, body))
-            else:
-                os.write(self._fuse_fd, header + body)
+            os.writev(self._fuse_fd, (header, body))
         except FileNotFoundError:
             return False
         except OSError as error:
