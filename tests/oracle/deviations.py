@@ -106,8 +106,8 @@ TABLE = (
     ),
     Deviation(
         "copy-up at the first write",
-        "An engine whose opens cost nothing is not told of them: an open for writing that writes nothing leaves "
-        "the file in the lower, which shows with a lower hard link and no index. LateCopyVfs makes sequences "
+        "An engine whose opens cost nothing is not told of them: an open for writing that writes nothing "
+        "leaves the file in the lower, as a lower hard link without an index shows. LateCopyVfs makes sequences "
         "comparable: it changes nothing in particular after such an open.",
     ),
     Deviation(
