@@ -6,12 +6,14 @@ origin only; a redirect from TLS to plain HTTP is refused.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import httpx
 
+from layerstore.transport import tls
 from layerstore.transport.auth import Authorizer, Scopes
 from layerstore.transport.base import RegistryOptions, Stop
 from layerstore.transport.credentials import Credentials
@@ -19,7 +21,6 @@ from layerstore.transport.errors import RegistryError, Transient, explained, lin
 from layerstore.transport.hosts import api_host, is_loopback, without_port
 from layerstore.transport.reading import read_all, read_some
 from layerstore.transport.retry import STATUSES, Retry, asked_wait, transient
-from layerstore.transport.tls import context
 
 _REDIRECTS = 5
 _HEADERS = {"User-Agent": "layerstore", "Accept-Encoding": "identity"}
@@ -169,6 +170,7 @@ def connect(
     """Find out whether a registry speaks TLS or, where that is allowed, plain HTTP; the caller closes the
     client.
     """
+    tls.check(options)
     host = api_host(domain)
     local = is_loopback(without_port(host))
     schemes = ["http", "https"] if local else ["https"] if options.tls_verify else ["https", "http"]
@@ -176,7 +178,7 @@ def connect(
     while True:
         failures: list[Transient] = []
         for scheme in schemes:
-            http = _http_client(host, scheme, options, local=local)
+            http = _http_client(host, options, local=local)
             authorizer = Authorizer(domain, http, lookup, options, stop)
             client = Client(httpx.URL(f"{scheme}://{host}"), http, authorizer, options, stop)
             try:
@@ -193,16 +195,23 @@ def connect(
         retry.pause(failures[0])
 
 
-def _http_client(host: str, scheme: str, options: RegistryOptions, *, local: bool) -> httpx.Client:
+def _http_client(host: str, options: RegistryOptions, *, local: bool) -> httpx.Client:
     timeout = httpx.Timeout(options.timeout, connect=options.connect_timeout, pool=None)
     limits = httpx.Limits(max_connections=options.jobs + 2, max_keepalive_connections=options.jobs + 2)
-    try:
+    if local:
+        # Nobody means a proxy for this machine itself. This transport is for plain HTTP: it trusts no one.
+        transport = httpx.HTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), limits=limits)
+        secure = tls.OnDemand(lambda: httpx.HTTPTransport(verify=tls.context(host, options), limits=limits))
         return httpx.Client(
             headers=_HEADERS,
             timeout=timeout,
-            limits=limits,
-            verify=context(host, options),
-            trust_env=not local,  # nobody means a proxy for this machine itself
+            transport=transport,
+            mounts={"https://": secure},
+            trust_env=False,
+        )
+    try:
+        return httpx.Client(
+            headers=_HEADERS, timeout=timeout, limits=limits, verify=tls.context(host, options)
         )
     except (ImportError, ValueError) as error:
         raise RegistryError(f"cannot use the proxy that the environment names: {error}") from None

@@ -7,7 +7,11 @@ and client certificates (``NAME.cert`` with ``NAME.key``).
 from __future__ import annotations
 
 import ssl
+import threading
+from collections.abc import Callable
 from pathlib import Path
+
+import httpx
 
 from layerstore.transport.base import RegistryOptions
 from layerstore.transport.errors import RegistryError
@@ -25,9 +29,32 @@ def context(host: str, options: RegistryOptions) -> ssl.SSLContext:
     for place in places:
         if place.is_dir():
             _load(made, place)
-        elif options.cert_dir is not None:
-            raise RegistryError(f"no such directory of certificates: {place}")
     return made
+
+
+def check(options: RegistryOptions) -> None:
+    """Refuse a directory of certificates that is none, whether it will be needed or not."""
+    if options.cert_dir is not None and not options.cert_dir.is_dir():
+        raise RegistryError(f"no such directory of certificates: {options.cert_dir}")
+
+
+class OnDemand(httpx.BaseTransport):
+    """A transport made when the first request needs it: to read the system's authorities takes long."""
+
+    def __init__(self, make: Callable[[], httpx.BaseTransport]) -> None:
+        self._make = make
+        self._made: httpx.BaseTransport | None = None
+        self._lock = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+        return self._made.handle_request(request)
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
 
 
 def _load(made: ssl.SSLContext, place: Path) -> None:
