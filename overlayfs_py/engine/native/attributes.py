@@ -13,7 +13,6 @@ from overlayfs_py.union.overlay import AttrChanges, Node
 
 _ACCESS_ACL = b"system.posix_acl_access"
 _BILLION = 1_000_000_000
-_TIMES_OF_WRITEBACK = wire.FATTR_MTIME | wire.FATTR_CTIME | wire.FATTR_FH
 
 
 class AttributeRequests:
@@ -61,11 +60,6 @@ class AttributeRequests:
             atime_ns=atime * _BILLION + atime_nsec if valid & wire.FATTR_ATIME else None,
             mtime_ns=mtime * _BILLION + mtime_nsec if valid & wire.FATTR_MTIME else None,
         )
-        if valid & ~_TIMES_OF_WRITEBACK == 0:
-            # The kernel hands over its own times, also those of a file whose ctime alone changed.
-            found = self._overlay.getattr(node)
-            if changes.mtime_ns is None or changes.mtime_ns == found.mtime_ns:
-                return state.attributes(node, found)
         if changes.size == 0:  # nothing of the contents will be left: the union copies none
             state.settled(node)
         else:

@@ -43,7 +43,6 @@ class Wishes:
 
     acl: bool = True
     no_open: bool = True
-    writeback: bool = True
     passthrough: bool = False
     changing: bool = False
 
@@ -110,6 +109,4 @@ def _wanted(wishes: Wishes) -> Init:
         wanted |= Init.EXPLICIT_INVAL_DATA
     if wishes.passthrough:
         wanted |= Init.PASSTHROUGH
-    elif wishes.writeback and not wishes.changing:
-        wanted |= Init.WRITEBACK_CACHE
     return wanted

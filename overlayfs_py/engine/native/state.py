@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 from overlayfs_py.engine.caching import CachePolicy
 from overlayfs_py.engine.native import message, wire
@@ -13,8 +14,11 @@ from overlayfs_py.engine.setid import without_setid
 from overlayfs_py.union.overlay import Attr, AttrChanges, CopyUp, Node, Overlay
 
 _NOT_KEPT = Timeout(0, 0)
-# Below this a copy is shorter than the hand-over to a thread, unless it waits for the disk (fsync).
+# A longer copy goes to a thread.
 INLINE_SIZE = 1 << 20
+# So does any while the disk makes small ones take longer than this, as others would have to wait.
+_PATIENCE = 1e-3
+_FORGIVING = 0.95
 
 
 class State:
@@ -33,7 +37,7 @@ class State:
         self.missing = message.missing(Timeout.of(policy.negative))
         # Directories whose cached listing must go before the request under way is answered.
         self.stale_listings: list[Node] = []
-        self._inline_size = INLINE_SIZE if overlay.options.volatile else -1
+        self._slow = 0.0  # seconds a small copy takes here, disk included
 
     def node(self, nodeid: int) -> Node:
         """ESTALE for a number the kernel should have forgotten."""
@@ -88,15 +92,21 @@ class State:
         before = Before(node)
         job = self.overlay.copy_up(node, data=data)
         if job is not None:
-            if job.size > self._inline_size:
+            if job.size > INLINE_SIZE or self._slow > _PATIENCE:
                 raise self._postponed(node, job, before)
-            try:
-                job.transfer()
-                job.commit()
-            except BaseException:
-                job.abort()
-                raise
+            self._copy_now(job)
         self.copied(before)
+
+    def _copy_now(self, job: CopyUp) -> None:
+        """A small copy here and now: shorter than the hand-over to a thread, unless the disk is slow."""
+        start = perf_counter()
+        try:
+            job.transfer()
+            job.commit()
+        except BaseException:
+            job.abort()
+            raise
+        self._slow += (perf_counter() - start - self._slow) / 4
 
     def _postponed(self, node: Node, job: CopyUp, before: "Before") -> Postponed:
         def settle(error: BaseException | None) -> None:
@@ -107,6 +117,7 @@ class State:
             except BaseException:
                 job.abort()
                 raise
+            self._slow *= _FORGIVING  # try again here after a while
             self.copied(before)
 
         return Postponed(job.transfer, settle, node=node)

@@ -249,17 +249,6 @@ def test_set_id_bits_go_when_the_kernel_says_so(bench: Bench) -> None:
     assert bench.notified, "the kernel would run it by the bits it remembers"
 
 
-def test_times_of_writeback_copy_nothing_up(bench: Bench) -> None:
-    """The kernel writes back times of an inode whose ctime alone changed, as an unlink does."""
-    nodeid = bench.find(b"file")
-    mtime = (bench.top / "lower/file").stat().st_mtime_ns
-    seconds, nanoseconds = divmod(mtime, 10**9)
-    valid = wire.FATTR_MTIME | wire.FATTR_CTIME
-    times = (0, seconds, 5, 0, nanoseconds, 0)
-    bench.ask("SETATTR", wire.OPS[4].request.pack(valid, 0, 0, 0, *times, 0, 0, 0), nodeid)
-    assert os.listdir(bench.top / "upper") == []
-
-
 def test_copy_of_a_directory_is_told(bench: Bench) -> None:
     """Its attributes changed without any request for it."""
     directory = bench.find(b"directory")
