@@ -1,0 +1,310 @@
+"""What only this engine promises, through real mounts: requests saved, further messages, backing files."""
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from overlayfs_py.service import client
+from overlayfs_py.service.rundir import default_run_dir
+from tests import rawcalls
+from tests.mounts import Layers, OverlayMount
+
+pytestmark = [pytest.mark.fuse, pytest.mark.root]
+
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+FS_NODUMP_FL = 0x40
+
+
+@pytest.fixture
+def native() -> Iterator[Callable[..., OverlayMount]]:
+    """native(layers, data) -> a live mount of this engine."""
+    with ExitStack() as stack:
+
+        def start(layers: Layers, data: str = "cached") -> OverlayMount:
+            mount = OverlayMount(layers, {"data": data}, engine="native")
+            return stack.enter_context(mount)
+
+        yield start
+
+
+def status(mount: OverlayMount) -> dict[str, dict[str, int]]:
+    with client.connect(default_run_dir(os.environ, os.geteuid()), mount.root) as daemon:
+        return dict(daemon.ask("status"))
+
+
+def requests(mount: OverlayMount, action: Callable[[], object]) -> int:
+    """How many requests `action` costs."""
+    before = status(mount)["statistics"]["requests"]
+    action()
+    return status(mount)["statistics"]["requests"] - before
+
+
+def read(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 1 << 20)
+    finally:
+        os.close(fd)
+
+
+def test_answers_come_from_the_kernels_caches(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    """The second time nothing is asked: contents, opens, listings, names, missing names, symlinks."""
+    lower = layers.lowers[0]
+    for number in range(100):
+        (lower / f"f{number}").write_bytes(b"contents")
+    (lower / "link").symlink_to("f1")
+    mount = native(layers)
+    top = layers.merged
+
+    def use() -> None:
+        os.listdir(top)
+        for number in range(100):
+            read(top / f"f{number}")
+            assert not (top / f"missing{number}").exists()
+        os.readlink(top / "link")
+
+    use()
+    os.stat(top / "f1")
+    assert requests(mount, use) <= 2  # the attributes of the root, perhaps
+
+
+def test_sixteen_openers_cost_one_read(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    (layers.lowers[0] / "file").write_bytes(b"x" * 4096)
+    mount = native(layers)
+    read(layers.merged / "file")
+    assert requests(mount, lambda: [read(layers.merged / "file") for _ in range(16)]) <= 1
+
+
+def test_reads_ahead_in_large_requests(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    size = 32 << 20
+    (layers.lowers[0] / "big").write_bytes(os.urandom(1 << 20) * 32)
+    mount = native(layers)
+    with open(layers.merged / "big", "rb", buffering=0) as file:
+        count = requests(mount, lambda: [file.read(1 << 16) for _ in range(size >> 16)])
+    assert count < 32 * 8, "128 KiB at a time would be 256"
+
+
+def test_birth_time(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    path = layers.lowers[0] / "file"
+    path.write_bytes(b"x")
+    native(layers)
+    born = [
+        subprocess.run(["stat", "-c", "%W %w", where], check=True, capture_output=True).stdout
+        for where in (path, layers.merged / "file")
+    ]
+    assert born[0] == born[1]
+    assert born[0].split()[0] != b"0"
+
+
+def test_inode_flags(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    (layers.lowers[0] / "file").write_bytes(b"x")
+    native(layers)
+    fd = os.open(layers.merged / "file", os.O_RDONLY)
+    try:
+        before = struct.unpack("=L", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))[0]
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("=L", before | FS_NODUMP_FL))
+        assert struct.unpack("=L", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))[0] & FS_NODUMP_FL
+        with pytest.raises(OSError, check=lambda error: error.errno == errno.ENOTTY):
+            fcntl.ioctl(fd, 0x5401, bytes(64))  # TCGETS
+    finally:
+        os.close(fd)
+    assert layers.upper is not None
+    assert os.listdir(layers.upper) == ["file"]
+
+
+def test_holes(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    with (layers.lowers[0] / "sparse").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"data")
+    native(layers)
+    fd = os.open(layers.merged / "sparse", os.O_RDWR)
+    try:
+        assert os.lseek(fd, 0, os.SEEK_DATA) == 1 << 20
+        assert os.lseek(fd, 0, os.SEEK_HOLE) == 0
+        os.pwrite(fd, b"more", 1 << 18)  # seen at once: nothing is held back
+        assert os.lseek(fd, 0, os.SEEK_DATA) == 1 << 18
+    finally:
+        os.close(fd)
+
+
+def test_running_program_is_busy(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    program = layers.lowers[0] / "program"
+    program.write_bytes(Path("/bin/sleep").read_bytes())
+    program.chmod(0o755)
+    native(layers)
+    process = subprocess.Popen([layers.merged / "program", "30"])
+    try:
+        time.sleep(0.1)
+        with pytest.raises(OSError, check=lambda error: error.errno == errno.ETXTBSY):
+            os.open(layers.merged / "program", os.O_WRONLY)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("lock", [fcntl.flock, fcntl.lockf])
+def test_locks_between_processes(
+    layers: Layers, native: Callable[..., OverlayMount], lock: Callable[[int, int], None]
+) -> None:
+    native(layers)
+    path = layers.merged / "lock"
+    with path.open("wb") as file:
+        lock(file.fileno(), fcntl.LOCK_EX)
+        script = (
+            f"import fcntl, sys; f = open({str(path)!r}, 'r+b')\n"
+            f"try: fcntl.{lock.__name__}(f.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+            "except OSError: sys.exit(9)"
+        )
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+        lock(file.fileno(), fcntl.LOCK_UN)
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_forgotten_nodes_are_found_again(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    """The kernel drops what it knows, several times a second, while files are made, moved and read."""
+    mount = native(layers)
+    done = threading.Event()
+
+    def forget() -> None:
+        while not done.wait(0.02):
+            rawcalls.remount(mount.root)
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    try:
+        for number in range(300):
+            place = layers.merged / f"d{number % 7}"
+            place.mkdir(exist_ok=True)
+            (place / f"f{number}").write_bytes(b"%d" % number)
+            (place / f"f{number}").rename(place / f"g{number}")
+            assert (place / f"g{number}").read_bytes() == b"%d" % number
+    finally:
+        done.set()
+        thread.join()
+    assert sum(len(list(place.iterdir())) for place in layers.merged.iterdir()) == 300
+
+
+def test_nodes_go_when_forgotten(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    for number in range(500):
+        (layers.lowers[0] / f"f{number}").touch()
+    mount = native(layers)
+    for path in layers.merged.iterdir():
+        path.stat()
+    assert status(mount)["statistics"]["nodes"] > 500
+    rawcalls.remount(mount.root)
+    deadline = time.monotonic() + 10
+    while status(mount)["statistics"]["nodes"] > 10 and time.monotonic() < deadline:
+        os.stat(layers.merged)  # FORGET comes with the next request at the latest
+        rawcalls.remount(mount.root)
+        time.sleep(0.05)
+    assert status(mount)["statistics"]["nodes"] <= 10
+
+
+# -- data=passthrough --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def backed(layers: Layers, native: Callable[..., OverlayMount]) -> OverlayMount:
+    (layers.lowers[0] / "lower").write_bytes(b"lower" * 1000)
+    mount = native(layers, "passthrough")
+    if not status(mount)["engine"]["passthrough"]:
+        pytest.skip("no passthrough on this machine")
+    return mount
+
+
+def test_reads_and_writes_reach_nobody(layers: Layers, backed: OverlayMount) -> None:
+    fd = os.open(layers.merged / "new", os.O_RDWR | os.O_CREAT)
+    try:
+        work = [lambda: os.pwrite(fd, b"x" * 65536, 0), lambda: os.pread(fd, 65536, 0)] * 50
+        assert requests(backed, lambda: [step() for step in work]) <= 4
+        assert os.fstat(fd).st_size == 65536
+    finally:
+        os.close(fd)
+
+
+def test_reader_of_a_lower_sees_what_is_written(layers: Layers, backed: OverlayMount) -> None:
+    """tail -f: the file moves to the upper while somebody reads it."""
+    reader = os.open(layers.merged / "lower", os.O_RDONLY)
+    writer = os.open(layers.merged / "lower", os.O_WRONLY | os.O_APPEND)
+    try:
+        assert os.pread(reader, 5, 0) == b"lower"
+        os.write(writer, b"appended")
+        assert os.pread(reader, 100, 5000) == b"appended"
+        mapped = mmap.mmap(reader, 0, prot=mmap.PROT_READ)
+        assert mapped[5000:] == b"appended"
+        mapped.close()
+    finally:
+        os.close(reader)
+        os.close(writer)
+    fd = os.open(layers.merged / "lower", os.O_RDONLY)  # nobody has it open: the upper file itself
+    try:
+        assert requests(backed, lambda: os.pread(fd, 5000, 0)) <= 1
+    finally:
+        os.close(fd)
+
+
+def test_mapped_writes_change_the_time(layers: Layers, backed: OverlayMount) -> None:
+    """The kernel writes behind our back; stat tells it all the same."""
+    path = layers.merged / "mapped"
+    path.write_bytes(bytes(8192))
+    os.utime(path, ns=(10**18, 10**18))
+    fd = os.open(path, os.O_RDWR)
+    try:
+        assert os.fstat(fd).st_mtime_ns == 10**18
+        mapped = mmap.mmap(fd, 8192)
+        mapped[:3] = b"abc"
+        mapped.flush()
+        mapped.close()
+        assert os.fstat(fd).st_mtime_ns > 10**18
+    finally:
+        os.close(fd)
+    assert path.read_bytes()[:3] == b"abc"
+
+
+def test_ordinary_writer_clears_setid_at_the_open(layers: Layers, backed: OverlayMount) -> None:
+    path = layers.merged / "tool"
+    path.write_bytes(b"x")
+    path.chmod(0o6777)
+    fd = _open_as_nobody(path)
+    try:
+        assert path.stat().st_mode & 0o7777 == 0o777
+        path.chmod(0o6777)
+        assert path.stat().st_mode & 0o7777 == 0o777, "not while somebody else can write unseen"
+    finally:
+        os.close(fd)
+    path.chmod(0o6777)
+    assert path.stat().st_mode & 0o7777 == 0o6777
+
+
+def _open_as_nobody(path: Path) -> int:
+    """Open for writing with another user's credentials (of this thread only, for the file system)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.setfsgid(65534)
+    libc.setfsuid(65534)
+    try:
+        return os.open(path, os.O_WRONLY)
+    finally:
+        libc.setfsuid(0)
+        libc.setfsgid(0)
+
+
+def test_read_only_mount_shares_the_layers_pages(layers: Layers, native: Callable[..., OverlayMount]) -> None:
+    (layers.lowers[0] / "lower").write_bytes(b"lower" * 1000)
+    image = Layers(lowers=layers.lowers, upper=None, work=None, merged=layers.merged)
+    mount = native(image, "passthrough")
+    if not status(mount)["engine"]["passthrough"]:
+        pytest.skip("no passthrough on this machine")
+    with open(layers.merged / "lower", "rb", buffering=0) as file:
+        assert requests(mount, lambda: file.read(5000)) <= 1
