@@ -128,11 +128,13 @@ class OverlayOperations(Session):
             self._drop_setgid_for_acl(inode, ctx)
 
     async def removexattr(self, nodeid: int, name: bytes, ctx: Context) -> None:
-        node = self._nodes.inode(nodeid).node
-        if node.upper is None:
-            self._overlay.getxattr(node, name)  # ENODATA before a copy-up, not after
-        await self._copies.ensure_upper(node, data=False)
-        self._overlay.removexattr(node, name)
+        inode = self._nodes.inode(nodeid)
+        if inode.node.upper is None:
+            self._overlay.getxattr(inode.node, name)  # ENODATA before a copy-up, not after
+        await self._copies.ensure_upper(inode.node, data=False)
+        self._overlay.removexattr(inode.node, name)
+        if name == _ACCESS_ACL and inode.setid:
+            self._drop_setgid_for_acl(inode, ctx)
 
     # -- files ---------------------------------------------------------------------------------
 

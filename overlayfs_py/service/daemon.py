@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("overlayfs_py")
 
 _START_TIMEOUT = 60.0
+# Nodes are freed by their counts; looking for cycles among 100,000 of them doubles a lookup (first stat).
+_GARBAGE_THRESHOLDS = (50_000, 20, 50)
 # How long a mount that is still in use when the daemon is told to stop goes on being served, detached.
 _LINGER = 5.0
 
@@ -178,6 +180,7 @@ class Daemon:
         if waiting.cancelled_caught:
             raise MountError(f"the mount did not answer within {_START_TIMEOUT:.0f} s")
         gc.freeze()  # what a start makes stays
+        gc.set_threshold(*_GARBAGE_THRESHOLDS)
         gc.enable()
         self._report.ready()
         self._notifier.ready(f"serving {os.fsdecode(mount.mountpoint)}")

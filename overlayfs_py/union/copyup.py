@@ -226,7 +226,7 @@ def _install(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> None
     if node.unlinked:
         fd, name = temp.at()
         temp.detach()  # no name to give: the copy lives by its descriptor
-        os.unlink(name, dir_fd=fd)
+        (os.rmdir if node.is_dir else os.unlink)(name, dir_fd=fd)
         node.upper = temp
         return
     assert node.parent is not None

@@ -4,6 +4,7 @@ Because every handle reads through its node, an open file sees what is written a
 copy-up, and a node can be read and written without any open (engines that get no OPEN).
 """
 
+import itertools
 import os
 
 from overlayfs_py.union.node import Node
@@ -51,15 +52,24 @@ class DataFds:
         self._nodes.pop(node, None)
         close(node)
 
-    def trim(self) -> None:
-        """Close descriptors above the limit, those of nodes with handles or without a name excepted."""
-        if len(self._nodes) <= self.limit:
-            return
+    def close(self) -> None:
+        """Close every descriptor, whoever holds it open."""
         for node in list(self._nodes):
-            if len(self._nodes) <= self.limit:
-                return
+            self.forget(node)
+
+    def trim(self) -> None:
+        """Close the oldest descriptors above the limit, an eighth of it at once, those of nodes with handles
+        or without a name excepted.
+        """
+        excess = len(self._nodes) - self.limit
+        if excess <= 0:
+            return
+        for node in list(itertools.islice(self._nodes, excess + self.limit // 8)):
             if node.opens == 0 and not node.unlinked:
                 self.forget(node)
+            else:  # to the end of the line: it is asked again when all others were
+                del self._nodes[node]
+                self._nodes[node] = None
 
 
 def readable_fd(node: Node) -> int:

@@ -48,8 +48,7 @@ class Overlay:
 
     def close(self) -> None:
         """Release all descriptors and the lock on the work directory; idempotent."""
-        self._data.limit = 0
-        self._data.trim()
+        self._data.close()
         self._stack.close()
 
     @property
