@@ -18,7 +18,7 @@ from layerstore.model import Descriptor
 from layerstore.store import blobs, durable
 from layerstore.store.store import Store
 from layerstore.transport.base import RegistryOptions, Report
-from layerstore.transport.errors import LoginNeeded, RegistryError, Transient
+from layerstore.transport.errors import RegistryError, Transient
 from layerstore.transport.registry import Repository
 from layerstore.transport.retry import Retry
 
@@ -47,12 +47,11 @@ def upload(
     if mount_from is not None:
         try:
             place = repository.begin_upload(digest, mount_from)
-        except LoginNeeded:
-            mount_from = None  # no right to read there
-        else:
             if place is None:
                 report(digest, "mounted", total, total)
                 return
+        except RegistryError:
+            pass  # no right to read there, or no such thing as mounting: it is sent then
     fd = durable.open_regular(blobs.path_of(store, digest))
     try:
         _Upload(repository, descriptor, fd, report).run(place)

@@ -96,6 +96,16 @@ def test_out_of_step(store: Store) -> None:
         assert len(script.requests("^GET .*uploads")) == 1
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405])
+def test_registry_that_does_not_mount(store: Store, status: int) -> None:
+    """A refusal to mount is no refusal to take the blob."""
+    with scripted() as script:
+        image(store, f"{script.host}/other:1", [LAYER])
+        script.answers["^POST .*mount="] = Answer(status)
+        push(store, script)
+        assert len(script.requests("^POST .*&from=other")) == 1
+
+
 def test_no_place_to_upload_to(store: Store) -> None:
     for headers, words in (
         ({}, "does not say where to upload"),
