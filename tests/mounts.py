@@ -217,9 +217,11 @@ def scratch(prefix: str = "overlay-test-", *, under: Path | None = None) -> Iter
 
 def remove(path: Path) -> None:
     """Delete a scratch directory: names may be anything, modes as well, mounts below it gone already."""
-    leftover = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for mountpoint in sorted((m for m in leftover if m.startswith(f"{path}/")), reverse=True):
-        rawcalls.umount(mountpoint.encode(), rawcalls.MNT_DETACH)
+    points = [line.split(b" ")[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    for point in sorted(
+        (point for point in points if point.startswith(os.fsencode(path) + b"/")), reverse=True
+    ):
+        rawcalls.umount(point, rawcalls.MNT_DETACH)
     subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=False, timeout=120)
 
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from tests.mounts import scratch
-from tests.oracle.drawing import FAMILIES, left_out, next_operation, random_stack
+from tests.oracle.drawing import FAMILIES, NAMES, left_out, next_operation, random_stack
 from tests.oracle.duel import Duel
 from tests.oracle.sides import Side
 from tests.oracle.stacks import Stack
@@ -68,7 +68,9 @@ class OracleMachine(RuleBasedStateMachine):
         # The step's number keeps equal seeds, which Hypothesis likes, from meaning equal choices.
         chance = random.Random(f"{self._seed} {len(fight.trace)} {seed}")
         without = left_out(random.Random(self._seed), self.without)
-        operation = next_operation(chance, fight.oracle_paths(), family, fight.held, without)
+        operation = next_operation(
+            chance, fight.oracle_paths(), family, fight.held, without, NAMES[fight.stack.redirect_dir]
+        )
         if self.single_user:
             operation = (0, *operation[1:])
         self._guarded(lambda: fight.step(operation))

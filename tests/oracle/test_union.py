@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import trees
+from tests.oracle.duel import duel
 from tests.oracle.machine import contest
 from tests.oracle.profiles import fuzz_seeds, machine_settings
 from tests.oracle.sides import kernel_side
+from tests.oracle.stacks import Stack
 from tests.oracle.union_side import UnionSide
 from tests.oracle.walking import Walk
 
@@ -43,6 +46,29 @@ def test_machine(ground: Path) -> None:
         )
     finally:
         oracle.end_workers()
+
+
+def test_xattr_whiteouts(ground: Path) -> None:
+    """Read alike in lists and lookups, at the root, in merged and in opaque directories."""
+    top = {
+        "a": trees.Whiteout(form="xattr"),
+        "d/x": trees.Whiteout(form="xattr"),
+        "d/new": trees.File(b"new"),
+        "e/sub/y": trees.Whiteout(form="xattr"),
+    }
+    bottom = {
+        "a": trees.File(),
+        "b": trees.File(),
+        "d/x/deep": trees.File(),
+        "e/sub/y": trees.File(),
+        "e/z": trees.File(),
+    }
+    oracle = kernel_side()
+    with duel(Stack(lowers=(top, bottom)), oracle, UnionSide(), ground=ground) as fight:
+        fight.step((0, "mkdir", b"a", 0o755))
+        fight.step((0, "rename", b"d/new", b"d/x", 0))
+        fight.finish()
+    oracle.end_workers()
 
 
 @pytest.mark.fuzz

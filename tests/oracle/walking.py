@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.oracle.drawing import FAMILIES, left_out, next_operation, random_stack
+from tests.oracle.drawing import FAMILIES, NAMES, left_out, next_operation, random_stack, well_formed
 from tests.oracle.duel import Disagreement, Duel, duel
 from tests.oracle.minimise import minimise
 from tests.oracle.operations import Operation
@@ -34,17 +34,17 @@ class Walk:
     def run(self, seed: int) -> None:
         """One walk; a disagreement is made short first, and says its seed."""
         chance = random.Random(seed)
-        stack = random_stack(chance)
+        stack, watching = random_stack(chance), chance.random() < 0.5
         done: list[Operation] = []
         try:
             with duel(stack, self.oracle, self.ours, ground=self.ground) as fight:
                 done = fight.trace
+                fight.watching = watching
                 self._go(fight, chance)
         except Exception as error:
-            raise Disagreement(f"seed {seed}: {self._shorter(stack, done, error)}") from None
+            raise Disagreement(f"seed {seed}: {self._shorter(stack, done, watching, error)}") from None
 
     def _go(self, fight: Duel, chance: random.Random) -> None:
-        fight.watching = chance.random() < 0.5
         without = left_out(chance, self.without)
         families = chance.sample(sorted(FAMILIES), chance.randint(2, len(FAMILIES)))
         fight.step((0, "compare"))
@@ -54,18 +54,20 @@ class Walk:
                 continue
             family = chance.choice(families)
             tree = fight.oracle_paths()
-            operation = next_operation(chance, tree, family, fight.held, without)
+            operation = next_operation(
+                chance, tree, family, fight.held, without, NAMES[fight.stack.redirect_dir]
+            )
             fight.step((0, *operation[1:]) if self.single_user else operation)
         fight.finish()
 
-    def _shorter(self, stack: Stack, done: Sequence[Operation], error: Exception) -> str:
+    def _shorter(self, stack: Stack, done: Sequence[Operation], watching: bool, error: Exception) -> str:
         """The message of the shortest sequence that fails in the same way."""
         last = f"{type(error).__name__}: {error}"
         kind = _signature(error)
 
         def fails(stack: Stack, operations: Sequence[Operation]) -> bool:
             nonlocal last
-            found = self._failure(stack, operations)
+            found = self._failure(stack, operations, watching) if well_formed(stack.lowers) else None
             if found is None or _signature(found) != kind:
                 return False
             last = str(found) if isinstance(found, Disagreement) else f"{found!r}\n{_text(stack, operations)}"
@@ -74,9 +76,10 @@ class Walk:
         minimise(stack, done, fails, seconds=self.minimise_seconds)
         return last
 
-    def _failure(self, stack: Stack, operations: Sequence[Operation]) -> Exception | None:
+    def _failure(self, stack: Stack, operations: Sequence[Operation], watching: bool) -> Exception | None:
         try:
             with duel(stack, self.oracle, self.ours, ground=self.ground) as fight:
+                fight.watching = watching
                 for operation in operations:
                     fight.step(operation)
         except Exception as error:
