@@ -14,7 +14,7 @@ lint:      setup ; @scripts/lint lint
 types:     setup ; @scripts/lint types
 fmt:       setup ; @scripts/fmt
 fuzz:      ; @scripts/fuzz
-bench:     ; @scripts/bench/run
+bench:     ; @scripts/bench/run --write docs/benchmarks.md
 install:   ; @scripts/install
 uninstall: ; @scripts/uninstall
 clean:     ; @scripts/clean
