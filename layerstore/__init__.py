@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layerstore.verbs.create import create as create
     from layerstore.verbs.diff import diff as diff
     from layerstore.verbs.export import export as export
+    from layerstore.verbs.fsck import fsck as fsck
     from layerstore.verbs.images import history as history
     from layerstore.verbs.images import images as images
     from layerstore.verbs.import_ import import_ as import_
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from layerstore.verbs.login import logout as logout
     from layerstore.verbs.mount import mount as mount
     from layerstore.verbs.mount import umount as umount
+    from layerstore.verbs.prune import df as df
+    from layerstore.verbs.prune import prune as prune
     from layerstore.verbs.ps import ps as ps
     from layerstore.verbs.ps import rm as rm
     from layerstore.verbs.pull import pull as pull
@@ -39,8 +42,10 @@ _VERBS = {
     "commit": "commit",
     "cp": "cp",
     "create": "create",
+    "df": "prune",
     "diff": "diff",
     "export": "export",
+    "fsck": "fsck",
     "history": "images",
     "images": "images",
     "import_": "import_",
@@ -49,6 +54,7 @@ _VERBS = {
     "login": "login",
     "logout": "login",
     "mount": "mount",
+    "prune": "prune",
     "ps": "ps",
     "pull": "pull",
     "push": "push",

@@ -25,10 +25,10 @@ def other(cli: Cli) -> Cli:
 @pytest.fixture
 def two(base: Cli) -> Cli:
     """``base:1``, ``base:two`` and, with a layer more, ``host:5000/app:2``."""
-    base.run("tag", "base:1", "base:two")
-    base.run("create", "--name", "w", "base:1")
+    layerstore.tag("base:1", "base:two", root=base.root)
+    layerstore.create("base:1", name="w", root=base.root)
     (base.root / "workspaces/w/upper/new").write_text("new")
-    base.run("commit", "--compression", "zstd", "w", "host:5000/app:2")
+    layerstore.commit("w", "host:5000/app:2", compression="zstd", root=base.root)
     return base
 
 
@@ -107,6 +107,7 @@ def test_an_old_docker_archive(cli: Cli) -> None:
     cli.run("load", stdin=pack(files))
     assert digests(cli) == before
     cli.run("create", "--name", "w", "old:1")
+    assert cli.run("fsck").endswith("no problems")
     cli.run("rm", "w")
     cli.run("rmi", "old:1")
     cli.run("rmi", "localhost/mine:2")

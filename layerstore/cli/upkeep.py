@@ -1,0 +1,122 @@
+"""The verbs that keep a store in order: prune, df, fsck."""
+
+import sys
+
+import click
+
+import layerstore
+from layerstore.cli.group import Root, examples, note
+from layerstore.cli.progress import progress, quiet_option
+from layerstore.cli.tables import format_option, print_json_lines, print_table
+from layerstore.image import human
+
+
+@click.command(
+    "prune",
+    epilog=examples(
+        "layerstore prune",
+        "layerstore prune --all          # also images with names that no workspace needs",
+        "layerstore prune -f --all --workspaces    # all but what is mounted",
+    ),
+)
+@click.option(
+    "-a", "--all", "all_images", is_flag=True, help="Also images with names, if no workspace needs them."
+)
+@click.option("--workspaces", is_flag=True, help="Also workspaces that are not mounted, with all in them.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def prune_command(root: Root, all_images: bool, workspaces: bool, force: bool) -> None:
+    """Remove nameless images that no workspace needs, and whatever in the store no image needs.
+
+    With --all or --workspaces it asks first, unless -f is given.
+    """
+    if (all_images or workspaces) and not force:
+        _ask(all_images=all_images, workspaces=workspaces)
+    pruned = layerstore.prune(all_images=all_images, workspaces=workspaces, root=root.path, note=note)
+    if pruned.workspaces:
+        click.echo("Deleted Workspaces:\n" + "\n".join(pruned.workspaces) + "\n")
+    lines = [f"untagged: {name}" for name in pruned.untagged]
+    lines += [f"deleted: {digest}" for digest in pruned.deleted]
+    if lines:
+        click.echo("Deleted Images:\n" + "\n".join(lines) + "\n")
+    click.echo(f"Total reclaimed space: {human.size(pruned.freed)}")
+
+
+def _ask(*, all_images: bool, workspaces: bool) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody to ask: standard input is no terminal; use -f")
+    what = ["all images that no workspace needs"] if all_images else []
+    what += ["all workspaces that are not mounted, with everything in them"] if workspaces else []
+    click.confirm(f"This removes {' and '.join(what)}. Go on?", abort=True, err=True)
+
+
+@click.command("df", epilog=examples("layerstore df", "layerstore df --format json"))
+@format_option
+@click.pass_obj
+def df_command(root: Root, form: str) -> None:
+    """Show what images, unpacked layers and workspaces take on disk, and how much of it is not in use."""
+    found = layerstore.df(root=root.path, note=note)
+    if form == "json":
+        print_json_lines(
+            [
+                {
+                    "Type": one.type,
+                    "TotalCount": one.total,
+                    "Active": one.active,
+                    "Size": human.size(one.size),
+                    "SizeBytes": one.size,
+                    "Reclaimable": _reclaimable(one.reclaimable, one.size),
+                    "ReclaimableBytes": one.reclaimable,
+                }
+                for one in found
+            ]
+        )
+        return
+    rows = [
+        [
+            one.type,
+            str(one.total),
+            str(one.active),
+            human.size(one.size),
+            _reclaimable(one.reclaimable, one.size),
+        ]
+        for one in found
+    ]
+    print_table(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], rows)
+
+
+def _reclaimable(part: int, whole: int) -> str:
+    """As docker: with its share, when there is anything."""
+    return f"{human.size(part)} ({100 * part // whole}%)" if whole else human.size(part)
+
+
+@click.command(
+    "fsck",
+    epilog=examples(
+        "layerstore fsck", "layerstore fsck --quick", "layerstore fsck --repair && layerstore prune"
+    ),
+)
+@click.option("--repair", is_flag=True, help="Remove damaged blobs, broken images' names, dead mounts.")
+@click.option("--quick", is_flag=True, help="Do not read contents.")
+@quiet_option
+@click.pass_obj
+def fsck_command(root: Root, repair: bool, quick: bool, quiet: bool) -> None:
+    """Check the whole store: every blob's digest and size, the index, unpacked layers, workspaces.
+
+    A line for each problem; exit status 1 if one is left. --repair removes what is broken and nothing else: a
+    broken image must be pulled or loaded again, a broken layer is unpacked again when it is next needed.
+    """
+    with progress("Checking", quiet=quiet) as report:
+        checked = layerstore.fsck(repair=repair, quick=quick, root=root.path, progress=report, note=note)
+    for problem in checked.problems:
+        click.echo(f"{problem.what}: repaired" if problem.repaired else problem.what)
+    left = sum(not problem.repaired for problem in checked.problems)
+    counts = [(checked.blobs, "blob"), (checked.layers, "layer"), (checked.images, "image")]
+    counts.append((checked.workspaces, "workspace"))
+    seen = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+    if not quiet:
+        found = len(checked.problems)
+        said = f"{found} problem{'' if found == 1 else 's'}" if found else "no problems"
+        click.echo(f"{seen}: {said}" + (f", {found - left} repaired" if repair and found else ""))
+    if left:
+        raise click.exceptions.Exit(1)

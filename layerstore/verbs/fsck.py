@@ -1,0 +1,284 @@
+"""``fsck``: every byte of the store checked against what it should be; repair removes what is broken.
+
+What is whole is never removed. After a repair a broken image has to be pulled or loaded again; a broken
+layer directory is unpacked again when it is next needed.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from layerstore import model
+from layerstore.digest import Digest
+from layerstore.errors import InUse, InvalidImage, LayerstoreError, printable
+from layerstore.image.image import load
+from layerstore.model import Descriptor
+from layerstore.store import blobs, durable, index, layers, locking, partials, treecheck
+from layerstore.store.store import Store
+from layerstore.transport import oci_archive
+from layerstore.verbs.setting import Measured, Note, Root, noting, open_store
+from layerstore.verbs.tag import is_mounted
+from layerstore.workspace import mounting
+from layerstore.workspace.record import Workspace, all_workspaces
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(slots=True)
+class Problem:
+    """Something that is not as it should be, in one line, and what became of it."""
+
+    what: str
+    repaired: bool = False
+
+
+@dataclass(slots=True)
+class Checked:
+    """What was looked at and what was found."""
+
+    problems: list[Problem] = field(default_factory=list)
+    blobs: int = 0
+    layers: int = 0
+    images: int = 0
+    workspaces: int = 0
+
+
+def fsck(
+    *,
+    repair: bool = False,
+    quick: bool = False,
+    root: Root = None,
+    progress: Measured | None = None,
+    note: Note | None = None,
+) -> Checked:
+    """Check blobs, the index, unpacked layers and workspaces; with `repair` remove what is broken.
+
+    `quick` does not read contents: neither blobs are digested nor layers compared with theirs.
+    InUse when `repair` is asked for while somebody is adding an image.
+    """
+    store = open_store(root)
+    if not repair:
+        with store.writing():
+            return _Check(store, noting(note), progress, repair=False, quick=quick).run()
+    with store.sweeping() as alone:
+        if not alone:
+            raise InUse("somebody is adding an image: repair the store when they have finished")
+        return _Check(store, noting(note), progress, repair=True, quick=quick).run()
+
+
+class _Check:
+    def __init__(
+        self, store: Store, note: Note, progress: Measured | None, *, repair: bool, quick: bool
+    ) -> None:
+        self._store = store
+        self._note = note
+        self._progress = progress
+        self._repair = repair
+        self._quick = quick
+        self._bad: set[Digest] = set()
+        self._layers: dict[Digest, tuple[Descriptor, list[Digest]]] = {}  # blob, and the diffIDs below
+        self._result = Checked()
+
+    def run(self) -> Checked:
+        self._check_blobs()
+        self._check_index()
+        workspaces = self._check_workspaces()
+        self._check_layers(workspaces)
+        self._check_partials()
+        return self._result
+
+    def _found(self, what: str, repair: Callable[[], object] | None = None) -> None:
+        problem = Problem(what)
+        self._result.problems.append(problem)
+        if self._repair and repair is not None:
+            repair()
+            problem.repaired = True
+
+    def _check_blobs(self) -> None:
+        names = sorted(_finished(self._store.blobs))
+        total = sum((self._store.blobs / name).lstat().st_size for name in names)
+        done = 0
+        for name in names:
+            path = self._store.blobs / name
+            if _HEX.fullmatch(name) is None:
+                self._found(f"{_shown(path)} is no blob")
+                continue
+            self._result.blobs += 1
+            size = path.lstat().st_size
+            why = self._blob_fault(path, Digest(f"sha256:{name}"))
+            if why is not None:
+                self._bad.add(Digest(f"sha256:{name}"))
+                self._found(f"blob sha256:{name}: {why}", path.unlink if not path.is_dir() else None)
+            done += size
+            if self._progress is not None:
+                self._progress(done, total)
+
+    def _blob_fault(self, path: Path, digest: Digest) -> str | None:
+        try:
+            fd = durable.open_regular(path)
+        except (OSError, LayerstoreError):
+            return "is not a regular file"
+        with open(fd, "rb", buffering=0) as file:
+            if self._quick:
+                return None
+            try:
+                found, _ = blobs.digest_of(file)
+            except OSError as error:
+                return str(error.strerror)
+        return None if found == digest else f"the content's digest is {found}"
+
+    def _check_index(self) -> None:
+        try:
+            entries = index.read(self._store).manifests
+        except (LayerstoreError, OSError) as error:
+            self._found(f"index.json: {error}")
+            return
+        seen: dict[Digest, Descriptor] = {}
+        for entry in entries:
+            seen.setdefault(entry.digest, entry)
+        for digest, entry in seen.items():
+            self._result.images += 1
+            names = [name for one in entries if one.digest == digest and (name := index.name_of(one))]
+            try:
+                self._check_image(entry)
+            except LayerstoreError as error:
+                what = f"image {', '.join(names) or digest}: {error}"
+                self._found(what, lambda digest=digest: index.remove(self._store, digest))  # type: ignore[misc]
+
+    def _check_image(self, entry: Descriptor) -> None:
+        """Raise unless the image is whole; remember its layers."""
+        self._check_blob(entry)
+        whole = 0
+        for manifest in oci_archive.manifests(self._store, entry):
+            self._check_blob(manifest)
+            parsed = model.parse_manifest(blobs.read_blob(self._store, manifest), manifest.media_type)
+            for descriptor in (parsed.config, *parsed.layers):
+                self._check_blob(descriptor)
+            below: list[Digest] = []
+            for layer, diff_id in load(self._store, manifest).layers:
+                self._layers.setdefault(diff_id, (layer, [*below]))
+                below.append(diff_id)
+            whole += 1
+        if not whole:
+            raise InvalidImage("none of its images is here")
+
+    def _check_blob(self, descriptor: Descriptor) -> None:
+        if descriptor.digest in self._bad:
+            raise InvalidImage(f"blob {descriptor.digest} is damaged")
+        if not blobs.is_present(self._store, descriptor):
+            raise InvalidImage(f"blob {descriptor.digest} is missing, or not {descriptor.size} bytes long")
+
+    def _check_workspaces(self) -> list[Workspace]:
+        broken: list[LayerstoreError] = []
+        found = list(all_workspaces(self._store, broken))
+        for error in broken:
+            self._found(f"workspace: {error}")
+        known = {workspace.name for workspace in found}
+        for name in sorted(_finished(self._store.workspaces)):
+            path = self._store.workspaces / name
+            if name not in known and not os.path.lexists(path / "workspace.json"):
+                self._found(f"{_shown(path)} is no workspace: it has no workspace.json")
+        for workspace in found:
+            self._result.workspaces += 1
+            self._check_workspace(workspace)
+        return found
+
+    def _check_workspace(self, workspace: Workspace) -> None:
+        name = workspace.name
+        for path in (workspace.upper, workspace.work, workspace.merged):
+            # What is mounted on merged need not answer.
+            if not os.path.lexists(path):
+                self._found(f"workspace {name}: {path.name} is missing")
+        if mounting.state_of(workspace) == "dead":
+            where = workspace.record.mountpoint
+            self._found(
+                f"workspace {name}: its daemon has gone, a dead mount is at {where}",
+                lambda: _clear_mount(workspace),
+            )
+        try:
+            self._check_image(workspace.record.manifest)
+        except LayerstoreError as error:
+            self._found(f"workspace {name}: its image cannot be committed on: {error}")
+        for diff_id in workspace.record.diff_ids:
+            if diff_id not in self._layers and not layers.path_of(self._store, diff_id).is_dir():
+                self._found(f"workspace {name}: layer {diff_id} is missing")
+
+    def _check_layers(self, workspaces: list[Workspace]) -> None:
+        for name in sorted(_finished(self._store.layers)):
+            path = self._store.layers / name
+            if _HEX.fullmatch(name) is None or path.is_symlink() or not path.is_dir():
+                self._found(f"{_shown(path)} is no layer")
+                continue
+            self._result.layers += 1
+            diff_id = Digest(f"sha256:{name}")
+            if self._quick or diff_id not in self._layers:
+                continue  # what nobody needs is prune's affair
+            why = self._layer_fault(diff_id)
+            if why is not None:
+                used = self._is_layer_used(diff_id, workspaces)
+                what = f"layer {diff_id}: {why}" + (" (it is mounted)" if used else "")
+                self._found(what, None if used else lambda path=path: self._store.discard(path))  # type: ignore[misc]
+
+    def _layer_fault(self, diff_id: Digest) -> str | None:
+        """Unpack its blob once more, beside it, and compare."""
+        descriptor, below = self._layers[diff_id]
+        lowers = [layers.path_of(self._store, one) for one in reversed(below)]
+        lowers = [path for path in lowers if path.is_dir()]
+        try:
+            with (
+                self._store.temp_dir(self._store.layers) as (_, temp_fd),
+                blobs.open_blob(self._store, descriptor) as stream,
+            ):
+                result = layers.apply(self._store, stream, temp_fd, lowers=lowers)
+                if result.diff_id != diff_id:
+                    return f"its blob {descriptor.digest} has the diffID {result.diff_id}"
+                return self._difference(diff_id, temp_fd)
+        except LayerstoreError as error:
+            return f"its blob cannot be unpacked: {error}"
+
+    def _difference(self, diff_id: Digest, temp_fd: int) -> str | None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(layers.path_of(self._store, diff_id), flags)
+        try:
+            path = treecheck.first_difference(fd, temp_fd)
+        finally:
+            os.close(fd)
+        return None if path is None else f"/{printable(path)} is not as in its blob"
+
+    def _is_layer_used(self, diff_id: Digest, workspaces: list[Workspace]) -> bool:
+        mounted = (one for one in workspaces if mounting.state_of(one) in {"mounted", "dead"})
+        if any(diff_id in one.record.diff_ids for one in mounted):
+            return True
+        images = (entry for entry in index.read(self._store).manifests)
+        return any(
+            is_mounted(load(self._store, manifest).id)
+            for entry in images
+            for manifest in oci_archive.manifests(self._store, entry)
+        )
+
+    def _check_partials(self) -> None:
+        directory = partials.directory(self._store)
+        names = list(_finished(directory)) if directory.is_dir() else []
+        for name in sorted(names):
+            if _HEX.fullmatch(name) is None:
+                path = directory / name
+                self._found(f"{_shown(path)} is no unfinished download", path.unlink)
+        if self._repair:
+            partials.sweep(self._store)
+
+
+def _clear_mount(workspace: Workspace) -> None:
+    with workspace.locked():
+        workspace = workspace.reread()
+        if mounting.state_of(workspace) == "dead":
+            mounting.umount(workspace, force=True)
+
+
+def _finished(directory: Path) -> Iterator[str]:
+    return (name for name in os.listdir(directory) if not name.startswith(locking.TEMP_PREFIX))
+
+
+def _shown(path: Path) -> str:
+    return printable(os.fsencode(path))
