@@ -11,6 +11,7 @@ from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.syscalls.statx import birth_time_ns
 from overlayfs_py.union.overlay import AttrChanges, Node
 
+_CAPABILITY = b"security.capability"
 _ACCESS_ACL = b"system.posix_acl_access"
 _BILLION = 1_000_000_000
 
@@ -74,8 +75,11 @@ class AttributeRequests:
             found = self._overlay.getattr(node)
         return state.attributes(node, found)
 
-    def getxattr(self, request: Request, size: int, name: bytes) -> bytes:
-        return _sized(self._overlay.getxattr(self._state.node(request.nodeid), name), size)
+    def getxattr(self, request: Request, size: int, name: bytes) -> bytes | int:
+        node = self._state.node(request.nodeid)
+        if name == _CAPABILITY and node in self._state.plain:
+            return errno.ENODATA
+        return _sized(self._overlay.getxattr(node, name), size)
 
     def listxattr(self, request: Request, size: int) -> bytes:
         node = self._state.node(request.nodeid)
@@ -88,6 +92,7 @@ class AttributeRequests:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         node = self._state.node(request.nodeid)
         self._state.need_upper(node, data=False)
+        self._state.plain.discard(node)
         self._overlay.setxattr(node, name, bytes(value[:size]), flags)
         if more & wire.SETXATTR_ACL_KILL_SGID:
             mode = self._overlay.getattr(node).mode

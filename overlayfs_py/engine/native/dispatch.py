@@ -120,10 +120,12 @@ class Dispatcher:
         except Exception as error:
             self._refuse(request, error)
         else:
-            if request.op.answered:
+            if isinstance(body, int):
+                self._send(message.refusal(request.unique, body))
+            elif request.op.answered:
                 self._answer(request, body or b"")
 
-    def _answer(self, request: Request, body: bytes) -> None:
+    def _answer(self, request: Request, body: bytes | memoryview) -> None:
         if self._state.stale_listings:
             self._answer_after_listings(request, body)
             return
@@ -131,7 +133,7 @@ class Dispatcher:
         if not sent:
             self._unwanted(request, body)
 
-    def _unwanted(self, request: Request, body: bytes) -> None:
+    def _unwanted(self, request: Request, body: bytes | memoryview) -> None:
         """Nobody waited for the answer, so nobody will give back what it handed out."""
         if request.op.name in _OPENING and self.opens:
             self.opens.give_up(body)
@@ -175,7 +177,7 @@ class Dispatcher:
         if self._state.deferrals.claim(unique):
             self.serve(copy, len(copy))
 
-    def _answer_after_listings(self, request: Request, body: bytes) -> None:
+    def _answer_after_listings(self, request: Request, body: bytes | memoryview) -> None:
         """The answer goes out once the kernel has dropped the listings that have become wrong."""
         state = self._state
         stale, state.stale_listings = state.stale_listings, []

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.deferral import Postponed
 from overlayfs_py.engine.native.message import Request
+from overlayfs_py.engine.native.negotiation import MAX_WRITE
 from overlayfs_py.engine.native.state import INLINE_SIZE, State
 from overlayfs_py.engine.setid import may_keep_setid
 from overlayfs_py.syscalls.copy import copy_range
@@ -21,6 +22,7 @@ from overlayfs_py.union.overlay import Caller, Node
 _FLAG_QUERIES = (0x80086601, 0x801C581F)
 _FLAG_CHANGES = (0x40086602, 0x401C5820)
 _LONGEST = 64
+_LARGE = 1 << 16  # bytes of a READ; smaller ones are allocated faster than looked after
 # One copy is at most this long, so that it can be interrupted; the caller asks for the rest.
 _COPY_LIMIT = 1 << 30
 
@@ -31,11 +33,17 @@ class FileRequests:
     def __init__(self, state: State) -> None:
         self._state = state
         self._overlay = state.overlay
+        self._buffer = memoryview(bytearray(MAX_WRITE))
 
     def read(
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
-    ) -> bytes:
-        return self._overlay.read(self._state.nodes.inode(request.nodeid).node, offset, size)
+    ) -> bytes | memoryview:
+        node = self._state.nodes.inode(request.nodeid).node
+        if not _LARGE <= size <= MAX_WRITE or node.fd < 0:
+            return self._overlay.read(node, offset, size)
+        # A buffer used again has its pages already (sequential read); the answer goes out before the next.
+        part = self._buffer[:size]
+        return part[: os.preadv(node.fd, (part,), offset)]
 
     def write(
         self,

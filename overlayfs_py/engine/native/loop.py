@@ -50,7 +50,10 @@ class Polling:
 
 
 class Loop:
-    """Reads `fuse_fd` (not owned) until the session ends or `stop`. `serve` gets buffer and length."""
+    """Reads `fuse_fd` (not owned) until the session ends or `stop`. `serve` gets buffer and length.
+
+    While `working` is not 0 workers run, who need the interpreter more than a loop that only looks.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Loop:
         size: int,
         serve: Callable[[bytearray, int], None],
         complete: Callable[[], None],
+        working: Callable[[], int],
         polling: Polling,
     ) -> None:
         self._fd = fuse_fd
@@ -65,6 +69,7 @@ class Loop:
         self._parts = [memoryview(self._buffer)]
         self._serve = serve
         self._complete = complete
+        self._working = working
         self._polling = polling
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._woken = False
@@ -105,7 +110,7 @@ class Loop:
     def _receive(self) -> int:
         """The length of the next message; 0: woken without one, -1: the session is over."""
         window = self._polling.window
-        if window:
+        if window and not self._working():
             until = perf_counter() + window
             while not self._woken:
                 length = self._read()
@@ -117,7 +122,7 @@ class Loop:
                     break
             if self._woken:
                 return 0
-        else:
+        elif not window:
             self._polling.slept()
         for fd, _ in self._sleep.poll():
             if fd == self._wake_fd:

@@ -35,7 +35,10 @@ class NameRequests:
     def mknod(self, request: Request, mode: int, rdev: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)
         parent = self._state.directory(request.nodeid)
-        return self._state.entry(self._overlay.mknod(parent, name, mode, rdev, caller))
+        node = self._overlay.mknod(parent, name, mode, rdev, caller)
+        entry = self._state.entry(node)
+        self._state.plain.add(node)
+        return entry
 
     def mkdir(self, request: Request, mode: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)

@@ -78,7 +78,7 @@ class OpenRequests:
             self._close(opened)
         return b""
 
-    def give_up(self, body: bytes) -> None:
+    def give_up(self, body: bytes | memoryview) -> None:
         """Nobody waits for this answer to OPEN any more: no RELEASE will come for it."""
         fh, _, _ = wire.OPEN_OUT.unpack_from(body, len(body) - wire.OPEN_OUT.size)
         opened = self._opens.pop(fh, None)

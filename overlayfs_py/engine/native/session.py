@@ -85,6 +85,7 @@ class NativeEngine:
             MAX_WRITE + PAGE_SIZE,
             self._dispatcher.serve,
             self._deferrals.complete,
+            lambda: self._deferrals.running,
             Polling(POLL_SECONDS),
         )
 
@@ -138,7 +139,7 @@ class NativeEngine:
         if self._loop is not None:
             self._loop.wake()
 
-    def _send(self, header: bytes, body: bytes = b"") -> bool:
+    def _send(self, header: bytes, body: bytes | memoryview = b"") -> bool:
         """One write for one answer. False: the kernel says that nobody waits for it any more."""
         try:
             os.writev(self._fuse_fd, (header, body))

@@ -37,6 +37,8 @@ class State:
         self.missing = message.missing(Timeout.of(policy.negative))
         # Directories whose cached listing must go before the request under way is answered.
         self.stale_listings: list[Node] = []
+        # Files made here that never got an xattr: the kernel asks for a capability before their first write.
+        self.plain: set[Node] = set()
         self._slow = 0.0  # seconds a small copy takes here, disk included
 
     def node(self, nodeid: int) -> Node:
@@ -68,6 +70,7 @@ class State:
         node = self.nodes.forget(nodeid, lookups)
         if node is None:
             return
+        self.plain.discard(node)
         if self.deferrals.busy(node):  # its request was interrupted; a new LOOKUP may find it meanwhile
             self.deferrals.after(node, lambda: self._forget(node))
         else:
@@ -188,5 +191,6 @@ class Before:
             above = above.parent
 
 
-Handler = Callable[..., bytes | None]
+# What a handler returns is the answer's body; an int is an errno, for refusals too common to be raised.
+Handler = Callable[..., bytes | memoryview | int | None]
 __all__ = ["Handler", "Request", "State"]

@@ -18,7 +18,7 @@ class Served:
         self.said: list[bytes] = []
         self.event = threading.Semaphore(0)
         self.completed = threading.Semaphore(0)
-        self.loop = Loop(self._ours.fileno(), 100, self._serve, self.completed.release, polling)
+        self.loop = Loop(self._ours.fileno(), 100, self._serve, self.completed.release, lambda: 0, polling)
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
