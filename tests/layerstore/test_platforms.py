@@ -1,11 +1,14 @@
 """An image for several platforms: its index has the name, this machine's image is used."""
 
+import io
 import json
+from pathlib import Path
 
+import layerstore
 from layerstore import media
 from layerstore.digest import Digest
 from layerstore.image.find import host_architecture
-from tests.layerstore.commands import Cli
+from tests.layerstore.commands import Cli, tarball
 
 
 def put(cli: Cli, document: object) -> dict[str, object]:
@@ -49,11 +52,42 @@ def test_this_machines_is_chosen(base: Cli) -> None:
     base.run("tag", "multi:1", "multi:2")
     assert {line["Digest"] for line in base.objects("images")} == {digest}
     base.run("create", "--name", "w", f"multi@{digest}")
-    assert "used by the workspace" in base.fail("rmi", "-f", before)
+    base.run("rmi", "multi:2")
+    assert "used by the workspace" in base.fail("rmi", before)
     base.run("rm", "w")
     base.run("rmi", "-f", before)
     assert base.objects("images") == []
     assert list((base.root / "oci/blobs/sha256").iterdir()) == []
+
+
+def test_archives_keep_the_index(base: Cli, where: Path) -> None:
+    """save and load keep the index's digest, also when images of other platforms are not here; --platform
+    takes one of them.
+    """
+    layerstore.import_(io.BytesIO(tarball({"x": b""})), "strange:1", root=base.root)
+    entries = {str(line.repository): line for line in layerstore.images(root=base.root)}
+    listed = []
+    for repository, architecture in (("base", host_architecture()), ("strange", "strange"), ("", "absent")):
+        digest = entries[repository].digest if repository else Digest.of(b"")
+        size = (base.root / "oci/blobs/sha256" / digest.hex).stat().st_size if repository else 7
+        platform = {"architecture": architecture, "os": "linux"}
+        listed.append({"mediaType": media.OCI_MANIFEST, "digest": digest, "size": size, "platform": platform})
+    top = put(base, {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": listed})
+    named = {"org.opencontainers.image.ref.name": "multi:1"}
+    index = {"schemaVersion": 2, "manifests": [{"mediaType": media.OCI_INDEX, **top, "annotations": named}]}
+    (base.root / "oci/index.json").write_text(json.dumps(index))
+    for form in ("docker", "oci"):
+        other = where / form
+        base.run("save", "--format", form, "-o", where / "a.tar", "multi")
+        (one,) = layerstore.load(str(where / "a.tar"), root=other)
+        assert (one.reference, one.digest, one.image_id) == ("multi:1", top["digest"], entries["base"].id)
+        assert layerstore.fsck(root=other).problems == []
+        assert len(list((other / "oci/blobs/sha256").iterdir())) == 7
+    base.run("save", "--platform", "linux/strange", "-o", where / "a.tar", "multi:1")
+    (one,) = layerstore.load(str(where / "a.tar"), root=where / "third")
+    assert (one.reference, one.digest) == ("multi:1", entries["strange"].digest)
+    assert "not in the store" in base.fail("save", "--platform", "absent", "multi:1")
+    assert "no image for linux/nothing" in base.fail("save", "--platform", "nothing", "multi:1")
 
 
 def test_nested_without_end(base: Cli) -> None:
