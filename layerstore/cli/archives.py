@@ -61,7 +61,7 @@ def save_command(
     epilog=examples(
         "layerstore load -i debian.tar.gz",
         "docker save app:1 | layerstore load",
-        "skopeo copy docker://debian:12 oci-archive:/dev/stdout | layerstore load",
+        "skopeo copy docker://debian:12 oci-archive:d.tar:debian:12 && layerstore load -i d.tar",
     ),
 )
 @click.option("-i", "--input", "source", metavar="FILE", help="Read FILE instead of standard input.")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from layerstore import model
+from layerstore import media, model
 from layerstore.digest import Digest
-from layerstore.errors import InUse, InvalidImage, LayerstoreError, printable
+from layerstore.errors import InUse, InvalidImage, LayerstoreError, UnsupportedMedia, printable
 from layerstore.image.image import load
 from layerstore.model import Descriptor
 from layerstore.store import blobs, durable, index, layers, locking, partials, treecheck
@@ -79,6 +79,7 @@ class _Check:
         self._quick = quick
         self._bad: set[Digest] = set()
         self._layers: dict[Digest, tuple[Descriptor, list[Digest]]] = {}  # blob, and the diffIDs below
+        self._image_ids: set[Digest] = set()
         self._result = Checked()
 
     def run(self) -> Checked:
@@ -143,6 +144,8 @@ class _Check:
             names = [name for one in entries if one.digest == digest and (name := index.name_of(one))]
             try:
                 self._check_image(entry)
+            except UnsupportedMedia as error:
+                self._note(f"not checked: {', '.join(names) or digest}: {error}")  # others may know it
             except LayerstoreError as error:
                 what = f"image {', '.join(names) or digest}: {error}"
                 self._found(what, lambda digest=digest: index.remove(self._store, digest))  # type: ignore[misc]
@@ -150,6 +153,8 @@ class _Check:
     def _check_image(self, entry: Descriptor) -> None:
         """Raise unless the image is whole; remember its layers."""
         self._check_blob(entry)
+        if entry.media_type not in media.MANIFESTS | media.INDEXES:
+            raise UnsupportedMedia(f"{entry.digest} is not an image but {entry.media_type}")
         whole = 0
         for manifest in oci_archive.manifests(self._store, entry):
             self._check_blob(manifest)
@@ -157,7 +162,9 @@ class _Check:
             for descriptor in (parsed.config, *parsed.layers):
                 self._check_blob(descriptor)
             below: list[Digest] = []
-            for layer, diff_id in load(self._store, manifest).layers:
+            image = load(self._store, manifest)
+            self._image_ids.add(image.id)
+            for layer, diff_id in image.layers:
                 self._layers.setdefault(diff_id, (layer, [*below]))
                 below.append(diff_id)
             whole += 1
@@ -251,12 +258,7 @@ class _Check:
         mounted = (one for one in workspaces if mounting.state_of(one) in {"mounted", "dead"})
         if any(diff_id in one.record.diff_ids for one in mounted):
             return True
-        images = (entry for entry in index.read(self._store).manifests)
-        return any(
-            is_mounted(load(self._store, manifest).id)
-            for entry in images
-            for manifest in oci_archive.manifests(self._store, entry)
-        )
+        return any(is_mounted(image_id) for image_id in self._image_ids)
 
     def _check_partials(self) -> None:
         directory = partials.directory(self._store)

@@ -1,5 +1,6 @@
 """prune, df, fsck: nothing needless stays, nothing broken hides, nothing good goes."""
 
+import hashlib
 import io
 import json
 import os
@@ -229,6 +230,35 @@ def test_strangers_and_workspaces(base: Cli) -> None:
     assert (base.root / "workspaces/lost").is_dir()
     (base.root / "workspaces/w/workspace.json").write_text("{")
     assert any("workspace.json is damaged" in p.what for p in layerstore.fsck(root=base.root).problems)
+
+
+def test_what_is_no_image_stays(base: Cli) -> None:
+    """Another tool's artifact in the layout is none of our business."""
+    index_file = base.root / "oci/index.json"
+    index = json.loads(index_file.read_text())
+    raw = b'{"schemaVersion":2}'
+    digest = hashlib.sha256(raw).hexdigest()
+    (base.root / BLOBS / digest).write_bytes(raw)
+    index["manifests"].append({"mediaType": "text/plain", "digest": f"sha256:{digest}", "size": len(raw)})
+    index_file.write_text(json.dumps(index))
+    notes: list[str] = []
+    assert layerstore.fsck(root=base.root, repair=True, note=notes.append).problems == []
+    assert "not an image" in notes[0]
+    assert json.loads(index_file.read_text()) == index
+
+
+def test_a_layer_in_use_is_only_told_of(base: Cli, where: Path) -> None:
+    (where / "mnt").mkdir()
+    base.run("mount", "--read-only", "base:1", where / "mnt")
+    try:
+        (layer,) = (base.root / "layers").iterdir()
+        (layer / "bin/sh").chmod(0o4755)
+        (problem,) = layerstore.fsck(root=base.root, repair=True).problems
+        assert not problem.repaired
+        assert problem.what.endswith("(it is mounted)")
+        assert layer.is_dir()
+    finally:
+        base.run("umount", where / "mnt")
 
 
 def test_a_broken_index(base: Cli) -> None:
