@@ -2,7 +2,7 @@
 
 After an answer it looks for the next message for some tens of microseconds before it sleeps (adaptive
 polling): waking a thread costs more than answering. It stops doing so where it does not pay, and never
-does it on a machine with one CPU. An idle mount sleeps in poll.
+does it where this process may use one CPU only. An idle mount sleeps in poll.
 """
 
 import errno
@@ -28,7 +28,7 @@ class Polling:
     _PROBE_EVERY = 64
 
     def __init__(self, seconds: float) -> None:
-        self._most = self.window = seconds if (os.cpu_count() or 1) > 1 else 0.0
+        self._most = self.window = seconds if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._skipped = 0
 
     def paid(self) -> None:

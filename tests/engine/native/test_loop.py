@@ -69,7 +69,7 @@ def test_idle_costs_nothing(served: Served) -> None:
 
 
 def test_window_follows_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     polling = Polling(64e-6)
     assert polling.window == 64e-6
     windows = []
@@ -88,7 +88,7 @@ def test_window_follows_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_processor_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     polling = Polling(64e-6)
     for _ in range(1000):
         polling.slept()
