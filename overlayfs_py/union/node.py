@@ -154,6 +154,13 @@ class Node:
             else:
                 self.parent = None
 
+    def prefer(self, parent: "Node", name: bytes) -> None:
+        """Make (parent, name) the name that operations use; the one used so far stays known."""
+        if self.parent is not None and (self.parent, self.name) != (parent, name):
+            others = [pair for pair in self.aliases or [] if pair != (parent, name)]
+            self.aliases = [*others, (self.parent, self.name)] if self.known else others
+        self.parent, self.name = parent, name
+
     def names(self) -> list[tuple["Node", bytes]]:
         """All known (parent, name) pairs."""
         own = [(self.parent, self.name)] if self.parent is not None else []

@@ -73,12 +73,12 @@ class Overlay:
         """Nobody outside refers to `node` any more: drop it, its index and its descriptors."""
         self._stack.fds.trim()
         node.known = False
-        while node is not self.root and not node.known and not node.children and node.opens == 0:
-            parent = node.parent
-            self._drop(node)
-            if parent is None:
-                return
-            node = parent
+        pending = [node]
+        while pending:
+            node = pending.pop()
+            if node is not self.root and not (node.known or node.children or node.opens):
+                pending += [parent for parent, _ in node.names()]
+                self._drop(node)
 
     def _drop(self, node: Node) -> None:
         unregister(self._stack, node)

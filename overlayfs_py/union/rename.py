@@ -112,7 +112,7 @@ def _have_upper_name(stack: Stack, side: _Side) -> None:
     if node.is_dir:
         copy_up_dir(stack, node)
     elif node.upper is None:
-        node.parent, node.name = side.parent, side.name
+        node.prefer(side.parent, side.name)
         copy_up(stack, node, data=False)
     if not in_upper(side.index.entries[side.name]):
         link_up(stack, node, side.parent, side.name)
