@@ -38,7 +38,8 @@ _LINGER = 5.0
 
 
 def run_daemon(options: Options, report: Report, parent_fd: int | None = None) -> int:
-    """Mount and serve until unmounted; the exit status. `report` is told once, ready or failed.
+    """Mount and serve until unmounted; the exit status: 1 when nothing was mounted, EX_SOFTWARE when
+    serving failed later, which a service manager may try again. `report` is told once, ready or failed.
 
     `parent_fd`: the daemon stops when the other end is closed.
     """
@@ -48,8 +49,9 @@ def run_daemon(options: Options, report: Report, parent_fd: int | None = None) -
         make_way(options.mount)
         return _open_and_serve(options, told, parent_fd)
     except Exception as error:
+        served = told.done
         told.failed(_one_line(error))
-    return 1
+        return os.EX_SOFTWARE if served else 1
 
 
 def _one_line(error: BaseException) -> str:
@@ -102,6 +104,10 @@ class _Once:
 
     def __init__(self, report: Report) -> None:
         self._report: Report | None = report
+
+    @property
+    def done(self) -> bool:
+        return self._report is None
 
     def ready(self) -> None:
         if self._report is not None:
