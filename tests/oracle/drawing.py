@@ -328,6 +328,8 @@ def next_operation(
     drawer = Drawer(chance, tree, held.get(user, ()), names)
     rows = {name: row for name, row in FAMILIES[family].items() if name.strip() not in without}
     name = chance.choice(sorted(rows))
+    if name == "map_write" and user:
+        name = "map_read"  # see deviations.py
     if name in HANDLE_OPERATIONS and not held.get(user) and chance.random() < 0.9:
         name, rows = "open ", FAMILIES["open"]
     return (user, name.strip(), *rows[name](drawer))
