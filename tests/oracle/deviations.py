@@ -146,10 +146,10 @@ TABLE = (
         "ENOTEMPTY; ours removes the directory. No sequence has them; test_union compares a tree.",
     ),
     Deviation(
-        "set-id bits after a write through a mapping",
+        "set-id bits and capabilities after a write through a mapping",
         "The kernel keeps them, as it does not notice such a write. A FUSE engine that is not told "
-        "whether a write came from a mapping drops them, as for write(2): the safe side. Only root, "
-        "whose writes never drop them, writes through mappings in a sequence.",
+        "whether a write came from a mapping drops them, as for write(2): the safe side. In a sequence "
+        "only root, whose writes keep set-id bits, writes so, and drops the capability itself.",
     ),
     Deviation(
         "SEEK_HOLE over preallocated blocks",

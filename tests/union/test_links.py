@@ -91,6 +91,16 @@ def test_rename_over_another_name_of_the_file(open_union: Opener) -> None:
     assert os.listdir(union.upper) == []
 
 
+def test_replacing_a_name_counts_down(open_union: Opener) -> None:
+    """Also when the moved name was forgotten in between, and looked up again."""
+    union = open_union({"a": File(b"old"), "b": Link("a"), "other": File()}, index="on")
+    union.rename(b"a", b"moved", 0)
+    union.forget()
+    union.rename(b"other", b"moved", 0)
+    for view in union.now_and_reopened():
+        assert view.lstat(b"b").nlink == 1
+
+
 def test_a_link_over_a_name_is_refused(open_union: Opener) -> None:
     """EEXIST for lower names; EPERM for directories, as the kernel says."""
     union = open_union(LOWER)
