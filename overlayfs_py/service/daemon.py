@@ -182,7 +182,7 @@ class Daemon:
     async def _announce(self, mount: LiveMount) -> None:
         """Ready when the mount answers somebody who is not the loop that serves it; then signs of life."""
         with trio.move_on_after(_START_TIMEOUT) as waiting:
-            await trio.to_thread.run_sync(mount.check_answers, abandon_on_cancel=True)
+            await mount.check_answers()
         if waiting.cancelled_caught:
             raise MountError(f"the mount did not answer within {_START_TIMEOUT:.0f} s")
         gc.freeze()  # what a start makes stays
@@ -193,7 +193,7 @@ class Daemon:
 
         async def answers() -> bool:
             try:
-                await trio.to_thread.run_sync(mount.check_answers, abandon_on_cancel=True)
+                await mount.check_answers()
             except OSError:
                 return False
             return True

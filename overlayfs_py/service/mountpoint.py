@@ -2,6 +2,10 @@
 
 import logging
 import os
+import sys
+from subprocess import DEVNULL
+
+import trio
 
 from overlayfs_py.errors import MountError
 from overlayfs_py.options import MountOptions
@@ -10,6 +14,15 @@ from overlayfs_py.syscalls.mount import MountRecord, is_stale, mounted_filesyste
 log = logging.getLogger("overlayfs_py.mount")
 
 _OWN_TYPE = b"fuse.overlayfs-py"
+# What the asking process runs; its exit status is the errno.
+_ASK = """
+import os, sys
+try:
+    os.stat(sys.argv[1])
+    os.statvfs(sys.argv[1])
+except OSError as e:
+    sys.exit(e.errno)
+"""
 
 
 def make_way(options: MountOptions) -> None:
@@ -52,10 +65,25 @@ class LiveMount:
         record = mounted_filesystem(self.mountpoint)
         return record is not None and record.mount_id == self.mount_id
 
-    def check_answers(self) -> None:
-        """Use the mount as anybody would; waits while nobody serves it, so never call this from the loop."""
-        os.stat(self.mountpoint)
-        os.statvfs(self.mountpoint)
+    async def check_answers(self) -> None:
+        """Use the mount as anybody would, from a process of its own; OSError says how it failed.
+
+        A thread of ours that waits for our own answer keeps /dev/fuse open when we are killed, and so waits
+        for ever, and with it everybody who touches the mount. Given up, the process is not waited for.
+        """
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-I", "-S", "-c", _ASK, self.mountpoint],
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        try:
+            status = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if status:
+            raise OSError(status, os.strerror(status), self.mountpoint)
 
     def leave_nothing(self) -> None:
         """Detach the mount if it is still there, whatever uses it; for the daemon's end."""
