@@ -1,6 +1,5 @@
 """The engine as the service sees it: a mounted /dev/fuse descriptor, served by a plain thread."""
 
-import gc
 import logging
 import os
 import platform
@@ -29,8 +28,6 @@ log = logging.getLogger("overlayfs_py.engine.native")
 _CAP_SYS_ADMIN = 21
 _OLDEST_KERNEL = (5, 12)
 # How long to look for the next message before sleeping; a client answers itself within this time.
-# Nodes are freed by their counts; looking for cycles among 100,000 of them doubles a lookup (first stat).
-_GARBAGE_THRESHOLDS = (50_000, 20, 50)
 POLL_SECONDS = 50e-6
 
 
@@ -77,7 +74,6 @@ class NativeEngine:
         self.capabilities = replace(self.capabilities, no_open=no_open, passthrough=passthrough)
 
     def attach(self, fuse_fd: int) -> None:
-        gc.set_threshold(*_GARBAGE_THRESHOLDS)
         self._fuse_fd = fuse_fd
         raise_readahead(fuse_fd)
         self._loop = Loop(
