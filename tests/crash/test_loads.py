@@ -60,13 +60,9 @@ def _check(layers: Layers, load: Load, engine: str) -> None:
         assert load.faults(layers.merged) == []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", LOADS)
-def test_killed_under_load(engine: str, ground: Path, name: str) -> None:
-    """Old or new as a whole, whenever it happens."""
-    load, chance = LOADS[name], random.Random(f"{SEED} {name}")
-    for number in range(ROUNDS):
+def _play(engine: str, ground: Path, name: str, rounds: int) -> None:
+    load, chance = LOADS[name], random.Random(f"{SEED} {name} {rounds}")
+    for number in range(rounds):
         delay = chance.uniform(0, LONGEST)
         with scratch(under=ground) as where:
             layers = make_layers(where)
@@ -76,3 +72,19 @@ def test_killed_under_load(engine: str, ground: Path, name: str) -> None:
                 _check(layers, load, engine)
             except AssertionError as error:
                 raise AssertionError(f"round {number}, killed after {delay:.3f} s: {error}") from None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", LOADS)
+def test_killed_under_load(engine: str, ground: Path, name: str) -> None:
+    """Old or new as a whole, whenever it happens."""
+    _play(engine, ground, name, ROUNDS)
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("name", LOADS)
+def test_killed_under_load_often(engine: str, ground: Path, name: str) -> None:
+    """The same, fifty times."""
+    _play(engine, ground, name, 50)

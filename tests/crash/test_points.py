@@ -99,11 +99,8 @@ def _judge(scene: Scene, number: int, moment: Moment, allowed: list[View]) -> No
         raise AssertionError(f"dead at {moment}, neither old nor new by {name}: {found}")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", POINTS)
-def test_dies_at_a_system_call(engine: str, ground: Path, name: str) -> None:
-    """Old or new, by ours and by the kernel, with nothing left behind."""
+def _play(engine: str, ground: Path, name: str, rounds: int) -> None:
+    """Rehearse, then die at `rounds` of the moments, or at each."""
     with scratch(under=ground) as where:
         scene = Scene(where, POINTS[name], engine)
         try:
@@ -112,9 +109,25 @@ def test_dies_at_a_system_call(engine: str, ground: Path, name: str) -> None:
             assert moments
             numbers = range(len(moments))
             chosen = random.Random(f"{SEED} {name}").sample(
-                numbers, min(ROUNDS or len(numbers), len(numbers))
+                numbers, min(rounds or len(numbers), len(numbers))
             )
             for number in sorted(chosen):
                 _judge(scene, number, moments[number], allowed)
         finally:
             scene.worker.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", POINTS)
+def test_dies_at_a_system_call(engine: str, ground: Path, name: str) -> None:
+    """Old or new, by ours and by the kernel, with nothing left behind."""
+    _play(engine, ground, name, ROUNDS)
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("name", POINTS)
+def test_dies_at_every_system_call(engine: str, ground: Path, name: str) -> None:
+    """The same for each of them."""
+    _play(engine, ground, name, 0)

@@ -24,6 +24,8 @@ LINK_TARGETS = (b"a", b"b/c", b"d/../a", b"/nowhere/x", b"t" * 300)
 TOO_LONG = b"n" * 256
 MODES = (0o644, 0o755, 0o600, 0o777, 0o000, 0o444, 0o2775, 0o4755, 0o1777)
 IDS = (0, 1000, 1001, 2000)
+# Not (-1, -1): see deviations.py.
+OWNERS = tuple((uid, gid) for uid in (-1, *IDS) for gid in (-1, *IDS) if (uid, gid) != (-1, -1))
 TIMES = (0, 1_000_000_001, 1_234_567_890_123_456_789, 999_999_999)
 SLOTS = (0, 1, 2)
 CASTING = (0, 0, 0, 1, 2)  # which user acts: root mostly
@@ -281,7 +283,7 @@ FAMILIES: dict[str, dict[str, Callable[[Drawer], tuple[object, ...]]]] = {
     },
     "metadata": {
         "chmod": lambda d: (d.path(), d.one(MODES)),
-        "chown": lambda d: (d.path(), d.one((-1, *IDS)), d.one((-1, *IDS))),
+        "chown": lambda d: (d.path(), *d.one(OWNERS)),
         "utimens": lambda d: (d.path(), d.one(TIMES), d.one(TIMES), d.one((True, False))),
         "touch": lambda d: (d.path(),),
         "fchmod": lambda d: (d.slot(), d.one(MODES)),

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.engine]
 
 # What an engine's protocol has no message for.
 CANNOT = {"pyfuse3": frozenset({"fallocate", "seek", "copy_range", "tmpfile"})}
-CHUNKS, WALKS = 3, 20
+CHUNKS, WALKS = 3, 16
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_walks(sides: tuple[Side, Side], engine: str, ground: Path, chunk: int) 
 def test_machine(sides: tuple[Side, Side], engine: str, ground: Path) -> None:
     """The state machine, as Hypothesis explores it."""
     without = CANNOT.get(engine, frozenset())
-    contest(lambda: sides, machine_settings(20), ground, without=without)
+    contest(lambda: sides, machine_settings(16), ground, without=without)
 
 
 @pytest.mark.fuzz
