@@ -18,7 +18,7 @@ from layerstore.layer.entry import DIRECTORY, HARD_LINK, REGULAR, TYPE_OF_MODE, 
 from layerstore.layer.idmap import IdMap
 from layerstore.layer.merged import Look, Merged, Part
 from layerstore.layer.notes import Notes
-from layerstore.layer.pipeline import BlockWriter, Truncated
+from layerstore.layer.pipeline import BlockWriter, Truncated, Unreadable
 from overlayfs_py.syscalls.dirents import DT_REG
 
 _O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -190,6 +190,8 @@ class Members:
                 self._put_sparse(entry, path, fd, extents)
         except Truncated:
             raise Unrepresentable(path, "it became shorter while it was read (pause its writers)") from None
+        except Unreadable as e:
+            raise Unrepresentable(path, f"it cannot be read: {e}") from e
         self._sink.zeros(padding(entry.stored))
 
     def _put_sparse(self, entry: Entry, path: bytes, fd: int, extents: list[tuple[int, int]]) -> None:

@@ -30,6 +30,10 @@ class Truncated(Exception):
     """A file ended before the size it was announced with."""
 
 
+class Unreadable(Exception):
+    """A file that is to be written into the layer cannot be read; the message is the system's."""
+
+
 class BlockWriter:
     """A sink for tar bytes. Use it in a with statement: leaving it by an exception stops the threads.
 
@@ -88,11 +92,14 @@ class BlockWriter:
             count -= piece
 
     def copy(self, fd: int, offset: int, count: int) -> None:
-        """Take `count` bytes of a file from `offset` on; Truncated when it has fewer."""
+        """Take `count` bytes of a file from `offset` on; Truncated: it has fewer; Unreadable: reading fails."""
         while count > 0:
             room = min(self._room(), count)
-            with memoryview(self._block) as view:
-                got = os.preadv(fd, [view[self._at : self._at + room]], offset)
+            try:
+                with memoryview(self._block) as view:
+                    got = os.preadv(fd, [view[self._at : self._at + room]], offset)
+            except OSError as e:  # not to be taken for the layer's own disk failing
+                raise Unreadable(e.strerror) from e
             if got == 0:
                 raise Truncated
             self._at += got
