@@ -92,7 +92,7 @@ class BlockWriter:
             count -= piece
 
     def copy(self, fd: int, offset: int, count: int) -> None:
-        """Take `count` bytes of a file from `offset` on; Truncated: it has fewer; Unreadable: reading fails."""
+        """Take `count` bytes of a file from `offset` on; Truncated: it has fewer; Unreadable: it fails."""
         while count > 0:
             room = min(self._room(), count)
             try:
