@@ -75,7 +75,7 @@ class Scene:
             return [old, view(mount.root)], moments
 
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
-        """A play may need a reply less than its rehearsal: if the moment does not come, it dies afterwards."""
+        """A play may need a reply less than its rehearsal: if the moment does not come, it dies later."""
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
