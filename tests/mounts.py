@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -120,27 +121,36 @@ class OverlayMount:
     def __enter__(self) -> Self:
         handle, name = tempfile.mkstemp(prefix="overlayfs-py-", suffix=".log")
         self.log = Path(name)
-        with open(handle, "wb") as log:
-            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        try:
-            self._wait_usable()
-        except BaseException:
-            self.kill()
-            self._close()
-            raise
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind("")  # an abstract address of the kernel's choice
+            ready.settimeout(0.05)
+            address = "@" + ready.getsockname()[1:].decode()
+            with open(handle, "wb") as log:
+                self.process = subprocess.Popen(
+                    self.command(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, "NOTIFY_SOCKET": address},
+                )
+            try:
+                self._wait_ready(ready)
+            except BaseException:
+                self.kill()
+                self._close()
+                raise
         return self
 
-    def _wait_usable(self) -> None:
+    def _wait_ready(self, ready: socket.socket) -> None:
+        """Until the daemon says READY=1, when its own look at the mount is over."""
         assert self.process is not None
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                if b"READY=1" in ready.recv(4096):
+                    return
             if self.process.poll() is not None:
                 raise AssertionError(f"overlayfs-py exited {self.process.returncode}: {self.output()}")
-            if rawcalls.is_mounted(self.root):
-                with contextlib.suppress(OSError):
-                    os.stat(self.root)
-                    return
-            time.sleep(0.01)
         raise AssertionError(f"no mount after {START_TIMEOUT} s: {self.output()}")
 
     def output(self) -> str:
