@@ -104,8 +104,8 @@ class Archive:
             if expected is not None and found.digest != expected:
                 raise DigestMismatch(f"blob {expected}: the content's digest is {found.digest}")
             if not blobs.is_present(self.store, found):
+                self.added.add(found.digest)  # first: a signal may come as soon as the blob is there
                 blob.publish(found.digest, found.size)
-                self.added.add(found.digest)
         return found
 
 
