@@ -23,7 +23,6 @@ from tests.oracle.sides import Side
 from tests.oracle.stacks import Stack
 from tests.snapshots import Facts, Snapshot, Status
 
-
 _TICK_NS = 50_000_000
 
 
