@@ -1,6 +1,7 @@
 """Fixtures every test directory shares: layers, our mounts, the kernel's, and what they need."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 from tests.mounts import KernelMount, Layers, OverlayMount, engines, make_layers, quick_ground, scratch
 
 Mounter = Callable[..., OverlayMount]
+
+
+def pytest_configure() -> None:
+    """SIGTERM, as timeout(1) and CI send it, ends tests as Ctrl-C does: their mounts are unmounted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

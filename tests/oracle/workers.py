@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -76,6 +77,7 @@ def _serve(pipe: Connection, user: User, late_copies: bool) -> None:
     # Descriptors of the parent's, as a lock on a work directory, must not live on here.
     os.closerange(3, pipe.fileno())
     os.closerange(pipe.fileno() + 1, 1 << 16)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     become(user.uid, user.gid, list(user.groups))
     interpreter: Interpreter | None = None
     while True:
