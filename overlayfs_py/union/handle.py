@@ -9,8 +9,6 @@ import os
 
 from overlayfs_py.union.node import Node
 
-NO_FD = -1
-
 
 class Handle:
     """One open of a regular file. The union owns the descriptor; `release` ends the handle."""
@@ -101,5 +99,5 @@ def close(node: Node) -> None:
     """Close the node's descriptor; it is opened again when needed."""
     if node.fd >= 0:
         os.close(node.fd)
-        node.fd = NO_FD
+        node.fd = -1
         node.fd_writable = False

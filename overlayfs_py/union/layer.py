@@ -57,7 +57,7 @@ class Layer:
     file system among the stack's.
     """
 
-    __slots__ = ("data_only", "dev", "fds", "fsid", "fstype", "nosuid", "path", "position", "root")
+    __slots__ = ("dev", "fds", "fsid", "fstype", "nosuid", "path", "position", "root")
 
     def __init__(self, path: bytes, root_fd: int, position: int, fds: DirFds) -> None:
         self.path = path
@@ -67,7 +67,6 @@ class Layer:
         self.fsid = 0
         self.fstype = 0
         self.nosuid = bool(os.fstatvfs(root_fd).f_flag & os.ST_NOSUID)
-        self.data_only = False
         self.root = Real(self, None, b"")
         self.root.fd = root_fd
 

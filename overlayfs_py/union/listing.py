@@ -15,7 +15,7 @@ from overlayfs_py.union.marks import AUFS_META, AUFS_WHITEOUT
 from overlayfs_py.union.node import UPPER, DirIndex, Entry, Node
 from overlayfs_py.union.stack import Stack
 
-_DT_CHR, _DT_DIR, _DT_REG = 2, 4, 8
+_DT_CHR, DT_DIR, _DT_REG = 2, 4, 8
 _ONLY_UPPER = (UPPER,)
 
 Dirent = tuple[bytes, int, int]  # name, inode number, d_type
@@ -152,7 +152,7 @@ class _Merge:
                 self.undecided.discard(name)
             elif above is None:
                 entries[name] = (here, ino, kind)
-            elif above[2] == _DT_DIR and kind == _DT_DIR:
+            elif above[2] == DT_DIR and kind == DT_DIR:
                 entries[name] = (above[0] + here, above[1], kind)
             else:
                 self._cover(above, here, name)

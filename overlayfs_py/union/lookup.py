@@ -11,8 +11,8 @@ import stat
 
 from overlayfs_py.union.layer import Layer, Real
 from overlayfs_py.union.links import adopt_index, hard_link_key, register
-from overlayfs_py.union.listing import Listing, dir_index, find_entry
-from overlayfs_py.union.marks import AUFS_OPAQUE, NO_DIR_MARKS, NO_FILE_MARKS, DirMarks
+from overlayfs_py.union.listing import DT_DIR, Listing, dir_index, find_entry
+from overlayfs_py.union.marks import NO_DIR_MARKS, NO_FILE_MARKS, DirMarks, has_aufs_opaque
 from overlayfs_py.union.node import UPPER, Node
 from overlayfs_py.union.redirect import candidates, combine
 from overlayfs_py.union.stack import Stack
@@ -65,7 +65,7 @@ def root_node(stack: Stack) -> Node:
         if stack.marks.read_dir(layer.root).xattr_whiteouts:
             flagged.add(len(lowers))
         lowers.append(layer.root)
-        if _has_aufs_opaque(layer.root):
+        if has_aufs_opaque(layer.root):
             break
     node.lowers = tuple(lowers)
     node.xattr_whiteouts = frozenset(flagged)
@@ -73,14 +73,6 @@ def root_node(stack: Stack) -> Node:
     node.ino = stack.inodes.number(top.layer.fsid, top.stat().st_ino)
     node.known = True
     return node
-
-
-def _has_aufs_opaque(real: Real) -> bool:
-    try:
-        os.stat(AUFS_OPAQUE, dir_fd=real.dir_fd(), follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 class _DirMerge:
@@ -275,7 +267,7 @@ def list_dir(stack: Stack, node: Node) -> Listing:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     for name, (positions, ino, kind) in index.entries.items():
         top = positions[0]
-        if top == UPPER and (node.impure or (kind == _DT_DIR and len(positions) > 1)):
+        if top == UPPER and (node.impure or (kind == DT_DIR and len(positions) > 1)):
             ino = _shown_number(stack, node, name, ino)
         elif not single:
             ino = number(fsids[top], ino)
@@ -289,6 +281,3 @@ def _shown_number(stack: Stack, node: Node, name: bytes, fallback: int) -> int:
     except OSError:
         return fallback
     return child.ino if child is not None else fallback
-
-
-_DT_DIR = 4

@@ -94,6 +94,15 @@ def remove_xattr(real: Real, name: str) -> None:
     os.removexattr(path, name, follow_symlinks=follow)
 
 
+def has_aufs_opaque(real: Real) -> bool:
+    """Whether directory `real` holds the AUFS/OCI mark that hides what lies below it."""
+    try:
+        os.stat(AUFS_OPAQUE, dir_fd=real.dir_fd(), follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 class Marks:
     """The marks under one prefix: names made once, read and written for one mount."""
 
@@ -126,11 +135,7 @@ class Marks:
         for name in (USER + "opaque", FUSE_OVERLAYFS + "opaque"):
             if name in names:
                 return get_xattr(real, name)
-        try:
-            os.stat(AUFS_OPAQUE, dir_fd=real.dir_fd(), follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        return b"y"
+        return b"y" if has_aufs_opaque(real) else None
 
     def read_file(self, real: Real) -> FileMarks:
         """The marks of non-directory `real`."""

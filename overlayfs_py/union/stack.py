@@ -124,9 +124,7 @@ def _open_layers(stack: Stack) -> None:
     for number, path in enumerate(options.lower):
         stack.lowers.append(_open_layer(stack, "lowerdir", path, number))
     for number, path in enumerate(options.data_lower, start=len(options.lower)):
-        layer = _open_layer(stack, "lowerdir", path, number)
-        layer.data_only = True
-        stack.data_lowers.append(layer)
+        stack.data_lowers.append(_open_layer(stack, "lowerdir", path, number))
 
 
 def _open_directory(what: str, path: bytes) -> int:
