@@ -1,4 +1,4 @@
-"""The shape of the code, where no import contract can say it: sizes, and who may use which library or word."""
+"""The shape of the code, where no import contract can say it: sizes; who may use which library or word."""
 
 import ast
 import re
