@@ -21,6 +21,11 @@ def default_root() -> Path:
     return Path.home() / ".local/share/layerstore"
 
 
+def limits() -> str:
+    """``$LAYERSTORE_LIMITS``: what input may cost, as ``NAME=N,...``."""
+    return os.environ.get("LAYERSTORE_LIMITS", "")
+
+
 def is_debugging() -> bool:
     """``$LAYERSTORE_DEBUG``: an internal error shows its traceback."""
     return bool(os.environ.get("LAYERSTORE_DEBUG"))

@@ -53,7 +53,14 @@ class UnsupportedMedia(LayerstoreError):
 
 
 class LimitExceeded(LayerstoreError):
-    """Hostile or broken input would need more of something than the caller allows."""
+    """Hostile or broken input would need more of something than the caller allows. `limit` is the name of
+    the one that the user can raise.
+    """
+
+    def __init__(self, what: str, limit: str = "") -> None:
+        self.what = what
+        self.limit = limit
+        super().__init__(f"{what} (--limit {limit}=N allows more)" if limit else what)
 
 
 class InvalidLayer(LayerstoreError):

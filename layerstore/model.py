@@ -11,14 +11,10 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from layerstore import media
+from layerstore import limits, media
 from layerstore.digest import Digest
 from layerstore.errors import InvalidDigest, InvalidImage, LimitExceeded, UnsupportedMedia
 
-MAX_DOCUMENT = 4 << 20  # what registries accept for a manifest; a config is far smaller
-MAX_INDEX_FILE = 32 << 20  # index.json of a layout with a great many images
-MAX_DEPTH = 64
-MAX_LAYERS = 4096
 _MAX_SIZE = (1 << 63) - 1  # int64, as the specification has it
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
@@ -130,20 +126,21 @@ T = TypeVar("T")
 
 def parse_manifest(raw: bytes, media_type: str = "") -> Manifest:
     """Parse and check a manifest that a descriptor (or a registry) calls `media_type`."""
-    manifest = _decode(raw, Manifest, "manifest", MAX_DOCUMENT)
+    manifest = _decode(raw, Manifest, "manifest")
     if manifest.manifests is not msgspec.UNSET:
         raise InvalidImage("invalid manifest: it has both layers and manifests")
     _check_document(manifest.schema_version, manifest.media_type, media_type, media.MANIFESTS, "manifest")
-    if len(manifest.layers) > MAX_LAYERS:
-        raise LimitExceeded(f"the manifest lists {len(manifest.layers)} layers, more than {MAX_LAYERS}")
+    most = limits.current().max_layers
+    if len(manifest.layers) > most:
+        raise LimitExceeded(f"the manifest lists {len(manifest.layers)} layers, more than {most}", "layers")
     for descriptor in (manifest.config, *manifest.layers):
         _check_descriptor(descriptor)
     return manifest
 
 
-def parse_index(raw: bytes, media_type: str = "", *, limit: int = MAX_DOCUMENT) -> Index:
-    """Parse and check an index, be it ``index.json`` or a blob."""
-    index = _decode(raw, Index, "index", limit)
+def parse_index(raw: bytes, media_type: str = "", *, is_index_file: bool = False) -> Index:
+    """Parse and check an index, be it ``index.json`` (`is_index_file`, which may be larger) or a blob."""
+    index = _decode(raw, Index, "index", is_index_file=is_index_file)
     if index.layers is not msgspec.UNSET or index.config is not msgspec.UNSET:
         raise InvalidImage("invalid index: it has the fields of a manifest too")
     _check_document(index.schema_version, index.media_type, media_type, media.INDEXES, "index")
@@ -154,7 +151,7 @@ def parse_index(raw: bytes, media_type: str = "", *, limit: int = MAX_DOCUMENT) 
 
 def parse_config(raw: bytes) -> ImageConfig:
     """Parse and check an image configuration."""
-    config = _decode(raw, ImageConfig, "image configuration", MAX_DOCUMENT)
+    config = _decode(raw, ImageConfig, "image configuration")
     if config.rootfs.type != "layers":
         raise InvalidImage(f"invalid image configuration: rootfs type {config.rootfs.type!r} is not 'layers'")
     try:
@@ -166,12 +163,12 @@ def parse_config(raw: bytes) -> ImageConfig:
 
 def parse_document(raw: bytes) -> dict[str, Any]:
     """A JSON object with all its fields, under the same limits."""
-    return _decode(raw, dict[str, Any], "document", MAX_DOCUMENT)
+    return _decode(raw, dict[str, Any], "document")
 
 
 def decode(raw: bytes, kind: type[T]) -> T:
     """A document of this package's own as `kind`, under the same limits."""
-    return _decode(raw, kind, kind.__name__.lower(), MAX_DOCUMENT)
+    return _decode(raw, kind, kind.__name__.lower())
 
 
 def encode(document: object) -> bytes:
@@ -179,10 +176,12 @@ def encode(document: object) -> bytes:
     return msgspec.json.encode(document, order="sorted", enc_hook=_encode_digest)
 
 
-def _decode(raw: bytes, kind: type[T], what: str, limit: int) -> T:
-    if len(raw) > limit:
-        raise LimitExceeded(f"the {what} is larger than {limit} bytes")
-    _check_depth(raw, what)
+def _decode(raw: bytes, kind: type[T], what: str, *, is_index_file: bool = False) -> T:
+    allowed = limits.current()
+    name, most = ("index", allowed.max_index) if is_index_file else ("document", allowed.max_document)
+    if len(raw) > most:
+        raise LimitExceeded(f"the {what} is larger than {most} bytes", name)
+    _check_depth(raw, what, allowed.max_depth)
     try:
         return msgspec.json.decode(raw, type=kind, dec_hook=_decode_digest)
     except InvalidDigest as error:
@@ -191,14 +190,14 @@ def _decode(raw: bytes, kind: type[T], what: str, limit: int) -> T:
         raise InvalidImage(f"invalid {what}: {error}") from None
 
 
-def _check_depth(raw: bytes, what: str) -> None:
+def _check_depth(raw: bytes, what: str, most: int) -> None:
     depth = 0
     for token in _TOKEN.finditer(raw):
         char = raw[token.start()]
         if char in b"[{":
             depth += 1
-            if depth > MAX_DEPTH:
-                raise LimitExceeded(f"the {what} is nested deeper than {MAX_DEPTH} levels")
+            if depth > most:
+                raise LimitExceeded(f"the {what} is nested deeper than {most} levels", "depth")
         elif char in b"]}":
             depth -= 1
 

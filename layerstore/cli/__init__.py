@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from layerstore import environment
+from layerstore import environment, limits
 from layerstore.cli import interrupts
 from layerstore.cli.group import Root, VerbGroup, examples
 from layerstore.errors import LayerstoreError, printable
@@ -28,14 +28,26 @@ from overlayfs_py.errors import OverlayError
 @click.option(
     "--root", metavar="DIR", help="The store [default: $LAYERSTORE_ROOT, or the system's or user's own]."
 )
+@click.option(
+    "--limit",
+    "changes",
+    multiple=True,
+    metavar="NAME=N",
+    help="What input may cost before it is refused, for one that is larger and trusted; may be repeated, "
+    "as in entries=50M [default: $LAYERSTORE_LIMITS, NAME=N,..., or "
+    + ", ".join(f"{name} {value}" for name, value in limits.names().items())
+    + "].",
+)
 @click.version_option(package_name="overlayfs-py", prog_name="layerstore")
 @click.pass_context
-def layerstore(context: click.Context, root: str | None) -> None:
+def layerstore(context: click.Context, root: str | None, changes: tuple[str, ...]) -> None:
     """Images on a plain OCI image layout: import, mount, change, diff, commit.
 
     IMAGE is a reference (REPOSITORY[:TAG]), an image ID or a unique prefix of one.
     """
     context.obj = Root(root)
+    if changes:
+        limits.set_current(limits.parse(changes, limits.current()))
 
 
 def main() -> NoReturn:

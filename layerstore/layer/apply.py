@@ -20,10 +20,10 @@ from layerstore.layer.decode import TarReader
 from layerstore.layer.decompress import LayerReader
 from layerstore.layer.entry import Entry
 from layerstore.layer.idmap import IdMap
-from layerstore.layer.limits import DEFAULT_LIMITS, Limits
 from layerstore.layer.notes import Notes
 from layerstore.layer.place import Placer
 from layerstore.layer.readahead import TarBytes
+from layerstore.limits import DEFAULT_LIMITS, Limits
 
 # What no machine could do for such an entry; anything else (ENOSPC, EIO, EPERM) is this machine's trouble.
 _ENTRYS_FAULT = (errno.ENAMETOOLONG, errno.ELOOP, errno.E2BIG, errno.ERANGE)

@@ -25,8 +25,8 @@ from layerstore.layer.entry import (
     padding,
 )
 from layerstore.layer.fields import is_header, number, text
-from layerstore.layer.limits import Limits
 from layerstore.layer.readahead import TarBytes
+from layerstore.limits import Limits
 
 _ZERO_BLOCK = bytes(BLOCK)
 _HEADER_ONLY = frozenset((HARD_LINK, SYMLINK, CHAR_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO))
@@ -93,7 +93,7 @@ class TarReader:
             raise InvalidLayer("a damaged header, or no tar at all")
         self.count += 1
         if self.count > self._limits.max_entries:
-            raise LimitExceeded(f"the layer has more than {self._limits.max_entries} entries")
+            raise LimitExceeded(f"the layer has more than {self._limits.max_entries} entries", "entries")
         return header
 
     def _no_more(self) -> bytes | None:
@@ -110,6 +110,7 @@ class TarReader:
             pax.parse(self._body(header, self._limits.max_pax), self._records, self._repeated)
         elif kind == _GLOBAL_PAX:
             pax.parse(self._body(header, self._limits.max_pax), self._globals, [])
+            self._check_globals()
         elif kind == _LONG_NAME:
             self._long_name = text(self._body(header, self._limits.max_pax))
         elif kind == _LONG_LINK:
@@ -120,12 +121,18 @@ class TarReader:
             return False
         return True
 
+    def _check_globals(self) -> None:
+        """Global records stay, and each later member pays for them: together they must be few."""
+        most = self._limits.max_global_pax
+        if sum(len(key) + len(value) for key, value in self._globals.items()) > most:
+            raise LimitExceeded(f"global PAX records of more than {most} bytes", "global-pax")
+
     def _body(self, header: bytes, most: int) -> bytes:
         size = number(header[124:136])
         if size < 0:
             raise InvalidLayer("an extended header of negative size")
         if size > most:
-            raise LimitExceeded(f"an extended header of {size} bytes: more than {most} are refused")
+            raise LimitExceeded(f"an extended header of {size} bytes: more than {most} are refused", "pax")
         body = self._tar.take(size)
         pad = padding(size)
         if len(body) < size or self._tar.skip(pad) < pad:
@@ -179,7 +186,8 @@ class TarReader:
             raise InvalidLayer("a negative size", entry.name)
         if entry.size > self._limits.max_file_size:
             name, most = printable(entry.name[:200]), self._limits.max_file_size
-            raise LimitExceeded(f"{name}: a file of {entry.size} bytes, more than {most} are refused")
+            what = f"{name}: a file of {entry.size} bytes, more than {most} are refused"
+            raise LimitExceeded(what, "file-size")
         sparse_read.check(entry, self._limits)
 
 

@@ -19,7 +19,7 @@ from layerstore.digest import Readable
 from layerstore.errors import InvalidLayer, LimitExceeded
 from layerstore.layer.entry import BLOCK
 from layerstore.layer.fields import is_header
-from layerstore.layer.limits import Limits
+from layerstore.limits import Limits
 
 _CHUNK = 1 << 20
 # zstd's decompressor cannot be told to stop after so many bytes, and one byte of input can become 32 KiB.
@@ -98,9 +98,10 @@ class LayerReader:
     def _check(self) -> None:
         limits = self._limits
         if self.size > limits.max_bytes:
-            raise LimitExceeded(f"the layer is larger than {limits.max_bytes} bytes")
+            raise LimitExceeded(f"the layer is larger than {limits.max_bytes} bytes", "bytes")
         if self.size > limits.ratio_floor and self.size > limits.max_ratio * self.compressed_size:
-            raise LimitExceeded(f"the layer expands more than {limits.max_ratio} times: a decompression bomb")
+            what = f"the layer expands more than {limits.max_ratio} times: a decompression bomb"
+            raise LimitExceeded(what, "ratio")
 
     def _read(self, size: int) -> bytes:
         if self._head:
@@ -167,7 +168,8 @@ class LayerReader:
     def _damaged(self, error: Exception) -> Exception:
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             most = self._limits.max_window
-            return LimitExceeded(f"the {self.compression} stream asks for more than {most} bytes of memory")
+            what = f"the {self.compression} stream asks for more than {most} bytes of memory"
+            return LimitExceeded(what, "window")
         return InvalidLayer(f"the {self.compression} stream is damaged ({error})")
 
     def _only_zeros_follow(self) -> None:

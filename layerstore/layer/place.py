@@ -28,9 +28,9 @@ from layerstore.layer.entry import (
     SYMLINK,
     Entry,
 )
-from layerstore.layer.limits import Limits
 from layerstore.layer.notes import Notes
 from layerstore.layer.rootdir import NotADirectory, RootDir, clean_path, remove_tree
+from layerstore.limits import Limits
 from overlayfs_py.union.marks import Marks
 
 _O_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from layerstore.errors import InvalidLayer
 from layerstore.layer import whiteout
-from layerstore.layer.limits import Limits
+from layerstore.limits import Limits
 from overlayfs_py.syscalls.dirents import DT_DIR, read_dirents
 from overlayfs_py.syscalls.openat import open_beneath
 

@@ -10,8 +10,8 @@ from layerstore.errors import InvalidLayer, LimitExceeded
 from layerstore.layer import pax
 from layerstore.layer.entry import BLOCK, Entry, Extent
 from layerstore.layer.fields import number
-from layerstore.layer.limits import Limits
 from layerstore.layer.readahead import TarBytes
+from layerstore.limits import Limits
 
 _DIGITS = re.compile(rb"[0-9]{1,20}")
 
@@ -137,4 +137,5 @@ def check(entry: Entry, limits: Limits) -> None:
 
 def _check_count(count: int, limits: Limits) -> None:
     if count > limits.max_sparse_extents:
-        raise LimitExceeded(f"a sparse file of more than {limits.max_sparse_extents} extents")
+        what = f"a sparse file of more than {limits.max_sparse_extents} extents"
+        raise LimitExceeded(what, "sparse-extents")

@@ -12,7 +12,8 @@ from typing import IO
 
 from layerstore.digest import Digest, Hasher, Readable, VerifyingReader
 from layerstore.errors import DigestMismatch, LimitExceeded, NotFound
-from layerstore.model import MAX_DOCUMENT, Descriptor
+from layerstore.limits import current
+from layerstore.model import Descriptor
 from layerstore.store import durable
 from layerstore.store.store import Store
 
@@ -94,10 +95,12 @@ def open_blob(store: Store, descriptor: Descriptor) -> Iterator[VerifyingReader]
         yield VerifyingReader(file, descriptor.digest, descriptor.size)
 
 
-def read_blob(store: Store, descriptor: Descriptor, *, limit: int = MAX_DOCUMENT) -> bytes:
-    """A whole small blob, verified."""
-    if descriptor.size > limit:
-        raise LimitExceeded(f"blob {descriptor.digest} is larger than {limit} bytes")
+def read_blob(store: Store, descriptor: Descriptor, *, is_index_file: bool = False) -> bytes:
+    """A whole document, verified."""
+    allowed = current()
+    name, most = ("index", allowed.max_index) if is_index_file else ("document", allowed.max_document)
+    if descriptor.size > most:
+        raise LimitExceeded(f"blob {descriptor.digest} is larger than {most} bytes", name)
     with open_blob(store, descriptor) as stream:
         return stream.read()
 

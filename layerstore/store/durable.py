@@ -6,7 +6,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from layerstore.errors import LayerstoreError
+from layerstore.errors import LayerstoreError, LimitExceeded
 from layerstore.store.locking import TEMP_PREFIX
 
 
@@ -48,12 +48,12 @@ def open_regular(path: Path) -> int:
     raise LayerstoreError(f"{path} is not a regular file")
 
 
-def read_capped(path: Path, limit: int) -> bytes:
-    """The whole of a regular file that may not be longer than `limit`."""
+def read_capped(path: Path, limit: int, name: str = "") -> bytes:
+    """The whole of a regular file that may not be longer than `limit`, which users know as `name`."""
     with open(open_regular(path), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise LayerstoreError(f"{path} is larger than {limit} bytes")
+        raise LimitExceeded(f"{path} is larger than {limit} bytes", name)
     return data
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from layerstore import media, model
+from layerstore import limits, media, model
 from layerstore.digest import Digest
 from layerstore.model import Descriptor, Index
 from layerstore.reference import Reference
@@ -29,8 +29,8 @@ def name_of(entry: Descriptor) -> str | None:
 
 def read(store: Store) -> Index:
     """The index as it is now; a symbolic link in its place is refused."""
-    raw = durable.read_capped(store.oci / "index.json", model.MAX_INDEX_FILE)
-    return model.parse_index(raw, limit=model.MAX_INDEX_FILE)
+    raw = durable.read_capped(store.oci / "index.json", limits.current().max_index, "index")
+    return model.parse_index(raw, is_index_file=True)
 
 
 def add(store: Store, manifest: Descriptor, ref: Reference | None) -> None:

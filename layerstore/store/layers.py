@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from layerstore import limits
 from layerstore.digest import Digest, Readable
 from layerstore.errors import DigestMismatch
 from layerstore.layer.apply import ApplyResult, apply_layer
@@ -90,6 +91,7 @@ def apply(
         stream,
         dest_fd,
         lowers=[os.fsencode(path) for path in lowers],
+        limits=limits.current(),
         privileged=os.geteuid() == 0,
         userxattr=uses_userxattr(store),
         progress=progress,

@@ -25,13 +25,12 @@ from layerstore.errors import (
 from layerstore.layer.decode import TarReader
 from layerstore.layer.decompress import LayerReader
 from layerstore.layer.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
-from layerstore.layer.limits import DEFAULT_LIMITS, Limits
 from layerstore.layer.readahead import TarBytes
+from layerstore.limits import Limits, current
 from layerstore.model import Descriptor
 from layerstore.store import blobs
 from layerstore.store.store import Store
 
-MAX_MEMBERS = 100_000
 _MAX_LINKS = 8  # in a row
 _BLOB = re.compile(r"blobs/([^/]+)/([^/]+)")
 # What docker before 25 wrote beside each layer for its predecessors, and nobody reads any more.
@@ -47,12 +46,12 @@ class Archive:
     _files: dict[str, Descriptor] = field(default_factory=dict)
     _links: dict[str, str] = field(default_factory=dict)
 
-    def document(self, name: str, limit: int) -> bytes | None:
+    def document(self, name: str, *, is_index_file: bool = False) -> bytes | None:
         """A small file of the archive; None when there is none. A link in its place is refused."""
         if name in self._links:
             raise InvalidImage(f"invalid archive: {name} is a link")
         found = self._files.get(name)
-        return None if found is None else blobs.read_blob(self.store, found, limit=limit)
+        return None if found is None else blobs.read_blob(self.store, found, is_index_file=is_index_file)
 
     def file(self, name: str) -> Descriptor:
         """Digest and size of a file that a document of the archive names; links within it are followed."""
@@ -113,14 +112,15 @@ def read(
     archive: Archive,
     stream: Readable,
     *,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Fill `archive` from a tar; call with `Store.writing` held. InvalidImage for what is no whole archive.
 
     `progress` is told how much of `stream` has been read.
     """
-    limits = dataclasses.replace(limits, max_entries=min(limits.max_entries, MAX_MEMBERS))
+    limits = limits or current()
+    limits = dataclasses.replace(limits, max_entries=min(limits.max_entries, limits.max_members))
     reader = LayerReader(stream, limits)
     report = None if progress is None else lambda _tar_bytes: progress(reader.compressed_size)
     try:
@@ -133,7 +133,8 @@ def read(
         where = "" if error.path is None else f"{printable(error.path[:200])}: "
         raise InvalidImage(f"invalid archive: {where}{error.why}") from None
     except LimitExceeded as error:
-        raise LimitExceeded(str(error).replace("the layer", "the archive")) from None
+        limit = "members" if error.limit == "entries" else error.limit
+        raise LimitExceeded(error.what.replace("the layer", "the archive"), limit) from None
 
 
 def _normal(name: str, shown: str | bytes) -> str:

@@ -12,13 +12,12 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from layerstore import media, model
+from layerstore import limits, media, model
 from layerstore.digest import Digest, Hasher
 from layerstore.errors import DigestMismatch, InvalidImage, InvalidLayer
 from layerstore.image import image as images
 from layerstore.image.image import Image
 from layerstore.layer.decompress import LayerReader
-from layerstore.layer.limits import DEFAULT_LIMITS
 from layerstore.media import Compression
 from layerstore.model import Descriptor, ImageConfig
 from layerstore.reference import Reference
@@ -45,7 +44,7 @@ def packed(archive: Archive, layout: Sequence[Packed]) -> list[Packed] | None:
 
     An image that `layout` holds too is taken from there, with its digest.
     """
-    raw = archive.document("manifest.json", model.MAX_DOCUMENT)
+    raw = archive.document("manifest.json")
     if raw is None:
         return None
     try:
@@ -122,7 +121,7 @@ def _layers(archive: Archive, item: Item, config: Descriptor, parsed: ImageConfi
 def _layer(archive: Archive, found: Descriptor, diff_id: Digest) -> Descriptor:
     """A layer as it will stand in the manifest; what no manifest can describe is stored uncompressed."""
     with blobs.open_blob(archive.store, found) as stream:
-        compression = LayerReader(stream, DEFAULT_LIMITS).compression
+        compression = LayerReader(stream, limits.current()).compression
     digest = found.digest if compression == "none" else _digest_inside(archive, found)
     if digest != diff_id:
         raise DigestMismatch(f"invalid archive: a layer's diffID is {digest} instead of {diff_id}")
@@ -135,7 +134,7 @@ def _digest_inside(archive: Archive, found: Descriptor) -> Digest:
     hasher = Hasher()
     try:
         with blobs.open_blob(archive.store, found) as stream:
-            for piece in LayerReader(stream, DEFAULT_LIMITS).pieces():
+            for piece in LayerReader(stream, limits.current()).pieces():
                 hasher.update(piece)
     except InvalidLayer as error:
         raise InvalidImage(f"invalid archive: {error}") from None
@@ -145,7 +144,7 @@ def _digest_inside(archive: Archive, found: Descriptor) -> Digest:
 def _decompressed(archive: Archive, found: Descriptor) -> Descriptor:
     hasher = Hasher()
     with blobs.open_blob(archive.store, found) as stream, blobs.new_blob(archive.store) as blob:
-        for piece in LayerReader(stream, DEFAULT_LIMITS).pieces():
+        for piece in LayerReader(stream, limits.current()).pieces():
             hasher.update(piece)
             blob.write(piece)
         blob.publish(hasher.digest(), hasher.size)

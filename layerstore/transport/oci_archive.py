@@ -33,13 +33,13 @@ class Packed:
 
 def packed(archive: Archive) -> list[Packed] | None:
     """The images of the layout, each once, all of them complete; None when the archive holds no layout."""
-    raw = archive.document("index.json", model.MAX_INDEX_FILE)
+    raw = archive.document("index.json", is_index_file=True)
     if raw is None:
         return None
-    _check_layout(archive.document("oci-layout", 4096))
+    _check_layout(archive.document("oci-layout"))
     entries: dict[str, Descriptor] = {}
     found: dict[str, list[str]] = {}
-    for entry in model.parse_index(raw, limit=model.MAX_INDEX_FILE).manifests:
+    for entry in model.parse_index(raw, is_index_file=True).manifests:
         known = entries.setdefault(entry.digest, entry)
         if (known.size, known.media_type) != (entry.size, entry.media_type):
             raise InvalidImage(f"invalid archive: {entry.digest} is described in two ways")

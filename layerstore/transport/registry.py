@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from layerstore import media, model
+from layerstore import limits, media, model
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidDigest, UnsupportedMedia
 from layerstore.model import Descriptor
@@ -44,7 +44,8 @@ class Repository:
 
     def manifest(self, word: str, expected: Descriptor | None = None) -> Fetched:
         """The manifest under a tag or a digest; with `expected` exactly that one."""
-        limit = model.MAX_DOCUMENT if expected is None else min(expected.size, model.MAX_DOCUMENT)
+        most = limits.current().max_document
+        limit = most if expected is None else min(expected.size, most)
         call = Call(
             method="GET",
             url=f"/v2/{self.path}/manifests/{word}",

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import cast
 
-from layerstore import environment, media, reference
+from layerstore import environment, limits, media, reference
 from layerstore.digest import Digest, Readable
 from layerstore.errors import InvalidLayer
 from layerstore.image import instructions, write
-from layerstore.image.find import host_architecture
+from layerstore.image.platforms import host_architecture
 from layerstore.layer.apply import ApplyResult
 from layerstore.layer.compress import codec
 from layerstore.layer.decompress import LayerReader
-from layerstore.layer.limits import Limits
 from layerstore.layer.pipeline import BlockWriter
 from layerstore.media import Compression
 from layerstore.model import Descriptor
@@ -82,7 +81,7 @@ def _keep(store: Store, stream: Peeked, dest_fd: int, blob: BlobTemp) -> tuple[D
 def _recompress(store: Store, stream: Peeked, dest_fd: int, blob: BlobTemp) -> tuple[Descriptor, ApplyResult]:
     """Decompressed on the way in and compressed with gzip on the way to the blob."""
     with BlockWriter(blob.file, codec("gzip")) as writer:
-        tar = Pieces(LayerReader(stream, Limits()).pieces())
+        tar = Pieces(LayerReader(stream, limits.current()).pieces())
         result = layers.apply(store, Tee(tar, writer.write), dest_fd)
         writer.finish()
     gzipped = writer.blob

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from layerstore import media, model, reference
+from layerstore import limits, media, model, reference
 from layerstore.digest import Digest
-from layerstore.errors import InvalidImage, LayerstoreError, UnsupportedMedia
+from layerstore.errors import InvalidImage, LayerstoreError, LimitExceeded, UnsupportedMedia
 from layerstore.model import Descriptor, Manifest
 from layerstore.reference import Reference
 from layerstore.store import blobs, index, partials
@@ -152,8 +152,9 @@ def _load(repo: Repository, store: Store, manifests: list[Manifest], report: Rep
 
 
 def _load_config(repo: Repository, store: Store, manifest: Manifest) -> None:
-    if manifest.config.size > model.MAX_DOCUMENT:
-        raise InvalidImage(f"the image configuration is larger than {model.MAX_DOCUMENT} bytes")
+    most = limits.current().max_document
+    if manifest.config.size > most:
+        raise LimitExceeded(f"the image configuration is larger than {most} bytes", "document")
     download(repo, store, manifest.config, ignore)
     config = model.parse_config(blobs.read_blob(store, manifest.config))
     if len(config.rootfs.diff_ids) != len(manifest.layers):

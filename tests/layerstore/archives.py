@@ -65,11 +65,12 @@ def old_docker(*, tags: Sequence[str] | None = ("old:1",), layer: bytes = LAYER)
 def layout(
     *,
     name: str | None = "oci:1",
+    layer: bytes = LAYER,
     manifest: Mapping[str, Any] | None = None,
     entry: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """An oci-archive of one image; `manifest` and `entry` change its documents."""
-    config = config_of(LAYER)
+    config = config_of(layer)
     document = {
         "schemaVersion": 2,
         "config": {
@@ -80,8 +81,8 @@ def layout(
         "layers": [
             {
                 "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                "digest": f"sha256:{sha(LAYER)}",
-                "size": len(LAYER),
+                "digest": f"sha256:{sha(layer)}",
+                "size": len(layer),
             }
         ],
         **(manifest or {}),
@@ -94,7 +95,7 @@ def layout(
         **({"annotations": {"org.opencontainers.image.ref.name": name}} if name else {}),
         **(entry or {}),
     }
-    blobs = {f"blobs/sha256/{sha(data)}": data for data in (config, LAYER, raw)}
+    blobs = {f"blobs/sha256/{sha(data)}": data for data in (config, layer, raw)}
     return {
         **blobs,
         "index.json": dumps({"schemaVersion": 2, "manifests": [top]}),

@@ -191,12 +191,3 @@ def test_bomb(where: Path) -> None:
     with pytest.raises(LayerstoreError, match="refused"):
         layerstore.load(str(archive), root=where / "store")
 
-
-def test_too_many_members(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from layerstore.transport import archive as archives
-
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 5)
-    archive = where / "archive"
-    archive.write_bytes(pack({f"d{number}": b"" for number in range(6)}))
-    with pytest.raises(LayerstoreError, match="more than 5 entries"):
-        layerstore.load(str(archive), root=where / "store")

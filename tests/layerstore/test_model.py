@@ -8,6 +8,7 @@ import pytest
 from layerstore import media, model
 from layerstore.digest import Digest
 from layerstore.errors import InvalidImage, LayerstoreError, LimitExceeded, UnsupportedMedia
+from layerstore.limits import DEFAULT_LIMITS
 
 DIGEST = Digest.of(b"x")
 CONFIG = {"mediaType": media.OCI_CONFIG, "digest": DIGEST, "size": 1}
@@ -41,7 +42,7 @@ def test_manifest() -> None:
         (manifest_with(config={**CONFIG, "digest": "sha256:../../x"}), InvalidImage),
         (manifest_with(config={**CONFIG, "digest": DIGEST.upper()}), InvalidImage),
         (manifest_with(config={**CONFIG, "digest": "sha512:" + "a" * 128}), InvalidImage),
-        (manifest_with(layers=[CONFIG] * (model.MAX_LAYERS + 1)), LimitExceeded),
+        (manifest_with(layers=[CONFIG] * (DEFAULT_LIMITS.max_layers + 1)), LimitExceeded),
         (manifest_with(layers=None), InvalidImage),
         (b"", InvalidImage),
         (b"[]", InvalidImage),
@@ -50,7 +51,7 @@ def test_manifest() -> None:
         (manifest_with() + b"x", InvalidImage),
         (b"[" * 10_000_000, LimitExceeded),
         (b'{"a":' * 100_000, LimitExceeded),
-        (b" " * (model.MAX_DOCUMENT + 1), LimitExceeded),
+        (b" " * (DEFAULT_LIMITS.max_document + 1), LimitExceeded),
     ],
 )
 def test_manifest_refused(raw: bytes, error: type[LayerstoreError]) -> None:

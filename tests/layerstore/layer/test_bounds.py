@@ -122,7 +122,7 @@ def test_a_bomb_is_met_with_little_memory(where: Path, kind: str) -> None:
         f"""
         import bz2, lzma, zlib, zstandard
         from layerstore.errors import LimitExceeded
-        from layerstore.layer.limits import Limits
+        from layerstore.limits import Limits
         new = {{
             "gzip": lambda: zlib.compressobj(9, zlib.DEFLATED, 31),
             "zstd": lambda: zstandard.ZstdCompressor(level=3).compressobj(),

@@ -20,9 +20,9 @@ from layerstore.errors import InvalidLayer, LimitExceeded, UnsupportedMedia
 from layerstore.layer import compress
 from layerstore.layer.compress import codec
 from layerstore.layer.decompress import LayerReader
-from layerstore.layer.limits import DEFAULT_LIMITS, Limits
 from layerstore.layer.pipeline import BlockWriter
 from layerstore.layer.readahead import TarBytes
+from layerstore.limits import DEFAULT_LIMITS, Limits
 
 
 def compressed(data: bytes, compression: str, pieces: int = 1, level: int | None = None) -> bytes:

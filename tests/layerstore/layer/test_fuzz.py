@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from layerstore.errors import LayerstoreError
 from layerstore.layer.commit import write_layer
-from layerstore.layer.limits import Limits
 from layerstore.layer.stack import Stack
+from layerstore.limits import Limits
 from tests import snapshots
 from tests.layerstore.layer.kernel_mounts import tree_of
 from tests.layerstore.layer.tars import END, member, pax, unpack

@@ -11,8 +11,8 @@ from layerstore.layer.decode import TarReader
 from layerstore.layer.decompress import LayerReader
 from layerstore.layer.encode import END, encode
 from layerstore.layer.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
-from layerstore.layer.limits import DEFAULT_LIMITS
 from layerstore.layer.readahead import TarBytes
+from layerstore.limits import DEFAULT_LIMITS
 
 
 def decode(tar: bytes) -> list[Entry]:

@@ -18,7 +18,7 @@ import zstandard
 
 from layerstore.errors import InvalidLayer, LayerstoreError, LimitExceeded
 from layerstore.layer.apply import apply_layer
-from layerstore.layer.limits import Limits
+from layerstore.limits import Limits
 from tests.layerstore.layer.tars import (
     END,
     block,

@@ -242,7 +242,7 @@ def test_large_documents(other: Store) -> None:
         refused(script, other, LimitExceeded, "larger than 4194304 bytes")
         huge = {**descriptor(media.OCI_CONFIG, b""), "size": 5 << 20}
         offer(script, config=huge)
-        refused(script, other, InvalidImage, "configuration is larger")
+        refused(script, other, LimitExceeded, "configuration is larger")
         script.answers["manifests"] = Answer(404, b"x" * (2 << 20))
         refused(script, other, LayerstoreError, "404 Not Found")
 
