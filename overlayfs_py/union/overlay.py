@@ -224,14 +224,21 @@ class Overlay:
             done += os.pwrite(fd, memoryview(data)[done:], offset + done)
         return done
 
+    def durable_fd(self, node: Node) -> int | None:
+        """A descriptor to sync, for the caller to close; None: nothing to do without an upper, or when
+        volatile. The root's serves syncfs, too.
+        """
+        if node.upper is None or self.options.volatile:
+            return None
+        if node.fd >= 0 and node.fd_writable:  # else it may be of a lower, whose data a metacopy has
+            return os.dup(node.fd)
+        return node.upper.open_dir() if node.is_dir else node.upper.open(os.O_RDONLY)
+
     def fsync(self, node: Node, datasync: bool = False) -> None:
         """Make a file or directory durable; nothing to do for one without an upper, or when volatile."""
-        if node.upper is None or self.options.volatile:
+        fd = self.durable_fd(node)
+        if fd is None:
             return
-        if node.fd >= 0:
-            (os.fdatasync if datasync else os.fsync)(node.fd)
-            return
-        fd = node.upper.open_dir() if node.is_dir else node.upper.open(os.O_RDONLY)
         try:
             (os.fdatasync if datasync else os.fsync)(fd)
         finally:
@@ -281,9 +288,9 @@ class Overlay:
 
     def sync(self) -> None:
         """syncfs of the upper's file system."""
-        if self._stack.upper is None or self.options.volatile:
+        fd = self.durable_fd(self.root)
+        if fd is None:
             return
-        fd = self._stack.upper.root.open_dir()
         try:
             attrs.syncfs(fd)
         finally:

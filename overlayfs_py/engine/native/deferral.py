@@ -5,6 +5,7 @@ two descriptors, an fsync); what follows is done by the loop once the worker has
 """
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,19 @@ class Postponed(Exception):
         self.work = work
         self.settle = settle
         self.node = node
+
+    @classmethod
+    def on(cls, fds: list[int], work: Callable[[], object], answer: Callable[[], bytes]) -> "Postponed":
+        """`work` on descriptors that are closed afterwards; `answer` is called when it has succeeded."""
+
+        def settle(error: BaseException | None) -> bytes:
+            for fd in fds:
+                os.close(fd)
+            if error is not None:
+                raise error
+            return answer()
+
+        return cls(work, settle)
 
 
 class Busy(Exception):

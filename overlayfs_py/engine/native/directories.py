@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from operator import itemgetter
 
-from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import DirentBuffer, Request
 from overlayfs_py.engine.native.state import State
 from overlayfs_py.union.overlay import Node, Overlay
@@ -57,10 +57,6 @@ class DirectoryRequests:
                 break
             buffer.add_plus(self._described(node, name, cookie), name, ino, kind, cookie)
         return buffer.content()
-
-    def fsyncdir(self, request: Request, fh: int, flags: int) -> bytes:
-        self._overlay.fsync(self._state.node(request.nodeid), bool(flags & wire.FSYNC_DATA_ONLY))
-        return b""
 
     def releasedir(self, request: Request, fh: int, flags: int, release_flags: int, owner: int) -> bytes:
         return b""

@@ -14,6 +14,7 @@ from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.attributes import AttributeRequests
 from overlayfs_py.engine.native.deferral import Busy, Postponed
 from overlayfs_py.engine.native.directories import DirectoryRequests
+from overlayfs_py.engine.native.durability import DurabilityRequests
 from overlayfs_py.engine.native.files import FileRequests
 from overlayfs_py.engine.native.message import MalformedMessage, Request
 from overlayfs_py.engine.native.names import NameRequests
@@ -78,6 +79,7 @@ class Dispatcher:
             _methods(NameRequests(state)),
             _methods(AttributeRequests(state)),
             _methods(FileRequests(state)),
+            _methods(DurabilityRequests(state)),
             _methods(DirectoryRequests(state)),
         )
         return {

@@ -109,21 +109,7 @@ class FileRequests:
             nonlocal copied
             copied = copy_range(fds[0], offset, fds[1], to_offset, size)
 
-        raise _with_descriptors(fds, work, lambda: answer(copied))
-
-    def fsync(self, request: Request, fh: int, flags: int) -> bytes:
-        """In a thread, as it waits for the disk; on a descriptor of its own, as the node may change its."""
-        node = self._state.node(request.nodeid)
-        self._state.settled(node)
-        if node.upper is None or self._overlay.options.volatile:
-            return b""
-        fd = self._descriptor(node, os.O_RDONLY)
-        sync = os.fdatasync if flags & wire.FSYNC_DATA_ONLY else os.fsync
-        raise _with_descriptors([fd], lambda: sync(fd), lambda: b"")
-
-    def syncfs(self, request: Request) -> bytes:
-        self._overlay.sync()
-        return b""
+        raise Postponed.on(fds, work, lambda: answer(copied))
 
     def tmpfile(
         self, request: Request, flags: int, mode: int, umask: int, open_flags: int, name: bytes
@@ -184,16 +170,3 @@ class FileRequests:
             return os.dup(handle.fd)
         finally:
             self._overlay.release(handle)
-
-
-def _with_descriptors(fds: list[int], work: Callable[[], None], answer: Callable[[], bytes]) -> Postponed:
-    """`work` on descriptors that are closed afterwards."""
-
-    def settle(error: BaseException | None) -> bytes:
-        for fd in fds:
-            os.close(fd)
-        if error is not None:
-            raise error
-        return answer()
-
-    return Postponed(work, settle)

@@ -28,7 +28,7 @@ READ_WRITE = struct.Struct("=QQIIQI4x")
 class Bench:
     """A dispatcher over a small overlay; `ask` is a request's way and back."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, *, volatile: bool = True) -> None:
         for part in ("lower", "upper", "work"):
             (top / part).mkdir()
         (top / "lower/file").write_bytes(b"lower")
@@ -39,7 +39,7 @@ class Bench:
             lower=(os.fsencode(top / "lower"),),
             upper=os.fsencode(top / "upper"),
             work=os.fsencode(top / "work"),
-            volatile=True,
+            volatile=volatile,
         )
         self.overlay = Overlay.open(options)
         self.woken = threading.Event()
