@@ -4,8 +4,9 @@ Whatever the bytes are, `parse` returns a request or raises `MalformedMessage`.
 """
 
 import errno
+import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from struct import Struct
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ _BILLION = 1_000_000_000
 _HEADER_SIZE = wire.IN_HEADER.size
 _NO_NAMES = (b"", b".", b"..")
 _unpack_header = wire.IN_HEADER.unpack_from
+_row = wire.OPS.get
+_pack_attr = wire.ATTR.pack
+_pack_entry = wire.ENTRY_HEAD.pack
 
 # What `Overlay.getattr` returns: ino mode nlink uid gid rdev size blocks blksize atime_ns mtime_ns ctime_ns.
 Attributes = tuple[int, ...]
@@ -31,28 +35,27 @@ class MalformedMessage(Exception):
         self.code = code
 
 
-class Request:
+class Request(NamedTuple):
     """One message. `arguments`: the fields of the row's struct, then strings, then the payload.
 
     A payload is a view of the buffer the message was parsed from, good until that is used again.
     """
 
-    __slots__ = ("arguments", "gid", "nodeid", "op", "pid", "uid", "unique")
-
-    def __init__(
-        self, op: Op, unique: int, nodeid: int, uid: int, gid: int, pid: int, arguments: tuple[Any, ...]
-    ) -> None:
-        self.op = op
-        self.unique = unique
-        self.nodeid = nodeid
-        self.uid = uid
-        self.gid = gid
-        self.pid = pid
-        self.arguments = arguments
+    op: Op
+    unique: int
+    nodeid: int
+    uid: int
+    gid: int
+    pid: int
+    arguments: tuple[Any, ...]
 
     def __repr__(self) -> str:
         shown = ", ".join(repr(bytes(a[:64]) if isinstance(a, memoryview) else a) for a in self.arguments)
         return f"{self.op.name} #{self.unique} node {self.nodeid} uid {self.uid} ({shown})"
+
+
+# A named tuple's own constructor is Python; this one is not.
+_request: Callable[[tuple[Any, ...]], Request] = functools.partial(tuple.__new__, Request)
 
 
 def parse(buffer: bytearray | bytes, length: int) -> Request:
@@ -62,30 +65,26 @@ def parse(buffer: bytearray | bytes, length: int) -> Request:
     size, opcode, unique, nodeid, uid, gid, pid, extensions, _ = _unpack_header(buffer)
     if size != length:
         raise MalformedMessage(f"{length} bytes of a message of {size}", unique)
-    op = wire.OPS.get(opcode)
+    op = _row(opcode)
     if op is None:
         raise MalformedMessage(f"opcode {opcode} is not known", unique, errno.ENOSYS)
     end = length - extensions * 8
-    at = _HEADER_SIZE + op.request.size
+    at = op.strings_at
     if at > end:
         raise MalformedMessage(f"{op.name} is cut off", unique if op.answered else 0)
     arguments = op.request.unpack_from(buffer, _HEADER_SIZE)
-    for _ in range(op.names):
-        stop = buffer.find(0, at, end)
-        name = bytes(buffer[at:stop])
-        if stop < 0 or b"/" in name or name in _NO_NAMES:  # the kernel resolves paths, never we
-            raise MalformedMessage(f"{op.name}: {name!r} is no name", unique)
-        arguments += (name,)
-        at = stop + 1
-    if op.text:
-        stop = buffer.find(0, at, end)
-        if stop < 0:
+    if op.strings:
+        *strings, rest = bytes(buffer[at:end]).split(b"\0", op.strings)
+        if len(strings) < op.strings:
             raise MalformedMessage(f"{op.name}: a string without an end", unique)
-        arguments += (bytes(buffer[at:stop]),)
-        at = stop + 1
+        for name in strings[: op.names]:
+            if b"/" in name or name in _NO_NAMES:  # the kernel resolves paths, never we
+                raise MalformedMessage(f"{op.name}: {name!r} is no name", unique)
+        arguments += tuple(strings)
+        at = end - len(rest)
     if op.payload:
         arguments += (memoryview(buffer)[at:end],)
-    return Request(op, unique, nodeid, uid, gid, pid, arguments)
+    return _request((op, unique, nodeid, uid, gid, pid, arguments))
 
 
 def forgets(count: int, payload: Buffer) -> Iterable[tuple[int, int]]:
@@ -123,31 +122,7 @@ def notification(code: int, *parts: bytes) -> bytes:
 
 def entry(nodeid: int, names: Timeout, attributes: Timeout, attr: Attributes) -> bytes:
     """fuse_entry_out: the name is node `nodeid`."""
-    ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime = attr
-    return wire.ENTRY_OUT.pack(
-        nodeid,
-        0,
-        names[0],
-        attributes[0],
-        names[1],
-        attributes[1],
-        ino,
-        size,
-        blocks,
-        atime // _BILLION,
-        mtime // _BILLION,
-        ctime // _BILLION,
-        atime % _BILLION,
-        mtime % _BILLION,
-        ctime % _BILLION,
-        mode,
-        nlink,
-        uid,
-        gid,
-        rdev,
-        blksize,
-        0,
-    )
+    return _pack_entry(nodeid, 0, names[0], attributes[0], names[1], attributes[1]) + packed(attr)
 
 
 def missing(names: Timeout) -> bytes:
@@ -157,11 +132,13 @@ def missing(names: Timeout) -> bytes:
 
 def attributes(timeout: Timeout, attr: Attributes) -> bytes:
     """fuse_attr_out."""
+    return wire.ATTR_HEAD.pack(timeout[0], timeout[1], 0) + packed(attr)
+
+
+def packed(attr: Attributes) -> bytes:
+    """fuse_attr."""
     ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime = attr
-    return wire.ATTR_OUT.pack(
-        timeout[0],
-        timeout[1],
-        0,
+    return _pack_attr(
         ino,
         size,
         blocks,

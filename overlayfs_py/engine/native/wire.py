@@ -4,9 +4,10 @@ Dispatch, debug printing and tests read these rows; nothing here does I/O or kno
 Layouts are those of <linux/fuse.h> up to version 7.45, little or big endian as the machine.
 """
 
+from dataclasses import dataclass
 from enum import IntFlag
+from functools import cached_property
 from struct import Struct
-from typing import NamedTuple
 
 MAJOR, MINOR = 7, 45
 OLDEST_MINOR = 33  # Linux 5.12, the first with HANDLE_KILLPRIV_V2 and SETXATTR_EXT
@@ -105,8 +106,11 @@ IN_HEADER = Struct("=IIQQIIIHH")  # len opcode unique nodeid uid gid pid total_e
 OUT_HEADER = Struct("=IiQ")  # len error unique; a notification has unique 0 and its code as error
 FORGET_ONE = Struct("=QQ")
 
-ENTRY_OUT = Struct("=QQQQII" + _ATTR)  # nodeid generation entry_valid attr_valid, their nanoseconds
-ATTR_OUT = Struct("=QII" + _ATTR)
+ATTR = Struct("=" + _ATTR)
+ENTRY_HEAD = Struct("=QQQQII")  # nodeid generation entry_valid attr_valid, their nanoseconds
+ENTRY_OUT = Struct(ENTRY_HEAD.format + _ATTR)
+ATTR_HEAD = Struct("=QII")
+ATTR_OUT = Struct(ATTR_HEAD.format + _ATTR)
 OPEN_OUT = Struct("=QIi")  # fh open_flags backing_id
 WRITE_OUT = Struct("=II")
 STATFS_OUT = Struct("=QQQQQIIII24x")
@@ -126,7 +130,8 @@ DELETE_OUT = Struct("=QQII")
 _NOTHING = Struct("=")
 
 
-class Op(NamedTuple):
+@dataclass(frozen=True)
+class Op:
     """One opcode. `request`: the fixed part; then `names`, then `text`: strings that end with a NUL.
 
     `payload`: what follows to the end.
@@ -143,7 +148,17 @@ class Op(NamedTuple):
     reply: Struct | None = None
     answered: bool = True
 
-    @property
+    @cached_property
+    def strings(self) -> int:
+        """How many strings there are: names and text."""
+        return self.names + self.text
+
+    @cached_property
+    def strings_at(self) -> int:
+        """Where they begin in the message."""
+        return IN_HEADER.size + self.request.size
+
+    @cached_property
     def hands_out(self) -> bool:
         """Whether a good answer begins with an entry, which counts as a lookup of its node."""
         return self.reply is not None and self.reply.size >= ENTRY_OUT.size and self.name != "STATX"
