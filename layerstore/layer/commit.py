@@ -9,7 +9,7 @@ Equal trees give equal bytes: names in byte order, no user names, no access time
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from layerstore.digest import Digest
@@ -21,6 +21,7 @@ from layerstore.layer.merged import Merged
 from layerstore.layer.notes import Notes
 from layerstore.layer.pipeline import BlockWriter
 from layerstore.layer.stack import Stack
+from layerstore.layer.unchanged import Unchanged
 from layerstore.layer.walk import Walk
 
 __all__ = ["Compression", "LayerResult", "export_tree", "write_layer"]
@@ -38,6 +39,8 @@ class LayerResult:
     uncompressed_size: int
     entries: int
     notes: tuple[str, ...]  # sockets left out and the like: one line each
+    unchanged: int = 0  # how many entries were left out since they change nothing,
+    unchanged_size: int = 0  # and the bytes in them
 
 
 def write_layer(
@@ -48,6 +51,7 @@ def write_layer(
     level: int | None = None,
     source_date_epoch: int | None = None,
     exclude: Collection[bytes] = (),
+    squash_unchanged: bool = False,
     sparse: bool = True,
     ids: IdMap | None = None,
     progress: Callable[[int], None] | None = None,
@@ -55,6 +59,7 @@ def write_layer(
     """Write the changes that `stack.upper` makes to `stack.lowers` to `out` as a layer tar.
 
     `exclude` are paths relative to the root, without a leading slash; each is left out with all below it.
+    `squash_unchanged` leaves out what was touched but is as it was but for its times (see `unchanged`).
     `source_date_epoch`: later times become this one. `sparse=False` writes holes as zeros. `ids` turns
     owners on disk into owners in the image. `progress` is called now and then with the number of tar
     bytes so far. Raises Unrepresentable, naming the path, for anything that has no form in a layer. `out`
@@ -63,8 +68,12 @@ def write_layer(
     notes = Notes()
     with Merged(stack) as merged, BlockWriter(out, codec(compression, level), progress) as sink:
         members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids)
-        Walk(merged, members, exclude).changes()
-        return _finish(sink, members, notes)
+        unchanged = Unchanged(merged) if squash_unchanged else None
+        Walk(merged, members, exclude, unchanged).changes()
+        result = _finish(sink, members, notes)
+        if unchanged is None:
+            return result
+        return replace(result, unchanged=unchanged.count, unchanged_size=unchanged.size)
 
 
 def export_tree(

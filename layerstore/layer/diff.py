@@ -8,8 +8,6 @@ sides are not read: the cost is that of what the upper holds.
 
 from __future__ import annotations
 
-import io
-import os
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
@@ -17,12 +15,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from layerstore.errors import printable
-from layerstore.layer import whiteout
+from layerstore.layer.compare import same_content, same_metadata, same_place
 from layerstore.layer.merged import Found, Merged, Part
 from layerstore.layer.stack import Stack
-
-_O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +112,7 @@ class _Comparison:
         return self._new.names(new).keys() | self._old.names(old).keys()
 
     def _same(self, new: Part, old: Part) -> bool:
-        return self._new.identity(new) == self._old.identity(old)
+        return same_place(self._new, new, self._old, old)
 
     def _line(self, path: bytes, after: Found | None, before: Found | None) -> Change | None:
         if after is None:
@@ -130,49 +125,16 @@ class _Comparison:
         if self._same(after.parts[0], before.parts[0]) and len(after.parts) == len(before.parts) == 1:
             return False
         a, b = after.st, before.st
-        if (a.st_mode, a.st_uid, a.st_gid, a.st_rdev) != (b.st_mode, b.st_uid, b.st_gid, b.st_rdev):
-            return True
         is_dir = stat.S_ISDIR(a.st_mode)
         if not is_dir and (a.st_size, a.st_mtime_ns) != (b.st_size, b.st_mtime_ns):
             return True
-        if _xattrs(self._new, after.parts[0]) != _xattrs(self._old, before.parts[0]):
+        if not same_metadata(self._new, after, self._old, before):
             return True
-        return not is_dir and self._content_differs(after, before)
-
-    def _content_differs(self, after: Found, before: Found) -> bool:
-        """Read both: same size and time is what a copy-up without a change looks like, and little else."""
-        if stat.S_ISLNK(after.st.st_mode):
-            return _target(self._new, after.parts[0]) != _target(self._old, before.parts[0])
-        if after.data is None or before.data is None or self._same(after.data, before.data):
-            return False
-        with _open(self._new, after.data) as one, _open(self._old, before.data) as other:
-            while chunk := one.read(_CHUNK):
-                if chunk != other.read(_CHUNK):
-                    return True
-            return bool(other.read(1))
+        # Same size and time is what a copy-up without a change looks like, and little else.
+        return not is_dir and not same_content(self._new, after, self._old, before)
 
 
 def _announced(frames: list[_Frame]) -> Iterator[Change]:
     for frame in frames:
         yield from frame.announce
         frame.announce.clear()
-
-
-def _xattrs(merged: Merged, part: Part) -> dict[str, bytes]:
-    """What users see: without the overlay's marks."""
-    seen = {}
-    for name in merged.xattrs(part):
-        shown = whiteout.xattr_for_layer(name, merged.marks, lambda _line: None)
-        if shown is not None:
-            seen[shown] = merged.xattr(part, name)
-    return seen
-
-
-def _target(merged: Merged, part: Part) -> bytes:
-    dir_fd, name = merged.at(part)
-    return os.readlink(name, dir_fd=dir_fd)
-
-
-def _open(merged: Merged, part: Part) -> io.FileIO:
-    dir_fd, name = merged.at(part)
-    return io.FileIO(os.open(name, _O_FILE, dir_fd=dir_fd), "r")

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from layerstore.errors import Unrepresentable
 from layerstore.layer.members import Members
 from layerstore.layer.merged import Look, Merged, Part
+from layerstore.layer.unchanged import Unchanged
 from layerstore.layer.whiteout import is_reserved
 from overlayfs_py.syscalls.dirents import DT_DIR, DT_REG, DT_UNKNOWN
 
@@ -24,10 +25,10 @@ class Dir:
 
     `whole`: children are those of the merged tree; else only the upper's, with whiteouts as entries. A
     directory that is not in the upper has no parts, and is only passed through to names that stand for an
-    upper file.
+    upper file. One that is not `written` has no entry yet, and gets one when something in it needs it.
     """
 
-    __slots__ = ("_lowers", "hides", "parent", "parts", "path", "whole")
+    __slots__ = ("_lowers", "hides", "parent", "parts", "path", "whole", "written")
 
     def __init__(self, path: bytes, parent: Dir | None, parts: tuple[Part, ...], *, whole: bool) -> None:
         self.path = path
@@ -35,6 +36,7 @@ class Dir:
         self.parts = parts
         self.whole = whole
         self.hides = False  # it is opaque: nothing shows through from below
+        self.written = True
         self._lowers: tuple[Part, ...] | None = None
 
     def passing(self, lowers: tuple[Part, ...]) -> Dir:
@@ -66,11 +68,21 @@ class Dir:
 
 
 class Walk:
-    """Walks a stack once and hands each entry to `members`; directories are listed one at a time."""
+    """Walks a stack once and hands each entry to `members`; directories are listed one at a time.
 
-    def __init__(self, merged: Merged, members: Members, exclude: Collection[bytes] = ()) -> None:
+    With `unchanged`, what it finds to be so in the upper is left out.
+    """
+
+    def __init__(
+        self,
+        merged: Merged,
+        members: Members,
+        exclude: Collection[bytes] = (),
+        unchanged: Unchanged | None = None,
+    ) -> None:
         self._merged = merged
         self._members = members
+        self._unchanged = unchanged
         self._exclude = frozenset(path.strip(b"/") for path in exclude)
         self._linked: dict[bytes, set[bytes]] = {}
 
@@ -118,8 +130,20 @@ class Walk:
                 shown.append((name, kind))
             elif not directory.hides and not self._is_excluded(directory.child_path(name)):
                 self._check_name(directory.child_path(name), name)
+                self._write(directory)
                 self._members.whiteout(directory.path, name)
         return iter(shown)
+
+    def _write(self, directory: Dir) -> None:
+        """Write the entries of this directory and of those above it that have none yet."""
+        waiting = []
+        while not directory.written:
+            directory.written = True
+            waiting.append(directory)
+            assert directory.parent is not None  # the root is always written
+            directory = directory.parent
+        for each in reversed(waiting):
+            self._members.directory(each.path, each.parts[0])
 
     def _is_excluded(self, path: bytes) -> bool:
         return bool(self._exclude) and path in self._exclude
@@ -142,6 +166,9 @@ class Walk:
         if kind == DT_DIR:
             return self._visit_upper_dir(directory, path, part)
         lowers = directory.lowers
+        if self._unchanged is not None and self._unchanged.is_other(part, lowers(self._merged)):
+            return None
+        self._write(directory)
         find_data = lambda look: self._merged.data(part, look, lowers(self._merged))  # noqa: E731 (once a file)
         if not self._members.other(path, part, kind, find_data):
             self._members.whiteout(directory.path, name)
@@ -157,15 +184,25 @@ class Walk:
             return None
         if not stat.S_ISDIR(look.st.st_mode):
             raise Unrepresentable(path, "it was replaced while it was read (pause its writers)")
-        below = Dir(path, directory, (part,), whole=False)
-        self._members.directory(path, part)
-        if look.redirect is not None:
-            moved = self._merged.below(part, look.redirect, directory.lowers(self._merged))
-            below = Dir(path, directory, (part, *moved), whole=True)
-        if (look.opaque or look.redirect is not None) and self._hides_something(directory, look, part):
-            self._members.opaque_marker(path)
+        moved = None if look.redirect is None else self._moved(directory, part, look.redirect)
+        below = Dir(path, directory, (part, *(moved or ())), whole=moved is not None)
         below.hides = look.opaque
+        marked = (look.opaque or moved is not None) and self._hides_something(directory, look, part)
+        if self._unchanged is not None and moved is None and not marked:
+            below.written = not self._unchanged.is_directory(part, look, directory.lowers(self._merged))
+        if below.written:
+            self._write(directory)
+            self._members.directory(path, part)
+        if marked:
+            self._members.opaque_marker(path)
         return below
+
+    def _moved(self, directory: Dir, part: Part, redirect: bytes) -> tuple[Part, ...] | None:
+        """The lower parts of a redirected directory; None when it was moved away and is back again."""
+        lowers = directory.lowers(self._merged)
+        moved = self._merged.below(part, redirect, lowers)
+        found = self._merged.lookup(lowers, part.path.rpartition(b"/")[2])
+        return None if found is not None and found.parts == moved else moved
 
     def _hides_something(self, directory: Dir, look: Look, part: Part) -> bool:
         """Whether an opaque marker is needed: the kernel marks every new directory opaque, just in case.
@@ -184,6 +221,7 @@ class Walk:
         if found is None:
             self._members.gone(path)
             return None
+        self._write(directory)
         if stat.S_ISDIR(found.st.st_mode):
             self._members.directory(path, found.parts[0])
             if kind == _LINKED:

@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 
 from layerstore import environment, media, reference
 from layerstore.digest import Digest
-from layerstore.image import instructions, write
+from layerstore.image import human, instructions, write
 from layerstore.image.image import load
-from layerstore.layer.commit import write_layer
+from layerstore.layer.commit import LayerResult, write_layer
 from layerstore.layer.stack import Stack
 from layerstore.media import Compression
 from layerstore.model import Descriptor
@@ -29,6 +29,7 @@ def commit(
     changes: Sequence[str] = (),
     pause: bool = True,
     compression: Compression = "gzip",
+    squash_unchanged: bool = False,
     root: Root = None,
     progress: Progress | None = None,
     note: Note | None = None,
@@ -36,7 +37,8 @@ def commit(
     """Write what a workspace changes as one layer on top of its image; returns the new image's ID.
 
     `changes` are Dockerfile instructions for the new image's configuration. `pause` keeps writers out of a
-    mounted workspace meanwhile. On any failure the store is as it was. SOURCE_DATE_EPOCH makes the result
+    mounted workspace meanwhile. `squash_unchanged` leaves out files that differ from the image in their time
+    only, and tells `note` how many. On any failure the store is as it was. SOURCE_DATE_EPOCH makes the result
     reproducible.
     """
     store = open_store(root)
@@ -54,7 +56,7 @@ def commit(
         instructions.apply(parent.config.config or {}, changes)  # a wrong one is told before the work is done
         mounting.prepare_layers(workspace, note=note)
         with quiesced(workspace, pause=pause, note=note):
-            layer = _write_layer(workspace, compression, progress, note)
+            layer = _write_layer(workspace, compression, squash_unchanged, progress, note)
         return write.write_child(store, parent, layer, step, changes=changes, ref=target)
 
 
@@ -79,7 +81,7 @@ def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[None]
 
 
 def _write_layer(
-    workspace: Workspace, compression: Compression, progress: Progress | None, note: Note
+    workspace: Workspace, compression: Compression, squash: bool, progress: Progress | None, note: Note
 ) -> write.NewLayer | None:
     """The layer's blob in the store; None, and no blob, when nothing has changed."""
     with blobs.new_blob(workspace.store) as blob:
@@ -88,13 +90,22 @@ def _write_layer(
             blob.file,
             compression=compression,
             source_date_epoch=environment.source_date_epoch(),
+            squash_unchanged=squash,
             progress=progress,
         )
         for line in result.notes:
             note(line)
+        if squash:
+            note(_squashed(result))
         # The root is always written, changed or not.
-        if result.entries <= 1 and not root_is_changed(workspace):
+        if result.entries <= 1 and not root_is_changed(workspace, times=not squash):
             return None
         blob.publish(result.digest, result.size)
     descriptor = Descriptor(media_type=media.layer_type(compression), digest=result.digest, size=result.size)
     return write.NewLayer(descriptor=descriptor, diff_id=result.diff_id)
+
+
+def _squashed(result: LayerResult) -> str:
+    """What was left out, for the user."""
+    files = "file" if result.unchanged == 1 else "files"
+    return f"left out {result.unchanged} unchanged {files} ({human.size(result.unchanged_size)})"

@@ -160,15 +160,19 @@ def publish(store: Store, temp: Path, record: Record) -> Workspace:
     return Workspace(store, record)
 
 
-def root_is_changed(workspace: Workspace) -> bool:
-    """Whether the upper's root has other attributes than the layer below it shows."""
-    return _root_attributes(workspace.upper) != _root_attributes(workspace.lowers[0])
+def root_is_changed(workspace: Workspace, *, times: bool = True) -> bool:
+    """Whether the upper's root has other attributes than the layer below it shows; without `times`, another
+    time alone is no change.
+    """
+    ours, below = (_root_attributes(place, times=times) for place in (workspace.upper, workspace.lowers[0]))
+    return ours != below
 
 
-def _root_attributes(root: Path) -> tuple[int, int, int, int, dict[str, bytes]]:
+def _root_attributes(root: Path, *, times: bool) -> tuple[int, int, int, int, dict[str, bytes]]:
     status = root.lstat()
     xattrs = {name: os.getxattr(root, name) for name in os.listxattr(root) if _MARK not in name}
-    return status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, xattrs
+    mtime_ns = status.st_mtime_ns if times else 0
+    return status.st_mode, status.st_uid, status.st_gid, mtime_ns, xattrs
 
 
 def copy_root_attributes(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -45,9 +46,9 @@ class Workspace:
 
     def committed_tree(self, tar: bytes) -> dict[bytes, snapshots.Facts]:
         """The tree of the lowers under the unpacked layer, read through the kernel."""
-        layer = self.where / "committed"
+        place = Path(tempfile.mkdtemp(dir=self.where))
+        layer, merged = place / "committed", place / "again"
         unpack(tar, layer, lowers=[os.fsencode(path) for path in self.lowers])
-        merged = self.where / "again"
         merged.mkdir()
         lowers = (layer, *self.lowers)
         with ExitStack() as stack:
