@@ -4,9 +4,10 @@ Owner mapping works as fuse-overlayfs's: `inside` ids are seen through the mount
 `outside` ids stand in the layers.
 """
 
+import functools
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from overlayfs_py.options import IdRange
@@ -95,19 +96,25 @@ def format_override(uid: int, gid: int, mode: int) -> bytes:
     return b"%d:%d:0%o" % (uid, gid, stat.S_IMODE(mode))
 
 
+# A named tuple's own constructor is Python; this one is not.
+_attr: Callable[[tuple[int, ...]], Attr] = functools.partial(tuple.__new__, Attr)
+
+
 def make_attr(st: os.stat_result, ino: int, nlink: int, uid: int, gid: int) -> Attr:
     """An Attr from a real inode's stat with the union's number, link count and owners."""
-    return Attr(
-        ino,
-        st.st_mode,
-        nlink,
-        uid,
-        gid,
-        st.st_rdev,
-        st.st_size,
-        st.st_blocks,
-        st.st_blksize,
-        st.st_atime_ns,
-        st.st_mtime_ns,
-        st.st_ctime_ns,
+    return _attr(
+        (
+            ino,
+            st.st_mode,
+            nlink,
+            uid,
+            gid,
+            st.st_rdev,
+            st.st_size,
+            st.st_blocks,
+            st.st_blksize,
+            st.st_atime_ns,
+            st.st_mtime_ns,
+            st.st_ctime_ns,
+        )
     )

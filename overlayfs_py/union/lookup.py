@@ -23,20 +23,29 @@ def resolve(stack: Stack, parent: Node, name: bytes) -> Node | None:
 
     Raises ENAMETOOLONG; EPERM for a redirect or metacopy that this mount does not follow.
     """
+    found = find(stack, parent, name)
+    return None if found is None else found[0]
+
+
+def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result | None] | None:
+    """As `resolve`, with the stat of the node's top part where finding it took one."""
     if parent.children is not None:
         node = parent.children.get(name)
         if node is not None:
-            return node
+            return node, None
     if len(name) > stack.name_max:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     entry = find_entry(stack, parent, name)
     if entry is None:
         return None
-    reals = [_part(parent, position).child(name) for position in entry[0]]
-    st = reals[0].stat()
+    positions = entry[0]
+    real = _part(parent, positions[0]).child(name)
+    st = real.stat()
     if stat.S_ISDIR(st.st_mode):
-        return _directory(stack, parent, name, reals, st)
-    return _inode(stack, parent, name, reals, st)
+        below = [_part(parent, position).child(name) for position in positions[1:]]
+        return _directory(stack, parent, name, [real, *below], st), st
+    node = _inode(stack, parent, name, positions, real, st)
+    return node, (st if node.top is real else None)
 
 
 def _part(node: Node, position: int) -> Real:
@@ -150,21 +159,23 @@ def _merge_redirected(stack: Stack, parent: Node, merge: _DirMerge) -> None:
                 break
 
 
-def _inode(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: os.stat_result) -> Node:
+def _inode(
+    stack: Stack, parent: Node, name: bytes, positions: tuple[int, ...], real: Real, st: os.stat_result
+) -> Node:
     """A non-directory: a node of its own, or the one its other names already have."""
-    real = reals[0]
-    key = hard_link_key(stack, real, st)
+    several = st.st_nlink > 1
+    key = hard_link_key(stack, real, st) if several else None
     if key is not None and key in stack.hard_links:
         return stack.hard_links[key]
     node = Node(stat.S_IFMT(st.st_mode), parent, name)
-    if real.layer.is_upper:
-        _upper_inode(stack, parent, node, reals, st)
+    if positions[0] == UPPER:
+        _upper_inode(stack, parent, node, positions, real, st)
     else:
         node.lowers = (real,)
         node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
         if node.is_file and (real.layer.position < len(stack.lowers) - 1 or stack.data_lowers):
             _find_data(stack, parent, node, real)
-        if st.st_nlink > 1 and stack.indexing:
+        if several and stack.indexing:
             shared = adopt_index(
                 stack, node, stack.origins.encode(real), (real.layer.fsid, st.st_ino), st.st_nlink
             )
@@ -175,8 +186,9 @@ def _inode(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: os.st
     return node
 
 
-def _upper_inode(stack: Stack, parent: Node, node: Node, reals: list[Real], st: os.stat_result) -> None:
-    real = reals[0]
+def _upper_inode(
+    stack: Stack, parent: Node, node: Node, positions: tuple[int, ...], real: Real, st: os.stat_result
+) -> None:
     node.upper = real
     node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
     # The kernel moves a metacopy without an origin into a directory it does not mark impure.
@@ -190,14 +202,14 @@ def _upper_inode(stack: Stack, parent: Node, node: Node, reals: list[Real], st: 
         node.has_origin = True
         node.ino = stack.inodes.number(origin.fsid, origin.ino)
         if st.st_nlink > 1 and stack.indexing:
-            lower_nlink = origin.nlink or _covered_nlink(reals, origin.ino)
+            lower_nlink = origin.nlink or _covered_nlink(parent, node.name, positions[1:], origin.ino)
             adopt_index(stack, node, marks.origin, (origin.fsid, origin.ino), lower_nlink)
 
 
-def _covered_nlink(reals: list[Real], ino: int) -> int:
+def _covered_nlink(parent: Node, name: bytes, positions: tuple[int, ...], ino: int) -> int:
     """The link count of the lower inode `ino` where a lower still has it under the same name, else 0."""
-    for real in reals[1:]:
-        st = real.stat()
+    for position in positions:
+        st = _part(parent, position).child(name).stat()
         if st.st_ino == ino:
             return st.st_nlink
     return 0

@@ -16,7 +16,7 @@ from overlayfs_py.union.copyup import CopyUp
 from overlayfs_py.union.handle import DataFds, Handle
 from overlayfs_py.union.links import needs_index, unregister
 from overlayfs_py.union.listing import Listing
-from overlayfs_py.union.lookup import list_dir, resolve, root_node
+from overlayfs_py.union.lookup import find, list_dir, resolve, root_node
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.probe import Capabilities
 from overlayfs_py.union.stack import open_stack
@@ -59,6 +59,11 @@ class Overlay:
     def capabilities(self) -> Capabilities:
         return self._stack.capabilities
 
+    @property
+    def copied_up(self) -> tuple[int, int]:
+        """How many inodes and how many bytes of contents were copied up so far."""
+        return self._stack.copied.inodes, self._stack.copied.size
+
     # --- names -----------------------------------------------------------------------------------
 
     def lookup(self, parent: Node, name: bytes) -> Node | None:
@@ -68,6 +73,18 @@ class Overlay:
         if node is not None:
             node.attach(parent, name)
         return node
+
+    def find(self, parent: Node, name: bytes) -> tuple[Node, Attr] | None:
+        """`lookup` and `getattr` in one, for which one stat is mostly enough."""
+        stack = self._stack
+        stack.fds.trim()
+        found = find(stack, parent, name)
+        if found is None:
+            return None
+        node, st = found
+        attr = self._attr(node, st or node.top.stat())
+        node.attach(parent, name)
+        return node, attr
 
     def forget(self, node: Node) -> None:
         """Nobody outside refers to `node` any more: drop it, its index and its descriptors."""
@@ -146,10 +163,12 @@ class Overlay:
 
     def getattr(self, node: Node) -> Attr:
         """The node's attributes."""
+        return self._attr(node, node.top.stat())
+
+    def _attr(self, node: Node, st: os.stat_result) -> Attr:
         stack = self._stack
-        st = node.top.stat()
         nlink = node.nlink if node.nlink >= 0 else st.st_nlink
-        if node.is_dir and nlink and (node.lowers or stack.options.static_nlink):
+        if node.kind == stat.S_IFDIR and nlink and (node.lowers or stack.options.static_nlink):
             nlink = 1  # the kernel does not count the subdirectories of a merged directory either
         uid, gid = st.st_uid, st.st_gid
         if not stack.uids.trivial:

@@ -65,9 +65,9 @@ class DirectoryRequests:
         """What LOOKUP would answer; for names that make no node an answer without one."""
         if cookie > _DOT_DOT:
             try:
-                child = self._overlay.lookup(node, name)
-                if child is not None:
-                    return self._state.entry(child)
+                found = self._overlay.find(node, name)
+                if found is not None:
+                    return self._state.found(*found)
             except OSError:  # listed all the same: using the name will say what is wrong
                 pass
         return message.missing(message.Timeout(0, 0))

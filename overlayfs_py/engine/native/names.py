@@ -21,8 +21,8 @@ class NameRequests:
 
     def lookup(self, request: Request, name: bytes) -> bytes:
         state = self._state
-        node = self._overlay.lookup(state.nodes.inode(request.nodeid).node, name)
-        return state.missing if node is None else state.entry(node)
+        found = self._overlay.find(state.nodes.inode(request.nodeid).node, name)
+        return state.missing if found is None else state.found(*found)
 
     def forget(self, request: Request, lookups: int) -> None:
         self._state.take_back(request.nodeid, lookups)

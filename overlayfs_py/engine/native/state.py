@@ -55,6 +55,10 @@ class State:
             if self.nodes.known(node) is None:
                 self.overlay.forget(node)
             raise
+        return self.found(node, attr)
+
+    def found(self, node: Node, attr: Attr) -> bytes:
+        """`entry` where the attributes are known."""
         inode = self.nodes.remember(node, attr.ino)
         return message.entry(inode.nodeid, self.names, self.kept(node), attr)
 
