@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from layerstore.verbs.commit import commit as commit
     from layerstore.verbs.cp import cp as cp
     from layerstore.verbs.create import create as create
+    from layerstore.verbs.df import df as df
+    from layerstore.verbs.df import df_details as df_details
     from layerstore.verbs.diff import diff as diff
     from layerstore.verbs.export import export as export
     from layerstore.verbs.fsck import fsck as fsck
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from layerstore.verbs.login import logout as logout
     from layerstore.verbs.mount import mount as mount
     from layerstore.verbs.mount import umount as umount
-    from layerstore.verbs.prune import df as df
     from layerstore.verbs.prune import prune as prune
     from layerstore.verbs.ps import ps as ps
     from layerstore.verbs.ps import rm as rm
@@ -42,7 +43,8 @@ _VERBS = {
     "commit": "commit",
     "cp": "cp",
     "create": "create",
-    "df": "prune",
+    "df": "df",
+    "df_details": "df",
     "diff": "diff",
     "export": "export",
     "fsck": "fsck",

@@ -7,8 +7,10 @@ from typing import IO, Any, cast
 import click
 
 import layerstore
+from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
 from layerstore.cli.interrupts import standard_input
+from layerstore.cli.options import platform_option
 from layerstore.cli.progress import progress, quiet_option
 
 
@@ -32,7 +34,7 @@ from layerstore.cli.progress import progress, quiet_option
 )
 @click.option("--platform", metavar="OS/ARCH", help="Of an image for several platforms, this one alone.")
 @quiet_option
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)
 @click.pass_obj
 def save_command(
     root: Root, output: str | None, form: str, platform: str | None, quiet: bool, images: tuple[str, ...]
@@ -61,23 +63,32 @@ def save_command(
     epilog=examples(
         "layerstore load -i debian.tar.gz",
         "docker save app:1 | layerstore load",
+        "layerstore load --platform linux/arm64 -i multi.tar",
         "skopeo copy docker://debian:12 oci-archive:d.tar:debian:12 && layerstore load -i d.tar",
     ),
 )
 @click.option("-i", "--input", "source", metavar="FILE", help="Read FILE instead of standard input.")
+@click.option(
+    "--platform", metavar="OS/ARCH[/VARIANT]", help="Of images for several platforms, this one alone."
+)
 @quiet_option
 @click.pass_obj
-def load_command(root: Root, source: str | None, quiet: bool) -> None:
+def load_command(root: Root, source: str | None, platform: str | None, quiet: bool) -> None:
     """Load images from a docker-archive or an oci-archive; prints their names, or else their IDs.
 
-    The archive may be plain or compressed with gzip, bzip2, xz or zstd.
+    The archive may be plain or compressed with gzip, bzip2, xz or zstd. With --platform an image for several
+    platforms is taken without its index, and one for another platform is an error.
     """
     if source is None and sys.stdin.isatty():
         raise click.UsageError("standard input is a terminal: use -i FILE, or redirect an archive to it")
     total = os.stat(source).st_size if source is not None and os.path.isfile(source) else None
     with progress("Loading", total, quiet=quiet) as report:
         loaded = layerstore.load(
-            standard_input() if source is None else source, root=root.path, progress=report, note=note
+            standard_input() if source is None else source,
+            platform=platform,
+            root=root.path,
+            progress=report,
+            note=note,
         )
     for one in loaded:
         click.echo(
@@ -94,17 +105,18 @@ def load_command(root: Root, source: str | None, quiet: bool) -> None:
     ),
 )
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
+@platform_option
 @quiet_option
-@click.argument("name", metavar="NAME|IMAGE")
+@click.argument("name", metavar="NAME|IMAGE", shell_complete=completion.either)
 @click.pass_obj
-def export_command(root: Root, output: str | None, quiet: bool, name: str) -> None:
+def export_command(root: Root, output: str | None, platform: str | None, quiet: bool, name: str) -> None:
     """Write all that a workspace or an image shows as one plain tar, without history or configuration.
 
     What is bind-mounted in a workspace (create -v) is left out.
     """
     target = _target(output)
     with progress("Exporting", quiet=quiet) as report:
-        layerstore.export(name, target, root=root.path, progress=report, note=note)
+        layerstore.export(name, target, platform=platform, root=root.path, progress=report, note=note)
 
 
 def _target(output: str | None) -> str | IO[bytes]:

@@ -1,16 +1,19 @@
 """The verbs on images: import, images, history, inspect, tag, rmi."""
 
+import json
 import os
 import sys
-from typing import Any
+from typing import Any, cast
 
 import click
 
 import layerstore
+from layerstore.cli import completion, template
 from layerstore.cli.group import Root, examples, for_each, note
 from layerstore.cli.interrupts import standard_input
+from layerstore.cli.options import changes_option, filter_option, platform_option
 from layerstore.cli.progress import progress, quiet_option
-from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_table, shorten
+from layerstore.cli.tables import format_option, no_trunc_option, print_listing, shorten
 from layerstore.errors import NotFound
 from layerstore.image import human
 
@@ -24,18 +27,26 @@ _CREATED_BY_WIDTH = 45
         "layerstore import rootfs.tar.gz debian:12",
         "tar -C rootfs -c . | layerstore import -c 'CMD [\"/bin/sh\"]' - base",
         "layerstore import https://example.org/rootfs.tar.zst",
+        "layerstore import --platform linux/arm64 arm.tar.xz base:arm",
     ),
 )
-@click.option(
-    "-c", "--change", "changes", metavar="INSTRUCTION", multiple=True, help="Apply a Dockerfile instruction."
-)
+@changes_option
 @click.option("-m", "--message", metavar="MSG", default="", help="The comment in the image's history.")
+@click.option(
+    "--platform", metavar="OS/ARCH[/VARIANT]", help="What the image runs on [default: this machine's]."
+)
 @quiet_option
-@click.argument("source", metavar="FILE|URL|-")
+@click.argument("source", metavar="FILE|URL|-", shell_complete=completion.files)
 @click.argument("ref", required=False)
 @click.pass_obj
 def import_command(
-    root: Root, changes: tuple[str, ...], message: str, quiet: bool, source: str, ref: str | None
+    root: Root,
+    changes: tuple[str, ...],
+    message: str,
+    platform: str | None,
+    quiet: bool,
+    source: str,
+    ref: str | None,
 ) -> None:
     """Make an image of a root filesystem tarball; prints its ID.
 
@@ -50,6 +61,7 @@ def import_command(
             ref,
             changes=changes,
             message=message,
+            platform=platform,
             root=root.path,
             progress=report,
             note=note,
@@ -57,40 +69,59 @@ def import_command(
     click.echo(image_id)
 
 
+_COLUMNS = {
+    "Repository": "REPOSITORY",
+    "Tag": "TAG",
+    "Digest": "DIGEST",
+    "ID": "IMAGE ID",
+    "CreatedSince": "CREATED",
+    "Size": "SIZE",
+}
+
+
 @click.command(
     "images",
     epilog=examples(
-        "layerstore images", "layerstore images 'debian:*'", "layerstore images --digests --format json"
+        "layerstore images",
+        "layerstore images 'debian:*'",
+        "layerstore rmi $(layerstore images -q --filter dangling=true)",
+        "layerstore images --filter label=team=web --filter since=debian:12",
+        "layerstore images --format '{{.Repository}}:{{.Tag}} {{.Size}}'",
     ),
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print image IDs only.")
+@click.option("-a", "--all", "everything", is_flag=True, help="As docker; there are no hidden images here.")
 @click.option("--digests", is_flag=True, help="Show the manifests' digests.")
+@filter_option(
+    "-f",
+    "--filter",
+    keys="dangling=true|false, reference=PATTERN, label=KEY[=VALUE], before=IMAGE, since=IMAGE, until=TIME",
+)
 @no_trunc_option
 @format_option
-@click.argument("pattern", metavar="[FILTER]", required=False)
+@click.argument("pattern", metavar="[FILTER]", required=False, shell_complete=completion.images)
 @click.pass_obj
 def images_command(
-    root: Root, quiet: bool, digests: bool, no_trunc: bool, form: str, pattern: str | None
+    root: Root,
+    quiet: bool,
+    everything: bool,
+    digests: bool,
+    filters: tuple[str, ...],
+    no_trunc: bool,
+    form: str,
+    pattern: str | None,
 ) -> None:
-    """List images (also: ls); FILTER is REPOSITORY[:TAG] with * and ?. SIZE is what the image takes in the
-    store.
+    """List images (also: ls); FILTER is REPOSITORY[:TAG] with *, ? and [...], which never stand for a slash.
+
+    SIZE is what the image takes in the store, compressed.
     """
-    found = layerstore.images(pattern, root=root.path, note=note)
-    if quiet:
+    found = layerstore.images(pattern, filters=filters, root=root.path, note=note)
+    if quiet and form == "table":
         for one in dict.fromkeys(image.id for image in found):
             click.echo(one if no_trunc else one.short)
         return
-    if form == "json":
-        print_json_lines([_image_object(image, no_trunc) for image in found])
-        return
-    rows: list[list[str]] = []
-    for image in found:
-        row = [image.repository or _NONE, image.tag or _NONE]
-        row += [image.digest] if digests else []
-        row += [image.id if no_trunc else image.id.short, human.ago(image.created), human.size(image.size)]
-        rows.append(row)
-    digest_column = ["DIGEST"] if digests else []
-    print_table(["REPOSITORY", "TAG", *digest_column, "IMAGE ID", "CREATED", "SIZE"], rows)
+    columns = {key: header for key, header in _COLUMNS.items() if digests or key != "Digest"}
+    print_listing(form, columns, [_image_object(image, no_trunc) for image in found])
 
 
 def _image_object(image: Any, no_trunc: bool) -> dict[str, Any]:
@@ -107,63 +138,105 @@ def _image_object(image: Any, no_trunc: bool) -> dict[str, Any]:
     }
 
 
+_STEP_COLUMNS = {
+    "ID": "IMAGE",
+    "CreatedSince": "CREATED",
+    "CreatedBy": "CREATED BY",
+    "Size": "SIZE",
+    "Comment": "COMMENT",
+}
+
+
 @click.command(
-    "history", epilog=examples("layerstore history debian:12", "layerstore history --no-trunc 4f9ee6c0d7a1")
+    "history",
+    epilog=examples(
+        "layerstore history debian:12",
+        "layerstore history --no-trunc 4f9ee6c0d7a1",
+        "layerstore history --format '{{.CreatedBy}}' --no-trunc debian:12",
+    ),
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print image IDs only.")
+@click.option("-H", "--human/--no-human", "readable", default=True, help="Sizes and dates for people.")
 @no_trunc_option
 @format_option
-@click.argument("image")
+@platform_option
+@click.argument("image", shell_complete=completion.images)
 @click.pass_obj
-def history_command(root: Root, quiet: bool, no_trunc: bool, form: str, image: str) -> None:
+def history_command(
+    root: Root, quiet: bool, readable: bool, no_trunc: bool, form: str, platform: str | None, image: str
+) -> None:
     """Show the steps that made an image, newest first."""
-    rows: list[list[str]] = []
-    objects: list[dict[str, Any]] = []
-    for step in layerstore.history(image, root=root.path):
-        shown = "<missing>" if step.id is None else step.id if no_trunc else step.id.short
-        created_by = shorten(" ".join(step.created_by.split()), _CREATED_BY_WIDTH, full=no_trunc)
-        rows.append([shown, human.ago(step.created), created_by, human.size(step.size), step.comment])
-        objects.append(
-            {
-                "ID": shown,
-                "CreatedAt": step.created or "",
-                "CreatedSince": human.ago(step.created),
-                "CreatedBy": step.created_by,
-                "Size": human.size(step.size),
-                "SizeBytes": step.size,
-                "Comment": step.comment,
-            }
-        )
-    if quiet:
-        for row in rows:
-            click.echo(row[0])
-    elif form == "json":
-        print_json_lines(objects)
-    else:
-        print_table(["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], rows)
+    steps = layerstore.history(image, platform=platform, root=root.path)
+    objects = [_step_object(step, no_trunc=no_trunc, readable=readable) for step in steps]
+    if quiet and form == "table":
+        for one in objects:
+            click.echo(one["ID"])
+        return
+    columns = _STEP_COLUMNS
+    if not readable:
+        columns = {("CreatedAt" if key == "CreatedSince" else key): columns[key] for key in columns}
+    print_listing(form, columns, objects)
+
+
+def _step_object(step: Any, *, no_trunc: bool, readable: bool) -> dict[str, Any]:
+    created_by = " ".join(step.created_by.split())
+    return {
+        "ID": "<missing>" if step.id is None else step.id if no_trunc else step.id.short,
+        "CreatedAt": step.created or "",
+        "CreatedSince": human.ago(step.created),
+        "CreatedBy": shorten(created_by, _CREATED_BY_WIDTH, full=no_trunc),
+        "Size": human.size(step.size) if readable else str(step.size),
+        "SizeBytes": step.size,
+        "Comment": step.comment,
+    }
 
 
 @click.command(
     "inspect",
-    epilog=examples("layerstore inspect debian:12", "layerstore inspect quiet_otter | jq '.[0].State'"),
+    epilog=examples(
+        "layerstore inspect debian:12",
+        "layerstore inspect quiet_otter | jq '.[0].State'",
+        "layerstore inspect -f '{{.Id}} {{json .Config.Env}}' debian:12",
+        "layerstore inspect -f '{{range .RepoTags}}{{println .}}{{end}}' 4f9ee6c0d7a1",
+    ),
 )
-@click.option("--format", "form", type=click.Choice(["json"]), default="json", help="JSON is the only one.")
-@click.argument("names", metavar="NAME|IMAGE...", nargs=-1, required=True)
+@click.option(
+    "-f", "--format", "form", metavar="FORMAT", default="json", help="json, or a template: '{{.Config.Cmd}}'."
+)
+@click.option("--type", "kind", type=click.Choice(["image", "workspace"]), help="Only such a one.")
+@click.option("-s", "--size", is_flag=True, help="Say what a workspace takes.")
+@platform_option
+@click.argument("names", metavar="NAME|IMAGE...", nargs=-1, required=True, shell_complete=completion.either)
 @click.pass_obj
-def inspect_command(root: Root, form: str, names: tuple[str, ...]) -> None:
-    """Print all there is to know about workspaces and images as a JSON list."""
-    import json
+def inspect_command(
+    root: Root, form: str, kind: str | None, size: bool, platform: str | None, names: tuple[str, ...]
+) -> None:
+    """Print all there is to know about workspaces and images as a JSON list, or what a template makes of it.
 
+    Templates are Go's, as far as docker's users need them: fields, range, if, with, pipelines, and the
+    functions json, index, len, join, split, lower, upper, title, truncate, pad, println, printf, eq, ne, not,
+    and, or.
+    """
+    shown = None if form == "json" else template.compile_template(form)
     found: list[dict[str, Any]] = []
     try:
-        for_each(names, lambda name: found.append(layerstore.inspect(name, root=root.path)))
+        for_each(
+            names,
+            lambda name: found.append(
+                layerstore.inspect(name, kind=cast(Any, kind), size=size, platform=platform, root=root.path)
+            ),
+        )
     finally:
         # As docker: what was found is printed even when something was not.
-        click.echo(json.dumps(found, indent=4, ensure_ascii=False))
+        if shown is None:
+            click.echo(json.dumps(found, indent=4, ensure_ascii=False))
+        else:
+            for one in found:
+                click.echo(shown(one))
 
 
 @click.command("tag", epilog=examples("layerstore tag debian:12 registry.example.org/base:1"))
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", shell_complete=completion.images)
 @click.argument("target", metavar="DST")
 @click.pass_obj
 def tag_command(root: Root, source: str, target: str) -> None:
@@ -171,14 +244,14 @@ def tag_command(root: Root, source: str, target: str) -> None:
     layerstore.tag(source, target, root=root.path)
 
 
-@click.command("rmi", epilog=examples("layerstore rmi debian:12", "layerstore rmi -f 4f9ee6c0d7a1"))
+@click.command("rmi", epilog=examples("layerstore rmi debian:12 app:1", "layerstore rmi -f 4f9ee6c0d7a1"))
 @click.option(
     "-f",
     "--force",
     is_flag=True,
     help="Also one with several names by its ID, one that unmounted workspaces need, or none.",
 )
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)
 @click.pass_obj
 def rmi_command(root: Root, force: bool, images: tuple[str, ...]) -> None:
     """Remove names of images, and images that have none left with what only they needed."""

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 import layerstore
+from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
+from layerstore.cli.options import platform_option
 from layerstore.cli.transfers import transfers
 from layerstore.errors import LayerstoreError
 from layerstore.transport.base import RegistryOptions
@@ -50,11 +52,6 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_options
 
 
-_platform_option = click.option(
-    "--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several [default: this machine's]."
-)
-
-
 @click.command(
     "pull",
     epilog=examples(
@@ -63,10 +60,10 @@ _platform_option = click.option(
         "layerstore pull localhost:5000/base@sha256:4f9ee6c0d7a1...",
     ),
 )
-@_platform_option
+@platform_option
 @click.option("--all-platforms", is_flag=True, help="Get the images for all platforms.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the full name only, and no progress.")
-@click.argument("ref")
+@click.argument("ref", shell_complete=completion.images)
 @click.pass_obj
 @_connection
 def pull_command(
@@ -101,7 +98,7 @@ def pull_command(
         "layerstore push registry.example.org/base:1", "layerstore push base:1 localhost:5000/team/base:1"
     ),
 )
-@_platform_option
+@platform_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the digest only, and no progress.")
 @click.option(
     "--chunk-size",
@@ -110,7 +107,7 @@ def pull_command(
     metavar="BYTES",
     help="Send blobs in pieces of this size [default: whole].",
 )
-@click.argument("image")
+@click.argument("image", shell_complete=completion.images)
 @click.argument("ref", required=False)
 @click.pass_obj
 @_connection

@@ -1,23 +1,57 @@
-"""Listings: docker's columns, or one JSON object a line."""
+"""Listings: docker's columns, JSON objects a line each, or what a template makes of every object."""
 
+from __future__ import annotations
+
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from layerstore import model
+from layerstore.cli import template
 
 _MIN_WIDTH = 10
 _GAP = 3
 
+Columns = Mapping[str, str]  # key of the objects -> header
+Objects = Sequence[Mapping[str, Any]]
+
+_FIELD = re.compile(r"\{\{-?\s*(?:\w+\s+)?\.(\w+).*?\}\}")
+
+
+def _checked(context: click.Context, option: click.Parameter, form: str) -> str:
+    """Refuse a format that can be none before any work is done."""
+    if form not in {"table", "json"}:
+        if "{{" not in form:
+            raise click.BadParameter(f"{form!r} is neither table nor json nor a template with {{{{.Field}}}}")
+        template.compile_template(_unescaped(form))
+    return form
+
+
 format_option = click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "json"]),
+    metavar="FORMAT",
     default="table",
-    help="table, or JSON objects, one a line.",
+    callback=_checked,
+    help="table; json: objects, one a line; or a template: '{{.Field}}', 'table {{.Field}}\\t{{.Other}}'.",
 )
 no_trunc_option = click.option("--no-trunc", is_flag=True, help="Show everything in full.")
+
+
+def print_listing(form: str, columns: Columns, objects: Objects) -> None:
+    """Print `objects` as the ``--format`` option says; by default those of their values that have columns."""
+    if form == "json":
+        print_json_lines(objects)
+    elif form == "table":
+        print_table(list(columns.values()), [[str(one[key]) for key in columns] for one in objects])
+    elif form.startswith("table "):
+        _print_chosen(_unescaped(form.removeprefix("table ").strip()), columns, objects)
+    else:
+        shown = template.compile_template(_unescaped(form))
+        for one in objects:
+            click.echo(shown(one))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -29,7 +63,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo("".join([*cells, line[-1]]).rstrip())
 
 
-def print_json_lines(objects: Sequence[Mapping[str, Any]]) -> None:
+def print_json_lines(objects: Objects) -> None:
     """One object a line, as docker's ``--format json``."""
     for one in objects:
         click.echo(model.encode(one))
@@ -38,3 +72,20 @@ def print_json_lines(objects: Sequence[Mapping[str, Any]]) -> None:
 def shorten(text: str, width: int, *, full: bool) -> str:
     """At most `width` characters, the last one an ellipsis when something is left out."""
     return text if full or len(text) <= width else text[: width - 1] + "…"
+
+
+def _print_chosen(text: str, columns: Columns, objects: Objects) -> None:
+    """A table of the columns that a template with tabs between them makes."""
+    shown = template.compile_template(text)
+    header = _FIELD.sub(lambda found: columns.get(found[1], found[1].upper()), text)
+    rows = [shown(one).split("\t") for one in objects]
+    titles = header.split("\t")
+    print_table(titles, [[*row, *[""] * (len(titles) - len(row))] for row in rows])
+
+
+def _unescaped(form: str) -> str:
+    """``\\t`` and ``\\n`` outside of actions, as a shell leaves them."""
+    parts = re.split(r"(\{\{.*?\}\})", form, flags=re.DOTALL)
+    plain = [part.replace("\\t", "\t").replace("\\n", "\n") for part in parts[::2]]
+    parts[::2] = plain
+    return "".join(parts)

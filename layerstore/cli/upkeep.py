@@ -1,14 +1,17 @@
 """The verbs that keep a store in order: prune, df, fsck."""
 
 import sys
+from typing import Any
 
 import click
 
 import layerstore
 from layerstore.cli.group import Root, examples, note
+from layerstore.cli.options import filter_option
 from layerstore.cli.progress import progress, quiet_option
-from layerstore.cli.tables import format_option, print_json_lines, print_table
+from layerstore.cli.tables import format_option, print_json_lines, print_listing, print_table
 from layerstore.image import human
+from layerstore.verbs.df import ImageUsage, LayerUsage, WorkspaceUsage
 
 
 @click.command(
@@ -16,6 +19,7 @@ from layerstore.image import human
     epilog=examples(
         "layerstore prune",
         "layerstore prune --all          # also images with names that no workspace needs",
+        "layerstore prune -f --all --filter until=240h --filter label!=keep",
         "layerstore prune -f --all --workspaces    # all but what is mounted",
     ),
 )
@@ -23,16 +27,21 @@ from layerstore.image import human
     "-a", "--all", "all_images", is_flag=True, help="Also images with names, if no workspace needs them."
 )
 @click.option("--workspaces", is_flag=True, help="Also workspaces that are not mounted, with all in them.")
+@filter_option("--filter", keys="until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def prune_command(root: Root, all_images: bool, workspaces: bool, force: bool) -> None:
+def prune_command(
+    root: Root, all_images: bool, workspaces: bool, filters: tuple[str, ...], force: bool
+) -> None:
     """Remove nameless images that no workspace needs, and whatever in the store no image needs.
 
     With --all or --workspaces it asks first, unless -f is given.
     """
     if (all_images or workspaces) and not force:
         _ask(all_images=all_images, workspaces=workspaces)
-    pruned = layerstore.prune(all_images=all_images, workspaces=workspaces, root=root.path, note=note)
+    pruned = layerstore.prune(
+        all_images=all_images, workspaces=workspaces, filters=filters, root=root.path, note=note
+    )
     if pruned.workspaces:
         click.echo("Deleted Workspaces:\n" + "\n".join(pruned.workspaces) + "\n")
     lines = [f"untagged: {name}" for name in pruned.untagged]
@@ -50,39 +59,87 @@ def _ask(*, all_images: bool, workspaces: bool) -> None:
     click.confirm(f"This removes {' and '.join(what)}. Go on?", abort=True, err=True)
 
 
-@click.command("df", epilog=examples("layerstore df", "layerstore df --format json"))
+_COLUMNS = {
+    "Type": "TYPE",
+    "TotalCount": "TOTAL",
+    "Active": "ACTIVE",
+    "Size": "SIZE",
+    "Reclaimable": "RECLAIMABLE",
+}
+
+
+@click.command("df", epilog=examples("layerstore df", "layerstore df -v", "layerstore df --format json"))
+@click.option("-v", "--verbose", is_flag=True, help="Each image, unpacked layer and workspace.")
 @format_option
 @click.pass_obj
-def df_command(root: Root, form: str) -> None:
+def df_command(root: Root, verbose: bool, form: str) -> None:
     """Show what images, unpacked layers and workspaces take on disk, and how much of it is not in use."""
-    found = layerstore.df(root=root.path, note=note)
-    if form == "json":
-        print_json_lines(
-            [
-                {
-                    "Type": one.type,
-                    "TotalCount": one.total,
-                    "Active": one.active,
-                    "Size": human.size(one.size),
-                    "SizeBytes": one.size,
-                    "Reclaimable": _reclaimable(one.reclaimable, one.size),
-                    "ReclaimableBytes": one.reclaimable,
-                }
-                for one in found
-            ]
-        )
+    if verbose:
+        _print_details(root, form)
         return
-    rows = [
-        [
-            one.type,
-            str(one.total),
-            str(one.active),
-            human.size(one.size),
-            _reclaimable(one.reclaimable, one.size),
-        ]
+    found = layerstore.df(root=root.path, note=note)
+    objects = [
+        {
+            "Type": one.type,
+            "TotalCount": one.total,
+            "Active": one.active,
+            "Size": human.size(one.size),
+            "SizeBytes": one.size,
+            "Reclaimable": _reclaimable(one.reclaimable, one.size),
+            "ReclaimableBytes": one.reclaimable,
+        }
         for one in found
     ]
-    print_table(["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], rows)
+    print_listing(form, _COLUMNS, objects)
+
+
+def _print_details(root: Root, form: str) -> None:
+    if form not in {"table", "json"}:
+        raise click.UsageError("df -v knows the formats table and json")
+    found = layerstore.df_details(root=root.path, note=note)
+    objects = {
+        "Images": [_image_usage(one) for one in found.images],
+        "Layers": [_layer_usage(one) for one in found.layers],
+        "Workspaces": [_workspace_usage(one) for one in found.workspaces],
+    }
+    if form == "json":
+        print_json_lines([objects])
+        return
+    for number, (title, rows) in enumerate(objects.items()):
+        click.echo(("\n" if number else "") + f"{title} space usage:\n")
+        print_table(_DETAILS[title], [[str(value) for value in row.values()] for row in rows])
+
+
+_DETAILS = {
+    "Images": ["IMAGE", "IMAGE ID", "CREATED", "SHARED SIZE", "UNIQUE SIZE", "WORKSPACES"],
+    "Layers": ["DIFF ID", "IMAGES", "SIZE"],
+    "Workspaces": ["NAME", "IMAGE", "STATUS", "CREATED", "SIZE"],
+}
+
+
+def _image_usage(one: ImageUsage) -> dict[str, Any]:
+    return {
+        "Names": ", ".join(one.names) or "<none>",
+        "ID": one.id.short,
+        "CreatedSince": human.ago(one.created),
+        "SharedSize": human.size(one.shared),
+        "UniqueSize": human.size(one.unique),
+        "Workspaces": one.workspaces,
+    }
+
+
+def _layer_usage(one: LayerUsage) -> dict[str, Any]:
+    return {"DiffID": one.diff_id.short, "Images": one.images, "Size": human.size(one.size)}
+
+
+def _workspace_usage(one: WorkspaceUsage) -> dict[str, Any]:
+    return {
+        "Name": one.name,
+        "Image": one.image,
+        "Status": one.status,
+        "CreatedSince": human.ago(one.created),
+        "Size": human.size(one.size),
+    }
 
 
 def _reclaimable(part: int, whole: int) -> str:

@@ -5,9 +5,11 @@ from typing import Any, cast
 import click
 
 import layerstore
+from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, for_each, note
+from layerstore.cli.options import filter_option, platform_option
 from layerstore.cli.progress import progress, quiet_option
-from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_table
+from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_listing
 from layerstore.image import human
 from layerstore.media import Compression
 
@@ -29,11 +31,18 @@ from layerstore.media import Compression
     multiple=True,
     help="Bind HOST to PATH at every mount (:ro).",
 )
+@platform_option
 @quiet_option
-@click.argument("image")
+@click.argument("image", shell_complete=completion.images)
 @click.pass_obj
 def create_command(
-    root: Root, name: str | None, init: bool, volumes: tuple[str, ...], quiet: bool, image: str
+    root: Root,
+    name: str | None,
+    init: bool,
+    volumes: tuple[str, ...],
+    platform: str | None,
+    quiet: bool,
+    image: str,
 ) -> None:
     """Make a workspace, a writable layer over an image; prints its name.
 
@@ -41,7 +50,14 @@ def create_command(
     """
     with progress("Unpacking", quiet=quiet) as report:
         made = layerstore.create(
-            image, name=name, init=init, volumes=volumes, root=root.path, progress=report, note=note
+            image,
+            name=name,
+            init=init,
+            volumes=volumes,
+            platform=platform,
+            root=root.path,
+            progress=report,
+            note=note,
         )
     click.echo(made)
 
@@ -53,24 +69,35 @@ def create_command(
     ),
 )
 @click.option("-r", "--read-only", is_flag=True, help="Mount an image instead of a workspace.")
+@platform_option
 @quiet_option
-@click.argument("name", metavar="NAME|IMAGE")
-@click.argument("directory", metavar="[DIR]", required=False)
+@click.argument("name", metavar="NAME|IMAGE", shell_complete=completion.either)
+@click.argument("directory", metavar="[DIR]", required=False, shell_complete=completion.files)
 @click.pass_obj
-def mount_command(root: Root, read_only: bool, quiet: bool, name: str, directory: str | None) -> None:
+def mount_command(
+    root: Root, read_only: bool, platform: str | None, quiet: bool, name: str, directory: str | None
+) -> None:
     """Mount a workspace, on DIR or in its own place; prints the mount point when it is usable."""
     if read_only and directory is None:
         raise click.UsageError("mount --read-only IMAGE needs a DIR")
     with progress("Unpacking", quiet=quiet) as report:
         place = layerstore.mount(
-            name, directory, read_only=read_only, root=root.path, progress=report, note=note
+            name,
+            directory,
+            read_only=read_only,
+            platform=platform,
+            root=root.path,
+            progress=report,
+            note=note,
         )
     click.echo(place)
 
 
 @click.command("umount", epilog=examples("layerstore umount build", "layerstore umount /mnt"))
 @click.option("-f", "--force", is_flag=True, help="Even if it is in use, with all that is mounted inside.")
-@click.argument("targets", metavar="NAME|DIR...", nargs=-1, required=True)
+@click.argument(
+    "targets", metavar="NAME|DIR...", nargs=-1, required=True, shell_complete=completion.workspaces
+)
 @click.pass_obj
 def umount_command(root: Root, force: bool, targets: tuple[str, ...]) -> None:
     """Unmount a workspace or an image; returns when everything is written and the daemon gone."""
@@ -86,8 +113,8 @@ def print_nothing(result: object) -> None:
     epilog=examples("layerstore diff build", "layerstore diff debian:12 debian:12-changed"),
 )
 @format_option
-@click.argument("first", metavar="NAME|IMAGE")
-@click.argument("second", metavar="[IMAGE]", required=False)
+@click.argument("first", metavar="NAME|IMAGE", shell_complete=completion.either)
+@click.argument("second", metavar="[IMAGE]", required=False, shell_complete=completion.images)
 @click.pass_obj
 def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
     """List what a workspace changes, or what makes the first image the second: A added, C changed, D
@@ -108,6 +135,7 @@ def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
     epilog=examples(
         "layerstore commit -m 'add vim' build debian:vim",
         "layerstore commit -a 'Ada <ada@example.org>' -c 'CMD [\"/bin/bash\"]' build app:1",
+        "layerstore commit --squash-unchanged build app:2    # after a chmod -R that changed little",
         "SOURCE_DATE_EPOCH=0 layerstore commit --compression zstd build app:reproducible",
     ),
 )
@@ -126,6 +154,9 @@ def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
     show_default=True,
     help="Of the layer.",
 )
+@click.option(
+    "--squash-unchanged", is_flag=True, help="Leave out what differs from the image in its time only."
+)
 @quiet_option
 @click.argument("name")
 @click.argument("ref", required=False)
@@ -137,6 +168,7 @@ def commit_command(
     changes: tuple[str, ...],
     pause: bool,
     compression: str,
+    squash_unchanged: bool,
     quiet: bool,
     name: str,
     ref: str | None,
@@ -151,6 +183,7 @@ def commit_command(
             changes=changes,
             pause=pause,
             compression=cast(Compression, compression),
+            squash_unchanged=squash_unchanged,
             root=root.path,
             progress=report,
             note=note,
@@ -158,31 +191,54 @@ def commit_command(
     click.echo(image_id)
 
 
-@click.command("ps", epilog=examples("layerstore ps", "layerstore ps -q", "layerstore ps --format json"))
+_COLUMNS = {
+    "Name": "NAME",
+    "Image": "IMAGE",
+    "Status": "STATUS",
+    "CreatedSince": "CREATED",
+    "Size": "SIZE",
+    "Mount": "MOUNT",
+}
+
+
+@click.command(
+    "ps",
+    epilog=examples(
+        "layerstore ps",
+        "layerstore ps -q --filter status=unmounted",
+        "layerstore ps -s --filter ancestor=debian:12",
+        "layerstore ps --format '{{.Name}}\\t{{.Mount}}'",
+    ),
+)
+@click.option("-a", "--all", "everything", is_flag=True, help="As docker; all are shown anyway.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
+@click.option("-s", "--size", is_flag=True, help="Show what was written in each.")
+@click.option("-n", "--last", type=click.IntRange(min=0), metavar="COUNT", help="Only the newest COUNT.")
+@click.option("-l", "--latest", is_flag=True, help="Only the newest.")
+@filter_option("-f", "--filter", keys="name=PART, status=STATE, ancestor=IMAGE")
 @no_trunc_option
 @format_option
 @click.pass_obj
-def ps_command(root: Root, quiet: bool, no_trunc: bool, form: str) -> None:
-    """List workspaces."""
-    found = layerstore.ps(root=root.path, note=note)
-    if quiet:
+def ps_command(
+    root: Root,
+    everything: bool,
+    quiet: bool,
+    size: bool,
+    last: int | None,
+    latest: bool,
+    filters: tuple[str, ...],
+    no_trunc: bool,
+    form: str,
+) -> None:
+    """List workspaces, mounted or not, newest first."""
+    found = layerstore.ps(filters=filters, size=size, root=root.path, note=note)
+    found = found[: 1 if latest else last]
+    if quiet and form == "table":
         for one in found:
             click.echo(one.name)
-    elif form == "json":
-        print_json_lines([_workspace_object(one) for one in found])
-    else:
-        rows = [
-            [
-                one.name,
-                _image_shown(one, no_trunc),
-                _status(one),
-                human.ago(one.created),
-                one.mountpoint or "",
-            ]
-            for one in found
-        ]
-        print_table(["NAME", "IMAGE", "STATUS", "CREATED", "MOUNT"], rows)
+        return
+    columns = {key: header for key, header in _COLUMNS.items() if size or key != "Size"}
+    print_listing(form, columns, [_workspace_object(one, no_trunc) for one in found])
 
 
 def _image_shown(one: Any, no_trunc: bool) -> str:
@@ -198,22 +254,25 @@ def _status(one: Any) -> str:
     return {"created": "Created", "unmounted": "Unmounted", "dead": "Dead (its daemon has gone)"}[one.status]
 
 
-def _workspace_object(one: Any) -> dict[str, Any]:
+def _workspace_object(one: Any, no_trunc: bool) -> dict[str, Any]:
     return {
         "Name": one.name,
-        "Image": one.image,
+        "Names": one.name,
+        "Image": _image_shown(one, no_trunc),
         "ImageID": one.image_id,
         "State": one.status,
         "Status": _status(one),
         "CreatedAt": one.created,
         "CreatedSince": human.ago(one.created),
+        "RunningFor": human.ago(one.created),
+        "Size": "" if one.size is None else human.size(one.size),
         "Mount": one.mountpoint or "",
     }
 
 
-@click.command("rm", epilog=examples("layerstore rm build", "layerstore rm -f build"))
+@click.command("rm", epilog=examples("layerstore rm build", "layerstore rm -f $(layerstore ps -q)"))
 @click.option("-f", "--force", is_flag=True, help="Unmount a mounted one first, whoever uses it.")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.workspaces)
 @click.pass_obj
 def rm_command(root: Root, force: bool, names: tuple[str, ...]) -> None:
     """Remove workspaces with all that was written in them; prints their names."""

@@ -1,26 +1,19 @@
 """Which image a word means: a reference, an image ID, or a unique prefix of one."""
 
-import platform
 import re
 from dataclasses import dataclass
+
+import msgspec
 
 from layerstore import media, model, reference
 from layerstore.digest import Digest
 from layerstore.errors import InvalidDigest, InvalidImage, InvalidReference, LayerstoreError, NotFound
+from layerstore.image import platforms
 from layerstore.image.image import Image, load
-from layerstore.model import Descriptor
+from layerstore.model import Descriptor, Platform
 from layerstore.store import blobs, index
 from layerstore.store.store import Store
 
-_ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm",
-    "armv6l": "arm",
-    "i386": "386",
-    "i686": "386",
-    "loongarch64": "loong64",
-}
 _MAX_INDEX_DEPTH = 4
 
 
@@ -28,18 +21,13 @@ _MAX_INDEX_DEPTH = 4
 class Found:
     """An image, its entry in ``index.json`` and all the names it has there.
 
-    The entry of an image for several platforms is that of their index; `image` is this machine's.
+    The entry of an image for several platforms is that of their index; `image` is this machine's, or the one
+    that was asked for.
     """
 
     image: Image
     entry: Descriptor
     names: tuple[str, ...]
-
-
-def host_architecture() -> str:
-    """This machine in GOARCH words."""
-    machine = platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
 
 
 def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> list[Found]:
@@ -63,16 +51,19 @@ def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> lis
     return found
 
 
-def find(store: Store, word: str) -> Found:
-    """The image `word` means, by docker's order: whole ID, reference, prefix of an ID. NotFound otherwise."""
-    by_name = None if word.startswith("sha256:") else _by_reference(store, word)
+def find(store: Store, word: str, wanted: Platform | None = None) -> Found:
+    """The image `word` means, by docker's order: whole ID, reference, prefix of an ID. NotFound otherwise.
+
+    Of an image for several platforms it is the one `wanted`, by default this machine's.
+    """
+    by_name = None if word.startswith("sha256:") else _by_reference(store, word, wanted)
     if by_name is not None:
         return by_name
     prefix = word.removeprefix("sha256:")
     if re.fullmatch(r"[0-9a-f]{1,64}", prefix):
         found = _by_prefix(store, word, prefix)
         if found is not None:
-            return found
+            return found if wanted is None else _for_platform(store, found, wanted, word)
     raise NotFound(f"no such image: {word}")
 
 
@@ -83,7 +74,7 @@ def _by_prefix(store: Store, word: str, prefix: str) -> Found | None:
     return next(iter(matching.values()), None)
 
 
-def _by_reference(store: Store, word: str) -> Found | None:
+def _by_reference(store: Store, word: str, wanted: Platform | None) -> Found | None:
     entries = index.read(store).manifests
     entry = next((entry for entry in entries if index.name_of(entry) == word), None)
     if entry is None:
@@ -97,7 +88,9 @@ def _by_reference(store: Store, word: str) -> Found | None:
     if entry is None:
         return None
     names = tuple(n for e in entries if e.digest == entry.digest and (n := index.name_of(e)))
-    return Found(_image_of(store, entry), entry, names)
+    if wanted is None:
+        return Found(_image_of(store, entry), entry, names)
+    return Found(_image_for(store, entry, wanted, word), entry, names)
 
 
 def _matches(entry: Descriptor, ref: reference.Reference) -> bool:
@@ -125,13 +118,35 @@ def _image_of(store: Store, entry: Descriptor) -> Image:
 
 
 def _for_this_machine(store: Store, digest: Digest, entries: list[Descriptor]) -> Descriptor:
-    """Of several variants the one that was pulled."""
-    host = host_architecture()
+    """Of several variants the one that was pulled; of an image for other machines alone, what is there."""
+    host = platforms.host()
     fitting: list[Descriptor] = []
     for entry in entries:
         wanted = entry.platform
-        if wanted is None or (wanted.os in {"", "linux"} and wanted.architecture in {"", host}):
+        if wanted is None or (wanted.os in {"", host.os} and wanted.architecture in {"", host.architecture}):
             fitting.append(entry)
-    if fitting:
-        return next((entry for entry in fitting if blobs.is_present(store, entry)), fitting[0])
-    raise NotFound(f"{digest} has no image for linux/{host}")
+    present = [entry for entry in fitting or entries if blobs.is_present(store, entry)]
+    if present or fitting:
+        return [*present, *fitting][0]
+    raise NotFound(f"{digest} has no image for {platforms.shown(host)}")
+
+
+def _for_platform(store: Store, found: Found, wanted: Platform, word: str) -> Found:
+    return Found(_image_for(store, found.entry, wanted, word), found.entry, found.names)
+
+
+def _image_for(store: Store, entry: Descriptor, wanted: Platform, word: str) -> Image:
+    """The image for a platform, which must be in the store; NotFound says what else there is."""
+    for _ in range(_MAX_INDEX_DEPTH):
+        if entry.media_type not in media.INDEXES:
+            image = load(store, entry)
+            said = msgspec.structs.replace(entry, platform=platforms.of_config(image.config))
+            platforms.choose([said], wanted, word)
+            return image
+        nested = model.parse_index(blobs.read_blob(store, entry), entry.media_type)
+        entry = platforms.choose(nested.manifests, wanted, word)
+        if not blobs.is_present(store, entry):
+            raise NotFound(
+                f"the image of {word} for {platforms.shown(wanted)} is not in the store: pull it first"
+            )
+    raise InvalidImage(f"{word}: indexes are nested more than {_MAX_INDEX_DEPTH} deep")

@@ -15,7 +15,7 @@ from layerstore import media, model
 from layerstore.digest import Digest
 from layerstore.image import instructions
 from layerstore.image.image import Image
-from layerstore.model import Descriptor
+from layerstore.model import Descriptor, Platform
 from layerstore.reference import Reference
 from layerstore.store import blobs, index
 from layerstore.store.store import Store
@@ -47,12 +47,14 @@ def write_first(
     layer: NewLayer,
     step: Step,
     *,
-    architecture: str,
+    platform: Platform,
     changes: Sequence[str],
     ref: Reference | None,
 ) -> Digest:
     """An image of one layer; returns the image ID."""
-    document: dict[str, Any] = {"architecture": architecture, "os": "linux"}
+    document: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
+    if platform.variant:
+        document["variant"] = platform.variant
     return _write(store, document, [], layer, step, changes, ref)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from layerstore.image import find
+from layerstore.image import find, platforms
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
 from layerstore.workspace import binds, build
 
@@ -14,6 +14,7 @@ def create(
     name: str | None = None,
     init: bool = False,
     volumes: Sequence[str] = (),
+    platform: str | None = None,
     root: Root = None,
     progress: Progress | None = None,
     note: Note | None = None,
@@ -21,18 +22,20 @@ def create(
     """Make a writable layer over `image`; returns its name (a made-up one unless `name` is given).
 
     `init` puts docker's init layer between the two, `volumes` (``HOST:PATH[:ro]``) are bound at every mount.
+    `platform` chooses from an image for several platforms.
     """
     store = open_store(root)
-    wanted = [binds.parse(text) for text in volumes]
+    wanted = platforms.parse_optional(platform)
+    places = [binds.parse(text) for text in volumes]
     with store.writing():  # the image's blobs and layers stay while the workspace does not refer to them yet
-        found = find.find(store, image)
+        found = find.find(store, image, wanted)
         workspace = build.make(
             store,
             found,
             image_word=image,
             name=name,
             init=init,
-            binds=wanted,
+            binds=places,
             now_ns=time.time_ns(),
             progress=progress,
             note=noting(note),

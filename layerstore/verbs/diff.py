@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from layerstore.image import find
 from layerstore.layer.diff import Change, changes, changes_between
 from layerstore.layer.stack import Stack
+from layerstore.model import Platform
 from layerstore.store import layers
 from layerstore.store.store import Store
 from layerstore.verbs.commit import quiesced, stack_of
@@ -43,9 +44,11 @@ def _of_images(store: Store, first: str, second: str, note: Note) -> Iterator[Ch
         yield from changes_between(old, new)
 
 
-def image_stack(store: Store, word: str, note: Note, held: ExitStack) -> Stack:
+def image_stack(
+    store: Store, word: str, note: Note, held: ExitStack, wanted: Platform | None = None
+) -> Stack:
     """An image's layers, unpacked; under `Store.writing`, and for as long as `held` is open."""
-    directories = layers.unpack(store, find.find(store, word).image.layers, note=note)
+    directories = layers.unpack(store, find.find(store, word, wanted).image.layers, note=note)
     if not directories:
         directories = [held.enter_context(store.temp_dir(store.layers))[0]]
     paths = [os.fsencode(path) for path in directories]

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 
 from layerstore import environment
 from layerstore.errors import LayerstoreError, NotFound
+from layerstore.image import platforms
 from layerstore.layer.commit import export_tree
 from layerstore.layer.stack import Stack
 from layerstore.store.store import Store
@@ -19,6 +20,7 @@ def export(
     name: str,
     output: Target,
     *,
+    platform: str | None = None,
     root: Root = None,
     progress: Progress | None = None,
     note: Note | None = None,
@@ -27,13 +29,15 @@ def export(
     whole or not at all, or to a stream.
 
     Nothing that is bind-mounted in a workspace is in it, as with docker. SOURCE_DATE_EPOCH clamps its times.
+    `platform` chooses from an image for several platforms.
     """
     store, note = open_store(root), noting(note)
+    wanted = platforms.parse_optional(platform)
     with ExitStack() as held:
-        workspace = _workspace(store, name)
+        workspace = None if wanted is not None else _workspace(store, name)
         if workspace is None:
             held.enter_context(store.writing())  # nobody sweeps what is read
-            stack = image_stack(store, name, note, held)
+            stack = image_stack(store, name, note, held, wanted)
         else:
             stack = _quiet_stack(workspace, note, held)
         out = held.enter_context(open_output(output))

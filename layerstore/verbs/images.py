@@ -1,7 +1,6 @@
 """``images`` and ``history``."""
 
-import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -9,7 +8,8 @@ import msgspec
 from layerstore import reference
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
-from layerstore.image import find, human
+from layerstore.image import filters as image_filters
+from layerstore.image import find, human, platforms
 from layerstore.image.find import Found
 from layerstore.verbs.setting import Note, Root, noting, open_store
 
@@ -35,22 +35,33 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     comment: str
 
 
-def images(pattern: str | None = None, *, root: Root = None, note: Note | None = None) -> list[ImageSummary]:
+def images(
+    pattern: str | None = None,
+    *,
+    filters: Sequence[str] = (),
+    root: Root = None,
+    note: Note | None = None,
+) -> list[ImageSummary]:
     """All images, newest first; `pattern` is ``REPOSITORY[:TAG]`` with ``*`` and ``?``.
+
+    `filters` are docker's: ``dangling=true``, ``label=KEY[=VALUE]``, ``before=IMAGE`` and so on.
 
     An image that cannot be read is told to `note` and left out.
     """
+    store = open_store(root)
+    wanted = [*filters, *([] if pattern is None else [f"reference={pattern}"])]
+    test = image_filters.parse(wanted, image_filters.LISTED, store)
     broken: list[LayerstoreError] = []
-    found = find.all_images(open_store(root), broken)
+    found = find.all_images(store, broken)
     for error in broken:
         noting(note)(str(error))
-    lines = [line for one in found for line in _summaries(one) if pattern is None or _matches(line, pattern)]
+    lines = [line for one in found for line in _summaries(one, test)]
     return sorted(lines, key=_newest_first)
 
 
-def history(image: str, *, root: Root = None) -> list[Step]:
+def history(image: str, *, platform: str | None = None, root: Root = None) -> list[Step]:
     """The steps that made an image, newest first."""
-    found = find.find(open_store(root), image)
+    found = find.find(open_store(root), image, platforms.parse_optional(platform))
     steps = [
         Step(
             id=None,
@@ -67,10 +78,12 @@ def history(image: str, *, root: Root = None) -> list[Step]:
     return steps
 
 
-def _summaries(found: Found) -> Iterator[ImageSummary]:
+def _summaries(found: Found, test: image_filters.Test) -> Iterator[ImageSummary]:
     image = found.image
     names: list[str | None] = [*sorted(found.names)]
     for name in names or [None]:
+        if not test(found, name):
+            continue
         repository, tag = (None, None) if name is None else _split(name)
         yield ImageSummary(
             repository=repository,
@@ -89,13 +102,6 @@ def _split(name: str) -> tuple[str | None, str | None]:
     except LayerstoreError:
         return None, name
     return (ref.repository, ref.tag) if str(ref) == name else (None, name)
-
-
-def _matches(line: ImageSummary, pattern: str) -> bool:
-    repository, tag = line.repository or "<none>", line.tag or "<none>"
-    if fnmatch.fnmatchcase(repository, pattern):
-        return True
-    return fnmatch.fnmatchcase(f"{repository}:{tag}", pattern)
 
 
 def _newest_first(line: ImageSummary) -> tuple[float, str, str]:

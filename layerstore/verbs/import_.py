@@ -7,8 +7,7 @@ from typing import cast
 from layerstore import environment, limits, media, reference
 from layerstore.digest import Digest, Readable
 from layerstore.errors import InvalidLayer
-from layerstore.image import instructions, write
-from layerstore.image.platforms import host_architecture
+from layerstore.image import instructions, platforms, write
 from layerstore.layer.apply import ApplyResult
 from layerstore.layer.compress import codec
 from layerstore.layer.decompress import LayerReader
@@ -28,25 +27,27 @@ def import_(
     *,
     changes: Sequence[str] = (),
     message: str = "",
+    platform: str | None = None,
     root: Root = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> Digest:
     """Make an image of the tarball `source` (a file, a URL or a stream); returns the image ID.
 
+    It is an image for `platform` (``OS/ARCH[/VARIANT]``), by default for this machine.
+
     A tarball that is plain or compressed with gzip or zstd is kept byte for byte as the layer's blob; one
     in bzip2 or xz is compressed again with gzip. It is unpacked in the same pass: what is stored is known
     to be whole and harmless.
     """
     target = reference.parse_tag(ref) if ref else None
+    made_for = platforms.host() if platform is None else platforms.parse(platform)
     instructions.apply({}, changes)  # a wrong one is told before the work is done
     step = write.Step(created=environment.creation_time(), comment=message or _comment(source))
     store = open_store(root)
     with store.writing(), open_tarball(source) as stream:
         layer = _store_layer(store, stream, progress, noting(note))
-        return write.write_first(
-            store, layer, step, architecture=host_architecture(), changes=changes, ref=target
-        )
+        return write.write_first(store, layer, step, platform=made_for, changes=changes, ref=target)
 
 
 def _comment(source: str | Readable) -> str:

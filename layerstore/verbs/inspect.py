@@ -1,36 +1,54 @@
 """``inspect``: all there is to know about images and workspaces, in the shape ``docker inspect`` gives it."""
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 from layerstore import model, reference
 from layerstore.errors import LayerstoreError, NotFound
-from layerstore.image import find
+from layerstore.image import find, platforms
 from layerstore.image.find import Found
 from layerstore.image.image import load
-from layerstore.store import layers
+from layerstore.store import layers, usage
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Root, open_store
 from layerstore.workspace import mounting
 from layerstore.workspace.record import Workspace, open_workspace
 
+Kind = Literal["image", "workspace"]
+
 _DRIVER = "overlayfs-py"
 
 
-def inspect(name: str, *, root: Root = None) -> dict[str, Any]:
-    """The workspace of that name, else the image."""
+def inspect(
+    name: str,
+    *,
+    kind: Kind | None = None,
+    size: bool = False,
+    platform: str | None = None,
+    root: Root = None,
+) -> dict[str, Any]:
+    """The workspace of that name, else the image; with `kind` only such a one.
+
+    `size` adds what a workspace takes. Of an image for several platforms this machine's is described, or
+    `platform`'s.
+    """
     store = open_store(root)
+    wanted = platforms.parse_optional(platform)
+    if kind != "image" and wanted is None:
+        try:
+            return _of_workspace(open_workspace(store, name), size=size)
+        except NotFound:
+            if kind == "workspace":
+                raise
+        except LayerstoreError:
+            if kind == "workspace" or ("/" not in name and ":" not in name):
+                raise
     try:
-        return _of_workspace(open_workspace(store, name))
-    except NotFound:
-        pass
-    except LayerstoreError:
-        if "/" not in name and ":" not in name:
+        return _of_image(store, find.find(store, name, wanted))
+    except NotFound as error:
+        if kind == "image" or wanted is not None:
             raise
-    try:
-        return _of_image(store, find.find(store, name))
-    except NotFound:
-        raise NotFound(f"no such image or workspace: {name}") from None
+        raise NotFound(f"no such image or workspace: {name}") from error
 
 
 def _of_image(store: Store, found: Found) -> dict[str, Any]:
@@ -63,7 +81,17 @@ def _of_image(store: Store, found: Found) -> dict[str, Any]:
     return described
 
 
-def _of_workspace(workspace: Workspace) -> dict[str, Any]:
+def _of_workspace(workspace: Workspace, *, size: bool) -> dict[str, Any]:
+    described = _workspace_object(workspace)
+    if size:
+        described["SizeRw"] = usage.tree_size(workspace.upper)
+        described["SizeRootFs"] = described["SizeRw"] + sum(
+            usage.tree_size(path) for path in workspace.lowers
+        )
+    return described
+
+
+def _workspace_object(workspace: Workspace) -> dict[str, Any]:
     record, state = workspace.record, mounting.state_of(workspace)
     mounted = state in {"mounted", "dead"}
     return {

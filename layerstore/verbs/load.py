@@ -7,6 +7,8 @@ import msgspec
 from layerstore.digest import Digest, Readable
 from layerstore.errors import InvalidImage
 from layerstore.image import image as images
+from layerstore.image import platforms
+from layerstore.model import Platform
 from layerstore.reference import Reference
 from layerstore.store import index, sweep
 from layerstore.store.store import Store
@@ -27,20 +29,27 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(
-    source: str | Readable, *, root: Root = None, progress: Progress | None = None, note: Note | None = None
+    source: str | Readable,
+    *,
+    platform: str | None = None,
+    root: Root = None,
+    progress: Progress | None = None,
+    note: Note | None = None,
 ) -> list[Loaded]:
     """Load a docker-archive or an oci-archive (a file, a URL or a stream; compressed or not).
 
     Manifests that the archive holds are kept byte for byte; a docker-archive from before docker 25 holds
     none, and its images are given one around the same configuration and layers. Nothing of the archive gets
-    a name before all of it has been checked; what was read of a refused one is removed.
+    a name before all of it has been checked; what was read of a refused one is removed. With `platform` only
+    the images for that are taken, without the index; an archive that lacks one is refused.
     """
-    store = open_store(root)
+    store, wanted = open_store(root), platforms.parse_optional(platform)
     read = Archive(store)
     try:
         with store.writing(), open_tarball(source) as stream:
             archive.read(read, stream, progress=progress)
-            loaded = list(_enter(store, _packed(read), noting(note)))
+            chosen = [_for_platform(store, one, wanted) for one in _packed(read)]
+            loaded = list(_enter(store, chosen, noting(note)))
     finally:
         if read.added:
             # Also what nobody needs of an archive that was taken, such as blobs that no manifest names.
@@ -62,6 +71,19 @@ def _packed(read: Archive) -> list[Packed]:
         known = merged.get(one.entry.digest, one)
         merged[one.entry.digest] = Packed(known.entry, (*known.names, *one.names))
     return list(merged.values())
+
+
+def _for_platform(store: Store, one: Packed, wanted: Platform | None) -> Packed:
+    """The image for a platform, without the index around it. NotFound when the archive has none."""
+    if wanted is None:
+        return one
+    what = one.names[0] if one.names else str(one.entry.digest)
+    there = [
+        msgspec.structs.replace(manifest, platform=platforms.of_config(images.load(store, manifest).config))
+        for manifest in oci_archive.manifests(store, one.entry)
+    ]
+    chosen = platforms.choose(there, wanted, what)
+    return Packed(msgspec.structs.replace(chosen, platform=None), one.names)
 
 
 def _enter(store: Store, packed: Sequence[Packed], note: Note) -> Iterator[Loaded]:

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from layerstore.errors import LayerstoreError, NotFound
-from layerstore.image import find
+from layerstore.image import find, platforms
+from layerstore.model import Platform
 from layerstore.store import layers
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
@@ -17,6 +18,7 @@ def mount(
     directory: str | os.PathLike[str] | None = None,
     *,
     read_only: bool = False,
+    platform: str | None = None,
     root: Root = None,
     progress: Progress | None = None,
     note: Note | None = None,
@@ -24,14 +26,16 @@ def mount(
     """Mount a workspace (by default in its own ``merged``), or with `read_only` an image; returns the mount
     point.
 
-    The mount is usable when this returns.
+    `platform` chooses from an image for several platforms. The mount is usable when this returns.
     """
+    if platform is not None and not read_only:
+        raise LayerstoreError("a workspace has its platform from its creation: only an image is chosen by it")
     store = open_store(root)
     place = None if directory is None else Path(os.path.realpath(directory))
     if read_only:
         if place is None:
             raise LayerstoreError("a directory is needed to mount an image on")
-        _mount_image(store, name, place, progress, noting(note))
+        _mount_image(store, name, platforms.parse_optional(platform), place, progress, noting(note))
         return place
     workspace = open_workspace(store, name)
     place = place or workspace.merged
@@ -58,9 +62,11 @@ def umount(target: str, *, force: bool = False, root: Root = None) -> Path:
     return Path(str(workspace.record.mountpoint))
 
 
-def _mount_image(store: Store, image: str, place: Path, progress: Progress | None, note: Note) -> None:
+def _mount_image(
+    store: Store, image: str, wanted: Platform | None, place: Path, progress: Progress | None, note: Note
+) -> None:
     with store.writing():  # until the mount table shows it, nobody knows that the layers are needed
-        found = find.find(store, image)
+        found = find.find(store, image, wanted)
         lowers = layers.unpack(store, found.image.layers, progress=progress, note=note)
         if not lowers:
             raise LayerstoreError(f"{image} has no layers: there is nothing to mount")

@@ -1,13 +1,22 @@
 """``ps`` and ``rm``: the list of workspaces, and taking one away."""
 
+from collections.abc import Callable, Collection, Sequence
+from typing import get_args
+
 import msgspec
 
 from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError
+from layerstore.image import find
+from layerstore.image.filters import InvalidFilter
+from layerstore.store import usage
+from layerstore.store.store import Store
 from layerstore.verbs.setting import Note, Root, noting, open_store
 from layerstore.workspace import mounting
 from layerstore.workspace.mounting import State
-from layerstore.workspace.record import all_workspaces, open_workspace
+from layerstore.workspace.record import Workspace, all_workspaces, open_workspace
+
+_FILTERS = ("ancestor", "name", "status")
 
 
 class WorkspaceSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,14 +29,25 @@ class WorkspaceSummary(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     mountpoint: str | None
     mounted_at: str | None
+    size: int | None = None  # of what was written in it, when asked for
 
 
-def ps(*, root: Root = None, note: Note | None = None) -> list[WorkspaceSummary]:
-    """All workspaces, newest first. One that cannot be read is told to `note` and left out."""
+def ps(
+    *, filters: Sequence[str] = (), size: bool = False, root: Root = None, note: Note | None = None
+) -> list[WorkspaceSummary]:
+    """All workspaces, newest first. One that cannot be read is told to `note` and left out.
+
+    `filters`: ``name=PART``, ``status=created|mounted|unmounted|dead``, ``ancestor=IMAGE``; those of one key
+    are alternatives.
+    """
+    store = open_store(root)
+    test = _test(store, filters)
     broken: list[LayerstoreError] = []
     lines: list[WorkspaceSummary] = []
-    for workspace in all_workspaces(open_store(root), broken):
+    for workspace in all_workspaces(store, broken):
         record, state = workspace.record, mounting.state_of(workspace)
+        if not test(workspace, state):
+            continue
         mounted = state in {"mounted", "dead"}
         lines.append(
             WorkspaceSummary(
@@ -38,11 +58,44 @@ def ps(*, root: Root = None, note: Note | None = None) -> list[WorkspaceSummary]
                 created=record.created,
                 mountpoint=record.mountpoint if mounted else None,
                 mounted_at=record.mounted_at if mounted else None,
+                size=usage.tree_size(workspace.upper) if size else None,
             )
         )
     for error in broken:
         noting(note)(str(error))
     return lines
+
+
+def _test(store: Store, filters: Sequence[str]) -> Callable[[Workspace, State], bool]:
+    """What a workspace must be to be listed. InvalidFilter, or NotFound for an ancestor that there is not."""
+    wanted: dict[str, list[str]] = {}
+    for text in filters:
+        key, _, value = text.partition("=")
+        if key not in _FILTERS or not value:
+            raise InvalidFilter(f"invalid filter {text!r}: write KEY=VALUE with one of {', '.join(_FILTERS)}")
+        if key == "status" and value not in get_args(State):
+            raise InvalidFilter(f"invalid filter {text!r}: one of {', '.join(get_args(State))}")
+        wanted.setdefault(key, []).append(value)
+    ids = {find.find(store, word).image.id for word in wanted.get("ancestor", [])}
+
+    def test(workspace: Workspace, state: State) -> bool:
+        return (
+            ("name" not in wanted or any(part in workspace.name for part in wanted["name"]))
+            and ("status" not in wanted or state in wanted["status"])
+            and ("ancestor" not in wanted or _descends(store, workspace, ids))
+        )
+
+    return test
+
+
+def _descends(store: Store, workspace: Workspace, ids: Collection[Digest]) -> bool:
+    """Whether a workspace is over one of these images, or over one that was made from it."""
+    diff_ids = workspace.record.diff_ids
+    for found in find.all_images(store, []):
+        own = found.image.config.rootfs.diff_ids
+        if found.image.id in ids and own == diff_ids[: len(own)]:
+            return True
+    return workspace.record.image_id in ids
 
 
 def rm(name: str, *, force: bool = False, root: Root = None) -> None:

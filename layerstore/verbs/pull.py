@@ -8,11 +8,12 @@ import msgspec
 from layerstore import limits, media, model, reference
 from layerstore.digest import Digest
 from layerstore.errors import InvalidImage, LayerstoreError, LimitExceeded, UnsupportedMedia
+from layerstore.image import platforms
 from layerstore.model import Descriptor, Manifest
 from layerstore.reference import Reference
 from layerstore.store import blobs, index, partials
 from layerstore.store.store import Store
-from layerstore.transport import platforms, remote
+from layerstore.transport import remote
 from layerstore.transport.base import RegistryOptions, Report, Stop, ignore
 from layerstore.transport.download import download
 from layerstore.transport.registry import Fetched, Repository

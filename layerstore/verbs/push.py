@@ -7,14 +7,14 @@ import msgspec
 from layerstore import media, model, reference
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound, UnsupportedMedia
-from layerstore.image import find
+from layerstore.image import find, platforms
 from layerstore.image.find import Found
 from layerstore.image.image import load
 from layerstore.model import Descriptor
 from layerstore.reference import Reference
 from layerstore.store import blobs, index
 from layerstore.store.store import Store
-from layerstore.transport import platforms, remote
+from layerstore.transport import remote
 from layerstore.transport.base import RegistryOptions, Report, Stop, ignore
 from layerstore.transport.registry import Repository
 from layerstore.transport.upload import upload

@@ -8,13 +8,13 @@ import msgspec
 from layerstore import media, model, reference
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound
-from layerstore.image import find
+from layerstore.image import find, platforms
 from layerstore.image.find import Found
 from layerstore.image.image import load
 from layerstore.reference import Reference
 from layerstore.store import blobs, index
 from layerstore.store.store import Store
-from layerstore.transport import oci_archive, pack, platforms
+from layerstore.transport import oci_archive, pack
 from layerstore.transport.pack import ToPack
 from layerstore.verbs.output import Target, open_output
 from layerstore.verbs.setting import Measured, Note, Root, noting, open_store

@@ -43,6 +43,14 @@ def is_mounted(image_id: str) -> bool:
     return bool(overlay.mounts_of(mounting.source_of(image_id)))
 
 
+def is_used(store: Store, found: Found) -> bool:
+    """Whether a workspace needs an image, or it is mounted."""
+    digest = found.image.descriptor.digest
+    if any(one.digest == digest for one in kept_for_workspaces(store)):
+        return True
+    return is_mounted(found.image.id)
+
+
 def _remove(store: Store, word: str, *, force: bool) -> Iterator[str]:
     found = find.find(store, word)
     chosen = [name for name in found.names if _means(word, name)]

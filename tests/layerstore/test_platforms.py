@@ -7,7 +7,7 @@ from pathlib import Path
 import layerstore
 from layerstore import media
 from layerstore.digest import Digest
-from layerstore.image.find import host_architecture
+from layerstore.image.platforms import host_architecture
 from tests.layerstore.commands import Cli, tarball
 
 

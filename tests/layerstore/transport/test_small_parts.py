@@ -9,8 +9,8 @@ import pytest
 
 from layerstore.digest import Digest
 from layerstore.errors import InvalidReference, NotFound
+from layerstore.image import platforms
 from layerstore.model import Descriptor, Platform
-from layerstore.transport import platforms
 from layerstore.transport.base import RegistryOptions, Stop
 from layerstore.transport.errors import RegistryError, Stopped, Transient
 from layerstore.transport.retry import Retry, asked_wait

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import platform as machine
 from collections.abc import Sequence
 
 from layerstore.errors import InvalidReference, NotFound
-from layerstore.image.find import host_architecture
-from layerstore.model import Descriptor, Platform
+from layerstore.model import Descriptor, ImageConfig, Platform
 
 _SAME = {
     "x86_64": "amd64",
     "x86-64": "amd64",
     "aarch64": "arm64",
+    "armv7l": "arm",
+    "armv6l": "arm",
     "i386": "386",
     "i686": "386",
     "armhf": "arm",
+    "loongarch64": "loong64",
 }
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
+
+
+def host_architecture() -> str:
+    """This machine in GOARCH words."""
+    name = machine.machine()
+    return _SAME.get(name, name)
 
 
 def host() -> Platform:
@@ -35,13 +44,32 @@ def parse(text: str) -> Platform:
     return Platform(os=parts[0], architecture=architecture, variant=parts[2] if len(parts) == 3 else "")
 
 
+def parse_optional(text: str | None) -> Platform | None:
+    """What an option says, None when it was not given."""
+    return None if text is None else parse(text)
+
+
 def shown(platform: Platform) -> str:
     return "/".join(filter(None, [platform.os, platform.architecture, platform.variant]))
 
 
+def of_config(config: ImageConfig) -> Platform:
+    """What an image says it runs on."""
+    return Platform(os=config.os, architecture=config.architecture, variant=config.variant or "")
+
+
+def fits(offered: Platform, wanted: Platform) -> bool:
+    """Whether an image for the one runs on the other."""
+    same = (offered.os or "linux", offered.architecture) == (wanted.os, wanted.architecture)
+    if not wanted.variant:
+        return same
+    usual = _DEFAULT_VARIANT.get(wanted.architecture, "")
+    return same and (offered.variant or usual) == wanted.variant
+
+
 def choose(entries: Sequence[Descriptor], wanted: Platform, what: str) -> Descriptor:
     """The entry of an index for a platform: the same variant, else the usual one, else any. NotFound."""
-    fitting = [entry for entry in entries if entry.platform and _fits(entry.platform, wanted)]
+    fitting = [entry for entry in entries if entry.platform and fits(entry.platform, wanted)]
     fitting = fitting or [entry for entry in entries if entry.platform is None]
     if not fitting:
         offered = sorted({shown(e.platform) for e in entries if e.platform and e.platform.os != "unknown"})
@@ -52,11 +80,3 @@ def choose(entries: Sequence[Descriptor], wanted: Platform, what: str) -> Descri
         if variant in variants:
             return fitting[variants.index(variant)]
     return fitting[0]
-
-
-def _fits(offered: Platform, wanted: Platform) -> bool:
-    same = (offered.os or "linux", offered.architecture) == (wanted.os, wanted.architecture)
-    if not wanted.variant:
-        return same
-    usual = _DEFAULT_VARIANT.get(wanted.architecture, "")
-    return same and (offered.variant or usual) == wanted.variant

@@ -1,0 +1,174 @@
+"""``df``: what everything takes on disk, and how much of it could be freed."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from layerstore.digest import Digest
+from layerstore.errors import LayerstoreError
+from layerstore.image import find
+from layerstore.image.find import Found
+from layerstore.store import locking, partials, sweep, usage
+from layerstore.store.store import Store
+from layerstore.verbs.setting import Note, Root, noting, open_store
+from layerstore.verbs.tag import is_used, kept_for_workspaces
+from layerstore.workspace import mounting
+from layerstore.workspace.record import all_workspaces
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``df``: how many, how many in use, bytes on disk, bytes that could be freed."""
+
+    type: str
+    total: int
+    active: int
+    size: int
+    reclaimable: int
+
+
+class ImageUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What one image takes: blobs and unpacked layers that others need too, and what only it needs."""
+
+    names: tuple[str, ...]
+    id: Digest
+    created: str | None
+    shared: int
+    unique: int
+    workspaces: int
+
+
+class WorkspaceUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What was written in one workspace."""
+
+    name: str
+    image: str
+    status: str
+    created: str
+    size: int
+
+
+class LayerUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """One unpacked layer, and how many images have it."""
+
+    diff_id: Digest
+    size: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """``df -v``."""
+
+    images: list[ImageUsage]
+    layers: list[LayerUsage]
+    workspaces: list[WorkspaceUsage]
+
+
+def df(*, root: Root = None, note: Note | None = None) -> list[Usage]:
+    """What images, unpacked layers, workspaces and unfinished downloads take."""
+    store, note = open_store(root), noting(note)
+    broken: list[LayerstoreError] = []
+    images = find.all_images(store, broken)
+    for error in broken:
+        note(str(error))
+    used = [one for one in images if is_used(store, one)]
+    kept = [*(one.entry for one in used), *kept_for_workspaces(store)]
+    needed = sweep.needed_by(store, kept)
+    blob_sizes = _sizes(store.blobs)
+    layer_sizes = _sizes(store.layers)
+    return [
+        Usage(
+            type="Images",
+            total=len(images),
+            active=len(used),
+            size=sum(blob_sizes.values()),
+            reclaimable=sum(size for name, size in blob_sizes.items() if name not in needed),
+        ),
+        Usage(
+            type="Layers",
+            total=len(layer_sizes),
+            active=sum(name in needed for name in layer_sizes),
+            size=sum(layer_sizes.values()),
+            reclaimable=sum(size for name, size in layer_sizes.items() if name not in needed),
+        ),
+        _workspace_usage(store),
+        _partial_usage(store),
+    ]
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    """What each finished object in a directory of the store takes, by name."""
+    names = (name for name in os.listdir(directory) if not name.startswith(locking.TEMP_PREFIX))
+    return {name: usage.tree_size(directory / name) for name in names}
+
+
+def _workspace_usage(store: Store) -> Usage:
+    sizes: dict[bool, list[int]] = {True: [], False: []}
+    for workspace in all_workspaces(store, []):
+        size = usage.tree_size(workspace.upper) + usage.tree_size(workspace.work)
+        sizes[mounting.state_of(workspace) == "mounted"].append(size)
+    return Usage(
+        type="Workspaces",
+        total=len(sizes[True]) + len(sizes[False]),
+        active=len(sizes[True]),
+        size=sum(sizes[True]) + sum(sizes[False]),
+        reclaimable=sum(sizes[False]),
+    )
+
+
+def _partial_usage(store: Store) -> Usage:
+    directory = partials.directory(store)
+    try:
+        sizes = [usage.file_size(directory / name) for name in os.listdir(directory)]
+    except FileNotFoundError:
+        sizes = []
+    return Usage(type="Unfinished pulls", total=len(sizes), active=0, size=sum(sizes), reclaimable=sum(sizes))
+
+
+def df_details(*, root: Root = None, note: Note | None = None) -> Details:
+    """The same for each image, unpacked layer and workspace."""
+    store, note = open_store(root), noting(note)
+    broken: list[LayerstoreError] = []
+    images = find.all_images(store, broken)
+    for error in broken:
+        note(str(error))
+    sizes = Counter(_sizes(store.blobs)) + Counter(_sizes(store.layers))
+    needs = [sweep.needed_by(store, [found.entry]) for found in images]
+    users = Counter(name for needed in needs for name in needed)
+    based = Counter(one.record.manifest.digest for one in all_workspaces(store, []))
+    return Details(
+        images=[
+            _image_usage(found, needed, sizes, users, based)
+            for found, needed in zip(images, needs, strict=True)
+        ],
+        layers=[
+            LayerUsage(diff_id=Digest(f"sha256:{name}"), size=size, images=users[name])
+            for name, size in sorted(_sizes(store.layers).items())
+        ],
+        workspaces=[
+            WorkspaceUsage(
+                name=one.name,
+                image=one.record.image,
+                status=mounting.state_of(one),
+                created=one.record.created,
+                size=usage.tree_size(one.upper) + usage.tree_size(one.work),
+            )
+            for one in all_workspaces(store, [])
+        ],
+    )
+
+
+def _image_usage(
+    found: Found, needed: set[str], sizes: Counter[str], users: Counter[str], based: Counter[Digest]
+) -> ImageUsage:
+    return ImageUsage(
+        names=found.names,
+        id=found.image.id,
+        created=found.image.created,
+        shared=sum(sizes[name] for name in needed if users[name] > 1),
+        unique=sum(sizes[name] for name in needed if users[name] == 1),
+        workspaces=based[found.image.descriptor.digest],
+    )
