@@ -169,15 +169,16 @@ class Op:
 
 
 def _rows() -> tuple[Op, ...]:
-    read_write = Struct("=QQIIQI4x")  # fh offset size flags lock_owner open_flags
+    # Offsets and sizes are signed, as the kernel's loff_t: a negative one gets its errno from the layer.
+    read_write = Struct("=QqIIQI4x")  # fh offset size flags lock_owner open_flags
     lock = Struct("=QQQQIII4x")
     release = Struct("=QIIQ")
-    copy_range = Struct("=QQQQQQQ")
+    copy_range = Struct("=QqQQqQQ")
     return (
         Op(1, "LOOKUP", names=1, reply=ENTRY_OUT),
         Op(2, "FORGET", Struct("=Q"), answered=False),
         Op(3, "GETATTR", Struct("=I4xQ"), reply=ATTR_OUT),
-        Op(4, "SETATTR", Struct("=I4xQQQqqqIIII4xII4x"), reply=ATTR_OUT),
+        Op(4, "SETATTR", Struct("=I4xQqQqqqIIII4xII4x"), reply=ATTR_OUT),
         Op(5, "READLINK"),
         Op(6, "SYMLINK", names=1, text=True, reply=ENTRY_OUT),
         Op(8, "MKNOD", Struct("=III4x"), names=1, reply=ENTRY_OUT),
@@ -192,7 +193,7 @@ def _rows() -> tuple[Op, ...]:
         Op(17, "STATFS", reply=STATFS_OUT),
         Op(18, "RELEASE", release),
         Op(20, "FSYNC", Struct("=QI4x")),
-        Op(21, "SETXATTR", Struct("=III4x"), text=True, payload=True),
+        Op(21, "SETXATTR", Struct("=IiI4x"), text=True, payload=True),
         Op(22, "GETXATTR", Struct("=I4x"), text=True),
         Op(23, "LISTXATTR", Struct("=I4x")),
         Op(24, "REMOVEXATTR", text=True),
@@ -214,10 +215,10 @@ def _rows() -> tuple[Op, ...]:
         Op(40, "POLL", Struct("=QQII"), reply=POLL_OUT),
         Op(41, "NOTIFY_REPLY", payload=True, answered=False),
         Op(42, "BATCH_FORGET", Struct("=I4x"), payload=True, answered=False),
-        Op(43, "FALLOCATE", Struct("=QQQI4x")),
+        Op(43, "FALLOCATE", Struct("=Qqqi4x")),
         Op(44, "READDIRPLUS", read_write),
         Op(45, "RENAME2", Struct("=QI4x"), names=2),
-        Op(46, "LSEEK", Struct("=QQI4x"), reply=LSEEK_OUT),
+        Op(46, "LSEEK", Struct("=Qqi4x"), reply=LSEEK_OUT),
         Op(47, "COPY_FILE_RANGE", copy_range, reply=WRITE_OUT),
         Op(50, "SYNCFS", Struct("=8x")),
         Op(51, "TMPFILE", Struct("=IIII"), text=True, reply=Struct(ENTRY_OUT.format + "QIi")),

@@ -1,11 +1,15 @@
 """Messages to answers without a device: handlers, errors, delays, and a fuzzer over a real overlay."""
 
+import contextlib
 import errno
+import logging
 import os
 import random
 import resource
+import shutil
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +27,13 @@ from tests.engine.native.captured import captured
 
 BIG = 3 << 20
 READ_WRITE = struct.Struct("=QQIIQI4x")
+_EACH = 5000  # messages to one overlay
 
 
 class Bench:
     """A dispatcher over a small overlay; `ask` is a request's way and back."""
 
-    def __init__(self, top: Path, *, volatile: bool = True) -> None:
+    def __init__(self, top: Path, *, volatile: bool = True, opens: bool = False) -> None:
         for part in ("lower", "upper", "work"):
             (top / part).mkdir()
         (top / "lower/file").write_bytes(b"lower")
@@ -48,7 +53,7 @@ class Bench:
         self.state = State(self.overlay, cache_policy(60.0), self.deferrals, self.notified.append)
         self.sent: dict[int, tuple[int, bytes]] = {}
         self.waited_for = True
-        self.dispatcher = Dispatcher(self.state, self._send, Wishes())
+        self.dispatcher = Dispatcher(self.state, self._send, Wishes(no_open=not opens))
         self._unique = 0
 
     def _send(self, header: bytes, body: bytes = b"") -> bool:
@@ -99,9 +104,16 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
+    with _bench(tmp_path) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _bench(top: Path, *, opens: bool = False) -> Iterator[Bench]:
+    made = Bench(top, opens=opens)
     yield made
     made.deferrals.close()
+    made.dispatcher.opens.drop_all()
     made.overlay.close()
 
 
@@ -303,6 +315,19 @@ def _mutated(chance: random.Random, raw: bytes) -> bytes:
 
 # What ends a session, and what only the whole machine has.
 NOT_FUZZED = {"INIT", "SYNCFS"}
+MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "1000000"))
+
+
+def _seeds() -> list[bytes]:
+    """A message of each kind: the kernel's where one was captured, else zeros with a name."""
+    known = captured()
+    made = {row.name: _plain(row) for row in wire.OPS.values() if row.name not in known}
+    return [raw for name, raw in sorted({**known, **made}.items()) if name not in NOT_FUZZED]
+
+
+def _plain(row: wire.Op) -> bytes:
+    body = bytes(row.request.size) + b"file\0" * row.names + b"text\0" * row.text + bytes(8 * row.payload)
+    return wire.IN_HEADER.pack(40 + len(body), row.opcode, 2, 1, 0, 0, 0, 0, 0) + body
 
 
 @pytest.fixture
@@ -314,15 +339,12 @@ def small_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_files")
-@pytest.mark.parametrize("seed", range(8))
-def test_fuzz(bench: Bench, seed: int) -> None:
-    """Mutated real messages: each is answered at most once, nothing escapes, the overlay goes on working."""
-    chance = random.Random(seed)
-    raws = [raw for name, raw in sorted(captured().items()) if name not in NOT_FUZZED]
+def _storm(bench: Bench, chance: random.Random, messages: int) -> None:
+    """Mutated messages: each is answered at most once, nothing escapes, the overlay goes on working."""
+    raws = _seeds()
     nodeids = [1, bench.find(b"file"), bench.find(b"directory"), bench.find(b"big")]
     before = set(os.listdir(bench.top))
-    for unique in range(10_000, 10_000 + 2 * 800, 2):
+    for unique in range(10_000, 10_000 + 2 * messages, 2):
         raw = bytearray(_mutated(chance, chance.choice(raws)))
         if len(raw) >= 24:
             struct.pack_into("=QQ", raw, 8, unique, chance.choice(nodeids))
@@ -334,3 +356,30 @@ def test_fuzz(bench: Bench, seed: int) -> None:
     assert set(os.listdir(bench.top)) == before
     assert b"lower" in (bench.top / "lower/file").read_bytes()
     bench.ask("MKDIR", struct.pack("=II", 0o755, 0) + b"still alive\0")
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("opens", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_fuzz(tmp_path: Path, seed: int, opens: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever comes; an answer EIO that was logged would be a defect."""
+    with _bench(tmp_path, opens=opens) as bench:
+        _storm(bench, random.Random(seed), 800)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(0)
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("opens", [False, True])
+def test_fuzz_long(tmp_path: Path, opens: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The same with FUZZ_MESSAGES messages, on a fresh overlay now and then."""
+    first = int(os.environ.get("FUZZ_SEED", str(time.time_ns())))
+    caplog.set_level(logging.ERROR)
+    for round_ in range(-(-MESSAGES // 2 // _EACH)):
+        top = tmp_path / str(round_)
+        top.mkdir()
+        with _bench(top, opens=opens) as bench:
+            _storm(bench, random.Random(first + round_), _EACH)
+        assert not caplog.records, f"FUZZ_SEED={first + round_}"
+        shutil.rmtree(top)
