@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from layerstore.layer import whiteout
 from layerstore.layer.attributes import Attributes
-from layerstore.layer.merged import Found, Merged
+from layerstore.layer.merged import Found, Merged, Part
 from layerstore.layer.stack import Stack
 from overlayfs_py.syscalls.copy import copy_data
 
@@ -47,15 +47,10 @@ class Below:
         return found if found is not None and found.data is not None else None
 
     def attributes(self, found: Found) -> Attributes:
-        """As they are on disk, without the overlay's marks; what is escaped is no mark and stays escaped."""
-        merged, st, part = self._open(), found.st, found.parts[0]
+        """As they are on disk, without the overlay's marks."""
+        merged = self._open()
         assert merged is not None
-        xattrs = {
-            name: merged.xattr(part, name)
-            for name in merged.xattrs(part)
-            if whiteout.xattr_for_layer(name, merged.marks, lambda _line: None) is not None
-        }
-        return Attributes(stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, xattrs)
+        return attributes_on_disk(merged, found.parts[0], found.st)
 
     def copy(self, found: Found, fd: int) -> None:
         """Copy a file's bytes into the new file `fd`."""
@@ -73,3 +68,13 @@ class Below:
         """Every name in the merged root."""
         merged = self._open()
         return sorted(merged.names(merged.root)) if merged is not None else []
+
+
+def attributes_on_disk(merged: Merged, part: Part, st: os.stat_result) -> Attributes:
+    """The attributes of one entry without the overlay's marks; what is escaped is no mark, and stays."""
+    xattrs = {
+        name: merged.xattr(part, name)
+        for name in merged.xattrs(part)
+        if whiteout.xattr_for_layer(name, merged.marks, lambda _line: None) is not None
+    }
+    return Attributes(stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, xattrs)

@@ -9,15 +9,26 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Collection, Iterator
+from typing import Protocol
 
 from layerstore.errors import Unrepresentable
-from layerstore.layer.members import Members
+from layerstore.layer.members import FindData
 from layerstore.layer.merged import Look, Merged, Part
 from layerstore.layer.unchanged import Unchanged
 from layerstore.layer.whiteout import is_reserved
 from overlayfs_py.syscalls.dirents import DT_DIR, DT_REG, DT_UNKNOWN
 
 _LINKED = -1  # instead of a d_type: a name of a lower layer that stands for a file of the upper
+
+
+class Entries(Protocol):
+    """Who takes the entries: paths are those in the layer, parts say where they come from."""
+
+    def directory(self, path: bytes, part: Part) -> None: ...
+    def whiteout(self, directory: bytes, name: bytes) -> None: ...
+    def opaque_marker(self, directory: bytes) -> None: ...
+    def other(self, path: bytes, part: Part, kind: int, find_data: FindData) -> bool: ...
+    def gone(self, path: bytes) -> None: ...
 
 
 class Dir:
@@ -76,7 +87,7 @@ class Walk:
     def __init__(
         self,
         merged: Merged,
-        members: Members,
+        members: Entries,
         exclude: Collection[bytes] = (),
         unchanged: Unchanged | None = None,
     ) -> None:

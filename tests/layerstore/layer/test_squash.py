@@ -123,7 +123,8 @@ def test_any_other_difference_is_kept(workspace: Workspace) -> None:
     names = squashed(workspace, live)
     assert set(names) == {
         "etc", "etc/passwd", "etc/shadow", "etc/link", "etc/fifo", "etc/null", "usr", "usr/bin",
-        "usr/bin/tool", "usr/lib", "usr/lib/a", "usr/lib/a/b", "usr/lib/a/b/.wh.c", "usr/lib/empty", "top", "top/x",
+        "usr/bin/tool", "usr/lib", "usr/lib/a", "usr/lib/a/b", "usr/lib/a/b/.wh.c", "usr/lib/empty", "top",
+        "top/x",
         "top/x/.wh..wh..opq",
     }  # fmt: skip
     assert names.index("usr") < names.index("usr/bin") < names.index("usr/bin/tool")
