@@ -3,13 +3,45 @@
 import argparse
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from overlayfs_py.errors import OverlayError
+import overlayfs_py
+from overlayfs_py.errors import ConfigError, OverlayError
 from overlayfs_py.service import client
+from overlayfs_py.service.exposition import prometheus, readable
 from overlayfs_py.service.rundir import default_run_dir
+
+FREEZE_SECONDS = 60.0
+
+_EPILOG = """\
+examples:
+  overlayfs-pyctl list
+  overlayfs-pyctl status /mnt
+  overlayfs-pyctl freeze /mnt -- cp -a /srv/upper /backup     a copy of one instant
+  overlayfs-pyctl freeze /mnt --timeout 10; ...; overlayfs-pyctl thaw /mnt
+  overlayfs-pyctl stats --prometheus > /var/lib/node_exporter/overlayfs-py.prom
+  overlayfs-pyctl umount /mnt
+
+exit status: 0 when it was done, 1 with one line on stderr when not, 2 for a wrong command line
+"""
+_FREEZE = """\
+From the answer on nothing changes the mount or its upper directory: writers wait, readers go on, and the
+upper is the state of one instant, written to the disk (unless the mount is volatile). With a COMMAND the
+mount is frozen while it runs, and the exit status is the command's. Without one it stays frozen until it is
+thawed, or until the time is up. A mount that is frozen already is an error.
+"""
+
+Verb = Callable[[argparse.Namespace, bytes], int | None]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors are one line and status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,36 +49,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     run_dir = os.fsencode(arguments.run_dir or default_run_dir(os.environ, os.geteuid()))
     try:
-        arguments.verb(arguments, run_dir)
+        return arguments.verb(arguments, run_dir) or 0
     except OverlayError as error:
-        print(f"overlayfs-pyctl: {error}", file=sys.stderr)
+        return _fail(str(error))
+    except TimeoutError:
+        return _fail("the daemon does not answer")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed there
         return 1
     except OSError as error:
-        print(f"overlayfs-pyctl: {error.strerror or error}", file=sys.stderr)
-        return 1
-    return 0
+        return _fail(error.strerror or str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(message: str) -> int:
+    line = " ".join(message.splitlines()).encode(errors="backslashreplace").decode()
+    print(f"overlayfs-pyctl: {line}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="overlayfs-pyctl", description="Steer mounted overlays.")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="overlayfs-pyctl", description="Steer mounted overlays.", epilog=_EPILOG, formatter_class=raw
+    )
     parser.add_argument("--run-dir", metavar="DIR", help="where the control sockets are")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-    list_ = verbs.add_parser("list", help="what is mounted")
-    list_.add_argument("--json", action="store_true")
-    list_.set_defaults(verb=_list)
-    status = verbs.add_parser("status", help="one mount's layers, options and figures")
+    version = f"overlayfs-py: {overlayfs_py.__version__}"
+    parser.add_argument("-V", "--version", action="version", version=version)
+    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=_Parser)
+
+    def add(name: str, verb: Verb, text: str, description: str | None = None) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=description or text, formatter_class=raw)
+        made.set_defaults(verb=verb)
+        return made
+
+    add("list", _list, "what is mounted").add_argument("--json", action="store_true")
+    status = add("status", _status, "one mount's layers, options and figures")
     status.add_argument("mountpoint")
     status.add_argument("--json", action="store_true")
-    status.set_defaults(verb=_status)
-    umount = verbs.add_parser("umount", help="unmount, and wait until the layers are released")
+    stats = add("stats", _stats, "requests, errors, copy-ups, memory: of one mount, or of all")
+    stats.add_argument("mountpoint", nargs="?")
+    form = stats.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--prometheus", action="store_true", help="in Prometheus's text format")
+    freeze = add("freeze", _freeze, "hold all changes, so that the upper can be copied", _FREEZE)
+    freeze.add_argument("mountpoint")
+    freeze.add_argument(
+        "--timeout", type=float, metavar="SECONDS",
+        help=f"thaw by itself after that time (default {FREEZE_SECONDS:.0f}; with a COMMAND: none)",
+    )  # fmt: skip
+    freeze.add_argument("command", nargs="*", metavar="-- COMMAND", help="thaw when this has ended")
+    add("thaw", _thaw, "let changes go on").add_argument("mountpoint")
+    add("sync", _sync, "make all changes durable, also those of mapped files").add_argument("mountpoint")
+    umount = add("umount", _umount, "unmount, and wait until the layers are released")
     umount.add_argument("mountpoint")
     umount.add_argument("-l", "--lazy", action="store_true", help="detach it while it is in use")
-    umount.set_defaults(verb=_umount)
     return parser
 
 
 def _list(arguments: argparse.Namespace, run_dir: bytes) -> None:
-    mounts = client.list_mounts(run_dir)
+    mounts = client.ask_all(run_dir, "status")
     if arguments.json:
         print(json.dumps(mounts, indent=2))
         return
@@ -57,24 +120,93 @@ def _list(arguments: argparse.Namespace, run_dir: bytes) -> None:
         rows.append(tuple(map(str, words)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+        _print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _status(arguments: argparse.Namespace, run_dir: bytes) -> None:
-    with client.connect(run_dir, _absolute(arguments.mountpoint)) as daemon:
+    with _connect(arguments, run_dir) as daemon:
         status = daemon.ask("status")
     if arguments.json:
         print(json.dumps(status, indent=2))
         return
     for name, value in status.items():
-        print(f"{name}: {_readable(value)}")
+        _print(f"{name}: {_readable(value)}")
+
+
+def _stats(arguments: argparse.Namespace, run_dir: bytes) -> None:
+    if arguments.mountpoint is None:
+        found = client.ask_all(run_dir, "stats")
+    else:
+        with _connect(arguments, run_dir) as daemon:
+            found = [daemon.ask("stats")]
+    if arguments.prometheus:
+        _print(prometheus(found), end="")
+    elif arguments.json:
+        print(json.dumps(found if arguments.mountpoint is None else found[0], indent=2))
+    else:
+        _print("\n\n".join(map(readable, found)))
+
+
+def _freeze(arguments: argparse.Namespace, run_dir: bytes) -> int:
+    timeout: float | None = arguments.timeout
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise ConfigError("--timeout: expected a number of seconds above 0")
+    command: list[str] = arguments.command
+    if timeout is None and not command:
+        timeout = FREEZE_SECONDS
+    with _connect(arguments, run_dir) as daemon:
+        frozen = daemon.freeze(timeout=timeout, hold=bool(command))
+        if frozen["pages_left"]:
+            warning = "pages of mapped files that somebody else is writing to are not included"
+            print(f"overlayfs-pyctl: warning: {warning}", file=sys.stderr)
+        if not command:
+            until = f"thaws in {timeout:g} s unless told before"
+            print(f"{arguments.mountpoint}: frozen within {frozen['took']:.3f} s; {until}")
+            return 0
+        status = _run(command)
+        daemon.ask("thaw")
+        return status
+
+
+def _run(command: Sequence[str]) -> int:
+    try:
+        with subprocess.Popen(command) as running:
+            status = running.wait()
+    except OSError as error:
+        raise ConfigError(f"{command[0]}: {error.strerror}") from error
+    return status if status >= 0 else 128 - status
+
+
+def _thaw(arguments: argparse.Namespace, run_dir: bytes) -> None:
+    with _connect(arguments, run_dir) as daemon:
+        print(f"{arguments.mountpoint}: thawed after {daemon.ask('thaw')['frozen_for']:.3f} s")
+
+
+def _sync(arguments: argparse.Namespace, run_dir: bytes) -> None:
+    with _connect(arguments, run_dir) as daemon:
+        daemon.wait_without_limit()
+        daemon.ask("sync")
 
 
 def _umount(arguments: argparse.Namespace, run_dir: bytes) -> None:
-    with client.connect(run_dir, _absolute(arguments.mountpoint)) as daemon:
+    with _connect(arguments, run_dir) as daemon:
         daemon.ask("umount", lazy=arguments.lazy)
         if not arguments.lazy:
             daemon.wait_ended()
+
+
+def _connect(arguments: argparse.Namespace, run_dir: bytes) -> client.Connection:
+    """To the daemon of the mount point as it was typed: links resolved but for the last name."""
+    from overlayfs_py.options.parse import absolute_mountpoint
+
+    return client.connect(run_dir, absolute_mountpoint(os.getcwdb(), os.fsencode(arguments.mountpoint)))
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """File names may be any bytes."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write((text + end).encode(errors="surrogateescape"))
+    sys.stdout.flush()
 
 
 def _readable(value: Any) -> str:
@@ -83,13 +215,6 @@ def _readable(value: Any) -> str:
     if isinstance(value, list):
         return ":".join(map(_readable, value)) or "-"
     return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _absolute(mountpoint: str) -> bytes:
-    """As the parser makes it: links resolved but for the last name."""
-    from overlayfs_py.options.parse import absolute_mountpoint
-
-    return absolute_mountpoint(os.getcwdb(), os.fsencode(mountpoint))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Also the one place where an exception of a request becomes an errno.
 
 import errno
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,9 @@ class EngineCapabilities:
     statx: bool = False
     syncfs: bool = False
     caller_of_write: bool = False  # WRITE tells who writes, so that set-id bits are judged by the writer
+    marked_write_back: bool = (
+        False  # WRITE tells what was changed through a mapping, before, from what is new
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +41,21 @@ class EngineStatistics:
     open_files: int
     open_directories: int
     copies: int  # long copy-ups under way
-    requests: int
+    held: int  # requests that wait for the thaw
+    operations: Mapping[str, int]  # requests so far, by FUSE's name in small letters
+    errors: Mapping[str, Mapping[str, int]]  # of those, refused: by the errno's name
+
+    @property
+    def requests(self) -> int:
+        return sum(self.operations.values())
+
+
+def errors_by_operation(refusals: Mapping[tuple[str, int], int]) -> dict[str, dict[str, int]]:
+    """`EngineStatistics.errors` from counts by operation and errno."""
+    found: dict[str, dict[str, int]] = {}
+    for (operation, code), count in sorted(refusals.items()):
+        found.setdefault(operation.lower(), {})[errno.errorcode.get(code, str(code))] = count
+    return found
 
 
 class Engine(Protocol):
@@ -57,6 +75,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give everything back, the descriptor too; idempotent. The overlay stays open."""
+
+    async def freeze(self, *, write_back: bool = False) -> None:
+        """Hold every request that changes something until `thaw`; return when none is under way any more.
+
+        `write_back`: pages that were changed through mappings may still be written (only where the
+        capabilities say `marked_write_back`); a second call without it ends that. Cancelled, or with
+        MountError because writes cannot be held, the mount has to be thawed all the same.
+        """
+
+    def thaw(self) -> None:
+        """Let all that was held go on; idempotent."""
 
     def statistics(self) -> EngineStatistics: ...
 

@@ -53,6 +53,12 @@ class LibfuseEngine:
             self._operations.drop_all()
             pyfuse3.close(unmount=False)
 
+    async def freeze(self, *, write_back: bool = False) -> None:
+        await self._operations.gate.close()
+
+    def thaw(self) -> None:
+        self._operations.gate.open()
+
     def statistics(self) -> EngineStatistics:
         return self._operations.statistics()
 

@@ -15,6 +15,7 @@ from typing import Any
 import pyfuse3
 import trio
 
+from overlayfs_py.engine.libfuse_gate import gated
 from overlayfs_py.engine.libfuse_replies import SETID_BITS, statfs_reply
 from overlayfs_py.engine.libfuse_session import Context, OpenDirectory, OpenFile, Session
 from overlayfs_py.union.attr import AttrChanges, Caller
@@ -230,13 +231,14 @@ def guarded(operation: str, request: Request) -> Request:
 
     @functools.wraps(request)
     async def answer(self: Session, *args: Any) -> Any:
-        self.requests += 1
+        self.counts[operation] += 1
         try:
             return await request(self, *args)
         except pyfuse3.FUSEError as error:
             code = error.errno
         except Exception as error:
             code = self.errors.reply_error(operation, error)
+        self.refusals[operation, code] += 1
         if answered:
             raise pyfuse3.FUSEError(code)
 
@@ -250,4 +252,4 @@ HANDLERS = tuple(
     if not name.startswith("_") and hasattr(pyfuse3.Operations, name) and inspect.iscoroutinefunction(value)
 )
 for _name in HANDLERS:
-    setattr(OverlayOperations, _name, guarded(_name, getattr(OverlayOperations, _name)))
+    setattr(OverlayOperations, _name, guarded(_name, gated(_name, getattr(OverlayOperations, _name))))

@@ -2,15 +2,17 @@
 
 import itertools
 import stat
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
 
-from overlayfs_py.engine.base import EngineStatistics, ErrorTranslator
+from overlayfs_py.engine.base import EngineStatistics, ErrorTranslator, errors_by_operation
 from overlayfs_py.engine.caching import CachePolicy
 from overlayfs_py.engine.copying import Copies
+from overlayfs_py.engine.libfuse_gate import Gate
 from overlayfs_py.engine.libfuse_replies import SETID_BITS, fill
 from overlayfs_py.engine.nodes import Inode, NodeTable
 from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
@@ -66,7 +68,9 @@ class Session(pyfuse3.Operations):
         self._directories: dict[int, OpenDirectory] = {}
         self._handles = itertools.count(1)
         self.errors = ErrorTranslator()
-        self.requests = 0
+        self.gate = Gate()
+        self.counts: Counter[str] = Counter()
+        self.refusals: Counter[tuple[str, int]] = Counter()
         self._missing = pyfuse3.EntryAttributes()
         self._missing.st_ino = 0
         self._missing.entry_timeout = policy.negative
@@ -78,7 +82,9 @@ class Session(pyfuse3.Operations):
             open_files=len(self._files),
             open_directories=len(self._directories),
             copies=len(self._copies),
-            requests=self.requests,
+            held=self.gate.held,
+            operations=dict(sorted(self.counts.items())),
+            errors=errors_by_operation(self.refusals),
         )
 
     def drop_all(self) -> None:

@@ -45,6 +45,20 @@ class Connection:
             raise MountError(answer["error"])
         return answer["result"]
 
+    def wait_without_limit(self) -> None:
+        """For verbs whose time nobody can know."""
+        self._socket.settimeout(None)
+
+    def freeze(self, *, timeout: float | None, hold: bool) -> Any:
+        """Freeze the mount: for `timeout` seconds, with `hold` no longer than this conversation. The daemon
+        itself gives up when requests under way do not end.
+        """
+        self.wait_without_limit()
+        try:
+            return self.ask("freeze", timeout=timeout, hold=hold)
+        finally:
+            self._socket.settimeout(_TIMEOUT)
+
     def wait_ended(self) -> None:
         """Wait until the daemon has ended: it holds the layers until then."""
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -69,8 +83,8 @@ def connect(run_dir: bytes, mountpoint: bytes) -> Connection:
     raise MountError(f"no overlayfs-py of yours is mounted on {shown} (see: overlayfs-pyctl list)")
 
 
-def list_mounts(run_dir: bytes) -> list[dict[str, Any]]:
-    """The status of every daemon that answers, by mount point."""
+def ask_all(run_dir: bytes, verb: str) -> list[dict[str, Any]]:
+    """What every daemon that answers says, by mount point."""
     found = []
     for path in sockets(run_dir):
         connection = _connect(path)
@@ -78,10 +92,10 @@ def list_mounts(run_dir: bytes) -> list[dict[str, Any]]:
             continue
         with connection:
             try:
-                found.append(connection.ask("status"))
+                found.append(connection.ask(verb))
             except (OSError, MountError):  # it is just ending
                 continue
-    return sorted(found, key=lambda status: str(status["mountpoint"]))
+    return sorted(found, key=lambda answer: str(answer["mountpoint"]))
 
 
 def _connect(path: bytes) -> Connection | None:

@@ -1,7 +1,8 @@
 """The control socket: one JSON object a line each way, verbs from a table that the daemon hands in.
 
 A request is ``{"verb": NAME, ...arguments}``, an answer ``{"ok": true, "result": ...}`` or
-``{"ok": false, "error": MESSAGE}``. A connection may ask several times.
+``{"ok": false, "error": MESSAGE}``. A connection may ask several times, and what a verb hangs on the
+conversation is done when it ends.
 """
 
 import json
@@ -9,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import trio
@@ -18,7 +20,7 @@ from overlayfs_py.service.rundir import make_run_dir, socket_path
 
 log = logging.getLogger("overlayfs_py.control")
 
-Verb = Callable[[Mapping[str, Any]], Awaitable[object]]
+Verb = Callable[[Mapping[str, Any], ExitStack], Awaitable[object]]
 _LONGEST_REQUEST = 65536
 _BACKLOG = 16
 _SEND_TIMEOUT = 5.0
@@ -56,32 +58,36 @@ class ControlSocket:
         async with stream:
             waiting = b""
             try:
-                while piece := await stream.receive_some(_LONGEST_REQUEST):
-                    *lines, waiting = (waiting + piece).split(b"\n")
-                    for line in lines:
-                        await self._reply(stream, line)
-                    if len(waiting) > _LONGEST_REQUEST:
-                        return
+                with ExitStack() as conversation:
+                    while piece := await stream.receive_some(_LONGEST_REQUEST):
+                        *lines, waiting = (waiting + piece).split(b"\n")
+                        for line in lines:
+                            if not await self._reply(stream, line, conversation):
+                                return
+                        if len(waiting) > _LONGEST_REQUEST:
+                            return
             except trio.BrokenResourceError:  # the asker has gone
                 pass
 
-    async def _reply(self, stream: trio.SocketStream, line: bytes) -> None:
-        """A verb that was begun is answered, also the one that ends the daemon."""
+    async def _reply(self, stream: trio.SocketStream, line: bytes, conversation: ExitStack) -> bool:
+        """A verb that was begun is answered, also the one that ends the daemon. False: nobody reads it."""
         with trio.CancelScope(shield=True):
-            answer = await self._answer(line)
+            answer = await self._answer(line, conversation)
         with trio.move_on_after(_SEND_TIMEOUT, shield=True):
             await stream.send_all(answer + b"\n")
+            return True
+        return False
 
-    async def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes, conversation: ExitStack) -> bytes:
         try:
             request = json.loads(line)
             verb = self._verbs.get(request["verb"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return _failure("expected one JSON object a line, with a verb")
         if verb is None:
             return _failure(f"unknown verb {request['verb']}; there are {', '.join(self._verbs)}")
         try:
-            return json.dumps({"ok": True, "result": await verb(request)}).encode()
+            return json.dumps({"ok": True, "result": await verb(request, conversation)}).encode()
         except OverlayError as error:
             return _failure(str(error))
         except Exception as error:

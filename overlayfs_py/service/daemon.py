@@ -19,6 +19,7 @@ from overlayfs_py.engine import Engine, open_engine
 from overlayfs_py.errors import MountError, OverlayError
 from overlayfs_py.options import Options
 from overlayfs_py.service.control import ControlSocket
+from overlayfs_py.service.freezing import Freezer
 from overlayfs_py.service.mountpoint import LiveMount, make_way
 from overlayfs_py.service.notify import Notifier
 from overlayfs_py.service.report import Report
@@ -133,6 +134,7 @@ class Daemon:
         self._report = report
         self._notifier = Notifier(enabled=options.service.notify, watchdog=options.service.watchdog)
         self._stopping = trio.Event()
+        self.freezer = Freezer(engine, overlay, options.mount.mountpoint)
 
     async def run(self, parent_fd: int | None = None) -> None:
         """Mount, serve, and leave nothing mounted; MountError when the mount cannot be made."""
@@ -148,7 +150,11 @@ class Daemon:
             await trio.to_thread.run_sync(self.overlay.sync)
 
     async def unmount(self, *, lazy: bool = False) -> None:
-        """Unmount, which makes the engine end; MountError when the mount is busy and not `lazy`."""
+        """Unmount, which makes the engine end; MountError when the mount is busy and not `lazy`.
+
+        It is thawed first: who waits keeps it busy.
+        """
+        self.freezer.end("it is being unmounted")
         await trio.to_thread.run_sync(_unmount, self.options.mount.mountpoint, lazy)
 
     async def _serve(self, mount: LiveMount, signals: AsyncIterable[int], parent_fd: int | None) -> None:
@@ -161,8 +167,10 @@ class Daemon:
                 if parent_fd is not None:
                     nursery.start_soon(self._watch_parent, parent_fd)
                 nursery.start_soon(self._stop_when_told)
+                nursery.start_soon(self.freezer.watch)
                 nursery.start_soon(self._announce, mount)
                 await self.engine.serve()
+                self.freezer.stop()
                 self._notifier.stopping("unmounted")
                 nursery.cancel_scope.cancel()
         finally:
@@ -188,6 +196,7 @@ class Daemon:
         gc.freeze()  # what a start makes stays
         gc.set_threshold(*_GARBAGE_THRESHOLDS)
         gc.enable()
+        self.freezer.allow(mount)
         self._report.ready()
         self._notifier.ready(f"serving {os.fsdecode(mount.mountpoint)}")
 
@@ -213,6 +222,7 @@ class Daemon:
 
     async def _stop_when_told(self) -> None:
         await self._stopping.wait()
+        self.freezer.stop()
         self._notifier.stopping("unmounting")
         try:
             await self.unmount()

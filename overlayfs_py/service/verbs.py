@@ -4,18 +4,25 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import overlayfs_py
+from overlayfs_py.errors import ConfigError
 from overlayfs_py.service.control import Verb
+from overlayfs_py.service.figures import figures_of
+from overlayfs_py.service.freezing import Freeze
 
 if TYPE_CHECKING:
     from overlayfs_py.service.daemon import Daemon
 
+_LONGEST_FREEZE = 1e9  # seconds
 
-async def _status(daemon: "Daemon", request: Mapping[str, Any]) -> dict[str, object]:
+
+async def _status(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
     union, mount = daemon.options.union, daemon.options.mount
+    statistics, frozen = daemon.engine.statistics(), daemon.freezer.current
     return {
         "mountpoint": os.fsdecode(mount.mountpoint),
         "source": mount.fsname,
@@ -23,6 +30,7 @@ async def _status(daemon: "Daemon", request: Mapping[str, Any]) -> dict[str, obj
         "version": overlayfs_py.__version__,
         "engine": dataclasses.asdict(daemon.engine.capabilities),
         "read_only": mount.read_only,
+        "frozen": None if frozen is None else _described(frozen),
         "lower": [os.fsdecode(path) for path in union.lower],
         "data_lower": [os.fsdecode(path) for path in union.data_lower],
         "upper": os.fsdecode(union.upper) if union.upper is not None else None,
@@ -34,15 +42,68 @@ async def _status(daemon: "Daemon", request: Mapping[str, Any]) -> dict[str, obj
         },
         "layers": _plain(daemon.overlay.capabilities),
         "uptime": round(time.time() - daemon.started, 3),
-        "statistics": dataclasses.asdict(daemon.engine.statistics()),
+        "statistics": {
+            "requests": statistics.requests,
+            "nodes": statistics.nodes,
+            "open_files": statistics.open_files,
+            "open_directories": statistics.open_directories,
+            "copies": statistics.copies,
+            "held": statistics.held,
+        },
     }
 
 
-async def _umount(daemon: "Daemon", request: Mapping[str, Any]) -> None:
+async def _stats(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
+    return figures_of(daemon)
+
+
+async def _freeze(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
+    """``timeout``: seconds, none: as long as it is wanted; ``hold``: no longer than this conversation."""
+    timeout, hold = request.get("timeout"), request.get("hold", False)
+    if timeout is not None and not _is_duration(timeout):
+        raise ConfigError("timeout: expected a number of seconds above 0")
+    if not isinstance(hold, bool) or (timeout is None and not hold):
+        raise ConfigError("a freeze needs a timeout, or to be held by its conversation (hold: true)")
+    start = time.monotonic()
+    frozen = await daemon.freezer.freeze(timeout)
+    if hold:
+        conversation.callback(daemon.freezer.release, frozen)
+    return {"took": round(time.monotonic() - start, 6), **_described(frozen)}
+
+
+async def _thaw(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
+    return {"frozen_for": round(daemon.freezer.thaw(), 6)}
+
+
+async def _sync(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
+    return {"took": round(await daemon.freezer.sync(), 6)}
+
+
+async def _umount(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> None:
     await daemon.unmount(lazy=bool(request.get("lazy", False)))
 
 
-_VERBS = {"status": _status, "umount": _umount}
+_VERBS = {
+    "status": _status,
+    "stats": _stats,
+    "freeze": _freeze,
+    "thaw": _thaw,
+    "sync": _sync,
+    "umount": _umount,
+}
+
+
+def _described(frozen: Freeze) -> dict[str, object]:
+    left = frozen.seconds_left()
+    return {
+        "frozen_for": round(time.monotonic() - frozen.since, 6),
+        "seconds_left": None if left is None else round(left, 3),
+        "pages_left": frozen.pages_left,
+    }
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST_FREEZE
 
 
 def verbs_of(daemon: "Daemon") -> dict[str, Verb]:

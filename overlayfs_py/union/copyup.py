@@ -55,10 +55,13 @@ class CopyUp:
                 if node.metacopy and node.upper is not None:
                     marks.remove_xattr(node.upper, stack.marks.metacopy)
                     node.metacopy = False
+                    stack.copied.size += self.size
             elif node.upper is None:
                 _install(stack, node, self._temp, self._origin)
                 node.metacopy = False
                 self._temp = None
+                stack.copied.inodes += 1
+                stack.copied.size += self.size
             else:
                 self.abort()
                 return
@@ -192,6 +195,7 @@ def _copy_now(stack: Stack, node: Node) -> None:
     except BaseException:
         stack.work.discard(temp)
         raise
+    stack.copied.inodes += 1
     if node.is_file:
         node.metacopy = True
 

@@ -22,6 +22,15 @@ from overlayfs_py.union.probe import Capabilities, may_use_trusted, probe_upper
 from overlayfs_py.union.workdir import WorkDir
 
 
+class Copied:
+    """How much was copied up so far: inodes, and bytes of file contents."""
+
+    __slots__ = ("inodes", "size")
+
+    def __init__(self) -> None:
+        self.inodes = self.size = 0
+
+
 class Stack:
     """Layers, options and shared tables of one mount; owns all of their descriptors.
 
@@ -45,6 +54,7 @@ class Stack:
         self.follow_redirects = options.redirect_dir != "nofollow"
         self.make_redirects = options.redirect_dir == "on"
         self.metacopy = options.metacopy
+        self.copied = Copied()
         self.name_max = 255
         self.euid, self.egid = os.geteuid(), os.getegid()
         self.umask = os.umask(0)

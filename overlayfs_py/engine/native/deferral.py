@@ -19,6 +19,13 @@ log = logging.getLogger("overlayfs_py.engine.native")
 Settle = Callable[[BaseException | None], bytes | None]
 
 
+class _Frozen:
+    """What the changing requests of a frozen mount wait for, as others wait for a node."""
+
+
+FROZEN = _Frozen()
+
+
 class Postponed(Exception):
     """Raised by a handler that has changed nothing yet. `node`: other requests that change it must wait."""
 
@@ -45,38 +52,48 @@ class Postponed(Exception):
 class Busy(Exception):
     """Raised by a handler: `node` is being copied up, so the request has to be done again afterwards."""
 
-    def __init__(self, node: Node) -> None:
-        super().__init__("waits for a copy-up")
+    def __init__(self, node: Node | _Frozen) -> None:
+        super().__init__("waits for a copy-up, or for the thaw")
         self.node = node
 
 
 class Deferrals:
-    """The work under way. All methods but the workers' callback belong to the loop's thread."""
+    """The work under way. All methods but `call` belong to the loop's thread."""
 
     def __init__(self, threads: int, wake: Callable[[], None]) -> None:
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="overlay-copy")
         self._wake = wake
-        self._finished: deque[tuple[Callable[[BaseException | None], None], BaseException | None]] = deque()
-        self._after: dict[Node, list[Callable[[], None]]] = {}
+        self._calls: deque[Callable[[], None]] = deque()
+        self._when_idle: list[Callable[[], None]] = []
+        self._after: dict[Node | _Frozen, list[Callable[[], None]]] = {}
         self._open: set[int] = set()  # unique of the requests that are answered later
         self.running = 0
 
     @property
     def ready(self) -> bool:
         """Whether `complete` has something to do."""
-        return bool(self._finished)
+        return bool(self._calls)
 
     @property
     def copies(self) -> int:
         """Copy-ups under way."""
-        return len(self._after)
+        return len(self._after) - (FROZEN in self._after)
+
+    @property
+    def held(self) -> int:
+        """Requests that wait for the thaw."""
+        return len(self._after.get(FROZEN, ()))
 
     def busy(self, node: Node) -> bool:
         return node in self._after
 
-    def after(self, node: Node, then: Callable[[], None]) -> None:
+    def after(self, node: Node | _Frozen, then: Callable[[], None]) -> None:
         """Call `then` once the copy-up of `node` is over."""
         self._after[node].append(then)
+
+    def hold(self) -> None:
+        """Let requests wait `after` FROZEN, until its `release`; idempotent."""
+        self._after.setdefault(FROZEN, [])
 
     def start(
         self,
@@ -90,19 +107,33 @@ class Deferrals:
         self.running += 1
 
         def finished(future: "Future[object]") -> None:
-            self._finished.append((then, future.exception()))
-            self._wake()
+            self.call(lambda: self._finish(then, future.exception()))
 
         self._pool.submit(work).add_done_callback(finished)
 
+    def _finish(self, then: Callable[[BaseException | None], None], error: BaseException | None) -> None:
+        self.running -= 1
+        then(error)
+
+    def call(self, then: Callable[[], None]) -> None:
+        """Have the loop's thread call `then` between two requests; from any thread."""
+        self._calls.append(then)
+        self._wake()
+
+    def when_idle(self, then: Callable[[], None]) -> None:
+        """Call `then` as soon as no worker runs, which may be at the end of `complete`."""
+        self._when_idle.append(then)
+
     def complete(self) -> None:
         """Do what follows the work that is done."""
-        while self._finished:
-            then, error = self._finished.popleft()
-            self.running -= 1
-            then(error)
+        while self._calls:
+            self._calls.popleft()()
+        if self._when_idle and not self.running:
+            idle, self._when_idle = self._when_idle, []
+            for then in idle:
+                then()
 
-    def release(self, node: Node | None) -> list[Callable[[], None]]:
+    def release(self, node: Node | _Frozen | None) -> list[Callable[[], None]]:
         """The work that kept `node` busy is settled: what has to be called, in this order."""
         return [] if node is None else self._after.pop(node)
 

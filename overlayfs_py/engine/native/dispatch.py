@@ -7,12 +7,13 @@ import errno
 import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 
 from overlayfs_py.engine.base import ErrorTranslator
-from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native import gate, message, wire
 from overlayfs_py.engine.native.attributes import AttributeRequests
-from overlayfs_py.engine.native.deferral import Busy, Postponed
+from overlayfs_py.engine.native.deferral import FROZEN, Busy, Postponed
 from overlayfs_py.engine.native.directories import DirectoryRequests
 from overlayfs_py.engine.native.durability import DurabilityRequests
 from overlayfs_py.engine.native.files import FileRequests
@@ -40,6 +41,7 @@ REFUSED = {
 
 
 _OPENING = {"OPEN", "CREATE", "TMPFILE"}
+_header = wire.OUT_HEADER.pack
 
 
 class SessionEnd(Exception):
@@ -69,7 +71,10 @@ class Dispatcher:
         self._errors = ErrorTranslator()
         self.opens = OpenRequests(state)
         self._handlers = self._find_handlers(no_open=wishes.no_open)
-        self.requests = 0
+        self._thawed: dict[int, Handler] | None = None
+        # For `statistics`: how often each opcode came, and what was answered with which errno.
+        self.counts = [0] * (max(wire.OPS) + 1)
+        self.refusals: Counter[tuple[str, int]] = Counter()
 
     def _find_handlers(self, *, no_open: bool) -> dict[int, Handler]:
         state = self._state
@@ -106,7 +111,7 @@ class Dispatcher:
             if error.unique:
                 self._send(message.refusal(error.unique, error.code))
             return
-        self.requests += 1
+        self.counts[request.op.opcode] += 1
         if self._debug:
             log.debug("%r", request)
         try:
@@ -123,6 +128,7 @@ class Dispatcher:
             self._refuse(request, error)
         else:
             if isinstance(body, int):
+                self.refusals[request.op.name, body] += 1
                 self._send(message.refusal(request.unique, body))
             elif request.op.answered:
                 self._answer(request, body or b"")
@@ -131,8 +137,7 @@ class Dispatcher:
         if self._state.stale_listings:
             self._answer_after_listings(request, body)
             return
-        sent = self._send(wire.OUT_HEADER.pack(16 + len(body), 0, request.unique), body)
-        if not sent:
+        if not self._send(_header(16 + len(body), 0, request.unique), body):
             self._unwanted(request, body)
 
     def _unwanted(self, request: Request, body: bytes | memoryview) -> None:
@@ -144,6 +149,7 @@ class Dispatcher:
 
     def _refuse(self, request: Request, error: Exception) -> None:
         code = self._errors.reply_error(request.op.name, error)
+        self.refusals[request.op.name, code] += 1
         if self._debug:
             log.debug("  #%d: %s", request.unique, errno.errorcode.get(code, code))
         if request.op.answered:
@@ -190,6 +196,24 @@ class Dispatcher:
                 self._answer(request, body)
 
         state.deferrals.start(lambda: state.drop_listings(stale), then)
+
+    # -- frozen --------------------------------------------------------------------------------
+
+    def freeze(self, *, write_back: bool) -> None:
+        """From now on requests that change something wait for `thaw`. May be called again, with another
+        `write_back`: whether pages changed through mappings may be written.
+        """
+        if self._thawed is None:
+            self._thawed = self._handlers
+        self._handlers = gate.closed(self._thawed, write_back=write_back)
+        self._state.deferrals.hold()
+
+    def thaw(self) -> None:
+        """Do what has waited, in the order in which it came; idempotent."""
+        if self._thawed is not None:
+            self._handlers, self._thawed = self._thawed, None
+            for again in self._state.deferrals.release(FROZEN):
+                again()
 
     # -- the session itself --------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlayfs_py.engine.base import EngineCapabilities, EngineStatistics
+from overlayfs_py.engine.base import EngineCapabilities, EngineStatistics, errors_by_operation
 from overlayfs_py.engine.caching import cache_policy
 from overlayfs_py.engine.native.deferral import Deferrals
 from overlayfs_py.engine.native.dispatch import Dispatcher
@@ -16,8 +16,8 @@ from overlayfs_py.engine.native.loop import GONE, Loop, Polling, SessionEnd
 from overlayfs_py.engine.native.negotiation import MAX_WRITE, Session, Wishes
 from overlayfs_py.engine.native.readahead import raise_readahead
 from overlayfs_py.engine.native.state import State
-from overlayfs_py.engine.native.wire import PAGE_SIZE, Init
-from overlayfs_py.errors import EngineUnavailable
+from overlayfs_py.engine.native.wire import OPS, PAGE_SIZE, Init
+from overlayfs_py.errors import EngineUnavailable, MountError
 from overlayfs_py.options import ServiceOptions
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class NativeEngine:
             syncfs=True,
             statx=True,
             caller_of_write=True,
+            marked_write_back=True,
         )
         passthrough = options.data == "passthrough" and _may_register()
         policy = cache_policy(options.timeout)
@@ -123,13 +124,43 @@ class NativeEngine:
             self._overlay.forget(node)
 
     def statistics(self) -> EngineStatistics:
+        dispatcher = self._dispatcher
         return EngineStatistics(
             nodes=len(self._state.nodes),
-            open_files=len(self._dispatcher.opens),
+            open_files=len(dispatcher.opens),
             open_directories=0,
             copies=self._deferrals.copies,
-            requests=self._dispatcher.requests,
+            held=self._deferrals.held,
+            operations={
+                row.name.lower(): count for row in OPS.values() if (count := dispatcher.counts[row.opcode])
+            },
+            errors=errors_by_operation(dispatcher.refusals.copy()),
         )
+
+    async def freeze(self, *, write_back: bool = False) -> None:
+        token = trio.lowlevel.current_trio_token()
+        quiet = trio.Event()
+
+        def tell() -> None:
+            try:
+                token.run_sync_soon(quiet.set)
+            except trio.RunFinishedError:
+                pass
+
+        def close_gate() -> None:
+            self._dispatcher.freeze(write_back=write_back)
+            self._deferrals.when_idle(tell)
+
+        self._deferrals.call(close_gate)
+        await quiet.wait()
+        if written := len(self._state.backings.written):
+            raise MountError(
+                f"{written} of its files are open for writing with data=passthrough, by which the kernel "
+                "writes without asking: close them, or mount with data=cached"
+            )
+
+    def thaw(self) -> None:
+        self._deferrals.call(self._dispatcher.thaw)
 
     def _wake(self) -> None:
         if self._loop is not None:

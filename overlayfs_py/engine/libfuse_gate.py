@@ -1,0 +1,92 @@
+"""The gate of the pyfuse3 engine: while a mount is frozen, requests that change something wait here.
+
+libfuse tells nobody of interrupts, so that a request which waits cannot be given up; and not whether a WRITE
+is somebody's or a page that goes out later, so that all of them wait.
+"""
+
+import functools
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import trio
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+CHANGING = (
+    *("symlink", "mknod", "mkdir", "create", "link", "unlink", "rmdir", "rename"),
+    *("setattr", "setxattr", "removexattr", "write"),
+)
+
+
+class Gate:
+    """Counts the requests that change something; closed, it lets none of them in, and later all in order."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._under_way = 0
+        self._quiet = trio.Event()
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    @property
+    def held(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    async def enter(self) -> None:
+        if self._closed or self._waiting:
+            while True:
+                await self._waiting.park()
+                if not self._closed:
+                    break
+            self._under_way += 1
+            self._waiting.unpark()  # the next one, once this one has begun
+        else:
+            self._under_way += 1
+
+    def leave(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._quiet.set()
+
+    async def close(self) -> None:
+        """Let nobody in; return when nobody is inside."""
+        self._closed = True
+        while self._under_way:
+            self._quiet = trio.Event()
+            await self._quiet.wait()
+
+    def open(self) -> None:
+        """Let all go on; idempotent."""
+        if self._closed:
+            self._closed = False
+            self._waiting.unpark()
+
+
+class Gated(Protocol):
+    """Who has a gate."""
+
+    gate: Gate
+
+
+def gated(operation: str, request: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """`request`, held at the gate when it changes something."""
+    if operation == "open":
+        return _gated(request, lambda nodeid, flags, ctx: bool(flags & _WRITING))
+    return _gated(request, lambda *_: True) if operation in CHANGING else request
+
+
+def _gated(
+    request: Callable[..., Awaitable[Any]], changes: Callable[..., bool]
+) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(request)
+    async def wait_and_answer(self: Gated, *arguments: Any) -> Any:
+        if not changes(*arguments):
+            return await request(self, *arguments)
+        gate = self.gate
+        await gate.enter()
+        try:
+            return await request(self, *arguments)
+        finally:
+            gate.leave()
+
+    return wait_and_answer

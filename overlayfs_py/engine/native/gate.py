@@ -1,0 +1,64 @@
+"""The gate of a frozen mount: what would change anything waits until the mount is thawed.
+
+It is no check on every request: while the mount is frozen the dispatcher uses another table of handlers, in
+which the opcodes that change something lead here. A request that waits can be interrupted, and all go on in
+the order in which they came.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+
+from overlayfs_py.engine.native import wire
+from overlayfs_py.engine.native.deferral import FROZEN, Busy
+from overlayfs_py.engine.native.message import Request
+from overlayfs_py.engine.native.state import Handler
+
+_CHANGING = (
+    *("SYMLINK", "MKNOD", "MKDIR", "CREATE", "TMPFILE", "LINK", "UNLINK", "RMDIR", "RENAME", "RENAME2"),
+    *("SETATTR", "SETXATTR", "REMOVEXATTR"),
+    *("WRITE", "FALLOCATE", "COPY_FILE_RANGE", "COPY_FILE_RANGE_64"),
+)
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+_IOC_WRITE = 1 << 30  # an ioctl's command that hands something over
+
+# Told a request's arguments: whether it changes something.
+Condition = Callable[..., bool]
+
+
+def _always(*_: object) -> bool:
+    return True
+
+
+def _opens_to_write(flags: int, *_: object) -> bool:
+    return bool(flags & _WRITING)
+
+
+def _sets_flags(fh: int, flags: int, command: int, *_: object) -> bool:
+    return bool(command & _IOC_WRITE)
+
+
+def _writes_anew(fh: int, offset: int, size: int, flags: int, *_: object) -> bool:
+    """Not a page that was changed before, through a mapping, and is only now written back."""
+    return not flags & wire.WRITE_CACHE
+
+
+def closed(handlers: Mapping[int, Handler], *, write_back: bool) -> dict[int, Handler]:
+    """`handlers` as they are on a frozen mount. `write_back`: changed pages may still be written back."""
+    conditions: dict[str, Condition] = dict.fromkeys(_CHANGING, _always)
+    conditions |= {"OPEN": _opens_to_write, "IOCTL": _sets_flags}
+    if write_back:
+        conditions["WRITE"] = _writes_anew
+    table = dict(handlers)
+    for row in wire.OPS.values():
+        if row.name in conditions:
+            table[row.opcode] = _gated(handlers[row.opcode], conditions[row.name])
+    return table
+
+
+def _gated(handler: Handler, changes: Condition) -> Handler:
+    def wait_or_answer(request: Request, *arguments: object) -> bytes | memoryview | int | None:
+        if changes(*arguments):
+            raise Busy(FROZEN)
+        return handler(request, *arguments)
+
+    return wait_or_answer
