@@ -1,8 +1,15 @@
-"""One blob from a registry into the store: resumed where it broke off, whenever that was."""
+"""One blob from a registry into the store: resumed where it broke off, whenever that was.
+
+It comes over one connection as long as every connection has a blob of its own; a large one that is left when
+the others are done is got in pieces by all (`pieces`), if the registry takes ranges.
+"""
 
 from __future__ import annotations
 
 import re
+import threading
+import time
+from contextlib import suppress
 
 import httpx
 
@@ -13,66 +20,126 @@ from layerstore.store.partials import Partial
 from layerstore.store.store import Store
 from layerstore.transport.base import Report
 from layerstore.transport.errors import Transient
+from layerstore.transport.pieces import PIECE, NoRanges, Pieces
 from layerstore.transport.registry import Repository
 from layerstore.transport.retry import Retry
 
 _PROGRESS = 64 << 10  # bytes that make an attempt that failed worth another
+_LARGE = 8 * PIECE
+_FAST = 64 << 20  # bytes a second over one connection: more of them would only cost processor time
+_TRIAL = 0.25  # seconds to find that out
+_PATIENCE = 0.2  # seconds between two looks at whether to stop
 _RANGE = re.compile(r"bytes (\d{1,19})-")
 
 
-def download(repository: Repository, store: Store, descriptor: Descriptor, report: Report) -> None:
-    """Get a blob unless the store has it. DigestMismatch when the registry's is another than described."""
-    total = descriptor.size
-    with partials.resume(store, descriptor) as partial:
-        if partial is None:
-            report(descriptor.digest, "present", total, total)
-            return
-        left_over = partial.size > 0
-        while True:
-            _fill(repository, partial, report)
-            try:
-                partial.publish(store)
-                break
-            except DigestMismatch:
-                # What an earlier run left may have been damaged since; what came just now was not.
-                if not left_over:
-                    raise
-                left_over = False
-        report(descriptor.digest, "done", total, total)
+class Download:
+    """A blob to get: `run` gets it; `help`, by threads that have nothing else to do, makes it faster."""
 
+    def __init__(self, repository: Repository, store: Store, descriptor: Descriptor, report: Report) -> None:
+        self._repository = repository
+        self._store = store
+        self._descriptor = descriptor
+        self._report = report
+        self._pieces: Pieces | None = None
+        self._is_offered = threading.Event()  # there are pieces to get, or there never will be
+        self._helpers = 0
 
-def _fill(repository: Repository, partial: Partial, report: Report) -> None:
-    """Bring a partial to its full size, over as many connections as it takes."""
-    digest, total = partial.descriptor.digest, partial.descriptor.size
-    retry = Retry(
-        f"cannot get the blob {digest} of {repository.name}",
-        repository.client.options,
-        repository.client.stop,
-    )
-    while partial.size < total:
-        before = partial.size
+    @property
+    def is_large(self) -> bool:
+        """Whether help may be of use."""
+        return self._descriptor.size >= _LARGE
+
+    def run(self) -> None:
+        """Get it unless the store has it. DigestMismatch when the registry's is another than described."""
         try:
-            _receive(repository, partial, report)
-        except Transient as error:
-            if partial.size - before >= _PROGRESS:
-                retry.progressed()
-            report(digest, "retrying", partial.size, total)
-            retry.pause(error)
+            self._run()
+        finally:
+            self._is_offered.set()
+
+    def help(self) -> None:
+        """Get pieces of it, once it has been begun, until there is nothing left to do."""
+        self._helpers += 1
+        while not self._is_offered.wait(_PATIENCE):
+            self._repository.client.stop.check()
+        if self._pieces is not None:
+            with suppress(NoRanges):
+                self._pieces.work()
+
+    def _run(self) -> None:
+        digest, total = self._descriptor.digest, self._descriptor.size
+        with partials.resume(self._store, self._descriptor) as partial:
+            if partial is None:
+                self._report(digest, "present", total, total)
+                return
+            left_over = partial.size > 0
+            while True:
+                self._fill(partial)
+                try:
+                    partial.publish(self._store)
+                    break
+                except DigestMismatch:
+                    # What an earlier run left may have been damaged since; what came just now was not.
+                    if not left_over:
+                        raise
+                    left_over = False
+            self._report(digest, "done", total, total)
+
+    def _fill(self, partial: Partial) -> None:
+        """Bring a partial to its full size, over as many connections as it takes."""
+        digest, total = partial.descriptor.digest, partial.descriptor.size
+        client = self._repository.client
+        retry = Retry(f"cannot get the blob {digest} of {self._repository.name}", client.options, client.stop)
+        while partial.size < total:
+            before = partial.size
+            try:
+                if self._receive(partial):
+                    self._share(partial)
+            except Transient as error:
+                if partial.size - before >= _PROGRESS:
+                    retry.progressed()
+                self._report(digest, "retrying", partial.size, total)
+                retry.pause(error)
+
+    def _share(self, partial: Partial) -> None:
+        """Get what is left of it in pieces, together with the helpers."""
+        self._pieces = Pieces(self._repository, partial, self._report)
+        self._is_offered.set()
+        with suppress(NoRanges):  # the registry said it could: what is left comes in one piece then
+            self._pieces.work()
+            self._pieces.wait()
+
+    def _receive(self, partial: Partial) -> bool:
+        """One connection's worth of bytes. True: it was broken off, as others are there to help."""
+        digest, total = partial.descriptor.digest, partial.descriptor.size
+        stop = self._repository.client.stop
+        with self._repository.client.once(self._repository.blob(digest, partial.size)) as response:
+            _position(partial, response)
+            may_share = self._pieces is None and _takes_ranges(response)
+            self._report(digest, "moving", partial.size, total)
+            pace = _Pace(partial)
+            for data in response.iter_raw():
+                stop.check()
+                partial.append(data)
+                self._report(digest, "moving", partial.size, total)
+                if may_share and self._helpers and pace.is_slow and total - partial.size >= 2 * PIECE:
+                    return True
+        if partial.size < total:
+            raise Transient(f"the registry sent {partial.size} of {total} bytes")
+        return False
 
 
-def _receive(repository: Repository, partial: Partial, report: Report) -> None:
-    """One connection's worth of bytes."""
-    digest, total = partial.descriptor.digest, partial.descriptor.size
-    stop = repository.client.stop
-    with repository.client.once(repository.blob(digest, partial.size)) as response:
-        _position(partial, response)
-        report(digest, "moving", partial.size, total)
-        for data in response.iter_raw():
-            stop.check()
-            partial.append(data)
-            report(digest, "moving", partial.size, total)
-    if partial.size < total:
-        raise Transient(f"the registry sent {partial.size} of {total} bytes")
+class _Pace:
+    """How fast a partial grows on one connection."""
+
+    def __init__(self, partial: Partial) -> None:
+        self._partial = partial
+        self._had, self._began = partial.size, time.monotonic()
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether other connections would bring more: this machine itself is not what holds it up."""
+        passed = time.monotonic() - self._began
+        return passed >= _TRIAL and self._partial.size - self._had < _FAST * passed
 
 
 def _position(partial: Partial, response: httpx.Response) -> None:
@@ -88,3 +155,7 @@ def _position(partial: Partial, response: httpx.Response) -> None:
         raise Transient("206 the registry sends another range than was asked for", status=206)
     if partial.size:
         partial.restart()  # it sends everything
+
+
+def _takes_ranges(response: httpx.Response) -> bool:
+    return response.status_code == 206 or response.headers.get("accept-ranges", "").lower() == "bytes"

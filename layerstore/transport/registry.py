@@ -94,15 +94,16 @@ class Repository:
             return False
         return True
 
-    def blob(self, digest: Digest, start: int) -> Call:
-        """The request for a blob from byte `start` on."""
+    def blob(self, digest: Digest, start: int, end: int | None = None) -> Call:
+        """The request for a blob from byte `start` on, or for the bytes before `end` alone."""
+        ranged = start > 0 or end is not None
         return Call(
             method="GET",
             url=self.blob_url(digest),
             what=f"cannot get the blob {digest} of {self.name}",
             scopes=self.scopes,
-            ok=frozenset({200, 206, 416} if start else {200}),
-            headers={"Range": f"bytes={start}-"} if start else {},
+            ok=frozenset({200, 206, 416} if ranged else {200}),
+            headers={"Range": f"bytes={start}-{'' if end is None else end - 1}"} if ranged else {},
         )
 
     def begin_upload(self, digest: Digest, mount_from: str | None = None) -> httpx.URL | None:

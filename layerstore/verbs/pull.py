@@ -15,7 +15,7 @@ from layerstore.store import blobs, index, partials
 from layerstore.store.store import Store
 from layerstore.transport import remote
 from layerstore.transport.base import RegistryOptions, Report, Stop, ignore
-from layerstore.transport.download import download
+from layerstore.transport.download import Download
 from layerstore.transport.registry import Fetched, Repository
 from layerstore.transport.workers import run_all
 from layerstore.verbs.setting import Note, Root, noting, open_store
@@ -147,8 +147,10 @@ def _load(repo: Repository, store: Store, manifests: list[Manifest], report: Rep
     for descriptor in wanted.values():
         report(descriptor.digest, "waiting", 0, descriptor.size)
     client = repo.client
-    tasks = [lambda one=one: download(repo, store, one, report) for one in wanted.values()]
-    run_all(tasks, client.options.jobs, client.stop)
+    downloads = [Download(repo, store, one, report) for one in wanted.values()]
+    # Last, so that nobody helps who could begin another.
+    helping = [one.help for _ in range(client.options.jobs - 1) for one in downloads if one.is_large]
+    run_all([*(one.run for one in downloads), *helping], client.options.jobs, client.stop)
     return manifests[0].config.digest
 
 
@@ -156,7 +158,7 @@ def _load_config(repo: Repository, store: Store, manifest: Manifest) -> None:
     most = limits.current().max_document
     if manifest.config.size > most:
         raise LimitExceeded(f"the image configuration is larger than {most} bytes", "document")
-    download(repo, store, manifest.config, ignore)
+    Download(repo, store, manifest.config, ignore).run()
     config = model.parse_config(blobs.read_blob(store, manifest.config))
     if len(config.rootfs.diff_ids) != len(manifest.layers):
         raise InvalidImage(
