@@ -7,6 +7,8 @@ listing cannot say it separately: for it a name is lent an inode of the right nu
 
 import errno
 import os
+from collections.abc import Callable
+from typing import cast
 
 from overlayfs_py.union.node import Node
 
@@ -14,20 +16,25 @@ ROOT_ID = 1
 _MADE_UP = 1 << 62
 
 
+# Tables are made anew, smaller, once that many inodes went, and most of those there were.
+_MANY = 4096
+
+
 class Inode:
     """One inode that the kernel holds. `setid`: it was seen with set-user-ID or set-group-ID bits.
+    `uncapable`: it is known to have no file capability, for which the kernel asks before writes.
 
     `main`: for a second number lent to a node's name, the inode that the node really has.
     """
 
-    __slots__ = ("lookups", "main", "node", "nodeid", "setid")
+    __slots__ = ("lookups", "main", "node", "nodeid", "setid", "uncapable")
 
     def __init__(self, node: Node, nodeid: int, main: "Inode | None" = None) -> None:
         self.node = node
         self.nodeid = nodeid
         self.main = main
         self.lookups = 0
-        self.setid = False
+        self.setid = self.uncapable = False
 
     def is_plain(self, ino: int) -> bool:
         """Whether nodeid and st_ino are one number."""
@@ -35,13 +42,18 @@ class Inode:
 
 
 class NodeTable:
-    """nodeid <-> node. The root is always there and never forgotten."""
+    """nodeid <-> node. The root is always there and never forgotten.
 
-    def __init__(self, root: Node) -> None:
+    `on_shrink` is called when most of the inodes are gone and their memory may be given back.
+    """
+
+    def __init__(self, root: Node, on_shrink: Callable[[], object] = lambda: None) -> None:
         self._root = Inode(root, ROOT_ID)
         self._by_id: dict[int, Inode] = {ROOT_ID: self._root}
-        self._by_node: dict[Node, Inode] = {root: self._root}
+        root.outside = self._root
         self._made_up = _MADE_UP
+        self._gone = 0
+        self._on_shrink = on_shrink
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -55,15 +67,15 @@ class NodeTable:
 
     def known(self, node: Node) -> Inode | None:
         """The inode of `node`, None when the kernel holds none."""
-        return self._by_node.get(node)
+        return cast("Inode | None", node.outside)
 
     def remember(self, node: Node, ino: int) -> Inode:
         """Count one more lookup of `node`, whose st_ino is `ino`."""
-        inode = self._by_node.get(node)
+        inode = cast("Inode | None", node.outside)
         if inode is None:
             nodeid = ino if ino > ROOT_ID and ino not in self._by_id else self._make_up()
             inode = Inode(node, nodeid)
-            self._by_id[nodeid] = self._by_node[node] = inode
+            self._by_id[nodeid] = node.outside = inode
         inode.lookups += 1
         return inode
 
@@ -75,7 +87,7 @@ class NodeTable:
         """
         inode = self._by_id.get(ino)
         if inode is None:
-            main = self._by_node.get(node)
+            main = self.known(node)
             if main is None or ino <= ROOT_ID:
                 return None
             inode = self._by_id[ino] = Inode(node, ino, main)
@@ -94,17 +106,27 @@ class NodeTable:
         if inode.lookups > 0:
             return None
         del self._by_id[nodeid]
+        self._gone += 1
+        if self._gone > _MANY and self._gone > 4 * len(self._by_id):
+            self._shrink()
         if inode.main is not None:
             return self.forget(inode.main.nodeid, 1)
-        del self._by_node[inode.node]
+        inode.node.outside = None
         return inode.node
+
+    def _shrink(self) -> None:
+        """A dict keeps the room it once had."""
+        self._by_id = dict(self._by_id)
+        self._gone = 0
+        self._on_shrink()
 
     def clear(self) -> list[Node]:
         """Forget everything but the root, as unmounting does; the nodes that were known."""
-        nodes = [inode.node for inode in self._by_node.values() if inode is not self._root]
+        inodes = [inode for inode in self._by_id.values() if inode is not self._root]
         self._by_id = {ROOT_ID: self._root}
-        self._by_node = {self._root.node: self._root}
-        return nodes
+        for inode in inodes:
+            inode.node.outside = None
+        return [inode.node for inode in inodes if inode.main is None]
 
     def _make_up(self) -> int:
         while True:

@@ -38,7 +38,8 @@ class Node:
     `indexed`: its upper has an entry in
     the index directory. `xattr_whiteouts`: positions of the parts that may hold xattr whiteouts.
     `inherits`: a directory's (gid for new entries or None, default ACL), None when not read yet.
-    `aliases`: further (parent, name) pairs of a hard-linked node.
+    `aliases`: further (parent, name) pairs of a hard-linked node. `outside`: what somebody outside keeps with
+    the node, which is none of the union's business.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Node:
         "name",
         "nlink",
         "opens",
+        "outside",
         "parent",
         "upper",
         "xattr_whiteouts",
@@ -87,6 +89,7 @@ class Node:
         self.aliases: list[tuple[Node, bytes]] | None = None
         self.inherits: tuple[int | None, bytes | None] | None = None
         self.keys: tuple[tuple[int, int], ...] = ()
+        self.outside: object = None
 
     def __repr__(self) -> str:
         return (

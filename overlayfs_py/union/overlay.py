@@ -103,6 +103,8 @@ class Overlay:
         for parent, name in node.names():
             if parent.children is not None and parent.children.get(name) is node:
                 del parent.children[name]
+                if not parent.children:
+                    parent.children = None  # an empty dict keeps the room it once had
         node.index = None
         for real in (node.upper, *node.lowers):
             if real is not None and not node.indexed:

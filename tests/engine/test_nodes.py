@@ -97,3 +97,16 @@ def test_nothing_is_lent_across_kinds(table: NodeTable) -> None:
     file = node()
     table.remember(file, 9)
     assert table.lend(file, 9) is None
+
+
+def test_memory_of_many_is_given_back() -> None:
+    """Told once most of them are gone, and not again for a few."""
+    shrunk = []
+    table = NodeTable(Node(stat.S_IFDIR, None, b""), lambda: shrunk.append(len(table)))
+    for number in range(2, 8002):
+        table.remember(node(), number)
+    for number in range(2, 8002):
+        table.forget(number, 1)
+    assert len(shrunk) == 1
+    assert shrunk[0] < 8000 // 4
+    assert len(table) == 1

@@ -6,7 +6,7 @@ import stat
 
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import Before, State
+from overlayfs_py.engine.native.state import NOT_KEPT, Before, State
 from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.syscalls.statx import birth_time_ns
 from overlayfs_py.union.overlay import AttrChanges, Node
@@ -76,10 +76,16 @@ class AttributeRequests:
         return state.attributes(node, found)
 
     def getxattr(self, request: Request, size: int, name: bytes) -> bytes | int:
-        node = self._state.node(request.nodeid)
-        if name == _CAPABILITY and node in self._state.plain:
+        inode = self._state.nodes.inode(request.nodeid)
+        if name != _CAPABILITY:
+            return _sized(self._overlay.getxattr(inode.node, name), size)
+        if inode.uncapable:
             return errno.ENODATA
-        return _sized(self._overlay.getxattr(node, name), size)
+        try:
+            return _sized(self._overlay.getxattr(inode.node, name), size)
+        except OSError as error:
+            inode.uncapable = error.errno == errno.ENODATA and self._state.attrs != NOT_KEPT
+            raise
 
     def listxattr(self, request: Request, size: int) -> bytes:
         node = self._state.node(request.nodeid)
@@ -90,9 +96,10 @@ class AttributeRequests:
     ) -> bytes:
         if len(value) < size:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        node = self._state.node(request.nodeid)
+        inode = self._state.nodes.inode(request.nodeid)
+        node = inode.node
         self._state.need_upper(node, data=False)
-        self._state.plain.discard(node)
+        inode.uncapable = False
         self._overlay.setxattr(node, name, bytes(value[:size]), flags)
         if more & wire.SETXATTR_ACL_KILL_SGID:
             mode = self._overlay.getattr(node).mode

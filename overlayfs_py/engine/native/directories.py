@@ -7,12 +7,11 @@ from one READDIR to the next.
 """
 
 from bisect import bisect_right
-from collections import OrderedDict
 from operator import itemgetter
 
 from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import DirentBuffer, Request
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.state import Row, State
 from overlayfs_py.union.overlay import Node, Overlay
 
 _DT_DIR = 4
@@ -20,8 +19,6 @@ _DOT, _DOT_DOT = 1, 2  # cookies; those of names are larger
 _COOKIE_MASK = (1 << 62) - 1
 _SNAPSHOTS = 16
 
-# cookie, name, st_ino, d_type
-Row = tuple[int, bytes, int, int]
 _cookie = itemgetter(0)
 
 
@@ -31,7 +28,7 @@ class DirectoryRequests:
     def __init__(self, state: State) -> None:
         self._state = state
         self._overlay = state.overlay
-        self._snapshots: OrderedDict[Node, list[Row]] = OrderedDict()
+        self._snapshots = state.snapshots
 
     def readdir(
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int

@@ -37,7 +37,9 @@ class NameRequests:
         parent = self._state.directory(request.nodeid)
         node = self._overlay.mknod(parent, name, mode, rdev, caller)
         entry = self._state.entry(node)
-        self._state.plain.add(node)
+        inode = self._state.nodes.known(node)
+        if inode is not None:
+            inode.uncapable = True
         return entry
 
     def mkdir(self, request: Request, mode: int, umask: int, name: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """What all handlers share: the overlay, the nodes the kernel knows, and how nodes become answers."""
 
 import stat
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
@@ -9,16 +10,20 @@ from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
 from overlayfs_py.engine.native.message import Request, Timeout
 from overlayfs_py.engine.native.passthrough import Backings
+from overlayfs_py.engine.native.tidying import Tidying
 from overlayfs_py.engine.nodes import NodeTable
 from overlayfs_py.engine.setid import without_setid
 from overlayfs_py.union.overlay import Attr, AttrChanges, CopyUp, Node, Overlay
 
-_NOT_KEPT = Timeout(0, 0)
+NOT_KEPT = Timeout(0, 0)
 # A longer copy goes to a thread.
 INLINE_SIZE = 1 << 20
 # So does any while the disk makes small ones take longer than this, as others would have to wait.
 _PATIENCE = 1e-3
 _FORGIVING = 0.95
+
+# A directory's entry as it is listed: cookie, name, st_ino, d_type.
+Row = tuple[int, bytes, int, int]
 
 
 class State:
@@ -28,7 +33,7 @@ class State:
         self, overlay: Overlay, policy: CachePolicy, deferrals: Deferrals, notify: Callable[[bytes], None]
     ) -> None:
         self.overlay = overlay
-        self.nodes = NodeTable(overlay.root)
+        self.nodes = NodeTable(overlay.root, Tidying(deferrals.call).soon)
         self.backings = Backings(overlay)
         self.deferrals = deferrals
         self.notify = notify
@@ -37,8 +42,8 @@ class State:
         self.missing = message.missing(Timeout.of(policy.negative))
         # Directories whose cached listing must go before the request under way is answered.
         self.stale_listings: list[Node] = []
-        # Files made here that never got an xattr: the kernel asks for a capability before their first write.
-        self.plain: set[Node] = set()
+        # Listings that somebody is in the middle of; the one used last comes last.
+        self.snapshots: OrderedDict[Node, list[Row]] = OrderedDict()
         self._slow = 0.0  # seconds a small copy takes here, disk included
 
     def node(self, nodeid: int) -> Node:
@@ -67,14 +72,15 @@ class State:
 
     def kept(self, node: Node) -> Timeout:
         """How long the kernel may keep the node's attributes: not at all while it changes them unseen."""
-        return self.attrs if node not in self.backings.written else _NOT_KEPT
+        return self.attrs if node not in self.backings.written else NOT_KEPT
 
     def take_back(self, nodeid: int, lookups: int) -> None:
         """FORGET: the node goes when the kernel holds it no longer."""
         node = self.nodes.forget(nodeid, lookups)
         if node is None:
             return
-        self.plain.discard(node)
+        if node.is_dir:
+            self.snapshots.pop(node, None)
         if self.deferrals.busy(node):  # its request was interrupted; a new LOOKUP may find it meanwhile
             self.deferrals.after(node, lambda: self._forget(node))
         else:

@@ -22,7 +22,7 @@ from overlayfs_py.engine.native.dispatch import Dispatcher, SessionEnd
 from overlayfs_py.engine.native.negotiation import Wishes
 from overlayfs_py.engine.native.state import State
 from overlayfs_py.options import UnionOptions
-from overlayfs_py.union.overlay import Overlay
+from overlayfs_py.union.overlay import Node, Overlay
 from tests.engine.native.captured import captured
 
 BIG = 3 << 20
@@ -291,6 +291,32 @@ def test_xattr_sizes(bench: Bench, value: bytes) -> None:
 def test_lengths_that_lie(bench: Bench, name: str, body: bytes) -> None:
     with fails(errno.EINVAL):
         bench.ask(name, body, bench.find(b"file"))
+
+
+@pytest.mark.root
+def test_missing_capability_is_remembered_until_one_is_set(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel asks before the first write of each file, and again after each change of its attributes."""
+    asked = []
+    getxattr = bench.overlay.getxattr
+
+    def counted(node: Node, name: bytes) -> bytes:
+        asked.append(name)
+        return getxattr(node, name)
+
+    monkeypatch.setattr(bench.overlay, "getxattr", counted)
+    question = struct.pack("=I4x", 100) + b"security.capability\0"
+    nodeid = bench.find(b"file")
+    for _ in range(3):
+        with fails(errno.ENODATA):
+            bench.ask("GETXATTR", question, nodeid)
+    assert len(asked) == 1
+    value = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep
+    bench.ask(
+        "SETXATTR", struct.pack("=IIII", len(value), 0, 0, 0) + b"security.capability\0" + value, nodeid
+    )
+    assert bench.ask("GETXATTR", question, nodeid) == value
 
 
 def test_old_kernel_ends_the_session(bench: Bench) -> None:

@@ -1,0 +1,19 @@
+"""Memory that was freed but that the interpreter and the C library keep for later."""
+
+import ctypes
+import gc
+
+from overlayfs_py.syscalls._libc import function
+
+
+def give_back() -> None:
+    """Return freed memory to the system, as far as that can be done; takes time for all that is not freed.
+
+    A few thousand free objects, which only a full collection drops, can hold all the interpreter's memory.
+    """
+    gc.collect()
+    try:
+        trim = function("malloc_trim", ctypes.c_size_t)
+    except AttributeError:  # glibc's own
+        return
+    trim(0)
