@@ -157,6 +157,9 @@ def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
 @click.option(
     "--squash-unchanged", is_flag=True, help="Leave out what differs from the image in its time only."
 )
+@click.option(
+    "--chain", is_flag=True, help="Go on over the new image, with nothing written; unmounts it meanwhile."
+)
 @quiet_option
 @click.argument("name")
 @click.argument("ref", required=False)
@@ -169,6 +172,7 @@ def commit_command(
     pause: bool,
     compression: str,
     squash_unchanged: bool,
+    chain: bool,
     quiet: bool,
     name: str,
     ref: str | None,
@@ -184,6 +188,7 @@ def commit_command(
             pause=pause,
             compression=cast(Compression, compression),
             squash_unchanged=squash_unchanged,
+            chain=chain,
             root=root.path,
             progress=report,
             note=note,

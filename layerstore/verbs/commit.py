@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 from layerstore import environment, media, reference
 from layerstore.digest import Digest
-from layerstore.image import human, instructions, write
+from layerstore.errors import InUse, LayerstoreError
+from layerstore.image import find, human, instructions, write
 from layerstore.image.image import load
 from layerstore.layer.commit import LayerResult, write_layer
 from layerstore.layer.stack import Stack
@@ -14,8 +15,9 @@ from layerstore.media import Compression
 from layerstore.model import Descriptor
 from layerstore.store import blobs, layers
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
-from layerstore.workspace import mounting, pausing
+from layerstore.workspace import mounting, pausing, rotation
 from layerstore.workspace.record import Workspace, open_workspace, root_is_changed
+from layerstore.workspace.rotation import Written
 
 CREATED_BY = "layerstore commit"
 
@@ -30,6 +32,7 @@ def commit(
     pause: bool = True,
     compression: Compression = "gzip",
     squash_unchanged: bool = False,
+    chain: bool = False,
     root: Root = None,
     progress: Progress | None = None,
     note: Note | None = None,
@@ -38,26 +41,46 @@ def commit(
 
     `changes` are Dockerfile instructions for the new image's configuration. `pause` keeps writers out of a
     mounted workspace meanwhile. `squash_unchanged` leaves out files that differ from the image in their time
-    only, and tells `note` how many. On any failure the store is as it was. SOURCE_DATE_EPOCH makes the result
-    reproducible.
+    only, and tells `note` how many. `chain` lets the workspace go on over the new image with nothing written
+    in it; if it is mounted, it is unmounted meanwhile, and InUse is raised when somebody uses it. On any
+    failure the store is as it was. SOURCE_DATE_EPOCH makes the result reproducible.
     """
-    store = open_store(root)
+    store, note = open_store(root), noting(note)
     target = reference.parse_tag(ref) if ref else None
     step = write.Step(
         created=environment.creation_time(), author=author, created_by=CREATED_BY, comment=message
     )
-    note = noting(note)
     with ExitStack() as held:
         workspace = open_workspace(store, name)
-        held.enter_context(workspace.locked(shared=True))
+        if chain:
+            held.enter_context(rotation.unmounted(workspace, note=note))
+        held.enter_context(workspace.locked(shared=not chain))
         held.enter_context(store.writing())
         workspace = workspace.reread()
         parent = load(store, workspace.record.manifest)
         instructions.apply(parent.config.config or {}, changes)  # a wrong one is told before the work is done
         mounting.prepare_layers(workspace, note=note)
         with quiesced(workspace, pause=pause, note=note):
-            layer = _write_layer(workspace, compression, squash_unchanged, progress, note)
-        return write.write_child(store, parent, layer, step, changes=changes, ref=target)
+            written = _write_layer(workspace, compression, squash_unchanged, progress, note)
+        layer = None if written is None else _described(written, compression)
+        image_id = write.write_child(store, parent, layer, step, changes=changes, ref=target)
+        if chain:
+            _go_on(workspace, image_id, ref, written, note)
+        return image_id
+
+
+def _go_on(
+    workspace: Workspace, image_id: Digest, ref: str | None, written: Written | None, note: Note
+) -> None:
+    """Let the workspace go on over the image that has just been made of it."""
+    try:
+        if mounting.state_of(workspace) in {"mounted", "dead"}:
+            raise InUse("somebody has mounted it meanwhile")
+        image = find.find(workspace.store, image_id).image
+        rotation.go_on(workspace, image, ref or image_id, written, note=note)
+    except (LayerstoreError, OSError) as error:
+        why = f"{image_id} is made, but {workspace.name} stays on its old image"
+        raise LayerstoreError(f"{why}: {error}") from error
 
 
 def stack_of(workspace: Workspace) -> Stack:
@@ -82,14 +105,15 @@ def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[None]
 
 def _write_layer(
     workspace: Workspace, compression: Compression, squash: bool, progress: Progress | None, note: Note
-) -> write.NewLayer | None:
+) -> Written | None:
     """The layer's blob in the store; None, and no blob, when nothing has changed."""
+    epoch = environment.source_date_epoch()
     with blobs.new_blob(workspace.store) as blob:
         result = write_layer(
             stack_of(workspace),
             blob.file,
             compression=compression,
-            source_date_epoch=environment.source_date_epoch(),
+            source_date_epoch=epoch,
             squash_unchanged=squash,
             progress=progress,
         )
@@ -101,8 +125,14 @@ def _write_layer(
         if result.entries <= 1 and not root_is_changed(workspace, times=not squash):
             return None
         blob.publish(result.digest, result.size)
-    descriptor = Descriptor(media_type=media.layer_type(compression), digest=result.digest, size=result.size)
-    return write.NewLayer(descriptor=descriptor, diff_id=result.diff_id)
+    return Written(result=result, squash_unchanged=squash, source_date_epoch=epoch)
+
+
+def _described(written: Written, compression: Compression) -> write.NewLayer:
+    """The layer as manifests have it."""
+    digest, size = written.result.digest, written.result.size
+    descriptor = Descriptor(media_type=media.layer_type(compression), digest=digest, size=size)
+    return write.NewLayer(descriptor=descriptor, diff_id=written.result.diff_id)
 
 
 def _squashed(result: LayerResult) -> str:

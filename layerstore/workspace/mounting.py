@@ -104,13 +104,21 @@ def _take_down(mountpoint: Path, workspace: Workspace | None, *, force: bool = F
         # Nothing inside can be reached any more; all of it goes with the mount.
         overlay.unmount(os.fsencode(mountpoint), lazy=True)
         return
+    own = [] if workspace is None else workspace.record.binds
     with daemon.serving(mountpoint) as daemons:
-        if workspace is not None:
-            binds.unbind_all(mountpoint, workspace.record.binds)
-        inside = overlay.mounts_below(mountpoint)
-        if inside and not force:
-            raise InUse(f"cannot unmount {mountpoint}: {os.fsdecode(inside[-1])} is mounted inside")
-        for path in inside:
-            overlay.unmount(path, lazy=True)
-        overlay.unmount(os.fsencode(mountpoint), lazy=force)
+        binds.unbind_all(mountpoint, own)
+        try:
+            _unmount(mountpoint, force=force)
+        except InUse:
+            binds.bind_all(mountpoint, own)  # it goes on as it was
+            raise
         daemon.wait_gone(daemons, mountpoint)
+
+
+def _unmount(mountpoint: Path, *, force: bool) -> None:
+    inside = overlay.mounts_below(mountpoint)
+    if inside and not force:
+        raise InUse(f"cannot unmount {mountpoint}: {os.fsdecode(inside[-1])} is mounted inside")
+    for path in inside:
+        overlay.unmount(path, lazy=True)
+    overlay.unmount(os.fsencode(mountpoint), lazy=force)

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     diff_ids: list[Digest]  # bottom first
     created: str
     init: bool = False
+    init_depth: int = 0  # how many of the image's layers, from the top, came after the init layer
     binds: list[Bind] = []
     mountpoint: str | None = None  # of the last mount
     mounted_at: str | None = None
@@ -81,18 +82,34 @@ class Workspace:
 
     @property
     def init(self) -> Path:
-        """The init layer: an extra lower between image and upper; not there unless it is needed."""
+        """The init layer: an extra lower over the image as it was at first; not there unless it is needed."""
         return self.path / "init"
 
     @property
     def lowers(self) -> list[Path]:
         """The lower directories, topmost first."""
         image = [layers.path_of(self.store, diff_id) for diff_id in reversed(self.record.diff_ids)]
-        return [self.init, *image] if self.init.is_dir() else image
+        if self.init.is_dir():
+            image.insert(self.record.init_depth, self.init)
+        return image
 
-    def locked(self, *, shared: bool = False) -> AbstractContextManager[None]:
-        """Keep everybody else from changing the workspace; waits."""
-        return locking.locked(self.path, shared=shared)
+    @contextmanager
+    def locked(self, *, shared: bool = False) -> Iterator[None]:
+        """Keep everybody else from changing the workspace; waits. NotFound when it was removed meanwhile."""
+        while True:
+            before = self._identity()
+            with locking.locked(self.path, shared=shared):
+                if self._identity() == before:
+                    yield
+                    return
+            # Another directory has taken the place (`rotation`): a lock on the old one is none.
+
+    def _identity(self) -> tuple[int, int]:
+        try:
+            status = self.path.lstat()
+        except FileNotFoundError:
+            raise NotFound(f"no such workspace: {self.name}") from None
+        return status.st_dev, status.st_ino
 
     def reread(self) -> "Workspace":
         """The workspace as it is now (after having waited for the lock)."""

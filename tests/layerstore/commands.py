@@ -20,8 +20,12 @@ class Cli:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def command(self, *words: object) -> list[str]:
+        """The whole command line."""
+        return [str(PROGRAM), "--root", str(self.root), *map(str, words)]
+
     def start(self, *words: object, **options: Any) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen([PROGRAM, "--root", self.root, *map(os.fspath, map(str, words))], **options)
+        return subprocess.Popen(self.command(*words), **options)
 
     def call(
         self, *words: object, stdin: bytes | None = None, env: Mapping[str, str] | None = None, **options: Any

@@ -28,6 +28,15 @@ chmod 600 "$merged/opt/lib/one"
 rm -r "$merged/bin"
 $ls diff w
 $ls commit --no-pause w base:2 >/dev/null
+echo x > "$merged/etc/closed"
+chmod 444 "$merged/etc/closed" "$merged/etc/passwd"
+mkdir "$merged/shut"
+echo y > "$merged/shut/y"
+chmod 555 "$merged/shut"
+$ls commit --chain w base:3 >/dev/null
+test -z "$($ls diff w)"
+stat -c "chained %a" "$merged/shut" "$merged/etc/closed"
+$ls fsck
 $ls umount w
 $ls create --name x base:2
 merged=$($ls mount x)
@@ -61,4 +70,6 @@ def test_main_job() -> None:
     assert "D /usr" in lines
     assert "600" in lines
     assert lines[-1] == "x"
+    assert [line for line in lines if "chained" in line] == ["chained 555", "chained 444"]
+    assert any("no problems" in line for line in lines)
     assert "only root may bind" in done.stderr

@@ -1,0 +1,177 @@
+"""Going on over the image that was just committed: what the workspace held becomes the new layer, and its
+upper is empty.
+
+A whole new workspace directory is made beside the old one, and the two exchange names: that one rename is
+the step from before to after. Its record names the new image from then on; the new layer may still be
+missing, as any may, and is unpacked from its blob when next needed. So the rest, moving the old upper's
+files into the layer's directory, only saves that work: killed or failing, it loses nothing.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from layerstore import model
+from layerstore.errors import InUse, LayerstoreError
+from layerstore.image.image import Image
+from layerstore.layer.commit import LayerResult
+from layerstore.layer.rotate import rotate
+from layerstore.layer.stack import Stack
+from layerstore.store import blobs, durable, layers, locking
+from layerstore.store.layers import Note
+from layerstore.workspace import mounting
+from layerstore.workspace import record as records
+from layerstore.workspace.record import Record, Workspace
+from overlayfs_py.syscalls.attrs import syncfs
+from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
+
+_AT_FDCWD = -100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A layer that was written from a workspace's upper, and with which options."""
+
+    result: LayerResult
+    squash_unchanged: bool
+    source_date_epoch: int | None
+
+
+@contextmanager
+def unmounted(workspace: Workspace, *, note: Note) -> Iterator[None]:
+    """The workspace without a mount; one that was mounted is mounted again at the end, in the same place.
+
+    InUse, and nothing has happened, when somebody uses the mount. Takes the workspace's lock by itself.
+    """
+    place = None
+    with workspace.locked():
+        workspace = workspace.reread()
+        state = mounting.state_of(workspace)
+        if state == "dead":
+            raise InUse(
+                f"{workspace.name}: a dead mount is at {workspace.record.mountpoint}; umount it first"
+            )
+        if state == "mounted":
+            place = Path(str(workspace.record.mountpoint))
+            try:
+                mounting.umount(workspace)
+            except InUse as error:
+                raise InUse(
+                    f"{workspace.name} cannot go on over a new image while it is used: {error}"
+                ) from None
+    try:
+        yield
+    finally:
+        if place is not None:
+            _mount_again(workspace, place, note)
+
+
+def _mount_again(workspace: Workspace, place: Path, note: Note) -> None:
+    try:
+        with workspace.locked():
+            mounting.mount(workspace.reread(), place, progress=None, note=note)
+    except (LayerstoreError, OSError) as error:
+        note(f"{workspace.name} could not be mounted again at {place}: {error}")
+
+
+def go_on(workspace: Workspace, image: Image, word: str, written: Written | None, *, note: Note) -> None:
+    """Put the workspace over `image`, its own image and the layer `written` (None: no layer was needed).
+
+    Under the workspace's exclusive lock, which holds what the old directory becomes, and `Store.writing`; not
+    mounted. `word` is how the user calls the image.
+    """
+    store = workspace.store
+    record = msgspec.structs.replace(
+        workspace.record,
+        image=word,
+        image_id=image.id,
+        manifest=image.descriptor,
+        diff_ids=list(image.config.rootfs.diff_ids),
+        init_depth=workspace.record.init_depth + (written is not None),
+        mounted_at=None,
+    )
+    with store.temp_dir(store.workspaces) as (temp, fd):
+        _fill(workspace, temp, record, written)
+        syncfs(fd)
+        _exchange(temp, workspace.path)
+        # `temp` is the old workspace now: still locked by the caller, and removed at the end.
+        if written is not None:
+            try:
+                _make_layer(workspace, temp, written)
+            except (LayerstoreError, OSError) as error:
+                note(f"the new layer is unpacked at the next mount, as its files could not be moved: {error}")
+
+
+def _fill(workspace: Workspace, temp: Path, record: Record, written: Written | None) -> None:
+    """The new workspace: nothing in it but the record, the root's attributes and the init layer."""
+    for directory in ("upper", "work", "merged"):
+        (temp / directory).mkdir(mode=0o755)
+    records.copy_root_attributes(workspace.lowers[0] if written is None else workspace.upper, temp / "upper")
+    if written is not None and written.source_date_epoch is not None:
+        status = (temp / "upper").stat()
+        mtime_ns = min(status.st_mtime_ns, written.source_date_epoch * 1_000_000_000)
+        os.utime(temp / "upper", ns=(status.st_atime_ns, mtime_ns))
+    if workspace.init.is_dir():
+        (temp / "init").mkdir(mode=0o755)
+        below = workspace.lowers[workspace.record.init_depth + 1 :]
+        stack = _stack(workspace, workspace.init, below)
+        with _open_dir(temp / "init") as fd:
+            rotate(stack, fd, keep=True, privileged=os.geteuid() == 0)
+    (temp / "workspace.json").write_bytes(model.encode(record))
+
+
+def _exchange(temp: Path, place: Path) -> None:
+    try:
+        renameat2(_AT_FDCWD, os.fsencode(temp), _AT_FDCWD, os.fsencode(place), RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            why = "cannot exchange two names, as it must for this"
+            raise LayerstoreError(f"the file system of {place.parent} {why}") from None
+        raise
+    durable.fsync_dir(place.parent)
+
+
+def _make_layer(workspace: Workspace, old: Path, written: Written) -> None:
+    """Move the files of the old upper to where the new layer is looked for, unless it is there already."""
+    store = workspace.store
+    if layers.path_of(store, written.result.diff_id).is_dir():
+        return
+    stack = _stack(workspace, old / "upper", workspace.lowers, work=old / "work")
+    # Whoever wants the layer meanwhile waits on its blob, as for an unpacking.
+    with (
+        locking.locked(blobs.path_of(store, written.result.digest)),
+        store.temp_dir(store.layers) as (temp, fd),
+    ):
+        count = rotate(
+            stack,
+            fd,
+            source_date_epoch=written.source_date_epoch,
+            squash_unchanged=written.squash_unchanged,
+            privileged=os.geteuid() == 0,
+        )
+        if count != written.result.entries:
+            raise LayerstoreError(f"{count} entries instead of {written.result.entries}")
+        layers.publish(store, temp, fd, written.result.diff_id)
+
+
+def _stack(workspace: Workspace, upper: Path, lowers: Sequence[Path], work: Path | None = None) -> Stack:
+    return Stack(
+        upper=os.fsencode(upper),
+        lowers=tuple(os.fsencode(path) for path in lowers),
+        userxattr=layers.uses_userxattr(workspace.store),
+        work=None if work is None else os.fsencode(work),
+    )
+
+
+@contextmanager
+def _open_dir(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
