@@ -1,9 +1,14 @@
 """The verb cp."""
 
+import sys
+from typing import IO
+
 import click
 
 import layerstore
+from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
+from layerstore.cli.interrupts import Input, standard_input
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.image import human
 
@@ -15,13 +20,15 @@ from layerstore.image import human
         "layerstore cp work:/var/log ./logs",
         "layerstore cp src/. work:/usr/src    # what is in src, not src itself",
         "layerstore cp -a work:/etc other:/etc-of-work",
+        "tar -C site -cz . | layerstore cp -a - work:/var/www",
+        "layerstore cp work:/etc - | tar -tv",
     ),
 )
 @click.option("-a", "--archive", is_flag=True, help="Keep owners, set-id bits and all extended attributes.")
 @click.option("-L", "--follow-link", is_flag=True, help="If SRC is a symbolic link, copy what it leads to.")
 @quiet_option
-@click.argument("source", metavar="SRC")
-@click.argument("target", metavar="DST")
+@click.argument("source", metavar="SRC", shell_complete=completion.paths)
+@click.argument("target", metavar="DST", shell_complete=completion.paths)
 @click.pass_obj
 def cp_command(root: Root, archive: bool, follow_link: bool, quiet: bool, source: str, target: str) -> None:
     """Copy files and directories from or to a workspace; one of SRC and DST is NAME:PATH.
@@ -29,18 +36,31 @@ def cp_command(root: Root, archive: bool, follow_link: bool, quiet: bool, source
     As docker cp: into an existing directory the copy goes under its own name, and with /. at the end of SRC
     only what is in it does; else it gets the name DST, whose parent must exist. Links in a workspace never
     lead out of it. A workspace that is not mounted is mounted meanwhile.
+
+    SRC - is a tar on standard input, plain or compressed, whose entries go into the directory DST; DST - is a
+    tar on standard output.
     """
-    if "-" in {source, target}:
-        raise click.UsageError("cp reads and writes no tar streams: see export and import")
     with progress("Copying", quiet=quiet) as report:
         copied = layerstore.cp(
-            source,
-            target,
+            _input() if source == "-" else source,
+            _output() if target == "-" else target,
             archive=archive,
             follow_link=follow_link,
             root=root.path,
             progress=report,
             note=note,
         )
-    if not quiet:
+    if not quiet and "-" not in {source, target}:
         click.echo(f"Successfully copied {human.size(copied)} to {target}", err=True)
+
+
+def _input() -> Input:
+    if sys.stdin.isatty():
+        raise click.UsageError("standard input is a terminal: redirect a tar to it")
+    return standard_input()
+
+
+def _output() -> IO[bytes]:
+    if sys.stdout.isatty():
+        raise click.UsageError("standard output is a terminal: redirect it")
+    return sys.stdout.buffer

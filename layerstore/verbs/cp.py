@@ -2,20 +2,26 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import IO
 
+from layerstore.digest import Readable
 from layerstore.errors import LayerstoreError
+from layerstore.store.store import Store
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
 from layerstore.workspace import mounting, resolving
 from layerstore.workspace.copying import Copier
 from layerstore.workspace.record import Workspace, open_workspace
 from layerstore.workspace.resolving import Side
+from layerstore.workspace.tarring import Archiver
+from layerstore.workspace.untarring import Extractor
 
 
 def cp(
-    source: str,
-    target: str,
+    source: str | Readable,
+    target: str | IO[bytes],
     *,
     archive: bool = False,
     follow_link: bool = False,
@@ -27,26 +33,79 @@ def cp(
     copied.
 
     A directory goes into an existing directory under its name, or with ``/.`` at its end its contents do.
-    Links in a workspace never lead out of it. The copies are the caller's unless `archive` keeps owners.
-    A workspace that is not mounted is for the duration.
+    A stream instead of a path is a tar: from one, its entries go into the directory `target`; to one, what
+    `source` is goes under its name. Links in a workspace never lead out of it. The copies are the caller's
+    unless `archive` keeps owners. A workspace that is not mounted is for the duration.
     """
-    store, note = open_store(root), noting(note)
-    names = [split(word)[0] for word in (source, target)]
+    how = _How(archive, follow_link, progress, noting(note))
+    words = [word for word in (source, target) if isinstance(word, str)]
+    if not words:
+        raise LayerstoreError("one of the two must be a path in a workspace (NAME:PATH)")
     with ExitStack() as held:
-        host = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        held.callback(os.close, host)
-        roots: dict[str | None, int] = {None: host}
-        for name in sorted({name for name in names if name is not None}):
-            roots[name] = held.enter_context(_shown(open_workspace(store, name), note))
-        if names == [None, None]:
+        roots = _Roots(open_store(root), words, held, how.note)
+        sides = [roots.side(word) for word in words]
+        if not isinstance(source, str):
+            return _from_tar(source, sides[0], how)
+        if not isinstance(target, str):
+            return _to_tar(sides[0], target, how)
+        return _between(sides[0], sides[1], how)
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    archive: bool
+    follow_link: bool
+    progress: Progress | None
+    note: Note
+
+
+class _Roots:
+    """The roots of these paths: the host's and those of workspaces, open and mounted meanwhile."""
+
+    def __init__(self, store: Store, words: Sequence[str], held: ExitStack, note: Note) -> None:
+        names = {split(word)[0] for word in words}
+        if names == {None}:
             raise LayerstoreError("neither path is in a workspace (NAME:PATH): use cp(1)")
-        src, dst = (_side(word, roots) for word in (source, target))
-        src_fd = resolving.open_source(src, follow=follow_link)
+        self._roots: dict[str | None, int] = {None: held.enter_context(_opened("/"))}
+        for name in sorted(name for name in names if name is not None):  # one order: nobody waits in a circle
+            self._roots[name] = held.enter_context(_shown(open_workspace(store, name), note))
+
+    def side(self, word: str) -> Side:
+        """A path in its root."""
+        name, path = split(word)
+        if not path:
+            raise LayerstoreError(f"{word!r}: the path is missing")
+        raw = os.fsencode(path)
+        if name is None and not raw.startswith(b"/"):
+            raw = os.path.join(os.getcwdb(), raw)
+        return Side(self._roots[name], raw if raw.startswith(b"/") else b"/" + raw, word)
+
+
+def _between(src: Side, dst: Side, how: _How) -> int:
+    with ExitStack() as held:
+        src_fd = resolving.open_source(src, follow=how.follow_link)
         held.callback(os.close, src_fd)
         is_dir = stat.S_ISDIR(os.fstat(src_fd).st_mode)
-        copier = Copier(archive, note, progress)
+        copier = Copier(how.archive, how.note, how.progress)
         copier.copy(src_fd, resolving.find_target(dst, held, source=src, source_is_dir=is_dir))
         return copier.copied
+
+
+def _to_tar(src: Side, out: IO[bytes], how: _How) -> int:
+    src_fd = resolving.open_source(src, follow=how.follow_link)
+    try:
+        archiver = Archiver(out, how.note, how.progress)
+        archiver.write(src_fd, b"." if src.is_contents else src.name)
+        return archiver.written
+    finally:
+        os.close(src_fd)
+
+
+def _from_tar(stream: Readable, dst: Side, how: _How) -> int:
+    resolving.check_directory(dst)
+    extractor = Extractor(dst.root_fd, dst.path, how.archive, how.progress)
+    extractor.extract(stream)
+    return extractor.written
 
 
 def split(word: str) -> tuple[str | None, str]:
@@ -55,16 +114,6 @@ def split(word: str) -> tuple[str | None, str]:
     if not colon or word.startswith(("/", ".")) or "/" in name:
         return None, word
     return name, path
-
-
-def _side(word: str, roots: dict[str | None, int]) -> Side:
-    name, path = split(word)
-    if not path:
-        raise LayerstoreError(f"{word!r}: the path is missing")
-    raw = os.fsencode(path)
-    if name is None and not raw.startswith(b"/"):
-        raw = os.path.join(os.getcwdb(), raw)
-    return Side(roots[name], raw if raw.startswith(b"/") else b"/" + raw, word)
 
 
 @contextmanager

@@ -83,6 +83,14 @@ def find_target(side: Side, held: ExitStack, *, source: Side, source_is_dir: boo
     return Target(parent_fd, name)
 
 
+def check_directory(side: Side) -> None:
+    """Refuse what is no directory: a tar can only be put into one."""
+    fd = _open_dir(side)
+    if fd is None:
+        raise LayerstoreError(f"{side.shown} is not an existing directory")
+    os.close(fd)
+
+
 def read_link(fd: int) -> bytes:
     """The target of the symbolic link that an ``O_PATH`` descriptor is of."""
     return os.readlink(b"", dir_fd=fd)

@@ -1,0 +1,159 @@
+"""What a workspace shows as a tar stream, for ``cp NAME:PATH -``: by descriptors alone, no link followed.
+
+The entries begin with the name of what is copied; owners, xattrs, hard links, holes and times are kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO
+
+from layerstore.errors import LayerstoreError, printable
+from layerstore.layer import sparse
+from layerstore.layer.encode import END, encode
+from layerstore.layer.entry import (
+    DIRECTORY,
+    HARD_LINK,
+    REGULAR,
+    SYMLINK,
+    TYPE_OF_MODE,
+    Entry,
+    Extent,
+    padding,
+)
+from layerstore.workspace.resolving import read_link
+
+_NODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_PIECE = 1 << 20
+_NO_XATTR = frozenset((errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ELOOP))
+
+
+@dataclass(slots=True)
+class Archiver:
+    """Writes what an ``O_PATH`` descriptor is of to `out`; `written` are the bytes of files."""
+
+    out: IO[bytes]
+    note: Callable[[str], None]
+    progress: Callable[[int], None] | None = None
+    written: int = 0
+    _links: dict[tuple[int, int], bytes] = field(default_factory=dict)
+
+    def write(self, fd: int, name: bytes) -> None:
+        """The whole archive, its entries at and below `name`."""
+        status = os.fstat(fd)
+        if stat.S_ISDIR(status.st_mode):
+            self._tree(fd, status, name)
+        else:
+            self._other(fd, status, name)
+        self.out.write(END)
+        self.out.flush()
+
+    def _tree(self, fd: int, status: os.stat_result, name: bytes) -> None:
+        levels = [self._enter(fd, status, name)]
+        try:
+            while levels:
+                dir_fd, path, names = levels[-1]
+                below = next(names, None)
+                if below is None:
+                    os.close(levels.pop()[0])
+                    continue
+                try:
+                    node = os.open(below, _NODE, dir_fd=dir_fd)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                try:
+                    status = os.fstat(node)
+                    if stat.S_ISDIR(status.st_mode):
+                        levels.append(self._enter(node, status, path + b"/" + below))
+                    else:
+                        self._other(node, status, path + b"/" + below)
+                finally:
+                    os.close(node)
+        finally:
+            for dir_fd, _, _ in levels:
+                os.close(dir_fd)
+
+    def _enter(self, fd: int, status: os.stat_result, path: bytes) -> tuple[int, bytes, Iterator[bytes]]:
+        entry = _entry(path + b"/", DIRECTORY, status)
+        entry.xattrs = _xattrs(fd)
+        self.out.write(encode(entry))
+        dir_fd = os.open(_proc(fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return dir_fd, path, iter(sorted(map(os.fsencode, os.listdir(dir_fd))))
+
+    def _other(self, fd: int, status: os.stat_result, path: bytes) -> None:
+        if stat.S_ISSOCK(status.st_mode):
+            self.note(f"{printable(path)} is a socket and is not copied")
+            return
+        if status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
+            if first != path:
+                entry = _entry(path, HARD_LINK, status)
+                entry.linkname = first
+                self.out.write(encode(entry))
+                return
+        entry = _entry(path, TYPE_OF_MODE[stat.S_IFMT(status.st_mode)], status)
+        entry.xattrs = _xattrs(fd)
+        if entry.kind == REGULAR:
+            self._file(fd, entry)
+            return
+        if entry.kind == SYMLINK:
+            entry.linkname = read_link(fd)
+        elif not stat.S_ISFIFO(status.st_mode):
+            entry.device = os.major(status.st_rdev), os.minor(status.st_rdev)
+        self.out.write(encode(entry))
+
+    def _file(self, node: int, entry: Entry) -> None:
+        fd = os.open(_proc(node), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            entry.size = entry.stored = status.st_size
+            entry.extents = sparse.find_extents(fd, entry.size) if sparse.may_be_sparse(status) else None
+            head = b""
+            extents: list[Extent] = [(0, entry.size)]
+            if entry.extents is not None:
+                extents = entry.extents
+                head = sparse.encode_map(extents, entry.size)
+                entry.stored = len(head) + sum(length for _, length in extents)
+            self.out.write(encode(entry) + head)
+            for offset, length in extents:
+                self._data(fd, offset, length, entry.name)
+            self.out.write(bytes(padding(entry.stored)))
+        finally:
+            os.close(fd)
+
+    def _data(self, fd: int, offset: int, length: int, path: bytes) -> None:
+        end = offset + length
+        while offset < end:
+            data = os.pread(fd, min(_PIECE, end - offset), offset)
+            if not data:
+                raise LayerstoreError(f"{printable(path)} became shorter while it was read")
+            self.out.write(data)
+            offset += len(data)
+            self.written += len(data)
+            if self.progress is not None:
+                self.progress(self.written)
+
+
+def _entry(path: bytes, kind: bytes, status: os.stat_result) -> Entry:
+    mode = 0o777 if kind == SYMLINK else stat.S_IMODE(status.st_mode)
+    return Entry(path, kind, mode, status.st_uid, status.st_gid, mtime_ns=status.st_mtime_ns)
+
+
+def _xattrs(fd: int) -> dict[str, bytes]:
+    """All that is shown of an object; a symbolic link's cannot be asked for by descriptor."""
+    path = _proc(fd)
+    try:
+        return {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    except OSError as error:
+        if error.errno in _NO_XATTR:
+            return {}
+        raise
+
+
+def _proc(fd: int) -> bytes:
+    """A descriptor as a path: opens the very object again, whatever its name leads to now."""
+    return b"/proc/self/fd/%d" % fd
