@@ -41,8 +41,10 @@ def unregister(stack: Stack, node: Node) -> None:
 
 
 def needs_index(stack: Stack, node: Node) -> bool:
-    """Whether a copy-up of `node` goes through the index: a lower hard link not yet copied up."""
-    return stack.indexing and node.upper is None and not node.is_dir and node.lowers[0].stat().st_nlink > 1
+    """Whether a copy-up of `node` goes through the index: a lower hard link not yet copied up, which every
+    lookup registers.
+    """
+    return stack.indexing and node.upper is None and bool(node.keys)
 
 
 def adopt_index(

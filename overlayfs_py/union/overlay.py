@@ -86,6 +86,10 @@ class Overlay:
         node.attach(parent, name)
         return node, attr
 
+    def known_child(self, parent: Node, name: bytes) -> Node | None:
+        """The node `name` of `parent` if it is known already; nothing is looked up."""
+        return parent.children.get(name) if parent.children is not None else None
+
     def forget(self, node: Node) -> None:
         """Nobody outside refers to `node` any more: drop it, its index and its descriptors."""
         self._stack.fds.trim()

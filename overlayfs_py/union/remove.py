@@ -89,10 +89,16 @@ def finish_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
             node.upper.detach()
             drop_index(stack, node, origin)
     elif node.upper is None:
-        count = node.nlink if node.nlink >= 0 else node.lowers[0].stat().st_nlink
-        node.nlink = max(0, count - 1)
+        node.nlink = max(0, _lower_count(stack, node) - 1)
     node.detach(parent, name)
     release_unknown(node)
+
+
+def _lower_count(stack: Stack, node: Node) -> int:
+    """The link count of a node without an upper; where lower names share nodes, one without keys has one."""
+    if node.nlink >= 0:
+        return node.nlink
+    return 1 if stack.link_lowers and not node.keys else node.lowers[0].stat().st_nlink
 
 
 def release_unknown(node: Node) -> None:

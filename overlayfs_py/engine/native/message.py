@@ -15,7 +15,7 @@ from overlayfs_py.engine.native.wire import Op
 
 _BILLION = 1_000_000_000
 _HEADER_SIZE = wire.IN_HEADER.size
-_NO_NAMES = (b"", b".", b"..")
+_NO_NAMES = frozenset((b"", b".", b".."))
 _unpack_header = wire.IN_HEADER.unpack_from
 _row = wire.OPS.get
 _pack_attr = wire.ATTR.pack
@@ -74,10 +74,11 @@ def parse(buffer: bytearray | bytes, length: int) -> Request:
         raise MalformedMessage(f"{op.name} is cut off", unique if op.answered else 0)
     arguments = op.request.unpack_from(buffer, _HEADER_SIZE)
     if op.strings:
-        *strings, rest = bytes(buffer[at:end]).split(b"\0", op.strings)
+        strings = bytes(buffer[at:end]).split(b"\0", op.strings)
+        rest = strings.pop()
         if len(strings) < op.strings:
             raise MalformedMessage(f"{op.name}: a string without an end", unique)
-        for name in strings[: op.names]:
+        for name in strings[: op.names] if op.text else strings:
             if b"/" in name or name in _NO_NAMES:  # the kernel resolves paths, never we
                 raise MalformedMessage(f"{op.name}: {name!r} is no name", unique)
         arguments += tuple(strings)

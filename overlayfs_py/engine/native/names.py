@@ -88,12 +88,10 @@ class NameRequests:
         (`copy`: because it moves; else because it is a hard link that gets an index entry).
         """
         state = self._state
-        node = self._overlay.lookup(state.node(parent_id), name)
-        if node is None:
+        node = self._overlay.known_child(state.nodes.inode(parent_id).node, name)
+        if node is None:  # the kernel does not hold it, so nothing is under way
             return
-        if state.nodes.known(node) is None:  # the kernel does not hold it, so nothing is under way
-            self._overlay.forget(node)
-        elif not node.is_dir and (copy or self._overlay.unlinking_copies(node)):
+        if not node.is_dir and (copy or self._overlay.unlinking_copies(node)):
             state.need_upper(node, data=False)
         else:
             state.settled(node)
