@@ -46,7 +46,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    words, command = _split(sys.argv[1:] if argv is None else list(argv))
+    arguments = _parser().parse_args(words, argparse.Namespace(command=command))
     run_dir = os.fsencode(arguments.run_dir or default_run_dir(os.environ, os.geteuid()))
     try:
         return arguments.verb(arguments, run_dir) or 0
@@ -61,6 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error.strerror or str(error))
     except KeyboardInterrupt:
         return 130
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words of this program and those of the command that `freeze` runs."""
+    if "freeze" in words and "--" in words[words.index("freeze") :]:
+        end = words.index("--", words.index("freeze"))
+        return words[:end], words[end + 1 :]
+    return words, []
 
 
 def _fail(message: str) -> int:
@@ -94,12 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true")
     form.add_argument("--prometheus", action="store_true", help="in Prometheus's text format")
     freeze = add("freeze", _freeze, "hold all changes, so that the upper can be copied", _FREEZE)
+    freeze.usage = f"{freeze.prog} [--timeout SECONDS] MOUNTPOINT [-- COMMAND...]"
     freeze.add_argument("mountpoint")
     freeze.add_argument(
         "--timeout", type=float, metavar="SECONDS",
         help=f"thaw by itself after that time (default {FREEZE_SECONDS:.0f}; with a COMMAND: none)",
     )  # fmt: skip
-    freeze.add_argument("command", nargs="*", metavar="-- COMMAND", help="thaw when this has ended")
     add("thaw", _thaw, "let changes go on").add_argument("mountpoint")
     add("sync", _sync, "make all changes durable, also those of mapped files").add_argument("mountpoint")
     umount = add("umount", _umount, "unmount, and wait until the layers are released")

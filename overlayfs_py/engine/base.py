@@ -27,10 +27,9 @@ class EngineCapabilities:
     file_flags: bool = False  # FS_IOC_GETFLAGS
     statx: bool = False
     syncfs: bool = False
+    interrupts: bool = False  # a request that waits ends when its sender is killed
+    marked_write_back: bool = False  # WRITE tells pages that were changed through mappings from new writes
     caller_of_write: bool = False  # WRITE tells who writes, so that set-id bits are judged by the writer
-    marked_write_back: bool = (
-        False  # WRITE tells what was changed through a mapping, before, from what is new
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -138,7 +138,7 @@ class Freezer:
         if self._overlay.options.volatile:
             raise MountError(f"{self._shown} is volatile: nothing on it is made durable")
         try:
-            async with WriteBack(mount.mountpoint) as pages:
+            async with WriteBack(self._engine, mount.mountpoint) as pages:
                 await pages.write()
             await trio.to_thread.run_sync(self._overlay.sync)
         except OSError as error:
@@ -157,7 +157,7 @@ class Freezer:
         tell pages being written back from new writes can have them written while it holds the latter.
         """
         pages_left = False
-        async with WriteBack(mount.mountpoint) as pages:
+        async with WriteBack(self._engine, mount.mountpoint) as pages:
             await pages.write()
             await trio.to_thread.run_sync(self._overlay.sync)
             since = time.monotonic()

@@ -183,6 +183,7 @@ class Dispatcher:
 
     def _again(self, unique: int, copy: bytes) -> None:
         if self._state.deferrals.claim(unique):
+            self.counts[wire.IN_HEADER.unpack_from(copy)[1]] -= 1  # it was counted when it came
             self.serve(copy, len(copy))
 
     def _answer_after_listings(self, request: Request, body: bytes | memoryview) -> None:

@@ -47,6 +47,7 @@ class NativeEngine:
             syncfs=True,
             statx=True,
             caller_of_write=True,
+            interrupts=True,
             marked_write_back=True,
         )
         passthrough = options.data == "passthrough" and _may_register()
