@@ -9,11 +9,22 @@ from __future__ import annotations
 
 import os
 
+_SHOWN = 600  # characters
+
 
 def printable(path: bytes) -> str:
     """A path as one line of text: control characters and bytes that are not UTF-8 are escaped."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return one_line(path.decode("utf-8", "backslashreplace"))
+
+
+def one_line(text: str) -> str:
+    """Text that came with an image, safe to show: what would move a terminal's cursor is escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str) -> str:
+    """A line that people can read: hostile paths are thousands of characters long."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
 
 
 class LayerstoreError(Exception):
@@ -69,8 +80,11 @@ class InvalidLayer(LayerstoreError):
     def __init__(self, why: str, path: bytes | None = None) -> None:
         self.why = why
         self.path = path
+        shown = shortened(one_line(why))
         super().__init__(
-            f"invalid layer: {why}" if path is None else f"invalid layer: {printable(path)}: {why}"
+            f"invalid layer: {shown}"
+            if path is None
+            else f"invalid layer: {shortened(printable(path))}: {shown}"
         )
 
 

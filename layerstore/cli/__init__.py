@@ -11,7 +11,7 @@ import click
 from layerstore import environment, limits
 from layerstore.cli import interrupts
 from layerstore.cli.group import Root, VerbGroup, examples
-from layerstore.errors import LayerstoreError, printable
+from layerstore.errors import LayerstoreError, one_line, printable
 from overlayfs_py.errors import OverlayError
 
 
@@ -80,7 +80,7 @@ def main() -> NoReturn:
 
 def complain(line: str) -> int:
     """One line on stderr; returns exit status 1."""
-    print("layerstore:", " ".join(line.split("\n")), file=sys.stderr)
+    print("layerstore:", one_line(" ".join(line.split("\n"))), file=sys.stderr)
     return 1
 
 

@@ -8,7 +8,7 @@ from typing import cast
 
 import click
 
-from layerstore.errors import LayerstoreError
+from layerstore.errors import LayerstoreError, one_line
 
 # Verb -> module of this package that has it; the order is the order of the help text.
 VERBS = {
@@ -68,7 +68,7 @@ def examples(*lines: str) -> str:
 
 def note(line: str) -> None:
     """A remark of a verb, for the user's eyes."""
-    print("layerstore:", line, file=sys.stderr)
+    print("layerstore:", one_line(line), file=sys.stderr)
 
 
 def for_each(names: Iterable[str], action: Callable[[str], None]) -> None:

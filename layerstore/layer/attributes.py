@@ -32,7 +32,17 @@ _IN_MEMORY = 1 << 20
 _MOST_ID = (1 << 32) - 2
 _MOST_SECONDS = 1 << 54
 _BILLION = 1_000_000_000
+_ACL_VERSION = struct.pack("<I", 2)
+_ACL_REFUSALS = (errno.EINVAL, errno.EACCES, errno.EOPNOTSUPP)
+# The kernel looks into these, and refuses what is damaged (EINVAL), on the wrong kind of file (EACCES), or of
+# another version of ACLs (EOPNOTSUPP, which of this version means that the file system has none).
+_CHECKED = {
+    "system.posix_acl_access": _ACL_REFUSALS,
+    "system.posix_acl_default": _ACL_REFUSALS,
+    "security.capability": (errno.EINVAL,),
+}
 _LENGTH = struct.Struct("<I")
+_Record = tuple[bytes, int, int, int, int, int, list[tuple[bytes, bytes]]]
 
 
 class Attributes(NamedTuple):
@@ -119,12 +129,17 @@ class AttributeSetter:
             if error.errno == errno.EPERM and (not self._privileged or name.startswith("user.")):
                 self._notes.add(f"left out the xattr {name} of /{printable(path)}: not permitted")
                 return
+            if error.errno in _CHECKED.get(name, ()) and not (
+                error.errno == errno.EOPNOTSUPP and value.startswith(_ACL_VERSION)
+            ):
+                raise InvalidLayer(f"an xattr {name} that makes no sense there", path) from None
             raise OSError(error.errno, f"cannot set the xattr {name}: {error.strerror}", path) from None
 
     def set_later(self, path: bytes, wanted: Attributes) -> None:
         """Remember a directory's attributes; the last word on a path counts."""
         mode, uid, gid, mtime_ns, xattrs = wanted
-        record = msgspec.msgpack.encode((path, mode, uid, gid, *divmod(mtime_ns, _BILLION), xattrs))
+        named = [(os.fsencode(name), value) for name, value in xattrs.items()]  # not always UTF-8
+        record = msgspec.msgpack.encode((path, mode, uid, gid, *divmod(mtime_ns, _BILLION), named))
         self._pending.write(_LENGTH.pack(len(record)) + record)
 
     def set_directories(self, root_fd: int) -> None:
@@ -145,10 +160,11 @@ class AttributeSetter:
 
     def _records(self) -> Iterator[tuple[bytes, Attributes]]:
         self._pending.seek(0)
-        decode = msgspec.msgpack.Decoder(tuple[bytes, int, int, int, int, int, dict[str, bytes]]).decode
+        decode = msgspec.msgpack.Decoder(_Record).decode
         while head := self._pending.read(_LENGTH.size):
             record = decode(self._pending.read(_LENGTH.unpack(head)[0]))
-            path, mode, uid, gid, seconds, ns, xattrs = record
+            path, mode, uid, gid, seconds, ns, named = record
+            xattrs = {os.fsdecode(name): value for name, value in named}
             yield path, Attributes(mode, uid, gid, seconds * _BILLION + ns, xattrs)
 
     def _set_directory(self, fd: int, wanted: Attributes, path: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from layerstore.errors import one_line, shortened
+
 _MOST = 200
 
 
@@ -15,6 +17,7 @@ class Notes:
         self._more = 0
 
     def add(self, line: str) -> None:
+        line = shortened(one_line(line))
         if line in self._lines:
             return
         if len(self._lines) < _MOST:

@@ -27,6 +27,7 @@ _OPEN_DIRS = 64
 _MOST_LINKS = 40  # as the kernel's own limit
 _MOST_STEPS = 4096
 _MOST_COMPONENT = 255
+_MOST_PATH = 4095
 
 MakeParent = Callable[[int, bytes, bytes, bool], None]
 
@@ -165,6 +166,7 @@ class _Place:
     def __init__(self, root_fd: int) -> None:
         self.fd = self._root_fd = root_fd
         self._steps: list[bytes] = []
+        self._length = 0  # of the path
 
     @property
     def path(self) -> bytes:
@@ -174,17 +176,25 @@ class _Place:
         return b"/".join((*self._steps, name))
 
     def enter(self, name: bytes) -> None:
+        """One down. A path that symlinks make longer than any path can be could not be opened again."""
+        if self._length + len(name) >= _MOST_PATH:
+            raise InvalidLayer(
+                f"a path that symlinks make longer than {_MOST_PATH} bytes", self.below(name)[:300]
+            )
         self._move(os.open(name, _O_DIR, dir_fd=self.fd))
         self._steps.append(name)
+        self._length += len(name) + 1
 
     def leave(self) -> None:
         """One up; at the root, stay. Not by "..", which leads elsewhere when a directory was moved."""
-        del self._steps[-1:]
+        if self._steps:
+            self._length -= len(self._steps.pop()) + 1
         self._move(open_beneath(self._root_fd, self.path, _O_DIR) if self._steps else self._root_fd)
 
     def restart(self) -> None:
         """Back to the root."""
         self._steps.clear()
+        self._length = 0
         self._move(self._root_fd)
 
     def _move(self, fd: int) -> None:

@@ -87,8 +87,12 @@ def _sweep_blobs(
     for name in _unneeded(store.blobs, needed):
         digest = Digest(f"sha256:{name}")
         if only is None or digest in only:
-            swept.freed += usage.file_size(store.blobs / name)
-            (store.blobs / name).unlink()
+            size = usage.file_size(store.blobs / name)
+            try:
+                (store.blobs / name).unlink()
+            except IsADirectoryError:
+                continue  # whoever made it there: no blob, and fsck says so
+            swept.freed += size
             swept.blobs.append(digest)
     durable.fsync_dir(store.blobs)
 

@@ -9,6 +9,7 @@ from typing import Any
 import xxhash
 
 from layerstore.layer import whiteout
+from overlayfs_py.syscalls.openat import open_beneath
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
@@ -31,25 +32,32 @@ def first_difference(one_fd: int, other_fd: int) -> bytes | None:
 
 def _lines(top_fd: int) -> Iterator[_Line]:
     yield b".", _of_dir(top_fd)
-    levels = [(os.dup(top_fd), b"", _names(top_fd))]
+    fd = os.dup(top_fd)
+    levels = [(b".", _names(fd))]  # one descriptor at a time, however deep it goes
     try:
         while levels:
-            fd, path, names = levels[-1]
+            path, names = levels[-1]
             name = next(names, None)
             if name is None:
-                os.close(levels.pop()[0])
+                levels.pop()
+                if levels:
+                    fd = _instead(fd, open_beneath(top_fd, levels[-1][0], _DIR))
                 continue
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            below = path + b"/" + name if path else name
+            below = path + b"/" + name
             if stat.S_ISDIR(status.st_mode):
-                child = os.open(name, _DIR, dir_fd=fd)
-                levels.append((child, below, _names(child)))
-                yield below, _of_dir(child)
+                fd = _instead(fd, os.open(name, _DIR, dir_fd=fd))
+                levels.append((below, _names(fd)))
+                yield below[2:], _of_dir(fd)
             else:
-                yield below, _of_other(fd, name, status)
+                yield below[2:], _of_other(fd, name, status)
     finally:
-        for fd, _, _ in levels:
-            os.close(fd)
+        os.close(fd)
+
+
+def _instead(old_fd: int, new_fd: int) -> int:
+    os.close(old_fd)
+    return new_fd
 
 
 def _names(fd: int) -> Iterator[bytes]:

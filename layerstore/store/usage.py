@@ -1,9 +1,16 @@
 """What things take on disk: allocated blocks, a hard-linked file once, no link followed."""
 
+import errno
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+
+from overlayfs_py.syscalls.openat import open_beneath
+
+_O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Gone, not ours to read, replaced, or deeper than a path can be.
+_PASSED_OVER = (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 def file_size(path: Path) -> int:
@@ -18,20 +25,38 @@ def tree_size(top: Path) -> int:
     """What a directory takes with all below it; what vanishes or may not be read meanwhile is not counted."""
     total = file_size(top)
     linked: set[int] = set()
-    pending = [os.fsencode(top)]
-    while pending:
-        with (
-            suppress(FileNotFoundError, PermissionError, NotADirectoryError),
-            os.scandir(pending.pop()) as entries,
-        ):
+    with suppress(FileNotFoundError, PermissionError, NotADirectoryError):
+        top_fd = os.open(top, _O_DIRECTORY)
+        try:
+            pending = [b"."]
+            while pending:
+                total += _directory_size(top_fd, pending.pop(), pending, linked)
+        finally:
+            os.close(top_fd)
+    return total
+
+
+def _directory_size(top_fd: int, path: bytes, pending: list[bytes], linked: set[int]) -> int:
+    """Of the names in one directory; those of directories are added to `pending`."""
+    total = 0
+    try:
+        fd = open_beneath(top_fd, path, _O_DIRECTORY)
+    except OSError as error:
+        if error.errno in _PASSED_OVER:
+            return 0
+        raise
+    try:
+        with os.scandir(fd) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISDIR(status.st_mode):
-                        pending.append(entry.path)
+                        pending.append(path + b"/" + os.fsencode(entry.name))
                     elif status.st_nlink > 1:
                         if status.st_ino in linked:
                             continue
                         linked.add(status.st_ino)
                     total += status.st_blocks * 512
+    finally:
+        os.close(fd)
     return total

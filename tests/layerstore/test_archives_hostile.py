@@ -190,4 +190,3 @@ def test_bomb(where: Path) -> None:
     archive.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     with pytest.raises(LayerstoreError, match="refused"):
         layerstore.load(str(archive), root=where / "store")
-

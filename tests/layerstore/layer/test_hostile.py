@@ -418,3 +418,28 @@ def test_old_gnu_sparse_chain_that_does_not_end(where: Path, canary: Path) -> No
     extension = struct.pack("504sB7s", b"", 1, b"")
     with pytest.raises(InvalidLayer):
         unpack(bytes(header) + extension * 50, where / "root")
+
+
+def test_xattrs_that_the_kernel_refuses(where: Path, canary: Path) -> None:
+    """A damaged ACL or capability, a default ACL on a file: the layer's fault, told by name."""
+    for key in (b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"):
+        for what in (member(b"f"), directory(b"d/")):
+            with pytest.raises(InvalidLayer, match="makes no sense there"):
+                unpack(pax({b"SCHILY.xattr." + key: b"nonsense"}) + what + END, where / "root")
+    default = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (1, 4, 32))
+    with pytest.raises(InvalidLayer, match="makes no sense there"):
+        unpack(pax({b"SCHILY.xattr.system.posix_acl_default": default}) + member(b"f") + END, where / "root")
+
+
+def test_xattr_names_that_are_not_utf8(where: Path, canary: Path) -> None:
+    header = pax({b"SCHILY.xattr.user.\xff": b"v"})
+    unpack(header + directory(b"d/") + header + member(b"f") + END, where / "root")
+    for name in ("d", "f"):
+        assert os.getxattr(where / "root" / name, b"user.\xff") == b"v"
+
+
+def test_global_pax_records_do_not_pile_up(where: Path, canary: Path) -> None:
+    """Each header is small, and all of them would be kept and copied for every member."""
+    tar = b"".join(pax({b"k%d" % n: b"v" * 4000}, kind=b"g") for n in range(20))
+    with pytest.raises(LimitExceeded, match="global PAX"):
+        unpack(tar + member(b"f") + END, where / "root")
