@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 export PREFIX DESTDIR
 
-.PHONY: help setup demo test check lint fmt types fuzz bench install uninstall clean
+.PHONY: help setup demo test check lint fmt types fuzz fuzz-layers bench install uninstall clean
 
 help:      ; @scripts/targets
 setup:     ; @scripts/setup
@@ -14,6 +14,7 @@ lint:      setup ; @scripts/lint lint
 types:     setup ; @scripts/lint types
 fmt:       setup ; @scripts/fmt
 fuzz:      ; @scripts/fuzz
+fuzz-layers: ; @scripts/fuzz-layers
 bench:     ; @scripts/bench/run --write docs/benchmarks.md
 install:   ; @scripts/install
 uninstall: ; @scripts/uninstall
