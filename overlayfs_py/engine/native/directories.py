@@ -7,10 +7,11 @@ from one READDIR to the next.
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
 from operator import itemgetter
 
-from overlayfs_py.engine.native import message
-from overlayfs_py.engine.native.message import DirentBuffer, Request
+from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import Row, State
 from overlayfs_py.union.overlay import Node, Overlay
 
@@ -18,6 +19,7 @@ _DT_DIR = 4
 _DOT, _DOT_DOT = 1, 2  # cookies; those of names are larger
 _COOKIE_MASK = (1 << 62) - 1
 _SNAPSHOTS = 16
+_NOTHING = message.missing(message.Timeout(0, 0))
 
 _cookie = itemgetter(0)
 
@@ -34,29 +36,31 @@ class DirectoryRequests:
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
     ) -> bytes:
         node = self._state.node(request.nodeid)
-        buffer = DirentBuffer(size)
-        rows, start = self._rows_after(node, offset)
-        for position in range(start, len(rows)):
-            cookie, name, ino, kind = rows[position]
-            if not buffer.add(name, ino, kind, cookie):
-                break
-        return buffer.content()
+        self._state.listed(node)
+        return self._packed(node, offset, size, wire.DIRENT.size, _bare)
 
     def readdirplus(
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
     ) -> bytes:
         node = self._state.node(request.nodeid)
-        buffer = DirentBuffer(size)
-        rows, start = self._rows_after(node, offset)
-        for position in range(start, len(rows)):
-            cookie, name, ino, kind = rows[position]
-            if not buffer.fits(name):
-                break
-            buffer.add_plus(self._described(node, name, cookie), name, ino, kind, cookie)
-        return buffer.content()
+        return self._packed(node, offset, size, wire.DIRENT_PLUS.size, self._described)
 
     def releasedir(self, request: Request, fh: int, flags: int, release_flags: int, owner: int) -> bytes:
         return b""
+
+    def _packed(
+        self, node: Node, offset: int, room: int, fixed: int, describe: Callable[[Node, bytes, int], bytes]
+    ) -> bytes:
+        """The names behind cookie `offset` as far as they fit, each with `fixed` bytes before it."""
+        parts = []
+        rows, start = self._rows_after(node, offset)
+        for position in range(start, len(rows)):
+            cookie, name, ino, kind = rows[position]
+            room -= fixed + len(name) + wire.DIRENT_ALIGNMENT - 1 & -wire.DIRENT_ALIGNMENT
+            if room < 0:
+                break
+            parts.append(message.dirent(name, ino, kind, cookie, describe(node, name, cookie)))
+        return b"".join(parts)
 
     def _described(self, node: Node, name: bytes, cookie: int) -> bytes:
         """What LOOKUP would answer; for names that make no node an answer without one."""
@@ -67,7 +71,7 @@ class DirectoryRequests:
                     return self._state.found(*found)
             except OSError:  # listed all the same: using the name will say what is wrong
                 pass
-        return message.missing(message.Timeout(0, 0))
+        return _NOTHING
 
     def _rows_after(self, node: Node, cookie: int) -> tuple[list[Row], int]:
         """The directory's rows, and where those behind `cookie` begin."""
@@ -80,6 +84,10 @@ class DirectoryRequests:
             if len(self._snapshots) > _SNAPSHOTS:
                 self._snapshots.popitem(last=False)
         return rows, start
+
+
+def _bare(node: Node, name: bytes, cookie: int) -> bytes:
+    return b""
 
 
 def snapshot(overlay: Overlay, node: Node) -> list[Row]:

@@ -7,7 +7,6 @@ import errno
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from struct import Struct
 from typing import Any, NamedTuple
 
 from overlayfs_py.engine.native import wire
@@ -20,6 +19,7 @@ _unpack_header = wire.IN_HEADER.unpack_from
 _row = wire.OPS.get
 _pack_attr = wire.ATTR.pack
 _pack_entry = wire.ENTRY_HEAD.pack
+_pack_dirent = wire.DIRENT.pack
 
 # What `Overlay.getattr` returns: ino mode nlink uid gid rdev size blocks blksize atime_ns mtime_ns ctime_ns.
 Attributes = tuple[int, ...]
@@ -192,42 +192,8 @@ def joined_names(names: Sequence[bytes]) -> bytes:
     return b"".join(name + b"\0" for name in names)
 
 
-class DirentBuffer:
-    """Packs names until the kernel's buffer is full."""
-
-    __slots__ = ("_parts", "_room")
-
-    def __init__(self, size: int) -> None:
-        self._room = size
-        self._parts: list[bytes] = []
-
-    def add(self, name: bytes, ino: int, kind: int, cookie: int) -> bool:
-        """One name, with the cookie to go on behind it; False when it does not fit."""
-        return self._add(wire.DIRENT, (ino, cookie, len(name), kind), name)
-
-    def fits(self, name: bytes) -> bool:
-        """Whether `name` fits with its entry before it."""
-        return _padded(wire.DIRENT_PLUS.size + len(name)) <= self._room
-
-    def add_plus(self, described: bytes, name: bytes, ino: int, kind: int, cookie: int) -> None:
-        """One name with the answer LOOKUP would give; it was asked before whether it fits."""
-        dirent = wire.DIRENT.pack(ino, cookie, len(name), kind)
-        size = _padded(len(described) + len(dirent) + len(name))
-        self._parts.append((described + dirent + name).ljust(size, b"\0"))
-        self._room -= size
-
-    def _add(self, layout: Struct, fields: tuple[int, ...], name: bytes) -> bool:
-        size = _padded(layout.size + len(name))
-        if size > self._room:
-            return False
-        self._parts.append((layout.pack(*fields) + name).ljust(size, b"\0"))
-        self._room -= size
-        return True
-
-    def content(self) -> bytes:
-        """The answer's body."""
-        return b"".join(self._parts)
-
-
-def _padded(size: int) -> int:
-    return size + 7 & ~7
+def dirent(name: bytes, ino: int, kind: int, cookie: int, described: bytes = b"") -> bytes:
+    """fuse_dirent, or fuse_direntplus behind what LOOKUP would answer; `cookie`: to go on after it."""
+    size = len(name)
+    whole = described + _pack_dirent(ino, cookie, size, kind) + name
+    return whole + bytes(-size % wire.DIRENT_ALIGNMENT)  # what comes before the name is aligned

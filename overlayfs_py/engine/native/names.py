@@ -21,8 +21,12 @@ class NameRequests:
 
     def lookup(self, request: Request, name: bytes) -> bytes:
         state = self._state
-        found = self._overlay.find(state.nodes.inode(request.nodeid).node, name)
-        return state.missing if found is None else state.found(*found)
+        parent = state.nodes.inode(request.nodeid).node
+        found = self._overlay.find(parent, name)
+        if found is None:
+            return state.missing
+        state.looked_up(parent)
+        return state.found(*found)
 
     def forget(self, request: Request, lookups: int) -> None:
         self._state.take_back(request.nodeid, lookups)

@@ -22,6 +22,9 @@ INLINE_SIZE = 1 << 20
 _PATIENCE = 1e-3
 _FORGIVING = 0.95
 
+# LOOKUPs after which a listing without attributes was a mistake.
+_ONE_BY_ONE = 32
+
 # A directory's entry as it is listed: cookie, name, st_ino, d_type.
 Row = tuple[int, bytes, int, int]
 
@@ -44,6 +47,8 @@ class State:
         self.stale_listings: list[Node] = []
         # Listings that somebody is in the middle of; the one used last comes last.
         self.snapshots: OrderedDict[Node, list[Row]] = OrderedDict()
+        # Directories that the kernel has listed without attributes, and how many names it looked up since.
+        self._bare_listings: dict[Node, int] = {}
         self._slow = 0.0  # seconds a small copy takes here, disk included
 
     def node(self, nodeid: int) -> Node:
@@ -81,6 +86,7 @@ class State:
             return
         if node.is_dir:
             self.snapshots.pop(node, None)
+            self._bare_listings.pop(node, None)
         if self.deferrals.busy(node):  # its request was interrupted; a new LOOKUP may find it meanwhile
             self.deferrals.after(node, lambda: self._forget(node))
         else:
@@ -89,6 +95,23 @@ class State:
     def _forget(self, node: Node) -> None:
         if self.nodes.known(node) is None:
             self.overlay.forget(node)
+
+    # -- listings ------------------------------------------------------------------------------
+
+    def listed(self, node: Node) -> None:
+        """The kernel gets a listing of `node` without attributes, and keeps it."""
+        self._bare_listings.setdefault(node, 0)
+
+    def looked_up(self, parent: Node) -> None:
+        """One more name of `parent` was asked for by itself. Who goes on like that is better off with a new
+        listing, which comes with attributes (READDIRPLUS) once the kernel has seen such LOOKUPs.
+        """
+        count = self._bare_listings.get(parent, -1)
+        if count >= _ONE_BY_ONE:
+            del self._bare_listings[parent]
+            self.deferrals.start(lambda: self.drop_listings([parent]), lambda error: None)
+        elif count >= 0:
+            self._bare_listings[parent] = count + 1
 
     # -- copy-up -------------------------------------------------------------------------------
 

@@ -118,3 +118,17 @@ def test_equal_cookies_are_told_apart() -> None:
     rows = [(1, b"a", 0, 0), (9, b"b", 0, 0), (9, b"c", 0, 0), (10, b"d", 0, 0)]
     _make_unique(rows)
     assert [row[0] for row in rows] == [3, 9, 10, 11]
+
+
+def test_names_looked_up_one_by_one_ask_for_a_new_listing(bench: Bench) -> None:
+    """The kernel drops a listing that came without attributes, once."""
+    nodeid = bench.find(b"directory")
+    dropped = struct.pack("=Qqq", nodeid, 0, 0)
+    for name in NAMES[:50]:
+        bench.find(name, nodeid)
+    assert not bench.notified  # never listed: nothing to drop
+    rest(bench, nodeid)
+    for name in NAMES[50:]:
+        bench.find(name, nodeid)
+    bench.finish()
+    assert [message[16:] for message in bench.notified] == [dropped]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from overlayfs_py.engine.native import message, wire
-from overlayfs_py.engine.native.message import DirentBuffer, MalformedMessage, Request, Timeout, parse
+from overlayfs_py.engine.native.message import MalformedMessage, Request, Timeout, parse
 from tests.engine.native.captured import captured
 
 CAPTURED = captured()
@@ -147,27 +147,18 @@ def test_timeout(seconds: float, expected: tuple[int, int]) -> None:
     assert Timeout.of(seconds) == expected
 
 
-def test_dirents_are_aligned_and_bounded() -> None:
-    buffer = DirentBuffer(24 + 8 + 24 + 8 + 31)
-    assert buffer.add(b"eight..8", 1, 8, 101)
-    assert buffer.add(b"a", 2, 4, 102)
-    assert not buffer.add(b"b", 3, 4, 103)
-    content = buffer.content()
-    assert len(content) == 64
-    assert wire.DIRENT.unpack_from(content) == (1, 101, 8, 8)
-    assert wire.DIRENT.unpack_from(content, 32) == (2, 102, 1, 4)
-    assert content[56:] == b"a".ljust(8, b"\0")
-
-
-def test_dirents_with_entries() -> None:
-    buffer = DirentBuffer(152 + 8 + 151)
-    assert buffer.fits(b"name")
-    buffer.add_plus(message.entry(9, DAY, DAY, ATTR), b"name", 77, 8, 101)
-    assert not buffer.fits(b"name")
-    content = buffer.content()
-    assert len(content) == 160
-    assert wire.DIRENT.unpack_from(content, 128) == (77, 101, 4, 8)
-    assert content[152:] == b"name\0\0\0\0"
+@pytest.mark.parametrize("name", [b"a", b"eight..8", b"nine....9"])
+def test_dirents_are_aligned(name: bytes) -> None:
+    """Also with what LOOKUP would answer before them."""
+    entry = message.entry(9, DAY, DAY, ATTR)
+    for described in (b"", entry):
+        packed = message.dirent(name, 1, 8, 101, described)
+        start = len(described) + 24
+        assert packed[: len(described)] == described
+        assert wire.DIRENT.unpack_from(packed, len(described)) == (1, 101, len(name), 8)
+        assert packed[start:].rstrip(b"\0") == name
+        assert len(packed) % 8 == 0
+        assert len(packed) - start - len(name) < 8
 
 
 def test_headers_of_answers() -> None:
