@@ -60,8 +60,9 @@ def commit(
         parent = load(store, workspace.record.manifest)
         instructions.apply(parent.config.config or {}, changes)  # a wrong one is told before the work is done
         mounting.prepare_layers(workspace, note=note)
-        with quiesced(workspace, pause=pause, note=note):
-            written = _write_layer(workspace, compression, squash_unchanged, progress, note)
+        written = _write_layer(
+            workspace, compression, pause=pause, squash=squash_unchanged, progress=progress, note=note
+        )
         layer = None if written is None else _described(written, compression)
         image_id = write.write_child(store, parent, layer, step, changes=changes, ref=target)
         if chain:
@@ -104,25 +105,35 @@ def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[None]
 
 
 def _write_layer(
-    workspace: Workspace, compression: Compression, squash: bool, progress: Progress | None, note: Note
+    workspace: Workspace,
+    compression: Compression,
+    *,
+    pause: bool,
+    squash: bool,
+    progress: Progress | None,
+    note: Note,
 ) -> Written | None:
-    """The layer's blob in the store; None, and no blob, when nothing has changed."""
+    """The layer's blob in the store; None, and no blob, when nothing has changed. Writers wait only while the
+    upper is read.
+    """
     epoch = environment.source_date_epoch()
     with blobs.new_blob(workspace.store) as blob:
-        result = write_layer(
-            stack_of(workspace),
-            blob.file,
-            compression=compression,
-            source_date_epoch=epoch,
-            squash_unchanged=squash,
-            progress=progress,
-        )
+        with quiesced(workspace, pause=pause, note=note):
+            result = write_layer(
+                stack_of(workspace),
+                blob.file,
+                compression=compression,
+                source_date_epoch=epoch,
+                squash_unchanged=squash,
+                progress=progress,
+            )
+            # The root is always written, changed or not.
+            empty = result.entries <= 1 and not root_is_changed(workspace, times=not squash)
         for line in result.notes:
             note(line)
         if squash:
             note(_squashed(result))
-        # The root is always written, changed or not.
-        if result.entries <= 1 and not root_is_changed(workspace, times=not squash):
+        if empty:
             return None
         blob.publish(result.digest, result.size)
     return Written(result=result, squash_unchanged=squash, source_date_epoch=epoch)
