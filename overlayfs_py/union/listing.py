@@ -51,7 +51,7 @@ def dir_index(stack: Stack, node: Node) -> DirIndex:
 
 def find_entry(stack: Stack, node: Node, name: bytes) -> Entry | None:
     """What directory `node` holds under `name`; no system call once the directory is listed."""
-    index = dir_index(stack, node)
+    index = node.index or dir_index(stack, node)
     if index.unlisted and name not in index.entries and name not in index.whiteouts:
         _probe(stack, node, index, name)
     return index.entries.get(name)

@@ -39,7 +39,8 @@ def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result 
     if entry is None:
         return None
     positions = entry[0]
-    real = _part(parent, positions[0]).child(name)
+    part = _part(parent, positions[0])
+    real = Real(part.layer, part, name)
     st = real.stat()
     if stat.S_ISDIR(st.st_mode):
         below = [_part(parent, position).child(name) for position in positions[1:]]

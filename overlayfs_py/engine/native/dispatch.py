@@ -21,6 +21,7 @@ from overlayfs_py.engine.native.message import MalformedMessage, Request
 from overlayfs_py.engine.native.names import NameRequests
 from overlayfs_py.engine.native.negotiation import Session, VersionRefused, Wishes, negotiate
 from overlayfs_py.engine.native.opens import OpenRequests
+from overlayfs_py.engine.native.pipes import Body, Piped
 from overlayfs_py.engine.native.state import Handler, State
 
 log = logging.getLogger("overlayfs_py.engine.native")
@@ -111,11 +112,12 @@ class Dispatcher:
             if error.unique:
                 self._send(message.refusal(error.unique, error.code))
             return
-        self.counts[request.op.opcode] += 1
+        opcode = request.op.opcode
+        self.counts[opcode] += 1
         if self._debug:
             log.debug("%r", request)
         try:
-            body = self._handlers[request.op.opcode](request, *request.arguments)
+            body = self._handlers[opcode](request, *request.arguments)
         except Postponed as later:
             self._postpone(later, request, bytes(buffer[:length]))
         except Busy as busy:
@@ -133,15 +135,17 @@ class Dispatcher:
             elif request.op.answered:
                 self._answer(request, body or b"")
 
-    def _answer(self, request: Request, body: bytes | memoryview) -> None:
+    def _answer(self, request: Request, body: Body) -> None:
         if self._state.stale_listings:
             self._answer_after_listings(request, body)
             return
         if not self._send(_header(16 + len(body), 0, request.unique), body):
             self._unwanted(request, body)
 
-    def _unwanted(self, request: Request, body: bytes | memoryview) -> None:
+    def _unwanted(self, request: Request, body: Body) -> None:
         """Nobody waited for the answer, so nobody will give back what it handed out."""
+        if isinstance(body, Piped):
+            return
         if request.op.name in _OPENING and self.opens:
             self.opens.give_up(body)
         if request.op.hands_out:
@@ -186,7 +190,7 @@ class Dispatcher:
             self.counts[wire.IN_HEADER.unpack_from(copy)[1]] -= 1  # it was counted when it came
             self.serve(copy, len(copy))
 
-    def _answer_after_listings(self, request: Request, body: bytes | memoryview) -> None:
+    def _answer_after_listings(self, request: Request, body: Body) -> None:
         """The answer goes out once the kernel has dropped the listings that have become wrong."""
         state = self._state
         stale, state.stale_listings = state.stale_listings, []

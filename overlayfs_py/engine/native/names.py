@@ -25,7 +25,8 @@ class NameRequests:
         found = self._overlay.find(parent, name)
         if found is None:
             return state.missing
-        state.looked_up(parent)
+        if state.bare_listings:
+            state.looked_up(parent)
         return state.found(*found)
 
     def forget(self, request: Request, lookups: int) -> None:

@@ -10,6 +10,8 @@ from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
 from overlayfs_py.engine.native.message import Request, Timeout
 from overlayfs_py.engine.native.passthrough import Backings
+from overlayfs_py.engine.native.patience import Patience
+from overlayfs_py.engine.native.pipes import AnswerPipe, Body
 from overlayfs_py.engine.native.tidying import Tidying
 from overlayfs_py.engine.nodes import NodeTable
 from overlayfs_py.engine.setid import without_setid
@@ -18,10 +20,6 @@ from overlayfs_py.union.overlay import Attr, AttrChanges, CopyUp, Node, Overlay
 NOT_KEPT = Timeout(0, 0)
 # A longer copy goes to a thread.
 INLINE_SIZE = 1 << 20
-# So does any while the disk makes small ones take longer than this, as others would have to wait.
-_PATIENCE = 1e-3
-_FORGIVING = 0.95
-
 # LOOKUPs after which a listing without attributes was a mistake.
 _ONE_BY_ONE = 32
 
@@ -48,8 +46,9 @@ class State:
         # Listings that somebody is in the middle of; the one used last comes last.
         self.snapshots: OrderedDict[Node, list[Row]] = OrderedDict()
         # Directories that the kernel has listed without attributes, and how many names it looked up since.
-        self._bare_listings: dict[Node, int] = {}
-        self._slow = 0.0  # seconds a small copy takes here, disk included
+        self.bare_listings: dict[Node, int] = {}
+        self.pipe: AnswerPipe | None = None
+        self._copying = Patience()  # with small ones
 
     def node(self, nodeid: int) -> Node:
         """ESTALE for a number the kernel should have forgotten."""
@@ -69,15 +68,16 @@ class State:
 
     def found(self, node: Node, attr: Attr) -> bytes:
         """`entry` where the attributes are known."""
-        inode = self.nodes.remember(node, attr.ino)
-        return message.entry(inode.nodeid, self.names, self.kept(node), attr)
+        nodeid = self.nodes.remember(node, attr[0]).nodeid
+        return message.entry(nodeid, self.names, self.kept(node), attr)
 
     def attributes(self, node: Node, attr: Attr) -> bytes:
         return message.attributes(self.kept(node), attr)
 
     def kept(self, node: Node) -> Timeout:
         """How long the kernel may keep the node's attributes: not at all while it changes them unseen."""
-        return self.attrs if node not in self.backings.written else NOT_KEPT
+        written = self.backings.written
+        return NOT_KEPT if written and node in written else self.attrs
 
     def take_back(self, nodeid: int, lookups: int) -> None:
         """FORGET: the node goes when the kernel holds it no longer."""
@@ -86,7 +86,7 @@ class State:
             return
         if node.is_dir:
             self.snapshots.pop(node, None)
-            self._bare_listings.pop(node, None)
+            self.bare_listings.pop(node, None)
         if self.deferrals.busy(node):  # its request was interrupted; a new LOOKUP may find it meanwhile
             self.deferrals.after(node, lambda: self._forget(node))
         else:
@@ -100,18 +100,18 @@ class State:
 
     def listed(self, node: Node) -> None:
         """The kernel gets a listing of `node` without attributes, and keeps it."""
-        self._bare_listings.setdefault(node, 0)
+        self.bare_listings.setdefault(node, 0)
 
     def looked_up(self, parent: Node) -> None:
         """One more name of `parent` was asked for by itself. Who goes on like that is better off with a new
         listing, which comes with attributes (READDIRPLUS) once the kernel has seen such LOOKUPs.
         """
-        count = self._bare_listings.get(parent, -1)
+        count = self.bare_listings.get(parent, -1)
         if count >= _ONE_BY_ONE:
-            del self._bare_listings[parent]
+            del self.bare_listings[parent]
             self.deferrals.start(lambda: self.drop_listings([parent]), lambda error: None)
         elif count >= 0:
-            self._bare_listings[parent] = count + 1
+            self.bare_listings[parent] = count + 1
 
     # -- copy-up -------------------------------------------------------------------------------
 
@@ -128,10 +128,16 @@ class State:
         before = Before(node)
         job = self.overlay.copy_up(node, data=data)
         if job is not None:
-            if job.size > INLINE_SIZE or self._slow > _PATIENCE:
+            if self._takes_long(job):
                 raise self._postponed(node, job, before)
             self._copy_now(job)
         self.copied(before)
+
+    def _takes_long(self, job: CopyUp) -> bool:
+        """Besides long ones those that are synced to a slow disk, or to one that a long one keeps busy."""
+        if job.size > INLINE_SIZE:
+            return True
+        return not self.overlay.options.volatile and (self._copying.lost or self.deferrals.copies > 0)
 
     def _copy_now(self, job: CopyUp) -> None:
         """A small copy here and now: shorter than the hand-over to a thread, unless the disk is slow."""
@@ -142,9 +148,17 @@ class State:
         except BaseException:
             job.abort()
             raise
-        self._slow += (perf_counter() - start - self._slow) / 4
+        self._copying.took(perf_counter() - start)
 
     def _postponed(self, node: Node, job: CopyUp, before: "Before") -> Postponed:
+        seconds = 0.0
+
+        def transfer() -> None:
+            nonlocal seconds
+            start = perf_counter()
+            job.transfer()
+            seconds = perf_counter() - start
+
         def settle(error: BaseException | None) -> None:
             try:
                 if error is not None:
@@ -153,10 +167,11 @@ class State:
             except BaseException:
                 job.abort()
                 raise
-            self._slow *= _FORGIVING  # try again here after a while
+            if job.size <= INLINE_SIZE:
+                self._copying.took(seconds)
             self.copied(before)
 
-        return Postponed(job.transfer, settle, node=node)
+        return Postponed(transfer, settle, node=node)
 
     def directory(self, nodeid: int) -> Node:
         """The directory to change, with an upper part: there is nothing long about that."""
@@ -225,5 +240,6 @@ class Before:
 
 
 # What a handler returns is the answer's body; an int is an errno, for refusals too common to be raised.
-Handler = Callable[..., bytes | memoryview | int | None]
-__all__ = ["Handler", "Request", "State"]
+Answer = Body | int | None
+Handler = Callable[..., Answer]
+__all__ = ["Answer", "Handler", "Request", "State"]
