@@ -28,10 +28,18 @@ STOP_TIMEOUT = 30.0
 # Module that makes an engine available, by engine name.
 _ENGINE_MODULES = {"pyfuse3": "overlayfs_py.engine.libfuse", "native": "overlayfs_py.engine.native.session"}
 
+# What a mount of ours can be asked for by name: an engine, or an engine's other data path.
+_FLAVOURS = {"passthrough": {"engine": "native", "data": "passthrough"}}
+
 
 def engines() -> list[str]:
     """The engines this checkout has."""
     return [name for name, module in _ENGINE_MODULES.items() if _importable(module)]
+
+
+def flavours() -> list[str]:
+    """The engines, and the data paths that make another engine of one."""
+    return [*engines(), *(name for name, options in _FLAVOURS.items() if options["engine"] in engines())]
 
 
 def _importable(module: str) -> bool:
@@ -113,7 +121,7 @@ class OverlayMount:
     def command(self) -> list[str]:
         options = dict(self.options)
         if self.engine != "auto":
-            options["engine"] = self.engine
+            options |= _FLAVOURS.get(self.engine, {"engine": self.engine})
         if self.allow_other:
             options["allow_other"] = ""
         return [str(COMMAND), "-f", "-o", self.layers.options(options), str(self.layers.merged)]

@@ -277,7 +277,7 @@ FAMILIES: dict[str, dict[str, Callable[[Drawer], tuple[object, ...]]]] = {
         "map_read": lambda d: (d.slot(), d.offset(), 5000),
         "map_write": lambda d: (d.slot(), d.offset(), d.data()),
         "fallocate": lambda d: (d.slot(), d.one((0, 1, 3)), d.offset(), d.one((1, 4096, 100_000))),
-        "seek": lambda d: (d.slot(), d.offset(), d.one((os.SEEK_DATA, os.SEEK_HOLE))),
+        "seek": lambda d: (d.slot(), d.one((d.offset(), -1)), d.one((os.SEEK_DATA, os.SEEK_HOLE))),
         "copy_range": lambda d: (d.slot(), d.offset(), d.slot(), d.offset(), 5000),
         "tmpfile": lambda d: (d.directory(), d.one(MODES), d.data(), d.one((b"", d.new_path()))),
     },

@@ -1,5 +1,6 @@
 """The two sides of a comparison: each has a tree on which users run operations."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -88,6 +89,13 @@ class MountSide:
     def forget(self) -> None:
         """Make the kernel drop what it remembers of this mount, as memory pressure would."""
         rawcalls.remount(self.root)
+
+    def press(self) -> None:
+        """The same at any moment, from another thread; nothing while it is not mounted."""
+        mounted = self._mounted
+        if mounted is not None:
+            with contextlib.suppress(OSError):
+                rawcalls.remount(mounted.root)
 
     def reader(self) -> Reader:
         return DirReader(self.root)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.oracle.machine import contest
-from tests.oracle.profiles import fuzz_seeds, machine_settings
-from tests.oracle.sides import Side, kernel_side, overlay_side
+from tests.oracle.profiles import fuzz_seeds, machine_settings, memory_pressure
+from tests.oracle.sides import MountSide, kernel_side, overlay_side
 from tests.oracle.walking import Walk
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.engine]
@@ -18,14 +18,14 @@ CHUNKS, WALKS = 3, 16
 
 
 @pytest.fixture
-def sides(engine: str) -> Iterator[tuple[Side, Side]]:
+def sides(engine: str) -> Iterator[tuple[MountSide, MountSide]]:
     oracle, ours = kernel_side(), overlay_side(engine)
     yield oracle, ours
     oracle.end_workers()
     ours.end_workers()
 
 
-def _walk(sides: tuple[Side, Side], engine: str, ground: Path) -> Walk:
+def _walk(sides: tuple[MountSide, MountSide], engine: str, ground: Path) -> Walk:
     oracle, ours = sides
     return Walk(oracle=oracle, ours=ours, ground=ground, without=CANNOT.get(engine, frozenset()))
 
@@ -33,7 +33,7 @@ def _walk(sides: tuple[Side, Side], engine: str, ground: Path) -> Walk:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_walks(sides: tuple[Side, Side], engine: str, ground: Path, chunk: int) -> None:
+def test_walks(sides: tuple[MountSide, MountSide], engine: str, ground: Path, chunk: int) -> None:
     """Fixed random walks, then each side mounts what the other made."""
     walk = _walk(sides, engine, ground)
     for seed in range(chunk * WALKS, (chunk + 1) * WALKS):
@@ -42,7 +42,7 @@ def test_walks(sides: tuple[Side, Side], engine: str, ground: Path, chunk: int) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_machine(sides: tuple[Side, Side], engine: str, ground: Path) -> None:
+def test_machine(sides: tuple[MountSide, MountSide], engine: str, ground: Path) -> None:
     """The state machine, as Hypothesis explores it."""
     without = CANNOT.get(engine, frozenset())
     contest(lambda: sides, machine_settings(16), ground, without=without)
@@ -50,8 +50,9 @@ def test_machine(sides: tuple[Side, Side], engine: str, ground: Path) -> None:
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(0)
-def test_fuzz(sides: tuple[Side, Side], engine: str, ground: Path) -> None:
-    """New walks until the time is over."""
+def test_fuzz(sides: tuple[MountSide, MountSide], engine: str, ground: Path) -> None:
+    """New walks until the time is over, while the kernel forgets all the time."""
     walk = _walk(sides, engine, ground)
-    for seed in fuzz_seeds():
-        walk.run(seed)
+    with memory_pressure(*sides):
+        for seed in fuzz_seeds():
+            walk.run(seed)

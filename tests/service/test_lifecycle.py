@@ -154,18 +154,23 @@ def test_daemon_killed_while_starting(layers: Layers) -> None:
     one_line(result, "SIGKILL")
 
 
-def test_failure_after_the_mount_leaves_nothing(layers: Layers) -> None:
+@pytest.mark.parametrize(
+    ("engine", "where_it_is"),
+    [("pyfuse3", "libfuse import LibfuseEngine"), ("native", "native.session import NativeEngine")],
+)
+def test_failure_after_the_mount_leaves_nothing(layers: Layers, engine: str, where_it_is: str) -> None:
     """An engine that cannot take the descriptor: one line, and the mount made for it is gone."""
     script = (
         "import sys\n"
-        "from overlayfs_py.engine.libfuse import LibfuseEngine\n"
+        f"from overlayfs_py.engine.{where_it_is} as Engine\n"
         "def attach(self, fd): raise RuntimeError('no session')\n"
-        "LibfuseEngine.attach = attach\n"
+        "Engine.attach = attach\n"
         "from overlayfs_py import cli\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     for foreground in ([], ["-f"]):
-        words = [sys.executable, "-c", script, *foreground, *options(layers), str(layers.merged)]
+        wanted = options(layers, f"engine={engine}")
+        words = [sys.executable, "-c", script, *foreground, *wanted, str(layers.merged)]
         result = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
         one_line(result, "no session")
         assert not is_mounted(layers)
@@ -215,14 +220,22 @@ def test_systemd_is_told(layers: Layers, where: Path) -> None:
                 break
 
 
-def test_no_watchdog_ping_from_a_stuck_loop(layers: Layers, where: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "where_it_is", "answers"),
+    [
+        ("pyfuse3", "libfuse_operations import OverlayOperations", "async def"),
+        ("native", "native.names import NameRequests", "def"),
+    ],
+)
+def test_no_watchdog_ping_from_a_stuck_loop(
+    layers: Layers, where: Path, engine: str, where_it_is: str, answers: str
+) -> None:
     """A loop that serves nothing gives no sign of life, so that systemd ends it."""
     script = (
         "import sys, time\n"
-        "from overlayfs_py.engine.libfuse_operations import OverlayOperations as Operations\n"
+        f"from overlayfs_py.engine.{where_it_is} as Operations\n"
         "from overlayfs_py import cli\n"
-        "ready = Operations.lookup\n"
-        "async def lookup(self, parent, name, ctx): time.sleep(3600)\n"
+        f"{answers} lookup(self, *_): time.sleep(3600)\n"
         "Operations.lookup = lookup\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
@@ -230,7 +243,8 @@ def test_no_watchdog_ping_from_a_stuck_loop(layers: Layers, where: Path) -> None
         manager.bind(str(where / "notify"))
         manager.settimeout(20)
         environment = {**os.environ, "NOTIFY_SOCKET": str(where / "notify"), "WATCHDOG_USEC": "200000"}
-        words = [sys.executable, "-c", script, "-f", *options(layers), str(layers.merged)]
+        wanted = options(layers, f"engine={engine}")
+        words = [sys.executable, "-c", script, "-f", *wanted, str(layers.merged)]
         process = subprocess.Popen(words, env=environment)
         try:
             assert b"READY=1" in manager.recv(4096)
