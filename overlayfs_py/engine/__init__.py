@@ -3,7 +3,9 @@
 `open_engine` loads only the engine that is asked for.
 """
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -21,8 +23,10 @@ ENGINES = {
     "pyfuse3": "overlayfs_py.engine.libfuse",
     "native": "overlayfs_py.engine.native.session",
 }
-# `auto` takes the first of these that this machine has.
-_PREFERENCE = ("pyfuse3",)
+# `auto` takes the first of these that this machine has: docs/decisions/0015.
+_PREFERENCE = ("native", "pyfuse3")
+
+log = logging.getLogger("overlayfs_py.engine")
 
 
 def open_engine(overlay: "Overlay", options: ServiceOptions) -> Engine:
@@ -32,9 +36,14 @@ def open_engine(overlay: "Overlay", options: ServiceOptions) -> Engine:
     reasons = []
     for name in _PREFERENCE:
         try:
-            return _create(name, overlay, options)
+            engine = _create(name, overlay, options)
         except EngineUnavailable as error:
             reasons.append(str(error))
+            continue
+        if reasons:
+            engine.capabilities = replace(engine.capabilities, fallback="; ".join(reasons))
+            log.warning("engine=auto takes %s: %s", name, engine.capabilities.fallback)
+        return engine
     raise EngineUnavailable("; ".join(reasons))
 
 

@@ -17,6 +17,7 @@ class EngineCapabilities:
     """What users of a mount can expect of the engine; tests choose by these, never by the engine's name."""
 
     name: str
+    fallback: str = ""  # why engine=auto could not take a better one
     no_open: bool = False  # opens and closes cost no round trip
     cached_listings: bool = False  # a directory listed again costs none either
     passthrough: bool = False
@@ -60,8 +61,7 @@ def errors_by_operation(refusals: Mapping[tuple[str, int], int]) -> dict[str, di
 class Engine(Protocol):
     """One FUSE session over one `union.Overlay`."""
 
-    @property
-    def capabilities(self) -> EngineCapabilities: ...
+    capabilities: EngineCapabilities
 
     def attach(self, fuse_fd: int) -> None:
         """Take over a mounted /dev/fuse descriptor, which the engine closes from now on."""

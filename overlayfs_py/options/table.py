@@ -86,7 +86,7 @@ SEMANTICS = (
 
 DAEMON = (
     Row("timeout", Kind.SECONDS, "how long the kernel may keep what it was told", "service.timeout"),
-    _words("engine", "service.engine", "auto native pyfuse3", "how FUSE is spoken"),
+    _words("engine", "service.engine", "auto native pyfuse3", "how FUSE is spoken; auto: native if it runs"),
     _words("data", "service.data", "auto cached passthrough", "how file contents travel"),
     Row("threads", Kind.INTEGER, "long copies and syncs that may run at once", "service.threads"),
     _flag("debug", "service.debug", True, "log every request; stays in the foreground"),

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from overlayfs_py.engine import ENGINES, open_engine
-from overlayfs_py.engine.base import ErrorTranslator
+from overlayfs_py.engine.base import EngineCapabilities, ErrorTranslator
 from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.errors import EngineUnavailable
 from overlayfs_py.options import ServiceOptions
@@ -53,6 +53,53 @@ def test_engine_that_is_not_there(
     overlay = cast(Any, SimpleNamespace())
     with pytest.raises(EngineUnavailable, match=says):
         open_engine(overlay, ServiceOptions(**options))
+
+
+def _engines(monkeypatch: pytest.MonkeyPatch, native: Exception | None) -> None:
+    """Stand-ins for both engines; `native` is what loading that one raises."""
+
+    def load(module: str) -> Any:
+        if module == ENGINES["native"] and native is not None:
+            raise native
+        name = "native" if module == ENGINES["native"] else "pyfuse3"
+        capabilities = EngineCapabilities(name=name)
+        return SimpleNamespace(create=lambda overlay, options: SimpleNamespace(capabilities=capabilities))
+
+    monkeypatch.setattr("overlayfs_py.engine.import_module", load)
+
+
+def test_auto_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    _engines(monkeypatch, None)
+    found = open_engine(cast(Any, None), ServiceOptions()).capabilities
+    assert (found.name, found.fallback) == ("native", "")
+
+
+@pytest.mark.parametrize("reason", [EngineUnavailable("Linux is too old"), ImportError("no such module")])
+def test_auto_falls_back_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reason: Exception
+) -> None:
+    _engines(monkeypatch, reason)
+    found = open_engine(cast(Any, None), ServiceOptions()).capabilities
+    assert found.name == "pyfuse3"
+    assert str(reason) in found.fallback
+    assert str(reason) in caplog.text
+    with pytest.raises(EngineUnavailable, match=str(reason)):
+        open_engine(cast(Any, None), ServiceOptions(engine="native"))
+
+
+@pytest.mark.parametrize(
+    ("system", "release", "says"),
+    [
+        ("Linux", "5.11.0-7-generic", "5.12"),
+        ("Linux", "4.19", "5.12"),
+        ("FreeBSD", "14.2-RELEASE", "FreeBSD"),
+    ],
+)
+def test_native_needs_a_kernel(monkeypatch: pytest.MonkeyPatch, system: str, release: str, says: str) -> None:
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.release", lambda: release)
+    with pytest.raises(EngineUnavailable, match=says):
+        open_engine(cast(Any, None), ServiceOptions(engine="native"))
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,8 @@ def _may_register() -> bool:
 
 def create(overlay: "Overlay", options: ServiceOptions) -> NativeEngine:
     """The engine for `open_engine`."""
+    if platform.system() != "Linux":
+        raise EngineUnavailable(f"engine=native speaks Linux's FUSE protocol; this is {platform.system()}")
     release = platform.release().split("-")[0].split(".")
     if tuple(int(part) for part in release[:2] if part.isdigit()) < _OLDEST_KERNEL:
         raise EngineUnavailable(f"engine=native needs Linux 5.12 or newer; this is {platform.release()}")
