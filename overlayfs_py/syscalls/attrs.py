@@ -41,6 +41,9 @@ def set_times(dir_fd: int, name: bytes, atime_ns: int | None, mtime_ns: int | No
 
     ``b""`` means `dir_fd` itself, which may be any kind of file and an ``O_PATH`` descriptor.
     """
+    if name and atime_ns is not None and mtime_ns is not None:  # what Python can do is twice as fast
+        os.utime(name, ns=(atime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+        return
     atime_s, atime_part = (0, _UTIME_OMIT) if atime_ns is None else divmod(atime_ns, _BILLION)
     mtime_s, mtime_part = (0, _UTIME_OMIT) if mtime_ns is None else divmod(mtime_ns, _BILLION)
     times = _timespecs.pack(atime_s, atime_part, mtime_s, mtime_part)

@@ -54,22 +54,23 @@ class AttributeRequests:
         state = self._state
         node = state.node(request.nodeid)
         changes = AttrChanges(
-            mode=stat.S_IMODE(mode) if valid & wire.FATTR_MODE else None,
-            uid=uid if valid & wire.FATTR_UID else None,
-            gid=gid if valid & wire.FATTR_GID else None,
-            size=size if valid & wire.FATTR_SIZE else None,
-            atime_ns=atime * _BILLION + atime_nsec if valid & wire.FATTR_ATIME else None,
-            mtime_ns=mtime * _BILLION + mtime_nsec if valid & wire.FATTR_MTIME else None,
+            stat.S_IMODE(mode) if valid & wire.FATTR_MODE else None,
+            uid if valid & wire.FATTR_UID else None,
+            gid if valid & wire.FATTR_GID else None,
+            size if valid & wire.FATTR_SIZE else None,
+            atime * _BILLION + atime_nsec if valid & wire.FATTR_ATIME else None,
+            mtime * _BILLION + mtime_nsec if valid & wire.FATTR_MTIME else None,
         )
         if changes.size == 0:  # nothing of the contents will be left: the union copies none
             state.settled(node)
         else:
             state.need_upper(node, data=changes.size is not None)
-        before = Before(node)
+        before = Before(node) if node.upper is None else None
         if changes.mode is not None and state.backings.foreign_writers(node, request.uid):
             changes = changes._replace(mode=stat.S_IMODE(without_setid(changes.mode)))
         found = self._overlay.setattr(node, changes)
-        state.copied(before)
+        if before is not None:
+            state.copied(before)
         if valid & wire.FATTR_KILL_SUIDGID:
             state.drop_setid(node)
             found = self._overlay.getattr(node)
