@@ -241,6 +241,10 @@ class Overlay:
         """Up to `size` bytes at `offset`; fewer at the end of the file only."""
         return os.pread(self._readable(node), size, offset)
 
+    def data_fd(self, node: Node) -> int:
+        """The node's data to read from; the union's own, good until the next operation."""
+        return node.fd if node.fd >= 0 else self._readable(node)
+
     def write(self, node: Node, offset: int, data: bytes | memoryview) -> int:
         """Write all of `data` at `offset`; copies up when nobody did. Returns its length."""
         fd = self._writable(node)

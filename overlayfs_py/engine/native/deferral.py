@@ -67,6 +67,7 @@ class Deferrals:
         self._when_idle: list[Callable[[], None]] = []
         self._after: dict[Node | _Frozen, list[Callable[[], None]]] = {}
         self._open: set[int] = set()  # unique of the requests that are answered later
+        self._closed = False
         self.running = 0
 
     @property
@@ -109,7 +110,18 @@ class Deferrals:
         def finished(future: "Future[object]") -> None:
             self.call(lambda: self._finish(then, future.exception()))
 
-        self._pool.submit(work).add_done_callback(finished)
+        self._submit(work).add_done_callback(finished)
+
+    def _submit(self, work: Callable[[], object]) -> "Future[object]":
+        """After `close` it is done at once: what waited for the last workers may itself want one."""
+        if not self._closed:
+            return self._pool.submit(work)
+        future: Future[object] = Future()
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     def _finish(self, then: Callable[[BaseException | None], None], error: BaseException | None) -> None:
         self.running -= 1
@@ -149,5 +161,6 @@ class Deferrals:
         return True
 
     def close(self) -> None:
-        """Wait for the workers; nothing is started any more."""
+        """Wait for the workers."""
+        self._closed = True
         self._pool.shutdown(wait=True)

@@ -6,23 +6,30 @@ a new file comes by MKNOD.
 
 import errno
 import fcntl
+import logging
 import os
 from collections.abc import Callable
+from time import perf_counter
+from typing import NoReturn
 
-from overlayfs_py.engine.native import wire
+from overlayfs_py.engine.native import pipes, wire
 from overlayfs_py.engine.native.deferral import Postponed
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.negotiation import MAX_WRITE
+from overlayfs_py.engine.native.patience import Patience
+from overlayfs_py.engine.native.pipes import Body
 from overlayfs_py.engine.native.state import INLINE_SIZE, State
 from overlayfs_py.engine.setid import may_keep_setid
 from overlayfs_py.syscalls.copy import copy_range
 from overlayfs_py.union.overlay import Caller, Node
 
+log = logging.getLogger("overlayfs_py.engine.native")
+
 # FS_IOC_GETFLAGS and FS_IOC_FSGETXATTR; FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR
 _FLAG_QUERIES = (0x80086601, 0x801C581F)
 _FLAG_CHANGES = (0x40086602, 0x401C5820)
 _LONGEST = 64
-_LARGE = 1 << 16  # bytes of a READ; smaller ones are allocated faster than looked after
+_LARGE = 1 << 16  # bytes of a READ; smaller ones are copied faster than piped
 # One copy is at most this long, so that it can be interrupted; the caller asks for the rest.
 _COPY_LIMIT = 1 << 30
 
@@ -34,16 +41,49 @@ class FileRequests:
         self._state = state
         self._overlay = state.overlay
         self._buffer = memoryview(bytearray(MAX_WRITE))
+        self._reading = Patience()
+        self._writing = Patience()
 
     def read(
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
-    ) -> bytes | memoryview:
-        node = self._state.nodes.inode(request.nodeid).node
-        if not _LARGE <= size <= MAX_WRITE or node.fd < 0:
-            return self._overlay.read(node, offset, size)
-        # A buffer used again has its pages already (sequential read); the answer goes out before the next.
+    ) -> Body:
+        fd = self._overlay.data_fd(self._state.nodes.inode(request.nodeid).node)
+        patience = self._reading
+        if patience.lost:
+            return self._read_cached(fd, offset, size)
+        start = perf_counter()
+        body = os.pread(fd, size, offset) if size < _LARGE else self._read_large(request, fd, offset, size)
+        patience.took(perf_counter() - start)
+        return body
+
+    def _read_large(self, request: Request, fd: int, offset: int, size: int) -> Body:
+        pipe = self._state.pipe
+        if pipe is not None and size <= pipes.LONGEST:
+            try:
+                return pipe.fill(request.unique, fd, offset, size)
+            except OSError as error:  # the layer's file system cannot, or a real trouble that is met again
+                log.debug("no pipe: %s", error)
+        # A buffer used again has its pages already; the answer goes out before the next.
         part = self._buffer[:size]
-        return part[: os.preadv(node.fd, (part,), offset)]
+        return part[: os.preadv(fd, (part,), offset)]
+
+    def _read_cached(self, fd: int, offset: int, size: int) -> memoryview:
+        """What is in memory at once, the rest in a thread: the disk is slow."""
+        part = self._buffer[:size]
+        try:
+            got = os.preadv(fd, (part,), offset, os.RWF_NOWAIT)
+        except OSError:  # EAGAIN; or EOPNOTSUPP, where nobody knows
+            got = -1
+        if got == size or (got >= 0 and offset + got >= os.fstat(fd).st_size):
+            return part[:got]
+        own_fd = os.dup(fd)
+        content = b""
+
+        def work() -> None:
+            nonlocal content
+            content = os.pread(own_fd, size, offset)
+
+        raise self._timed(self._reading, [own_fd], work, lambda: content)
 
     def write(
         self,
@@ -64,7 +104,44 @@ class FileRequests:
             state.need_upper(node, data=True)
         if flags & wire.WRITE_KILL_SUIDGID:
             state.drop_setid(node)
-        return wire.WRITE_OUT.pack(self._overlay.write(node, offset, data), 0)
+        patience = self._writing
+        if patience.lost:
+            self._write_later(node, offset, data)
+        start = perf_counter()
+        done = self._overlay.write(node, offset, data)
+        patience.took(perf_counter() - start)
+        return wire.WRITE_OUT.pack(done, 0)
+
+    def _write_later(self, node: Node, offset: int, data: memoryview) -> NoReturn:
+        """In a thread: the disk is slow, or makes writers wait."""
+        fd = self._descriptor(node, os.O_RDWR)
+        rest = memoryview(bytes(data))
+
+        def work() -> None:
+            done = 0
+            while done < len(rest):
+                done += os.pwrite(fd, rest[done:], offset + done)
+
+        answer = wire.WRITE_OUT.pack(len(rest), 0)
+        raise self._timed(self._writing, [fd], work, lambda: answer)
+
+    def _timed(
+        self, patience: Patience, fds: list[int], work: Callable[[], None], answer: Callable[[], bytes]
+    ) -> Postponed:
+        """`work` in a thread; `patience` is told how long it took, and the descriptors are closed."""
+        seconds = 0.0
+
+        def timed() -> None:
+            nonlocal seconds
+            start = perf_counter()
+            work()
+            seconds = perf_counter() - start
+
+        def answered() -> bytes:
+            patience.took(seconds)
+            return answer()
+
+        return Postponed.on(fds, timed, answered)
 
     def fallocate(self, request: Request, fh: int, offset: int, length: int, mode: int) -> bytes:
         node = self._prepared_to_write(request.nodeid, request)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.deferral import FROZEN, Busy
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import Handler
+from overlayfs_py.engine.native.state import Answer, Handler
 
 _CHANGING = (
     *("SYMLINK", "MKNOD", "MKDIR", "CREATE", "TMPFILE", "LINK", "UNLINK", "RMDIR", "RENAME", "RENAME2"),
@@ -56,7 +56,7 @@ def closed(handlers: Mapping[int, Handler], *, write_back: bool) -> dict[int, Ha
 
 
 def _gated(handler: Handler, changes: Condition) -> Handler:
-    def wait_or_answer(request: Request, *arguments: object) -> bytes | memoryview | int | None:
+    def wait_or_answer(request: Request, *arguments: object) -> Answer:
         if changes(*arguments):
             raise Busy(FROZEN)
         return handler(request, *arguments)

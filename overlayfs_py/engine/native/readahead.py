@@ -6,9 +6,11 @@ INIT can only lower the limit of a mount; raising it takes a write to sysfs, whi
 import logging
 import re
 
+from overlayfs_py.engine.native.pipes import LONGEST
+
 log = logging.getLogger("overlayfs_py.engine.native")
 
-READAHEAD = 1 << 20
+READAHEAD = LONGEST
 
 
 def raise_readahead(fuse_fd: int, size: int = READAHEAD) -> bool:

@@ -14,6 +14,7 @@ from overlayfs_py.engine.native.deferral import Deferrals
 from overlayfs_py.engine.native.dispatch import Dispatcher
 from overlayfs_py.engine.native.loop import GONE, Loop, Polling, SessionEnd
 from overlayfs_py.engine.native.negotiation import MAX_WRITE, Session, Wishes
+from overlayfs_py.engine.native.pipes import AnswerPipe, Body, Piped
 from overlayfs_py.engine.native.readahead import raise_readahead
 from overlayfs_py.engine.native.state import State
 from overlayfs_py.engine.native.wire import OPS, PAGE_SIZE, Init
@@ -78,6 +79,7 @@ class NativeEngine:
     def attach(self, fuse_fd: int) -> None:
         self._fuse_fd = fuse_fd
         raise_readahead(fuse_fd)
+        self._state.pipe = AnswerPipe()
         self._loop = Loop(
             fuse_fd,
             MAX_WRITE + PAGE_SIZE,
@@ -118,6 +120,8 @@ class NativeEngine:
         self._deferrals.close()
         self._deferrals.complete()
         loop.close()
+        if self._state.pipe is not None:
+            self._state.pipe.close()
         os.close(self._fuse_fd)
         self._fuse_fd = -1
         self._dispatcher.opens.drop_all()
@@ -167,10 +171,13 @@ class NativeEngine:
         if self._loop is not None:
             self._loop.wake()
 
-    def _send(self, header: bytes, body: bytes | memoryview = b"") -> bool:
+    def _send(self, header: bytes, body: Body = b"") -> bool:
         """One write for one answer. False: the kernel says that nobody waits for it any more."""
         try:
-            os.writev(self._fuse_fd, (header, body))
+            if isinstance(body, Piped):
+                body.pipe.send(self._fuse_fd, body.size)
+            else:
+                os.writev(self._fuse_fd, (header, body))
         except FileNotFoundError:
             return False
         except OSError as error:

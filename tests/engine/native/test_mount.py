@@ -96,6 +96,30 @@ def test_reads_ahead_in_large_requests(layers: Layers, native: Callable[..., Ove
     assert count < 32 * 8, "128 KiB at a time would be 256"
 
 
+@pytest.mark.parametrize("size", [0, 1, 65_536, (1 << 20) - 8192, (5 << 20) + 123])
+def test_contents_arrive_whole(layers: Layers, native: Callable[..., OverlayMount], size: int) -> None:
+    """In order, at random, past the page cache and by a mapping, also where the file has a hole."""
+    content = os.urandom(size)
+    path = layers.lowers[0] / "file"
+    path.write_bytes(content)
+    os.truncate(path, size + (3 << 20))
+    content += bytes(3 << 20)
+    native(layers)
+    for flags in (0, os.O_DIRECT):
+        fd = os.open(layers.merged / "file", os.O_RDONLY | flags)
+        try:
+            buffer = mmap.mmap(-1, len(content) + 8192)
+            got = 0
+            while step := os.preadv(fd, [memoryview(buffer)[got:]], got):
+                got += step
+            assert buffer[:got] == content
+            buffer.close()
+        finally:
+            os.close(fd)
+    with (layers.merged / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as m:
+        assert m[:] == content
+
+
 def test_birth_time(layers: Layers, native: Callable[..., OverlayMount]) -> None:
     path = layers.lowers[0] / "file"
     path.write_bytes(b"x")

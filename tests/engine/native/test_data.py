@@ -1,0 +1,198 @@
+"""How contents travel: through a pipe when there is much of it, by a thread when the disk is slow."""
+
+import errno
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overlayfs_py.engine.native import pipes, wire
+from overlayfs_py.engine.native.patience import Patience
+from overlayfs_py.engine.native.pipes import AnswerPipe, Piped
+from tests.engine.native.test_dispatch import BIG, READ_WRITE, Bench
+
+SLOW = 20e-3
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.deferrals.close()
+    made.overlay.close()
+
+
+def test_patience_outlasts_an_exception() -> None:
+    patience = Patience()
+
+    def lost_after(*seconds: float) -> bool:
+        for each in seconds:
+            patience.took(each)
+        return patience.lost
+
+    assert not lost_after(1000)
+    assert lost_after(SLOW)
+    assert not lost_after(*[1e-4] * 20)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A slow disk: nothing is in memory, and threads get something from it once this is set."""
+    turning = threading.Event()
+    monkeypatch.setattr(Patience, "lost", property(lambda _: True))
+
+    def nothing_cached(*_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, "not in memory")
+
+    def read(fd: int, size: int, offset: int, real: object = os.pread) -> bytes:
+        assert turning.wait(10)
+        return bytes(real(fd, size, offset))  # type: ignore[operator]
+
+    def write(fd: int, data: bytes, offset: int, real: object = os.pwrite) -> int:
+        assert turning.wait(10)
+        return int(real(fd, data[:3], offset))  # type: ignore[operator]
+
+    monkeypatch.setattr(os, "preadv", nothing_cached)
+    monkeypatch.setattr(os, "pread", read)
+    monkeypatch.setattr(os, "pwrite", write)
+    return turning
+
+
+def test_others_go_on_while_the_disk_is_read(bench: Bench, slow: threading.Event) -> None:
+    nodeid = bench.find(b"file")
+    unique = bench.put("READ", READ_WRITE.pack(0, 1, 100, 0, 0, 0), nodeid)
+    bench.ask("GETATTR", bytes(16), nodeid)
+    assert unique not in bench.sent
+    bench.put("FORGET", struct.pack("=Q", 1), nodeid)  # its descriptor goes, the thread's stays
+    slow.set()
+    bench.finish()
+    assert bench.sent[unique] == (0, b"ower")
+
+
+def test_others_go_on_while_the_disk_is_written(bench: Bench, slow: threading.Event) -> None:
+    bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + b"new\0")
+    nodeid = bench.find(b"new")
+    unique = bench.write(nodeid, b"contents")
+    bench.ask("GETATTR", bytes(16), nodeid)
+    assert unique not in bench.sent
+    slow.set()
+    bench.finish()
+    assert bench.sent[unique] == (0, wire.WRITE_OUT.pack(8, 0)), "all of it, whatever one pwrite takes"
+    assert (bench.top / "upper/new").read_bytes() == b"contents"
+
+
+def test_failed_write_reaches_the_writer(
+    bench: Bench, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", no_space)
+    bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + b"new\0")
+    unique = bench.write(bench.find(b"new"), b"contents")
+    bench.finish()
+    assert bench.sent[unique] == (errno.ENOSPC, b"")
+
+
+def test_what_is_cached_needs_no_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Patience, "lost", property(lambda _: True))
+    big = bench.find(b"big")
+    for offset, size in ((0, 4096), (0, 1 << 20), (BIG - 10, 4096), (BIG, 4096)):
+        unique = bench.put("READ", READ_WRITE.pack(0, offset, size, 0, 0, 0), big)
+        assert bench.sent[unique] == (0, b"b" * min(size, BIG - offset))
+
+
+@pytest.mark.parametrize("volatile", [False, True])
+def test_slow_small_copies_go_to_threads(tmp_path: Path, volatile: bool) -> None:
+    """Others would wait for their sync; a volatile mount has none."""
+    bench = Bench(tmp_path, volatile=volatile)
+    for _ in range(9):
+        bench.state._copying.took(SLOW)
+    unique = bench.write(bench.find(b"file"), b"new")
+    assert (unique in bench.sent) == volatile
+    bench.deferrals.close()
+    bench.deferrals.complete()
+    assert bench.sent[unique][0] == 0
+    assert (bench.top / "upper/file").read_bytes() == b"newer"
+    bench.overlay.close()
+
+
+def test_end_while_the_disk_is_slow(bench: Bench, slow: threading.Event) -> None:
+    """A write that waited for the last copy wants a thread when there are none any more."""
+    slow.set()
+    big = bench.find(b"big")
+    first, second = bench.write(big, b"1st"), bench.write(big, b"second")
+    bench.deferrals.close()
+    bench.deferrals.complete()
+    assert bench.sent[first][0] == bench.sent[second][0] == 0
+    assert (bench.top / "upper/big").read_bytes()[:7] == b"secondb"
+
+
+# -- the pipe ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe() -> Iterator[AnswerPipe]:
+    made = AnswerPipe()
+    yield made
+    made.close()
+    made.close()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Iterator[int]:
+    """Where answers go."""
+    fd = os.open(tmp_path / "sent", os.O_RDWR | os.O_CREAT)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, pipes.LONGEST), (1, pipes.LONGEST), (4096, 1 << 16)])
+def test_pages_pass_by(pipe: AnswerPipe, target: int, tmp_path: Path, offset: int, size: int) -> None:
+    content = os.urandom(2 << 20)
+    (tmp_path / "file").write_bytes(content)
+    with (tmp_path / "file").open("rb") as file:
+        for unique in (7, 9):
+            os.ftruncate(target, 0)
+            os.lseek(target, 0, os.SEEK_SET)
+            answer = pipe.fill(unique, file.fileno(), offset, size)
+            assert isinstance(answer, Piped)
+            assert len(answer) == size
+            answer.pipe.send(target, answer.size)
+            sent = os.pread(target, 4 << 20, 0)
+            assert wire.OUT_HEADER.unpack_from(sent) == (16 + size, 0, unique)
+            assert sent[16:] == content[offset : offset + size]
+
+
+def test_end_of_the_file(pipe: AnswerPipe, target: int, tmp_path: Path) -> None:
+    """The header that promised more is not sent, and the pipe is fit for the next."""
+    (tmp_path / "file").write_bytes(b"x" * 70_000)
+    with (tmp_path / "file").open("rb") as file:
+        assert pipe.fill(3, file.fileno(), 0, 1 << 17) == b"x" * 70_000
+        assert pipe.fill(5, file.fileno(), 1 << 20, 1 << 17) == b""
+        assert isinstance(pipe.fill(7, file.fileno(), 0, 1 << 16), Piped)
+
+
+def test_answer_that_was_not_sent(pipe: AnswerPipe, target: int, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * (1 << 17))
+    with (tmp_path / "file").open("rb") as file:
+        for unique in range(3, 9):
+            answer = pipe.fill(unique, file.fileno(), 0, 1 << 17)
+        assert isinstance(answer, Piped)
+        answer.pipe.send(target, answer.size)
+        assert wire.OUT_HEADER.unpack_from(os.pread(target, 100, 0))[2] == 8
+
+
+def test_without_a_pipe_the_buffer_serves(bench: Bench, tmp_path: Path) -> None:
+    """So it is where the layer's file system cannot splice."""
+
+    class Broken(AnswerPipe):
+        def fill(self, *_: object) -> bytes:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    bench.state.pipe = Broken()
+    big = bench.find(b"big")
+    assert bench.read(big, 1 << 17) == b"b" * (1 << 17)
