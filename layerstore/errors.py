@@ -28,7 +28,10 @@ def shortened(text: str) -> str:
 
 
 class LayerstoreError(Exception):
-    """Base of the package's errors."""
+    """Base of the package's errors. What a message quotes of an image cannot act on a terminal."""
+
+    def __init__(self, line: str = "") -> None:
+        super().__init__(one_line(line))
 
 
 class NotFound(LayerstoreError):
@@ -80,7 +83,7 @@ class InvalidLayer(LayerstoreError):
     def __init__(self, why: str, path: bytes | None = None) -> None:
         self.why = why
         self.path = path
-        shown = shortened(one_line(why))
+        shown = shortened(why)
         super().__init__(
             f"invalid layer: {shown}"
             if path is None
