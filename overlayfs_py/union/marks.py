@@ -12,6 +12,7 @@ import errno
 import os
 from typing import NamedTuple
 
+from overlayfs_py.syscalls.xattrs import has_no_xattrs
 from overlayfs_py.union.layer import Real
 
 TRUSTED = "trusted.overlay."
@@ -73,6 +74,9 @@ def get_xattr(real: Real, name: str) -> bytes | None:
 
 def list_xattrs(real: Real) -> list[str]:
     """All xattr names; empty where the file system has none."""
+    parent = real.parent
+    if parent is not None and has_no_xattrs(parent.dir_fd(), real.name):
+        return []
     path, follow = real.proc_path()
     try:
         return os.listxattr(path, follow_symlinks=follow)
