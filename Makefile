@@ -15,7 +15,7 @@ types:     setup ; @scripts/lint types
 fmt:       setup ; @scripts/fmt
 fuzz:      ; @scripts/fuzz
 fuzz-layers: ; @scripts/fuzz-layers
-bench:     ; @scripts/bench/run --write docs/benchmarks.md
+bench:     ; @scripts/bench/run all --write docs/benchmarks.md
 install:   ; @scripts/install
 uninstall: ; @scripts/uninstall
 clean:     ; @scripts/clean

@@ -1,124 +1,119 @@
-"""Run every contender through every workload, round by round, and print the table.
+"""Measure kernel overlayfs, fuse-overlayfs and this project's engines: the tables of docs/benchmarks.md.
 
-`scripts/bench/run [--rounds N] [--contenders A,B] [--only TEXT] [--write docs/benchmarks.md]`
+Suites: `table` (every operation, with the goals), `depth` (cost of a lookup by number of layers),
+`clients` (1, 2 and 8 at once), `latency` (others' requests during a long copy-up), `idle` (processor
+time of a mount nobody uses).
 """
 
 import argparse
+import gc
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
-from contenders import CONTENDERS, ROOT, Contender, Mounted, mounted
-from report import table
-from stage import Stage, fresh_stage, settle
-from workloads import KNOWN_INODES, WORKLOADS, Workload, files, know_inodes
+import clients
+import depth
+import idle
+import latency
+import table
+from contenders import CONTENDERS, ROOT, Contender
 
-START = "start"
-MEMORY = f"memory per {KNOWN_INODES:,} known inodes"
-BEGIN_MARK, END_MARK = "<!-- bench: begin -->", "<!-- bench: end -->"
+Suite = Callable[[list[Contender], int, str, Path], str]  # contenders, rounds, only, base directory
 
-Samples = defaultdict[tuple[str, str], list[float]]
+# Suite: what runs it, and its rounds when none are asked for.
+SUITES: dict[str, tuple[Suite, int]] = {
+    "table": (table.run, 5),
+    "depth": (depth.run, 3),
+    "clients": (clients.run, 3),
+    "latency": (latency.run, 2),
+    "idle": (idle.run, 1),
+}
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench/run", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench/run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="one or more of them, or all; else table")
+    parser.add_argument("--rounds", type=int, help="of each suite; else " + str(ROUNDS))
     parser.add_argument(
         "--contenders",
-        default="kernel,fuse-overlayfs,overlayfs-py,overlayfs-py volatile",
+        default="kernel,fuse-overlayfs,cached,passthrough,pyfuse3,volatile",
         help="of: " + ", ".join(CONTENDERS),
     )
-    parser.add_argument("--only", default="", help="only workloads whose name contains this")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="where the disk images are made")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between FILE's bench marks")
-    return parser.parse_args()
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="put each table between FILE's marks for it"
+    )
+    arguments = parser.parse_args()
+    names = list(SUITES) if "all" in arguments.suites else arguments.suites or ["table"]
+    arguments.contenders = [name.strip() for name in arguments.contenders.split(",")]
+    for name in names:
+        if name not in SUITES:
+            parser.error(f"no such suite: {name} (there are {', '.join(SUITES)})")
+    for name in arguments.contenders:
+        if name not in CONTENDERS:
+            parser.error(f"no such contender: {name} (there are {', '.join(CONTENDERS)})")
+    arguments.suites = names
+    return arguments
 
 
-def measure(
-    contender: Contender, stage: Stage, workloads: list[Workload], memory: bool, out: Samples
-) -> None:
-    """One contender, one round."""
-    for workload in workloads:
-        if workload.prepare and contender.takes(workload.name):
-            workload.prepare(stage.lower / workload.directory)
-    if memory and not contender.only and not (stage.lower / "d100k").exists():
-        files(stage.lower / "d100k", KNOWN_INODES, b"")
-    settle()
-    with mounted(contender, stage) as mount:
-        out[START, contender.name].append(mount.start_seconds * 1e3)
-        for workload in workloads:
-            if contender.takes(workload.name):
-                seconds = workload.measure(stage.mountpoint / workload.directory)
-                out[workload.name, contender.name].append(workload.figure(seconds))
-    if memory and contender.daemon and not contender.only:
-        with mounted(contender, stage) as mount:
-            out[MEMORY, contender.name].append(grown_mib(mount, stage))
+ROUNDS = ", ".join(f"{name} {rounds}" for name, (_, rounds) in SUITES.items())
 
 
-def grown_mib(mount: Mounted, stage: Stage) -> float:
-    """What the daemon's resident memory grows by when it gets to know the inodes."""
-    before = mount.rss_kib() or 0
-    know_inodes(stage.mountpoint)
-    return ((mount.rss_kib() or 0) - before) / 1024
-
-
-def conditions(contenders: list[Contender], rounds: int) -> str:
+def conditions(command: str, contenders: list[Contender], rounds: int, seconds: float) -> str:
     """What was measured, where and how: one line each."""
     cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in cpuinfo if "model name" in line), "unknown")
     machine = f"{model}, {os.cpu_count()} CPUs, Linux {os.uname().release}, Python {sys.version.split()[0]}"
-    versions = "; ".join(f"{c.name}: {c.describe()}" for c in contenders if not c.only)
+    versions = "; ".join(f"{contender.name}: {contender.describe()}" for contender in contenders)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    took = f"{rounds} round{'s' if rounds > 1 else ''} in {seconds / 60:.1f} min"
     return (
-        f"Command: `scripts/bench/run {' '.join(map(shell_word, sys.argv[1:]))}`, "
-        f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {rounds} rounds, medians (lowest–highest).\n"
+        f"Command: `{command}`, {when} UTC, {took}: medians (lowest–highest).\n"
         f"Machine: {machine}; load average at the end {load}.\nVersions: {versions}."
     )
 
 
-def shell_word(word: str) -> str:
-    return f"'{word}'" if " " in word else word
-
-
-def write_between_marks(path: Path, text: str) -> None:
-    """Replace what stands between the marks of `path`."""
+def write_between_marks(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks of the suite `name`."""
+    begin, end = f"<!-- bench: begin {name} -->", f"<!-- bench: end {name} -->"
     content = path.read_text()
-    head, rest = content.split(BEGIN_MARK, 1)
-    _, tail = rest.split(END_MARK, 1)
-    path.write_text(f"{head}{BEGIN_MARK}\n{text}\n{END_MARK}{tail}")
+    if begin not in content or end not in content:
+        raise SystemExit(f"bench: {path} has no marks for {name}: {begin} and {end}")
+    head, rest = content.split(begin, 1)
+    _, tail = rest.split(end, 1)
+    path.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
 
 
 def main() -> None:
     arguments = parse_arguments()
     if os.geteuid() != 0:
         raise SystemExit("bench: needs root, for loop images and kernel overlayfs mounts")
-    contenders = [CONTENDERS[name.strip()] for name in arguments.contenders.split(",")]
-    workloads = [workload for workload in WORKLOADS if arguments.only in workload.name]
-    workloads = [w for w in WORKLOADS if w.directory in {chosen.directory for chosen in workloads}]
-    memory = arguments.only in MEMORY
-    samples: Samples = defaultdict(list)
-    base = Path(tempfile.mkdtemp(prefix="overlayfs-py-bench-", dir=arguments.dir))
+    gc.disable()  # nothing here makes cycles, and a collection would be on somebody's clock
+    contenders = [CONTENDERS[name] for name in arguments.contenders]
+    base = Path(tempfile.mkdtemp(prefix="ovlbench-", dir=arguments.dir))
     try:
-        for number in range(arguments.rounds):
-            turn = number % len(contenders)
-            for contender in contenders[turn:] + contenders[:turn]:
-                print(f"bench: round {number + 1}/{arguments.rounds}: {contender.name}", file=sys.stderr)
-                with fresh_stage(base / f"{number}") as stage:
-                    measure(contender, stage, workloads, memory, samples)
+        for name in arguments.suites:
+            suite, rounds = SUITES[name]
+            rounds = arguments.rounds or rounds
+            begin = time.monotonic()
+            tables = suite(contenders, rounds, arguments.only, base)
+            command = f"scripts/bench/run {name} --rounds {rounds}"
+            said = conditions(command, contenders, rounds, time.monotonic() - begin)
+            print(f"## {name}\n\n{said}\n\n{tables}\n", flush=True)
+            if arguments.write:
+                write_between_marks(ROOT / arguments.write, name, f"{said}\n\n{tables}")
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    rows = [(START, "ms"), *((w.name, w.unit) for w in workloads)]
-    rows += [(MEMORY, "MiB")] if memory else []
-    text = (
-        conditions(contenders, arguments.rounds) + "\n\n" + table(samples, rows, [c.name for c in contenders])
-    )
-    print(text)
-    if arguments.write:
-        write_between_marks(ROOT / arguments.write, text)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from stage import Stage, unmount
@@ -14,6 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # As users start it: compiled modules are kept.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 OURS = str(ROOT / ".venv/bin/overlayfs-py")
+KERNEL, PEER = "kernel", "fuse-overlayfs"
+
+
+class CannotMount(Exception):
+    """A contender does not mount this stack; the text says what it said."""
 
 
 @dataclass(frozen=True)
@@ -24,65 +29,95 @@ class Contender:
     command: tuple[str, ...]
     options: str = ""
     daemon: bool = True
-    only: tuple[str, ...] = ()  # workloads by name; none given: all
-    version: tuple[str, ...] = field(default=())
+    only: tuple[str, ...] = ()  # beginnings of rows' names; none given: all
+    version: tuple[str, ...] = ()
 
-    def takes(self, workload: str) -> bool:
-        return not self.only or workload in self.only
+    def takes(self, row: str) -> bool:
+        return not self.only or row.startswith(self.only)
 
     def describe(self) -> str:
-        """The version line of the document."""
+        """Its version and options, for the document."""
         if not self.version:
             return os.uname().release
         done = subprocess.run(self.version, capture_output=True, text=True)
         lines = (done.stdout or done.stderr).strip().splitlines()
-        return next((line for line in lines if "overlayfs" in line), "?").split(":")[-1].strip()
+        said = next((line for line in lines if "overlayfs" in line), "?").split(":")[-1]
+        return f"{said.replace('version', '').strip()} {self.options}".strip()
+
+
+def _ours(name: str, options: str, only: tuple[str, ...] = ()) -> Contender:
+    return Contender(name, (OURS,), options, only=only, version=(OURS, "--version"))
 
 
 CONTENDERS = {
     contender.name: contender
     for contender in (
-        Contender("kernel", ("mount", "-t", "overlay", "overlay"), daemon=False),
-        Contender("fuse-overlayfs", ("fuse-overlayfs",), version=("fuse-overlayfs", "--version")),
-        Contender("overlayfs-py", (OURS,), version=(OURS, "--version")),
-        Contender("pyfuse3", (OURS,), options="engine=pyfuse3", version=(OURS, "--version")),
-        Contender("native", (OURS,), options="engine=native", version=(OURS, "--version")),
-        Contender(
-            "overlayfs-py volatile",
-            (OURS,),
-            options="volatile",
-            version=(OURS, "--version"),
-            only=("start", "copy-up of 1,000 small files", "copy-up of a 256 MiB file"),
-        ),
+        Contender(KERNEL, ("mount", "-t", "overlay", "overlay"), daemon=False),
+        Contender(PEER, ("fuse-overlayfs",), version=("fuse-overlayfs", "--version")),
+        _ours("cached", "engine=native,data=cached"),
+        _ours("passthrough", "engine=native,data=passthrough"),
+        _ours("pyfuse3", "engine=pyfuse3"),
+        _ours("volatile", "engine=native,data=cached,volatile", only=("copy-up", "rename of a lower")),
+        _ours("default", ""),
     )
 }
 
 
 @dataclass
 class Mounted:
-    """A running contender: the seconds its start took and, for a daemon, its process."""
+    """A running contender: the seconds its start took and its processes (none for the kernel)."""
 
     start_seconds: float
-    pid: int | None
+    pids: tuple[int, ...]
 
-    def rss_kib(self) -> int | None:
+    def rss_mib(self) -> float:
         """Resident memory of the daemon now."""
-        if self.pid is None:
-            return None
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1])
-        return None
+        return sum(self._status("VmRSS")) / 1024
+
+    def wakeups(self) -> int:
+        """How often its threads have gone to sleep so far."""
+        return sum(self._status("voluntary_ctxt_switches"))
+
+    def processor_ms(self) -> float:
+        """Processor time of all its threads so far."""
+        total = 0
+        for pid in self.pids:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                total += int((task / "schedstat").read_text().split()[0])
+        return total / 1e6
+
+    def _status(self, field: str) -> Iterator[int]:
+        for pid in self.pids:
+            tasks = [Path(f"/proc/{pid}")] if field == "VmRSS" else Path(f"/proc/{pid}/task").iterdir()
+            for task in tasks:
+                for line in (task / "status").read_text().splitlines():
+                    if line.startswith(field + ":"):
+                        yield int(line.split()[1])
 
 
 @contextmanager
 def mounted(contender: Contender, stage: Stage) -> Iterator[Mounted]:
-    """Mount `contender` over `stage`; unmount and wait for its daemon at the end."""
-    options = f"lowerdir={stage.lower},upperdir={stage.upper},workdir={stage.work}"
+    """Mount `contender` over `stage`; unmount and wait for its daemon at the end. CannotMount."""
+    begin = time.perf_counter()
+    _start(contender, stage)
+    # Usable: a lookup is answered. (A listing would be work: fuse-overlayfs reads all that it lists.)
+    os.access(stage.mountpoint / "no-such-name", os.F_OK)
+    seconds = time.perf_counter() - begin
+    pids = daemons_of(stage.mountpoint) if contender.daemon else ()
+    try:
+        yield Mounted(seconds, pids)
+    finally:
+        unmount(stage.mountpoint)
+        for pid in pids:
+            wait_gone(pid)
+
+
+def _start(contender: Contender, stage: Stage) -> None:
+    """Run its command until it returns; CannotMount when it leaves no mount."""
+    options = f"lowerdir={':'.join(stage.lowers)},upperdir={stage.upper},workdir={stage.work}"
     if contender.options:
         options += "," + contender.options
     device = stage.mountpoint.stat().st_dev
-    begin = time.perf_counter()
     done = subprocess.run(
         [*contender.command, "-o", options, str(stage.mountpoint)],
         stdin=subprocess.DEVNULL,
@@ -91,22 +126,17 @@ def mounted(contender: Contender, stage: Stage) -> Iterator[Mounted]:
         text=True,
         timeout=60,
         env=ENVIRONMENT,
+        cwd=stage.disk,
     )
     if done.returncode or stage.mountpoint.stat().st_dev == device:
-        raise SystemExit(f"bench: {contender.name} does not mount: {done.stderr.strip()}")
-    seconds = time.perf_counter() - begin
-    pid = daemon_of(stage.mountpoint) if contender.daemon else None
-    try:
-        yield Mounted(seconds, pid)
-    finally:
-        unmount(stage.mountpoint)
-        if pid is not None:
-            wait_gone(pid)
+        said = done.stderr.strip().splitlines()
+        raise CannotMount(said[0] if said else f"exit status {done.returncode}")
 
 
-def daemon_of(mountpoint: Path) -> int:
-    """The process whose command line names `mountpoint`."""
+def daemons_of(mountpoint: Path) -> tuple[int, ...]:
+    """The processes whose command line names `mountpoint`."""
     wanted = os.fsencode(mountpoint)
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -114,11 +144,13 @@ def daemon_of(mountpoint: Path) -> int:
             except OSError:
                 continue
             if wanted in words:
-                return int(entry.name)
-    raise SystemExit(f"bench: no daemon serves {mountpoint}")
+                found.append(int(entry.name))
+    if not found:
+        raise CannotMount(f"no daemon serves {mountpoint}")
+    return tuple(found)
 
 
-def wait_gone(pid: int, seconds: float = 20) -> None:
+def wait_gone(pid: int, seconds: float = 60) -> None:
     """umount(8) returns before a FUSE daemon has closed the layers."""
     deadline = time.monotonic() + seconds
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:

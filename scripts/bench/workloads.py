@@ -1,232 +1,184 @@
-"""What is measured: one row each, with what it needs in the lower layer and what the clock runs over.
+"""What the main run measures: one row each, with what it needs in the lower layer and what is timed.
 
 A workload has a directory of its own, so none meets what another has looked up, and they run in the
-order of the table. Layers are warm in the page cache: the overlay is measured, not the disk.
+order of the table: what creates comes before what removes (ext4 avoids the inodes of removed files).
 """
 
 import os
-import subprocess
+import random
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-SMALL = b"x" * 2048
-MIB = bytes(range(256)) * 4096
+import material
+import operations
+import programs
+from material import Fill
+from operations import timed
 
-
-def files(directory: Path, count: int, content: bytes = SMALL) -> None:
-    """`count` files of `content` in `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        fd = os.open(directory / f"file-{number:06d}", os.O_WRONLY | os.O_CREAT, 0o644)
-        os.write(fd, content)
-        os.close(fd)
-
-
-def big_file(path: Path, mib: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb", buffering=0) as file:
-        for _ in range(mib):
-            file.write(MIB)
-
-
-def names(directory: Path, count: int) -> list[str]:
-    """Paths made before the clock runs, without looking into the mount."""
-    return [f"{directory}/file-{number:06d}" for number in range(count)]
-
-
-def timed(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def stat_all(paths: list[str]) -> None:
-    for path in paths:
-        os.stat(path)
-
-
-def read_all(paths: list[str]) -> None:
-    for path in paths:
-        fd = os.open(path, os.O_RDONLY)
-        os.read(fd, 65536)
-        os.close(fd)
-
-
-def touch_all(paths: list[str]) -> None:
-    """Open each for writing and write one byte: a copy-up for a lower file."""
-    for path in paths:
-        fd = os.open(path, os.O_WRONLY)
-        os.pwrite(fd, b"y", 0)
-        os.close(fd)
-
-
-def create_all(paths: list[str]) -> None:
-    for path in paths:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        os.write(fd, b"hello")
-        os.close(fd)
-
-
-def rename_all(paths: list[str]) -> None:
-    for path in paths:
-        os.rename(path, path + ".new")
-
-
-def unlink_all(paths: list[str]) -> None:
-    for path in paths:
-        os.unlink(path)
-
-
-def mkdir_all(paths: list[str]) -> None:
-    for path in paths:
-        os.mkdir(path)
-
-
-def list_and_stat(directory: Path) -> None:
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            entry.stat(follow_symlinks=False)
-
-
-def read_big(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    buffer = bytearray(1 << 20)
-    while os.readv(fd, [buffer]):
-        pass
-    os.close(fd)
-
-
-def write_big(path: Path, mib: int) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-    for _ in range(mib):
-        os.write(fd, MIB)
-    os.close(fd)
-
-
-def make_archive(directory: Path, count: int = 3000) -> None:
-    """A tar of `count` small files in 60 directories, and the place it is taken apart in."""
-    tree = directory / "tree"
-    for number in range(60):
-        files(tree / f"dir-{number:02d}", count // 60)
-    subprocess.run(["tar", "-cf", directory / "archive.tar", "-C", directory, "tree"], check=True)
-    (directory / "out").mkdir()
-
-
-def run(*command: str | Path) -> None:
-    subprocess.run([str(word) for word in command], check=True)
+BIG_MIB = 256
+PAGES = 4000
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`measure` returns the seconds spent in its directory of the mount; a figure is for one of `count`."""
+    """A row. `measure` is called at the root of the mount; a figure is for one of `count`."""
 
     name: str
     directory: str
-    prepare: Callable[[Path], object] | None  # fills `directory` in the lower; None: an earlier row did
-    measure: Callable[[Path], float]
+    fill: Fill | None  # fills `directory` in the lower; None: an earlier row did
+    measure: Callable[[], float]  # seconds; may leave the working directory
     count: int = 1
     unit: str = "ms"
+    before: Callable[[Path], None] | None = None  # gets the lower's directory, off the clock
+    needs: str = ""  # a program
 
     def figure(self, seconds: float) -> float:
         """In the row's unit: MB/s is higher-is-better, the others lower."""
         if self.unit == "MB/s":
             return self.count * 1.048576 / seconds
-        return seconds / self.count * {"s": 1.0, "ms": 1e3, "µs": 1e6}[self.unit]
+        return seconds / self.count * {"ms": 1e3, "µs": 1e6}[self.unit]
+
+    def possible(self) -> bool:
+        return not self.needs or shutil.which(self.needs) is not None
 
 
-def per_file(work: Callable[[list[str]], None], count: int) -> Callable[[Path], float]:
-    """Time `work` over `count` names of the directory."""
+def entering(directory: str, work: Callable[[], None], passes: int = 1) -> Callable[[], float]:
+    """Times `work` in `directory`, and going there: some contenders read a directory when it is looked up."""
 
-    def measure(directory: Path) -> float:
-        paths = names(directory, count)
-        return timed(lambda: work(paths))
+    def measure() -> float:
+        begin = time.perf_counter()
+        os.chdir(directory)
+        for _ in range(passes):
+            work()
+        return time.perf_counter() - begin
 
     return measure
 
 
-def row(
+def each(
     name: str,
     directory: str,
     work: Callable[[list[str]], None],
-    count: int,
-    prepare: Callable[[Path], object] | None = None,
+    names: list[str],
+    fill: Fill | None = None,
+    passes: int = 1,
 ) -> Workload:
-    """A row of per-file microseconds."""
-    return Workload(name, directory, prepare, per_file(work, count), count, "µs")
+    """A row of microseconds a name; `passes` times over, where that changes nothing."""
+    measure = entering(directory, lambda: work(names), passes)
+    return Workload(name, directory, fill, measure, len(names) * passes, "µs")
 
 
-def with_files(count: int, content: bytes = SMALL) -> Callable[[Path], None]:
-    return lambda directory: files(directory, count, content)
+def whole(
+    name: str, directory: str, work: Callable[[], None], fill: Fill | None = None, passes: int = 1
+) -> Workload:
+    """A row of milliseconds a call."""
+    return Workload(name, directory, fill, entering(directory, work, passes), passes)
 
 
-def with_big(mib: int) -> Callable[[Path], None]:
-    return lambda directory: big_file(directory / "big", mib)
+def program(
+    name: str, directory: str, work: Callable[[], None], fill: Fill, passes: int, needs: str = ""
+) -> Workload:
+    """A row of milliseconds a run, after one that is not timed: the second is what users wait for."""
+
+    def measure() -> float:
+        os.chdir(directory)
+        work()
+        return timed(work, passes)
+
+    return Workload(name, directory, fill, measure, passes, needs=needs)
 
 
-WORKLOADS = (
-    row("first stat", "stat", stat_all, 5000, with_files(5000)),
-    row("repeated stat", "stat", stat_all, 5000),
-    row("open+read+close, first", "read", read_all, 2000, with_files(2000)),
-    row("open+read+close, repeated", "read", read_all, 2000),
-    Workload("list 10,000 entries", "d10k", with_files(10_000, b""), lambda d: timed(lambda: os.listdir(d))),
-    Workload("list 10,000 entries, repeated", "d10k", None, lambda d: timed(lambda: os.listdir(d))),
-    Workload("list and stat 10,000 entries", "d10k", None, lambda d: timed(lambda: list_and_stat(d))),
-    Workload(
-        "list 100,000 entries", "d100k", with_files(100_000, b""), lambda d: timed(lambda: os.listdir(d))
+def stream(
+    name: str,
+    directory: str,
+    work: Callable[[], None],
+    fill: Fill | None = None,
+    before: Callable[[Path], None] | None = None,
+) -> Workload:
+    """A row of MB/s over `BIG_MIB`."""
+    return Workload(name, directory, fill, entering(directory, work), BIG_MIB, "MB/s", before)
+
+
+def pages(name: str, directory: str, work: Callable[[], None]) -> Workload:
+    """A row of microseconds a page at one of `OFFSETS`."""
+    return Workload(name, directory, None, entering(directory, work), PAGES, "µs")
+
+
+def drop_pages(directory: Path) -> None:
+    """The layer's file leaves the page cache (the disk image stays in memory: a quick disk)."""
+    fd = os.open(directory / "cold", os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+N300, N1000, N2000, N5000 = (operations.file_names(count) for count in (300, 1000, 2000, 5000))
+ABSENT = operations.file_names(2000, "absent")
+RENAMED = [f"{name}.new" for name in N2000]
+OFFSETS = [4096 * page for page in random.Random(1).sample(range(BIG_MIB * 256), PAGES)]
+
+LOOKING = (
+    each("open+read+close, first", "read", operations.read_all, N2000, material.small_files(2000)),
+    each("open+read+close, repeated", "read", operations.read_all, N2000, passes=5),
+    each("stat, first", "stat", operations.stat_all, N5000, material.small_files(5000)),
+    each("stat, repeated", "stat", operations.stat_all, N5000, passes=5),
+    each("missing name, first", "missing", operations.miss_all, ABSENT, material.small_files(1000, b"")),
+    each("missing name, repeated", "missing", operations.miss_all, ABSENT, passes=5),
+    whole("list 10,000 names, first", "list", operations.list_names, material.small_files(10_000, b"")),
+    whole("list 10,000 names, repeated", "list", operations.list_names, passes=5),
+    whole(
+        "scandir+stat of 10,000, first", "scan", operations.list_and_stat, material.small_files(10_000, b"")
     ),
-    row("create", "new", create_all, 2000, lambda d: d.mkdir()),
-    row("mkdir", "dirs", mkdir_all, 1000, lambda d: d.mkdir()),
-    row("rename of a new file", "new", rename_all, 2000),
-    row("rename of a lower file", "old", rename_all, 1000, with_files(1000)),
-    row("unlink of a lower file", "gone", unlink_all, 2000, with_files(2000)),
-    row("copy-up of 1,000 small files", "up", touch_all, 1000, with_files(1000)),
-    Workload(
-        "copy-up of a 256 MiB file",
-        "bigup",
-        with_big(256),
-        lambda d: timed(lambda: touch_all([f"{d}/big"])),
-    ),
-    Workload(
-        "sequential write, 512 MiB",
-        "write",
-        lambda d: d.mkdir(),
-        lambda d: timed(lambda: write_big(d / "big", 512)),
-        512,
-        "MB/s",
-    ),
-    Workload(
-        "sequential read, 512 MiB, first",
-        "seq",
-        with_big(512),
-        lambda d: timed(lambda: read_big(d / "big")),
-        512,
-        "MB/s",
-    ),
-    Workload(
-        "sequential read, 512 MiB, repeated",
-        "seq",
-        None,
-        lambda d: timed(lambda: read_big(d / "big")),
-        512,
-        "MB/s",
-    ),
-    Workload(
-        "tar -x of 3,000 files",
-        "tar",
-        make_archive,
-        lambda d: timed(lambda: run("tar", "-xf", d / "archive.tar", "-C", d / "out")),
-    ),
-    Workload("rm -rf of those 3,000", "tar", None, lambda d: timed(lambda: run("rm", "-rf", d / "out/tree"))),
-    Workload(
-        "rm -rf of 3,000 lower files", "tar", None, lambda d: timed(lambda: run("rm", "-rf", d / "tree"))
-    ),
+    whole("scandir+stat of 10,000, repeated", "scan", operations.list_and_stat, passes=3),
+    whole("list 100,000 names, first", "d100k", operations.list_names, material.small_files(100_000, b"")),
 )
 
-KNOWN_INODES = 100_000
+PROGRAMS = (
+    program(
+        "python start with 14 imports, second run", "python", programs.start_python, material.python_home, 5
+    ),
+    program(
+        "git status of 5,000 files, second run", "git", programs.git_status, material.repository, 3, "git"
+    ),
+    program("compile 50 C files, second run", "c", programs.compile_all, material.c_sources, 1, "gcc"),
+)
 
+DATA = (
+    stream(
+        "sequential read, cold",
+        "big",
+        lambda: operations.read_big("cold"),
+        material.big_files(BIG_MIB, "cold", "first"),
+        before=drop_pages,
+    ),
+    stream("sequential read, first", "big", lambda: operations.read_big("first")),
+    stream("sequential read, warm", "big", lambda: operations.read_big("first")),
+    pages("4 KiB random read, warm", "big", lambda: operations.read_pages("first", OFFSETS)),
+    stream(
+        "sequential write", "write", lambda: operations.write_big("plain", BIG_MIB, False), material.nothing
+    ),
+    stream("sequential write + fsync", "write", lambda: operations.write_big("synced", BIG_MIB, True)),
+    pages("4 KiB random write", "write", lambda: operations.write_pages("synced", OFFSETS)),
+)
 
-def know_inodes(mountpoint: Path) -> None:
-    """Look up every file of the 100,000-entry directory and keep nothing else."""
-    stat_all(names(mountpoint / "d100k", KNOWN_INODES))
+CREATION = (
+    each("create+write+close", "new", operations.create_all, N2000, material.nothing),
+    whole("tar -x of 3,000 files", "tar", programs.unpack, material.archive),
+)
+
+CHANGES = (
+    each("copy-up by chmod", "chmod", operations.chmod_all, N300, material.small_files(300)),
+    each("copy-up by append", "append", operations.append_all, N300, material.small_files(300)),
+    whole("copy-up of a 256 MiB file", "big", lambda: operations.append_all(["cold"])),
+    each("rename of a new file", "new", operations.rename_all, N2000),
+    each("rename of a lower file", "old", operations.rename_all, N300, material.small_files(300)),
+    each("mkdir+rmdir", "directories", operations.make_and_remove_all, N1000, material.nothing),
+    each("unlink of a new file", "new", operations.unlink_all, RENAMED),
+    each("unlink of a lower file", "gone", operations.unlink_all, N2000, material.small_files(2000)),
+    whole("rm -rf of 3,000 new files", "tar", programs.remove_unpacked),
+    whole("rm -rf of 3,000 lower files", "tar", programs.remove_lower_tree),
+)
+
+WORKLOADS = LOOKING + PROGRAMS + CREATION + DATA + CHANGES

@@ -1,0 +1,145 @@
+"""How much 1, 2 and 8 clients get done in total: a process each, in a directory of its own."""
+
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import operations
+import report
+from complaints import complaints
+from contenders import Contender
+from goals import HELD_TO
+from lineup import Runner, in_turn, lineup
+from material import write_files
+from report import Samples
+from stage import make_template
+
+CLIENTS = (1, 2, 8)
+TOTAL = 4000
+
+
+@dataclass(frozen=True)
+class Work:
+    """What each client does with its share of the names in its place of `directory`, `passes` times over."""
+
+    name: str
+    directory: str
+    loop: Callable[[list[str]], None]
+    passes: int = 1
+
+    def line(self, count: int) -> str:
+        return f"{self.name}, {count} client{'s' if count > 1 else ''}"
+
+
+WORKS = (
+    Work("stat, first", "stat", operations.stat_all),
+    Work("open+read+close, first", "read", operations.read_all),
+    Work("open+read+close, repeated", "read", operations.read_all, passes=5),
+    Work("create+write+close", "new", operations.create_all),
+)
+
+
+def run(contenders: list[Contender], rounds: int, only: str, base: Path) -> str:
+    """Thousands of operations a second, all clients together, and what that is of one client's."""
+    samples: Samples = defaultdict(list)
+    template = make_template(base, fill)
+    taking_part = [contender for contender in contenders if not contender.only]
+    for number in range(rounds):
+        print(f"bench: clients: round {number + 1}/{rounds}", file=sys.stderr)
+        with lineup(taking_part, template, base) as running:
+            measure(running, number, samples)
+    template.unlink()
+    rows = [(work.line(count), "1000/s") for work in WORKS if only in work.name for count in CLIENTS]
+    names = [contender.name for contender in taking_part]
+    return report.figures(samples, rows, names) + "\n\n" + scaling(samples, only, names)
+
+
+def fill(disk: Path) -> None:
+    for directory in {work.directory for work in WORKS}:
+        for count in CLIENTS:
+            for client in range(count):
+                place = disk / "lower" / directory / f"of-{count}" / f"client-{client}"
+                place.mkdir(parents=True)
+                if directory != "new":
+                    write_files(place, TOTAL // count)
+
+
+def measure(running: list[Runner], number: int, samples: Samples) -> None:
+    """One round."""
+    for place, work in enumerate(WORKS):
+        for runner in in_turn(running, number + place):
+            for count in CLIENTS:
+                top = runner.stage.mountpoint / work.directory / f"of-{count}"
+                os.sync()
+                with complaints(runner.contender, work.line(count)):
+                    seconds = together(work, [top / f"client-{client}" for client in range(count)])
+                    samples[work.line(count), runner.name].append(TOTAL * work.passes / seconds / 1000)
+
+
+def together(work: Work, places: list[Path]) -> float:
+    """Seconds from the start of the clients, one in each of `places`, to the end of the last. OSError."""
+    names = operations.file_names(TOTAL // len(places))
+    go_read, go_write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    pids = [start_client(work, names, place, (go_read, go_write), ready_write) for place in places]
+    os.close(go_read)
+    os.close(ready_write)
+    waiting = len(pids)
+    while waiting:
+        said = os.read(ready_read, waiting)
+        if not said:
+            break  # one of them failed; its status tells
+        waiting -= len(said)
+    os.close(ready_read)
+    begin = time.perf_counter()
+    os.close(go_write)
+    statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+    seconds = time.perf_counter() - begin
+    if any(statuses):
+        raise OSError(f"{sum(map(bool, statuses))} of {len(places)} clients failed")
+    return seconds
+
+
+def start_client(work: Work, names: list[str], place: Path, go: tuple[int, int], ready_write: int) -> int:
+    """A child that enters `place`, says so to the one pipe, and works when the other (`go`) ends; its pid."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(go[1])
+            os.chdir(place)
+            os.write(ready_write, b"x")
+            os.close(ready_write)
+            os.read(go[0], 1)  # ends when the parent closes the other end
+            for _ in range(work.passes):
+                work.loop(names)
+            status = 0
+        finally:
+            os._exit(status)
+    return pid
+
+
+def scaling(samples: Samples, only: str, names: list[str]) -> str:
+    """The total of 2 and 8 clients, of one's; less than one's is bold where it must not be."""
+    lines = []
+    for work in WORKS:
+        for count in CLIENTS[1:]:
+            if only in work.name:
+                cells = [gain(samples, work, count, name) for name in names]
+                lines.append([work.line(count), "≥ 1", *cells])
+    return report.markdown(["total, of one client's", "goal", *names], lines)
+
+
+def gain(samples: Samples, work: Work, count: int, name: str) -> str:
+    """Median of the per-round ratios."""
+    pairs = zip(samples[work.line(count), name], samples[work.line(1), name], strict=False)
+    found = [many / one for many, one in pairs]
+    if not found:
+        return "–"
+    text = f"{median(found):.2f}"
+    return f"**{text}**" if name in HELD_TO and float(text) < 1 else text

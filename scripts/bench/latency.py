@@ -1,0 +1,119 @@
+"""How long another client's first stat takes while a 2 GiB file is copied up."""
+
+import contextlib
+import os
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import quantiles
+
+import operations
+import report
+from complaints import complaints
+from contenders import Contender, mounted
+from material import big_files, write_files
+from report import Samples
+from stage import Stage, fresh_stage, make_template
+
+SIZE_MIB = 2048
+NAMES = operations.file_names(40_000)
+CALM = 2000  # looked at before the copy begins
+PAUSE = 0.0005
+COPY = ("the copy-up", "s")
+ROWS = [
+    *(
+        (f"stat, {when}, {what}", "ms")
+        for when in ("alone", "during the copy-up")
+        for what in ("p50", "p99", "max")
+    ),
+    COPY,
+]
+
+
+def run(contenders: list[Contender], rounds: int, only: str, base: Path) -> str:
+    """Median, 99th percentile and maximum, alone and beside the copy."""
+    samples: Samples = defaultdict(list)
+    template = make_template(base, fill)
+    taking_part = [contender for contender in contenders if not contender.only]
+    for number in range(rounds):
+        for contender in taking_part:
+            print(f"bench: latency: round {number + 1}/{rounds}: {contender.name}", file=sys.stderr)
+            with fresh_stage(base, template) as stage, complaints(contender, "mount"):
+                report.merge(samples, measure(contender, stage), contender.name)
+    template.unlink()
+    return report.figures(samples, ROWS, [contender.name for contender in taking_part])
+
+
+def fill(disk: Path) -> None:
+    lower = disk / "lower"
+    big_files(SIZE_MIB, "big")(lower)
+    write_files(lower / "names", len(NAMES), b"")
+
+
+def measure(contender: Contender, stage: Stage) -> dict[str, float]:
+    """A figure for each of ROWS."""
+    with mounted(contender, stage):
+        with contextlib.chdir(stage.mountpoint / "names"):
+            found = percentiles("alone", latencies(NAMES[:CALM]))
+        copier, done = start_copier(stage.mountpoint / "big")
+        try:
+            begin = time.perf_counter()
+            with contextlib.chdir(stage.mountpoint / "names"):
+                during = latencies(NAMES[CALM:], until=done)
+            while not ended(done):  # it outlasted the names
+                time.sleep(0.01)
+            found[COPY[0]] = time.perf_counter() - begin
+            found |= percentiles("during the copy-up", during)
+        finally:
+            os.close(done)
+            status = os.waitpid(copier, 0)[1]
+        if status:
+            raise OSError("the file could not be copied up")
+        return found
+
+
+def start_copier(path: Path) -> tuple[int, int]:
+    """A child that copies `path` up: its pid, and a descriptor that ends with it, which the caller closes."""
+    done_read, done_write = os.pipe()
+    os.set_blocking(done_read, False)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            operations.append_all([str(path)])
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(done_write)
+    return pid, done_read
+
+
+def ended(fd: int) -> bool:
+    """The writer of this pipe has gone."""
+    try:
+        return os.read(fd, 1) == b""
+    except BlockingIOError:
+        return False
+
+
+def latencies(names: list[str], until: int | None = None) -> list[float]:
+    """Milliseconds of each stat, with pauses between; while the writer of the pipe `until` lives."""
+    found = []
+    for name in names:
+        begin = time.perf_counter()
+        os.stat(name)
+        found.append((time.perf_counter() - begin) * 1e3)
+        if until is not None and ended(until):
+            break
+        time.sleep(PAUSE)
+    return found
+
+
+def percentiles(when: str, values: list[float]) -> dict[str, float]:
+    cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else values * 99
+    return {
+        f"stat, {when}, p50": cuts[49],
+        f"stat, {when}, p99": cuts[98],
+        f"stat, {when}, max": max(values),
+    }

@@ -1,0 +1,40 @@
+"""Resident memory of a daemon that knows 100,000 inodes, and after the kernel has forgotten them."""
+
+import contextlib
+import time
+from pathlib import Path
+
+from contenders import Contender, Mounted, mounted
+from material import small_files
+from operations import file_names, stat_all
+from stage import Stage
+
+KNOWN = 100_000
+DIRECTORY, FILL = "d100k", small_files(KNOWN, b"")  # the one that a workload lists, too
+START = "memory at the start"
+FULL = f"memory with {KNOWN:,} known inodes"
+BACK = "memory after they are forgotten, of that at the start"
+ROWS = ((START, "MiB"), (FULL, "MiB"), (BACK, "×"))
+
+
+def measure_memory(contender: Contender, stage: Stage) -> dict[str, float]:
+    """A figure for each of ROWS, from a mount of its own."""
+    with stage.beside("memory") as place, mounted(contender, place) as mount:
+        time.sleep(0.5)
+        start = mount.rss_mib()
+        with contextlib.chdir(place.mountpoint / DIRECTORY):
+            stat_all(file_names(KNOWN))
+        full = mount.rss_mib()
+        Path("/proc/sys/vm/drop_caches").write_text("2")
+        return {START: start, FULL: full, BACK: steady_rss(mount) / start}
+
+
+def steady_rss(mount: Mounted, seconds: float = 15) -> float:
+    """Resident memory once it has not changed for a second: forgets are worked off by and by."""
+    deadline = time.monotonic() + seconds
+    last, since = mount.rss_mib(), time.monotonic()
+    while time.monotonic() < deadline and time.monotonic() - since < 1:
+        time.sleep(0.1)
+        if (now := mount.rss_mib()) != last:
+            last, since = now, time.monotonic()
+    return last
