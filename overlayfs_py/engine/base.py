@@ -17,7 +17,7 @@ class EngineCapabilities:
     """What users of a mount can expect of the engine; tests choose by these, never by the engine's name."""
 
     name: str
-    fallback: str = ""  # why engine=auto could not take a better one
+    fallback: str = ""  # why engine=auto could not take a better one, or data=passthrough is not in force
     no_open: bool = False  # opens and closes cost no round trip
     cached_listings: bool = False  # a directory listed again costs none either
     passthrough: bool = False
@@ -31,6 +31,11 @@ class EngineCapabilities:
     interrupts: bool = False  # a request that waits ends when its sender is killed
     marked_write_back: bool = False  # WRITE tells pages that were changed through mappings from new writes
     caller_of_write: bool = False  # WRITE tells who writes, so that set-id bits are judged by the writer
+
+    @property
+    def data(self) -> str:
+        """The data path in force, as the option of that name calls it."""
+        return "passthrough" if self.passthrough else "cached"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -89,6 +89,7 @@ DAEMON = (
     _words("engine", "service.engine", "auto native pyfuse3", "how FUSE is spoken; auto: native if it runs"),
     _words("data", "service.data", "auto cached passthrough", "how file contents travel"),
     Row("threads", Kind.INTEGER, "long copies and syncs that may run at once", "service.threads"),
+    Row("poll", Kind.INTEGER, "µs to look for the next request before sleeping; 0: never", "service.poll"),
     _flag("debug", "service.debug", True, "log every request; stays in the foreground"),
 )
 

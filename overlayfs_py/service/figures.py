@@ -20,7 +20,7 @@ def figures_of(daemon: "Daemon") -> dict[str, object]:
         "mountpoint": os.fsdecode(daemon.options.mount.mountpoint),
         "version": overlayfs_py.__version__,
         "engine": capabilities.name,
-        "data": "passthrough" if capabilities.passthrough else "cached",
+        "data": capabilities.data,
         "started": round(daemon.started, 3),
         "uptime": round(time.time() - daemon.started, 3),
         "frozen": daemon.freezer.current is not None,

@@ -29,6 +29,7 @@ async def _status(daemon: "Daemon", request: Mapping[str, Any], conversation: Ex
         "pid": os.getpid(),
         "version": overlayfs_py.__version__,
         "engine": dataclasses.asdict(daemon.engine.capabilities),
+        "data": daemon.engine.capabilities.data,
         "read_only": mount.read_only,
         "frozen": None if frozen is None else _described(frozen),
         "lower": [os.fsdecode(path) for path in union.lower],

@@ -232,8 +232,6 @@ class Dispatcher:
             raise SessionEnd(str(error)) from None
         if session is None:
             return wire.INIT_OUT.pack(wire.MAJOR, wire.MINOR, *(0,) * 11)
-        if self._wishes.passthrough and not session.has(wire.Init.PASSTHROUGH):
-            log.warning("data=passthrough needs Linux 6.9 or newer: data=cached it is")
         self._handlers = self._find_handlers(no_open=session.has(wire.Init.NO_OPEN_SUPPORT))
         self._agreed(session)
         return session.reply

@@ -18,6 +18,7 @@ writing it cannot become set-id.
 import errno
 import fcntl
 import logging
+from collections.abc import Callable
 from struct import Struct
 
 from overlayfs_py.union.overlay import Node, Overlay
@@ -39,6 +40,8 @@ class Backings:
 
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
+        # Told why, when no file can have a backing file after all.
+        self.refused: Callable[[str], None] = lambda why: None
         self._fuse_fd = -1
         self._opens: dict[Node, tuple[int, int]] = {}
         # Nodes that are open for writing without a request for each write, and who has them open.
@@ -96,8 +99,8 @@ class Backings:
             return backing_id
         except OSError as error:
             if error.errno in _NEVER:
-                log.warning("data=passthrough cannot be had here (%s): data=cached it is", error.strerror)
                 self._fuse_fd = -1
+                self.refused(f"the kernel takes no backing file from this layer ({error.strerror})")
             else:
                 log.debug("no backing file: %s", error)
             return _CACHED

@@ -28,8 +28,6 @@ log = logging.getLogger("overlayfs_py.engine.native")
 
 _CAP_SYS_ADMIN = 21
 _OLDEST_KERNEL = (5, 12)
-# How long to look for the next message before sleeping; a client answers itself within this time.
-POLL_SECONDS = 50e-6
 
 
 class NativeEngine:
@@ -51,30 +49,43 @@ class NativeEngine:
             interrupts=True,
             marked_write_back=True,
         )
-        passthrough = options.data == "passthrough" and _may_register()
+        passthrough = options.data == "passthrough"
+        if passthrough and (why := _cannot_register()):
+            self._without_passthrough(why)
+            passthrough = False
         policy = cache_policy(options.timeout)
         self._overlay = overlay
+        self._poll = options.poll
         self._fuse_fd = -1
         self._loop: Loop | None = None
         self._deferrals = Deferrals(options.threads, self._wake)
         self._state = State(overlay, policy, self._deferrals, self._notify)
-        wishes = Wishes(
+        self._state.backings.refused = self._without_passthrough
+        self._wishes = Wishes(
             acl=not overlay.options.noacl,
             no_open=not passthrough,
             passthrough=passthrough,
             changing=options.timeout <= 0,
         )
         self._dispatcher = Dispatcher(
-            self._state, self._send, wishes, agreed=self._agreed, debug=options.debug
+            self._state, self._send, self._wishes, agreed=self._agreed, debug=options.debug
         )
 
     def _agreed(self, session: Session) -> None:
         """INIT is answered: what the mount can do is known now."""
         passthrough = session.has(Init.PASSTHROUGH)
-        if passthrough:
-            self._state.backings.enable(self._fuse_fd)
         no_open = session.has(Init.NO_OPEN_SUPPORT)
         self.capabilities = replace(self.capabilities, no_open=no_open, passthrough=passthrough)
+        if passthrough:
+            self._state.backings.enable(self._fuse_fd)
+        elif self._wishes.passthrough:
+            self._without_passthrough("it needs Linux 6.9 or newer, with CONFIG_FUSE_PASSTHROUGH")
+
+    def _without_passthrough(self, why: str) -> None:
+        """data=passthrough was asked for and cannot be had."""
+        reason = f"data=passthrough cannot be had: {why}"
+        log.warning("%s; data=cached it is", reason)
+        self.capabilities = replace(self.capabilities, passthrough=False, fallback=reason)
 
     def attach(self, fuse_fd: int) -> None:
         self._fuse_fd = fuse_fd
@@ -86,7 +97,7 @@ class NativeEngine:
             self._dispatcher.serve,
             self._deferrals.complete,
             lambda: self._deferrals.running,
-            Polling(POLL_SECONDS),
+            Polling(self._poll * 1e-6),
         )
 
     async def serve(self) -> None:
@@ -193,16 +204,15 @@ class NativeEngine:
             log.debug("a notification was refused: %s", error)
 
 
-def _may_register() -> bool:
-    """Whether this process may give the kernel backing files: CAP_SYS_ADMIN outside of user namespaces."""
+def _cannot_register() -> str:
+    """Why this process may not give the kernel backing files; empty when it may."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as status:
         effective = next(line for line in status if line.startswith("CapEff:"))
     with open("/proc/self/uid_map", encoding="ascii") as uid_map:
         everybody = uid_map.read().split() == ["0", "0", "4294967295"]
     if int(effective.split()[1], 16) >> _CAP_SYS_ADMIN & 1 and everybody:
-        return True
-    log.warning("data=passthrough needs CAP_SYS_ADMIN: data=cached it is")
-    return False
+        return ""
+    return "it needs CAP_SYS_ADMIN outside of user namespaces"
 
 
 def create(overlay: "Overlay", options: ServiceOptions) -> NativeEngine:

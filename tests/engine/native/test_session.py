@@ -1,0 +1,81 @@
+"""What the engine says of itself: the data path in force, and why a better one is not."""
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from overlayfs_py.engine.native import session
+from overlayfs_py.engine.native.loop import Polling
+from overlayfs_py.engine.native.session import NativeEngine
+from overlayfs_py.options import ServiceOptions, UnionOptions
+from overlayfs_py.union.overlay import Overlay
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Iterator[Overlay]:
+    (tmp_path / "file").write_bytes(b"contents")
+    made = Overlay.open(UnionOptions(lower=(os.fsencode(tmp_path),)))
+    yield made
+    made.close()
+
+
+def test_passthrough_without_the_privilege(
+    overlay: Overlay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "_cannot_register", lambda: "no privilege")
+    found = NativeEngine(overlay, ServiceOptions(data="passthrough")).capabilities
+    assert (found.data, found.fallback) == ("cached", "data=passthrough cannot be had: no privilege")
+    assert found.fallback in caplog.text
+
+
+@pytest.mark.parametrize("data", ["auto", "cached"])
+def test_nothing_to_say_of_what_was_not_asked_for(overlay: Overlay, data: str) -> None:
+    found = NativeEngine(overlay, ServiceOptions(data=data)).capabilities
+    assert (found.data, found.fallback) == ("cached", "")
+
+
+def test_layer_that_the_kernel_cannot_back(overlay: Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known at the first open only: opens go through the page cache from then on."""
+    engine = NativeEngine(overlay, ServiceOptions(data="passthrough"))
+    backings = engine._state.backings
+    backings.enable(0)
+    tried = []
+
+    def no_backing(*_: object) -> int:
+        tried.append(1)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+    monkeypatch.setattr("overlayfs_py.engine.native.passthrough.fcntl.ioctl", no_backing)
+    node = overlay.lookup(overlay.root, b"file")
+    assert node is not None
+    for _ in range(2):
+        handle = overlay.open_file(node, os.O_RDONLY)
+        assert backings.acquire(node, handle.fd, None) == 0
+        backings.release(node, None)
+        overlay.release(handle)
+    assert len(tried) == 1
+    assert os.strerror(errno.ELOOP) in engine.capabilities.fallback
+    assert not engine.capabilities.passthrough
+
+
+@pytest.mark.parametrize("poll", [0, 50, 700])
+def test_poll_is_how_long_it_looks(overlay: Overlay, monkeypatch: pytest.MonkeyPatch, poll: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    looked: list[float] = []
+
+    class Noted(Polling):
+        def __init__(self, seconds: float) -> None:
+            looked.append(seconds)
+            super().__init__(seconds)
+
+    monkeypatch.setattr(session, "Polling", Noted)
+    monkeypatch.setattr(session, "raise_readahead", lambda fd: True)
+    engine = NativeEngine(overlay, ServiceOptions(poll=poll))
+    read_fd, write_fd = os.pipe()
+    os.close(write_fd)
+    engine.attach(read_fd)
+    engine.close()
+    assert looked == [pytest.approx(poll * 1e-6)]
