@@ -17,9 +17,13 @@ from layerstore.image.words import InvalidInstruction
 Config = dict[str, Any]
 
 _DEFAULT_SHELL = ["/bin/sh", "-c"]
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.ASCII | re.IGNORECASE)
+# What stands before the last colon is for a host, as in a run's -p, and means nothing in an image.
+_PORT = re.compile(
+    r"(?:(?:[\d.]*:)?[\d-]*:)?(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.ASCII | re.IGNORECASE
+)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNIT_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_SHORTEST = 10**6  # nanoseconds between two looks at a container's health
 _HEALTH_TIMES = {
     "interval": "Interval",
     "timeout": "Timeout",
@@ -29,10 +33,17 @@ _HEALTH_TIMES = {
 
 
 def apply(config: Config, changes: Iterable[str]) -> Config:
-    """The config after these instructions; InvalidInstruction repeats the one that is wrong."""
+    """The config after these instructions; InvalidInstruction repeats the one that is wrong.
+
+    As docker, but for what docker would silently drop or ignore: that is refused, or does what it says.
+    """
     result = dict(config)
     cmd_set = False
-    for line in words.logical_lines(changes):
+    changes = list(changes)
+    lines = list(words.logical_lines(changes))
+    if changes and not lines:
+        raise InvalidInstruction(f"-c {changes[0]!r}: no instruction in it")
+    for line in lines:
         name, *arguments = line.split(maxsplit=1)
         name, rest = name.upper(), arguments[0].strip() if arguments else ""
         action = _ACTIONS.get(name)
@@ -42,10 +53,18 @@ def apply(config: Config, changes: Iterable[str]) -> Config:
             action(result, rest)
         except InvalidInstruction as error:
             raise InvalidInstruction(f"-c {line!r}: {error}") from None
-        if name == "ENTRYPOINT" and not cmd_set:
+        if name == "ENTRYPOINT" and "Entrypoint" in result and not cmd_set:
             result.pop("Cmd", None)  # the old command was meant for the old entry point
         cmd_set = cmd_set or name == "CMD"
+    _inherit_health(result, config)
     return result
+
+
+def _inherit_health(result: Config, parent: Config) -> None:
+    """What a new check does not say stays as it was."""
+    old, new = parent.get("Healthcheck"), result.get("Healthcheck")
+    if old and new is not None and new is not old:
+        result["Healthcheck"] = {**{key: old[key] for key in old if key != "Test"}, **new}
 
 
 def environment(config: Config) -> dict[str, str]:
@@ -109,7 +128,7 @@ def _expose(config: Config, rest: str) -> None:
     for word in words.expanded_words(rest, environment(config)):
         found = _PORT.fullmatch(word)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-        if not found or not 0 < first <= last <= 65535:
+        if not found or not first <= last <= 65535:
             raise InvalidInstruction(f"{word!r} is not a port, a range of ports or PORT/PROTOCOL")
         ports |= {f"{port}/{(found[3] or 'tcp').lower()}": {} for port in range(first, last + 1)}
     config["ExposedPorts"] = ports
@@ -128,14 +147,22 @@ def _volume(config: Config, rest: str) -> None:
 
 
 def _user(config: Config, rest: str) -> None:
-    config["User"] = _one_word(config, rest)
+    _need(rest)
+    user = words.expand(rest, environment(config))
+    if not user:
+        raise InvalidInstruction("the user is empty")
+    config["User"] = user
 
 
 def _workdir(config: Config, rest: str) -> None:
     _need(rest)
     path = words.expand(rest, environment(config))
-    joined = posixpath.normpath(posixpath.join("/", config.get("WorkingDir") or "", path))
-    config["WorkingDir"] = "/" + joined.lstrip("/")
+    if not path:
+        raise InvalidInstruction("the path is empty")
+    if not path.startswith("/"):  # an absolute one stays as it was written
+        joined = posixpath.normpath(posixpath.join("/", config.get("WorkingDir") or "", path))
+        path = "/" + joined.lstrip("/")
+    config["WorkingDir"] = path
 
 
 def _stopsignal(config: Config, rest: str) -> None:
@@ -164,7 +191,9 @@ def _healthcheck(config: Config, rest: str) -> None:
         name, _, value = flag[2:].partition("=")
         if name in _HEALTH_TIMES:
             check[_HEALTH_TIMES[name]] = parse_duration(value)
-        elif name == "retries" and value.isdigit():
+            if check[_HEALTH_TIMES[name]] < _SHORTEST:
+                raise InvalidInstruction(f"{flag!r} is less than a millisecond")
+        elif name == "retries" and value.isdigit() and int(value) > 0:
             check["Retries"] = int(value)
         else:
             raise InvalidInstruction(f"unknown or wrong flag {flag!r}")
@@ -175,6 +204,8 @@ def _healthcheck(config: Config, rest: str) -> None:
     if kind.upper() != "CMD" or not command.strip():
         raise InvalidInstruction("HEALTHCHECK needs CMD and a command, or NONE alone")
     exec_form = words.json_words(command.strip())
+    if exec_form == []:
+        raise InvalidInstruction("HEALTHCHECK CMD needs a command")
     test = ["CMD-SHELL", command.strip()] if exec_form is None else ["CMD", *exec_form]
     config["Healthcheck"] = {"Test": test, **check}
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from layerstore.errors import LayerstoreError
 
-_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-+])([^}]*))?\})", re.ASCII)
+# A shell's own parameters ($1, $$) are empty here.
+_NAME = r"[A-Za-z_]\w*|\d+|[@*#?$!-]"
+_VARIABLE = re.compile(rf"\$(?:({_NAME})|\{{({_NAME})(?:(:?[-+?])([^}}]*))?\}})", re.ASCII)
 _QUOTED_ESCAPES = '"$\\'
 
 
@@ -96,6 +98,8 @@ def _variable(word: str, at: int, env: Mapping[str, str]) -> tuple[str, int]:
         return expand(other, env), found.end()
     if operator.endswith("+"):
         return (expand(other, env) if is_set else ""), found.end()
+    if operator.endswith("?") and not is_set:
+        raise InvalidInstruction(f"{name}: {expand(other, env) or 'it is not set'}")
     return value or "", found.end()
 
 
@@ -109,11 +113,13 @@ def json_words(text: str) -> list[str] | None:
     if not text.startswith("["):
         return None
     try:
-        words = json.loads(text)
+        words, end = json.JSONDecoder().raw_decode(text)
     except ValueError:
         return None
+    if text[end:].strip():
+        raise InvalidInstruction(f"{text[end:].strip()!r} follows the JSON form")
     if not all(isinstance(word, str) for word in words):
-        return None
+        raise InvalidInstruction("the JSON form may hold strings only")
     return list(words)
 
 

@@ -71,6 +71,10 @@ def write_child(
     document = model.parse_document(parent.raw_config)
     for key in _OF_A_CONTAINER:
         document.pop(key, None)
+    # Triggers are for whoever builds on an image, not for what is made in a container of it.
+    document["config"] = {
+        key: value for key, value in (document.get("config") or {}).items() if key != "OnBuild"
+    }
     # Same blobs, same digests; only Docker's names for the types give way to OCI's, as the manifest is an OCI
     # one.
     layers = [

@@ -1,5 +1,7 @@
 """``-c INSTRUCTION`` as docker commit understands it."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +27,11 @@ SECOND = 10**9
         (["ENV A=${N:-def} B=${N:+x} C=\\$N D='$N'"], {"Env": ["A=def", "B=", "C=$N", "D=$N"]}),
         (['ENV A="a\\"b\\n"'], {"Env": ['A=a"b\\n']}),
         (["EXPOSE 80 443/tcp 53/UDP"], {"ExposedPorts": {"80/tcp": {}, "443/tcp": {}, "53/udp": {}}}),
+        (["EXPOSE 127.0.0.1:8080:80 0"], {"ExposedPorts": {"80/tcp": {}, "0/tcp": {}}}),
+        (["ENV A=$1-${2}-$$x"], {"Env": ["A=--x"]}),
+        (["ENV A=1", "ENV B=${A:?no}"], {"Env": ["A=1", "B=1"]}),
+        (["USER a b"], {"User": "a b"}),
+        (["WORKDIR /a//b/"], {"WorkingDir": "/a//b/"}),
         (["EXPOSE 1-3"], {"ExposedPorts": {"1/tcp": {}, "2/tcp": {}, "3/tcp": {}}}),
         (['LABEL a=b "c d"="e f"'], {"Labels": {"a": "b", "c d": "e f"}}),
         (["ONBUILD RUN make"], {"OnBuild": ["RUN make"]}),
@@ -67,9 +74,11 @@ def test_entrypoint_keeps_a_command_given_with_it() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["RUN make", "FROM x", "FOO", "ENV", "ENV A", "ENV =x", "ENV A=1 B", "EXPOSE x", "EXPOSE 0",
-     "EXPOSE 70000", "EXPOSE 5-3", "EXPOSE 1:2", "LABEL", "ONBUILD ONBUILD RUN x", "ONBUILD FROM x",
-     "STOPSIGNAL SIGFOO", "STOPSIGNAL 0", "USER", "USER a b", "VOLUME", 'VOLUME [""]',
+    ["RUN make", "FROM x", "FOO", "ENV", "ENV A", "ENV =x", "ENV A=1 B", "EXPOSE x", "EXPOSE 3-1",
+     "EXPOSE 70000", "EXPOSE 5-3", "EXPOSE x:2", "CMD [1]", 'CMD ["a"] b', "HEALTHCHECK CMD []",
+     "HEALTHCHECK --retries=0 CMD x", "HEALTHCHECK --interval=1us CMD x", "", "# nothing", "WORKDIR $A",
+     "LABEL", "ONBUILD ONBUILD RUN x", "ONBUILD FROM x",
+     "STOPSIGNAL SIGFOO", "STOPSIGNAL 0", "USER", "USER $A", "VOLUME", 'VOLUME [""]',
      "VOLUME []", "WORKDIR", "HEALTHCHECK",
      "HEALTHCHECK CMD", "HEALTHCHECK --interval=x CMD y", "HEALTHCHECK --foo=1s CMD y", "HEALTHCHECK NONE x",
      "ENV A='x", "ENV A=${B:?x}", "ENV A=${B"],
@@ -92,3 +101,38 @@ def test_durations() -> None:
 def test_lines() -> None:
     assert list(logical_lines(["A 1", "", "  # no\nB \\\n 2"])) == ["A 1", "B  2"]
     assert list(logical_lines(["A \\"])) == ["A"]
+
+
+# What `docker commit` made of the same instructions: `sets` in the parent's configuration (null: it has
+# gone), or `error`.
+RECORD = json.loads((Path(__file__).parent / "data/docker-commit.json").read_text())
+ON_PURPOSE = {
+    'CMD ["a"] b': "docker drops what follows the list; refused",
+    "EXPOSE $P": "docker ignores it; refused",
+    "USER $A": "docker ignores it; refused",
+    "HEALTHCHECK --interval=5s NONE": "docker ignores the flag; refused",
+    "cmd []": "docker keeps the parent's command; none, as it says",
+    "CMD": "docker makes it a shell without a command; none",
+    "STOPSIGNAL": "docker's commit takes none",
+    'VOLUME "/a b"': "docker splits it within the quotes and refuses that",
+}
+
+
+@pytest.mark.parametrize(
+    "commit", RECORD["commits"], ids=lambda commit: f"{commit['parent']}: {' + '.join(commit['changes'])}"
+)
+def test_as_docker_commits(commit: dict[str, Any]) -> None:
+    parent = {key: value for key, value in RECORD["parents"][commit["parent"]].items() if key != "OnBuild"}
+    changes = commit["changes"]
+    try:
+        ours: object = _set(apply(parent, changes))
+    except InvalidInstruction:
+        ours = "refused"
+    docker = "refused" if "error" in commit else _set({**parent, **commit["sets"]})
+    on_purpose = changes[0] in ON_PURPOSE or changes[0].startswith("STOPSIGNAL")
+    assert ours == docker or on_purpose
+
+
+def _set(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what is empty: docker writes some of that, and it means nothing."""
+    return {key: value for key, value in config.items() if value}
