@@ -3,11 +3,14 @@
 import os
 import pty
 import select
+import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+from layerstore.cli import pages
 from layerstore.cli.group import ALIASES, VERBS
 from tests.layerstore.commands import PROGRAM, Cli, tarball
 
@@ -30,6 +33,46 @@ def test_completion(cli: Cli) -> None:
     env = {"_LAYERSTORE_COMPLETE": "bash_complete", "COMP_WORDS": "layerstore com", "COMP_CWORD": "1"}
     done = subprocess.run([PROGRAM], env={**os.environ, **env}, capture_output=True, timeout=30, check=True)
     assert done.stdout == b"plain,commit\n"
+
+
+def complete(cli: Cli, *words: str) -> list[str]:
+    """What a shell would offer for the last of these words."""
+    env = {
+        "_LAYERSTORE_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(["layerstore", "--root", str(cli.root), *words]),
+        "COMP_CWORD": str(len(words) + 2),
+    }
+    done = subprocess.run([PROGRAM], env={**os.environ, **env}, capture_output=True, timeout=30, check=True)
+    return done.stdout.decode().split()
+
+
+def test_completion_of_names(base: Cli) -> None:
+    base.run("tag", "base:1", "other:2")
+    base.run("create", "--name", "work", "base:1")
+    assert complete(base, "rmi", "b") == ["plain,base:1"]
+    assert complete(base, "rm", "w") == ["plain,work"]
+    assert complete(base, "inspect", "") == ["plain,work", "plain,base:1", "plain,other:2"]
+    assert complete(base, "cp", "wo") == ["plain,work:", "file,wo"]
+    assert complete(Cli(base.root / "oci/oci-layout/no"), "rmi", "") == []
+
+
+def test_manual_pages_and_completions(tmp_path: Path) -> None:
+    """Made for every verb, with its options and examples; man shows them without a warning."""
+    pages.main(tmp_path)
+    for verb in VERBS:
+        page = tmp_path / f"man/man1/layerstore-{verb}.1"
+        text = page.read_text()
+        assert f".B layerstore {verb}" in text
+        assert "\n.SH EXAMPLES\n" in text
+        assert "\\-\\-help" in text
+    program = (tmp_path / "man/man1/layerstore.1").read_text()
+    assert all(f"layerstore\\-{verb}" in program for verb in VERBS)
+    for shell in ("bash-completion/completions/layerstore", "zsh/site-functions/_layerstore"):
+        assert "_LAYERSTORE_COMPLETE=" in (tmp_path / shell).read_text()
+    if shutil.which("groff"):
+        command = ["groff", "-man", "-Tutf8", "-ww", "-z", *sorted((tmp_path / "man/man1").iterdir())]
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_root_from_the_environment(cli: Cli) -> None:

@@ -48,6 +48,16 @@ def test_commands_unit_and_example_are_in_place(installed: Path) -> None:
     assert (installed / "etc/overlayfs-py/example.toml.sample").is_file()
 
 
+def test_manual_and_completions_are_in_place(installed: Path) -> None:
+    """Where man, bash, zsh and fish look; a page for every verb."""
+    share = installed / "usr/local/share"
+    pages = {path.name for path in (share / "man/man1").iterdir()}
+    assert pages >= {"layerstore.1", "layerstore-commit.1", "layerstore-pull.1", "layerstore-cp.1"}
+    assert "_layerstore_completion" in (share / "bash-completion/completions/layerstore").read_text()
+    assert (share / "zsh/site-functions/_layerstore").read_text().startswith("#compdef layerstore")
+    assert (share / "fish/vendor_completions.d/layerstore.fish").is_file()
+
+
 def test_nothing_names_the_place_it_was_built_in(installed: Path) -> None:
     """A package built in DESTDIR runs in PREFIX."""
     home = installed / "usr/local/lib/overlayfs-py"

@@ -1,0 +1,109 @@
+"""``python -m layerstore.cli.pages DIR``: manual pages and shell completions for an installation's share.
+
+All of it is made from the commands themselves, so that it says what they do.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from layerstore.cli import layerstore
+from layerstore.cli.group import VERBS
+
+_PROGRAM = "layerstore"
+# Where each shell looks for completions of a program, below share.
+_COMPLETIONS = {
+    "bash": f"bash-completion/completions/{_PROGRAM}",
+    "zsh": f"zsh/site-functions/_{_PROGRAM}",
+    "fish": f"fish/vendor_completions.d/{_PROGRAM}.fish",
+}
+
+
+def main(share: Path) -> None:
+    """Write every file; prints their paths below `share`, one a line."""
+    for name, content in sorted({**completions(), **manual()}.items()):
+        path = share / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        print(name)
+
+
+def completions() -> dict[str, str]:
+    """What each shell reads; the words themselves come from the program."""
+    made: dict[str, str] = {}
+    for shell, place in _COMPLETIONS.items():
+        kind = get_completion_class(shell)
+        if kind is not None:
+            plain = kind(layerstore, {}, _PROGRAM, f"_{_PROGRAM.upper()}_COMPLETE")
+            # Not `source()`: it asks the shell for its version, which need not be installed here.
+            made[place] = plain.source_template % plain.source_vars()
+    return made
+
+
+def manual() -> dict[str, str]:
+    """A page for the program and one for each verb."""
+    pages = {f"man/man1/{_PROGRAM}.1": _page(layerstore, _PROGRAM)}
+    with click.Context(layerstore, info_name=_PROGRAM) as context:
+        for verb in VERBS:
+            command = layerstore.get_command(context, verb)
+            if command is not None:
+                pages[f"man/man1/{_PROGRAM}-{verb}.1"] = _page(command, f"{_PROGRAM} {verb}")
+    return pages
+
+
+def _page(command: click.Command, words: str) -> str:
+    with click.Context(command, info_name=words, help_option_names=["-h", "--help"]) as context:
+        return "\n".join(_lines(command, context, words)) + "\n"
+
+
+def _lines(command: click.Command, context: click.Context, words: str) -> Iterator[str]:
+    title = words.replace(" ", "-")
+    paragraphs = [part for part in (command.help or "").split("\n\n") if part.strip()]
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f'.TH "{title.upper()}" 1 "" "overlayfs-py" "User Commands"'
+    yield from (".SH NAME", f"{_escaped(title)} \\- {_escaped(_first_sentence(paragraphs))}")
+    yield from (".SH SYNOPSIS", f".B {_escaped(words)}", _escaped(usage), ".SH DESCRIPTION")
+    for paragraph in paragraphs:
+        yield from (".PP", _escaped(" ".join(paragraph.split())))
+    yield from _options(command, context)
+    if isinstance(command, click.Group):
+        yield ".SH COMMANDS"
+        for verb in command.list_commands(context):
+            below = command.get_command(context, verb)
+            said = "" if below is None else _first_sentence((below.help or "").split("\n\n"))
+            yield from (".TP", f".BR {_escaped(words)}\\-{_escaped(verb)} (1)", _escaped(said))
+    examples = (command.epilog or "").partition("Examples:\n")[2]
+    if examples:
+        yield from (".SH EXAMPLES", ".nf", *(_escaped(line) for line in examples.split("\n")), ".fi")
+    if isinstance(command, click.Group):
+        return
+    yield from (".SH SEE ALSO", f".BR {_PROGRAM} (1)")
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
+    yield ".SH OPTIONS"
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and record[1]:
+            yield from (".TP", f".B {_escaped(record[0])}", _escaped(record[1]))
+
+
+def _first_sentence(paragraphs: list[str]) -> str:
+    text = " ".join((paragraphs or [""])[0].split())
+    return re.split(r"[.;:](?:\s|$)", text, maxsplit=1)[0]
+
+
+def _escaped(text: str) -> str:
+    """Text that roff shows as it is."""
+    plain = text.replace("\\", "\\e").replace("-", "\\-")
+    return re.sub(r"^(?=[.'])", r"\\&", plain)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
