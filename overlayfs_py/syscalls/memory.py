@@ -3,7 +3,12 @@
 import ctypes
 import gc
 
-from overlayfs_py.syscalls._libc import function
+from overlayfs_py.syscalls._libc import Function, function
+
+try:
+    _trim: Function | None = function("malloc_trim", ctypes.c_size_t)
+except AttributeError:  # glibc's own
+    _trim = None
 
 
 def give_back() -> None:
@@ -12,8 +17,5 @@ def give_back() -> None:
     A few thousand free objects, which only a full collection drops, can hold all the interpreter's memory.
     """
     gc.collect()
-    try:
-        trim = function("malloc_trim", ctypes.c_size_t)
-    except AttributeError:  # glibc's own
-        return
-    trim(0)
+    if _trim is not None:
+        _trim(0)

@@ -4,9 +4,8 @@ Dispatch, debug printing and tests read these rows; nothing here does I/O or kno
 Layouts are those of <linux/fuse.h> up to version 7.45, little or big endian as the machine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag
-from functools import cached_property
 from struct import Struct
 
 MAJOR, MINOR = 7, 45
@@ -130,7 +129,7 @@ DELETE_OUT = Struct("=QQII")
 _NOTHING = Struct("=")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Op:
     """One opcode. `request`: the fixed part; then `names`, then `text`: strings that end with a NUL.
 
@@ -148,17 +147,14 @@ class Op:
     reply: Struct | None = None
     answered: bool = True
 
-    @cached_property
-    def strings(self) -> int:
-        """How many strings there are: names and text."""
-        return self.names + self.text
+    strings: int = field(init=False)  # how many strings there are: names and text
+    strings_at: int = field(init=False)  # where they begin in the message
 
-    @cached_property
-    def strings_at(self) -> int:
-        """Where they begin in the message."""
-        return IN_HEADER.size + self.request.size
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strings", self.names + self.text)
+        object.__setattr__(self, "strings_at", IN_HEADER.size + self.request.size)
 
-    @cached_property
+    @property
     def hands_out(self) -> bool:
         """Whether a good answer begins with an entry, which counts as a lookup of its node."""
         return self.reply is not None and self.reply.size >= ENTRY_OUT.size and self.name != "STATX"
