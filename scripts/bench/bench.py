@@ -8,7 +8,9 @@ time of a mount nobody uses).
 import argparse
 import gc
 import os
+import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +25,8 @@ import table
 from contenders import CONTENDERS, ROOT, Contender
 
 Suite = Callable[[list[Contender], int, str, Path], str]  # contenders, rounds, only, base directory
+
+ALL = "kernel,fuse-overlayfs,cached,passthrough,pyfuse3,volatile"
 
 # Suite: what runs it, and its rounds when none are asked for.
 SUITES: dict[str, tuple[Suite, int]] = {
@@ -44,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="of each suite; else " + str(ROUNDS))
     parser.add_argument(
         "--contenders",
-        default="kernel,fuse-overlayfs,cached,passthrough,pyfuse3,volatile",
+        default=ALL,
         help="of: " + ", ".join(CONTENDERS),
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
@@ -66,6 +70,16 @@ def parse_arguments() -> argparse.Namespace:
 
 
 ROUNDS = ", ".join(f"{name} {rounds}" for name, (_, rounds) in SUITES.items())
+
+
+def command_line(suite: str, rounds: int, arguments: argparse.Namespace) -> str:
+    """What makes one suite's table again."""
+    words = ["scripts/bench/run", suite, "--rounds", str(rounds)]
+    if (names := ",".join(arguments.contenders)) != ALL:
+        words += ["--contenders", names]
+    if arguments.only:
+        words += ["--only", arguments.only]
+    return shlex.join(words)
 
 
 def conditions(command: str, contenders: list[Contender], rounds: int, seconds: float) -> str:
@@ -98,6 +112,7 @@ def main() -> None:
     arguments = parse_arguments()
     if os.geteuid() != 0:
         raise SystemExit("bench: needs root, for loop images and kernel overlayfs mounts")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unmounts everything on the way out
     gc.disable()  # nothing here makes cycles, and a collection would be on somebody's clock
     contenders = [CONTENDERS[name] for name in arguments.contenders]
     base = Path(tempfile.mkdtemp(prefix="ovlbench-", dir=arguments.dir))
@@ -107,7 +122,7 @@ def main() -> None:
             rounds = arguments.rounds or rounds
             begin = time.monotonic()
             tables = suite(contenders, rounds, arguments.only, base)
-            command = f"scripts/bench/run {name} --rounds {rounds}"
+            command = command_line(name, rounds, arguments)
             said = conditions(command, contenders, rounds, time.monotonic() - begin)
             print(f"## {name}\n\n{said}\n\n{tables}\n", flush=True)
             if arguments.write:

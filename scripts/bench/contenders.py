@@ -100,11 +100,13 @@ def mounted(contender: Contender, stage: Stage) -> Iterator[Mounted]:
     """Mount `contender` over `stage`; unmount and wait for its daemon at the end. CannotMount."""
     begin = time.perf_counter()
     _start(contender, stage)
-    # Usable: a lookup is answered. (A listing would be work: fuse-overlayfs reads all that it lists.)
-    os.access(stage.mountpoint / "no-such-name", os.F_OK)
-    seconds = time.perf_counter() - begin
-    pids = daemons_of(stage.mountpoint) if contender.daemon else ()
+    pids: tuple[int, ...] = ()
     try:
+        # Usable: a lookup is answered. (A listing would be work: fuse-overlayfs reads all that it lists.)
+        os.access(stage.mountpoint / "no-such-name", os.F_OK)
+        seconds = time.perf_counter() - begin
+        if contender.daemon:
+            pids = daemons_of(stage.mountpoint)
         yield Mounted(seconds, pids)
     finally:
         unmount(stage.mountpoint)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -10,7 +11,7 @@ from statistics import quantiles
 
 import operations
 import report
-from complaints import complaints
+from complaints import alarm, complaints
 from contenders import Contender, mounted
 from material import big_files, write_files
 from report import Samples
@@ -20,6 +21,7 @@ SIZE_MIB = 2048
 NAMES = operations.file_names(40_000)
 CALM = 2000  # looked at before the copy begins
 PAUSE = 0.0005
+COPY_SECONDS = 120
 COPY = ("the copy-up", "s")
 ROWS = [
     *(
@@ -53,7 +55,7 @@ def fill(disk: Path) -> None:
 
 def measure(contender: Contender, stage: Stage) -> dict[str, float]:
     """A figure for each of ROWS."""
-    with mounted(contender, stage):
+    with mounted(contender, stage), alarm(COPY_SECONDS):
         with contextlib.chdir(stage.mountpoint / "names"):
             found = percentiles("alone", latencies(NAMES[:CALM]))
         copier, done = start_copier(stage.mountpoint / "big")
@@ -66,6 +68,8 @@ def measure(contender: Contender, stage: Stage) -> dict[str, float]:
             found[COPY[0]] = time.perf_counter() - begin
             found |= percentiles("during the copy-up", during)
         finally:
+            if not ended(done):  # a stat failed, or the alarm rang
+                os.kill(copier, signal.SIGKILL)
             os.close(done)
             status = os.waitpid(copier, 0)[1]
         if status:
