@@ -8,6 +8,7 @@ from collections.abc import Iterator
 FICLONE = 0x40049409  # _IOW(0x94, 9, int)
 
 _CHUNK = 1 << 20
+_SMALL = 1 << 16  # two calls are quicker than asking for extents and copying each
 _RANGE = 1 << 30  # copy_file_range's own limit is just below 2 GiB
 _CANNOT_COPY = frozenset((errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM))
 
@@ -18,7 +19,11 @@ def copy_data(src_fd: int, dst_fd: int, size: int) -> None:
     The offset of neither descriptor matters, but that of `src_fd` is moved. On an error (ENOSPC, EDQUOT,
     EIO, EFBIG ...) the content of `dst_fd` is undefined. EIO: `src_fd` became shorter than `size`.
     """
-    if not (size and _clone(src_fd, dst_fd)):
+    if not size:
+        return
+    if not _clone(src_fd, dst_fd):
+        if size <= _SMALL and _copy_whole(src_fd, dst_fd, size):
+            return
         copier = _Copier(src_fd, dst_fd)
         for start, end in data_extents(src_fd, size):
             copier.copy(start, end)
@@ -57,6 +62,15 @@ def _clone(src_fd: int, dst_fd: int) -> bool:
     except OSError:
         return False  # no reflinks here, or a real trouble that the copy meets again and reports
     return os.fstat(dst_fd).st_size > 0
+
+
+def _copy_whole(src_fd: int, dst_fd: int, size: int) -> bool:
+    """Copy a small file at once; False for one with holes, or that has to be told why it cannot be read."""
+    st = os.fstat(src_fd)
+    if st.st_blocks * 512 < st.st_size:
+        return False
+    content = os.pread(src_fd, size, 0)
+    return len(content) == size == os.pwrite(dst_fd, content, 0)
 
 
 class _Copier:

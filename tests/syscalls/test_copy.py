@@ -35,6 +35,8 @@ def copied(source: Path, target: Path, size: int | None = None) -> Path:
 SHAPES = {
     "empty": (0,),
     "byte": (1, (0, 1)),
+    "small": (65_536, (0, 65_536)),
+    "small with a hole": (60_000, (50_000, 10_000)),
     "odd": (3 * MIB + 17, (0, 3 * MIB + 17)),
     "all hole": (64 * MIB,),
     "holes around": (16 * MIB, (4 * MIB, MIB), (12 * MIB, 4096)),
