@@ -33,7 +33,7 @@ class OverlayOperations(Session):
 
     async def lookup(self, parent_id: int, name: bytes, ctx: Context) -> pyfuse3.EntryAttributes:
         node = self._overlay.lookup(self._nodes.inode(parent_id).node, name)
-        return self._missing if node is None else self._entry(node)
+        return self._missing if node is None else self._entry(node, ctx.pid)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for nodeid, lookups in inode_list:
@@ -42,37 +42,56 @@ class OverlayOperations(Session):
     async def mknod(
         self, parent_id: int, name: bytes, mode: int, rdev: int, ctx: Context
     ) -> pyfuse3.EntryAttributes:
-        return self._entry(self._overlay.mknod(self._parent(parent_id), name, mode, rdev, _caller(ctx)))
+        parent = self._parent(parent_id)
+        node = self._overlay.mknod(parent, name, mode, rdev, _caller(ctx))
+        self._changed(parent, ctx)
+        return self._entry(node)
 
     async def mkdir(self, parent_id: int, name: bytes, mode: int, ctx: Context) -> pyfuse3.EntryAttributes:
-        return self._entry(self._overlay.mkdir(self._parent(parent_id), name, mode, _caller(ctx)))
+        parent = self._parent(parent_id)
+        node = self._overlay.mkdir(parent, name, mode, _caller(ctx))
+        self._changed(parent, ctx)
+        return self._entry(node)
 
     async def symlink(
         self, parent_id: int, name: bytes, target: bytes, ctx: Context
     ) -> pyfuse3.EntryAttributes:
-        return self._entry(self._overlay.symlink(self._parent(parent_id), name, target, _caller(ctx)))
+        parent = self._parent(parent_id)
+        node = self._overlay.symlink(parent, name, target, _caller(ctx))
+        self._changed(parent, ctx)
+        return self._entry(node)
 
     async def link(self, nodeid: int, parent_id: int, name: bytes, ctx: Context) -> pyfuse3.EntryAttributes:
         node = self._nodes.inode(nodeid).node
         await self._copies.ensure_upper(node, data=False)
-        return self._entry(self._overlay.link(node, self._parent(parent_id), name))
+        parent = self._parent(parent_id)
+        self._overlay.link(node, parent, name)
+        self._changed(parent, ctx)
+        return self._entry(node)
 
     async def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
         await self._settle(parent_id, name)
-        self._overlay.unlink(self._parent(parent_id), name)
+        parent = self._parent(parent_id)
+        self._overlay.unlink(parent, name)
+        self._changed(parent, ctx)
 
     async def rmdir(self, parent_id: int, name: bytes, ctx: Context) -> None:
-        self._overlay.rmdir(self._parent(parent_id), name)
+        parent = self._parent(parent_id)
+        self._overlay.rmdir(parent, name)
+        self._changed(parent, ctx)
 
     async def rename(
         self, old_id: int, old_name: bytes, new_id: int, new_name: bytes, flags: int, ctx: Context
     ) -> None:
         if flags & ~_RENAME_FLAGS:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # before anything is copied up
-        await self._settle(old_id, old_name, copy=True)
-        await self._settle(new_id, new_name, copy=bool(flags & pyfuse3.RENAME_EXCHANGE))
+        moved = await self._settle(old_id, old_name, copy=True)
+        replaced = await self._settle(new_id, new_name, copy=bool(flags & pyfuse3.RENAME_EXCHANGE))
         old, new = self._parent(old_id), self._parent(new_id)
         self._overlay.rename(old, old_name, new, new_name, flags)
+        for node in (old, new, moved, replaced):
+            if node is not None:
+                self._changed(node, ctx)
 
     async def readlink(self, nodeid: int, ctx: Context) -> bytes:
         return self._overlay.readlink(self._nodes.inode(nodeid).node)
@@ -81,6 +100,7 @@ class OverlayOperations(Session):
 
     async def getattr(self, nodeid: int, ctx: Context) -> pyfuse3.EntryAttributes:
         inode = self._nodes.inode(nodeid)
+        inode.answered(ctx.pid)
         return self._attributes(inode, self._overlay.getattr(inode.node))
 
     async def setattr(
@@ -125,6 +145,7 @@ class OverlayOperations(Session):
         inode = self._nodes.inode(nodeid)
         await self._copies.ensure_upper(inode.node, data=False)
         self._overlay.setxattr(inode.node, name, value)
+        self._changed(inode.node, ctx)
         if name == _ACCESS_ACL and inode.setid:
             self._drop_setgid_for_acl(inode, ctx)
 
@@ -134,6 +155,7 @@ class OverlayOperations(Session):
             self._overlay.getxattr(inode.node, name)  # ENODATA before a copy-up, not after
         await self._copies.ensure_upper(inode.node, data=False)
         self._overlay.removexattr(inode.node, name)
+        self._changed(inode.node, ctx)
         if name == _ACCESS_ACL and inode.setid:
             self._drop_setgid_for_acl(inode, ctx)
 
@@ -143,7 +165,9 @@ class OverlayOperations(Session):
         self, parent_id: int, name: bytes, mode: int, flags: int, ctx: Context
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         flags &= ~_NOT_FOR_LAYERS
-        node, handle = self._overlay.create(self._parent(parent_id), name, flags, mode, _caller(ctx))
+        parent = self._parent(parent_id)
+        node, handle = self._overlay.create(parent, name, flags, mode, _caller(ctx))
+        self._changed(parent, ctx)
         try:
             entry = self._entry(node)
         except BaseException:

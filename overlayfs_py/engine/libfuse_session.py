@@ -14,7 +14,7 @@ from overlayfs_py.engine.caching import CachePolicy
 from overlayfs_py.engine.copying import Copies
 from overlayfs_py.engine.libfuse_gate import Gate
 from overlayfs_py.engine.libfuse_replies import SETID_BITS, fill
-from overlayfs_py.engine.nodes import Inode, NodeTable
+from overlayfs_py.engine.nodes import NOBODY, OTHERS, Inode, NodeTable
 from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.union.attr import Attr, AttrChanges
 from overlayfs_py.union.node import Node
@@ -102,23 +102,25 @@ class Session(pyfuse3.Operations):
         self._copies.ensure_directory(node)
         return node
 
-    async def _settle(self, parent_id: int, name: bytes, *, copy: bool = False) -> None:
+    async def _settle(self, parent_id: int, name: bytes, *, copy: bool = False) -> Node | None:
         """Before a name changes: wait for a running copy of what it names; copy a file up that has to be
-        (`copy`: because it moves; else because it is a hard link that gets an index entry).
+        (`copy`: because it moves; else because it is a hard link that gets an index entry). Returns it.
         """
         parent = self._nodes.inode(parent_id).node
         node = self._overlay.lookup(parent, name)
         if node is None:
-            return
+            return None
         if self._nodes.known(node) is None:  # the kernel does not hold it, so nothing is under way
             self._overlay.forget(node)
-        elif not node.is_dir and (copy or self._overlay.unlinking_copies(node)):
+            return None
+        if not node.is_dir and (copy or self._overlay.unlinking_copies(node)):
             await self._copies.ensure_upper(node, data=False)
         else:
             await self._copies.settled(node)
+        return node
 
-    def _entry(self, node: Node) -> pyfuse3.EntryAttributes:
-        """The answer that hands out `node` once more."""
+    def _entry(self, node: Node, asker: int = NOBODY) -> pyfuse3.EntryAttributes:
+        """The answer that hands out `node` once more, to the thread `asker`."""
         try:
             attr = self._overlay.getattr(node)
         except BaseException:
@@ -126,6 +128,7 @@ class Session(pyfuse3.Operations):
                 self._overlay.forget(node)
             raise
         inode = self._nodes.remember(node, attr.ino)
+        inode.answered(asker)
         inode.setid = bool(attr.mode & SETID_BITS)
         entry = pyfuse3.EntryAttributes()
         fill(entry, attr)
@@ -176,6 +179,7 @@ class Session(pyfuse3.Operations):
             entry.st_ino, entry.st_mode = 0, d_type << 12
             return bool(pyfuse3.readdir_reply(token, name, entry, position + 1))
         inode = self._nodes.remember(node, attr.ino)
+        inode.answered(OTHERS)  # nobody says who is listing
         inode.setid = bool(attr.mode & SETID_BITS)
         entry.entry_timeout, entry.attr_timeout = self._policy.entry, self._policy.attr
         if inode.nodeid != attr.ino:
@@ -228,6 +232,16 @@ class Session(pyfuse3.Operations):
         inode.setid = bool(wanted & SETID_BITS)
         self._attributes_changed(inode.node)  # the kernel would run the file by the bits it remembers
         return True
+
+    def _changed(self, node: Node, ctx: Context) -> None:
+        """`node` was changed in a way that makes the kernel drop the attributes it has, but not those on
+        their way to somebody else (fi->attr_version stays): void these too.
+
+        So it is with directories whose entries change, and with times of change alone.
+        """
+        inode = self._nodes.known(node)
+        if inode is not None and inode.outdated(ctx.pid):
+            self._attributes_changed(node)
 
     def _attributes_changed(self, node: Node) -> None:
         """Make the kernel ask again for attributes that its own requests did not tell it are stale."""

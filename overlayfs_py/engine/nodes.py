@@ -14,6 +14,7 @@ from overlayfs_py.union.node import Node
 
 ROOT_ID = 1
 _MADE_UP = 1 << 62
+NOBODY, OTHERS = -1, -2  # beside thread numbers
 
 
 # Tables are made anew, smaller, once that many inodes went, and most of those there were.
@@ -22,23 +23,38 @@ _MANY = 4096
 
 class Inode:
     """One inode that the kernel holds. `setid`: it was seen with set-user-ID or set-group-ID bits.
-    `uncapable`: it is known to have no file capability, for which the kernel asks before writes.
+    `uncapable`: it is known to have no file capability, for which the kernel asks before writes. `asker`: the
+    thread that was sent its attributes since `outdated` was asked last, or OTHERS for several.
 
     `main`: for a second number lent to a node's name, the inode that the node really has.
     """
 
-    __slots__ = ("lookups", "main", "node", "nodeid", "setid", "uncapable")
+    __slots__ = ("asker", "lookups", "main", "node", "nodeid", "setid", "uncapable")
 
     def __init__(self, node: Node, nodeid: int, main: "Inode | None" = None) -> None:
         self.node = node
         self.nodeid = nodeid
         self.main = main
         self.lookups = 0
+        self.asker = NOBODY
         self.setid = self.uncapable = False
 
     def is_plain(self, ino: int) -> bool:
         """Whether nodeid and st_ino are one number."""
         return self.nodeid == ino
+
+    def answered(self, asker: int) -> None:
+        """Its attributes are sent to the thread `asker`, which may take a while until it takes them in."""
+        if asker not in (NOBODY, self.asker):
+            self.asker = asker if self.asker == NOBODY else OTHERS
+
+    def outdated(self, changer: int) -> bool:
+        """Whether somebody else than `changer`, who changed it, may yet take in attributes from before that.
+
+        The changer itself has taken in what it was sent: it went on. 0 is everybody whom we cannot see.
+        """
+        asker, self.asker = self.asker, NOBODY
+        return asker != NOBODY and (asker != changer or changer == 0)
 
 
 class NodeTable:

@@ -25,12 +25,17 @@ class AttributeRequests:
 
     def getattr(self, request: Request, flags: int, fh: int) -> bytes:
         state = self._state
-        node = state.nodes.inode(request.nodeid).node
+        inode = state.nodes.inode(request.nodeid)
+        node = inode.node
+        if inode.asker != request.pid:
+            inode.answered(request.pid)
         return state.attributes(node, self._overlay.getattr(node))
 
     def statx(self, request: Request, flags: int, fh: int, how: int, mask: int) -> bytes:
         """GETATTR with the birth time, which is asked for only by those who want to know it."""
-        node = self._state.node(request.nodeid)
+        inode = self._state.nodes.inode(request.nodeid)
+        inode.answered(request.pid)
+        node = inode.node
         birth = birth_time_ns(*node.top.at()) if mask & wire.STATX_BTIME else None
         return message.statx(self._state.kept(node), self._overlay.getattr(node), birth)
 
@@ -106,6 +111,7 @@ class AttributeRequests:
             mode = self._overlay.getattr(node).mode
             if mode & stat.S_ISGID:
                 self._state.change_mode(node, mode & ~stat.S_ISGID)
+        self._state.changed(node, request.pid)
         return b""
 
     def removexattr(self, request: Request, name: bytes) -> bytes:
@@ -116,6 +122,7 @@ class AttributeRequests:
         self._overlay.removexattr(node, name)
         if name == _ACCESS_ACL:
             self._drop_setgid(node, request)
+        self._state.changed(node, request.pid)
         return b""
 
     def _drop_setgid(self, node: Node, request: Request) -> None:

@@ -8,6 +8,7 @@ from one READDIR to the next.
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import partial
 from operator import itemgetter
 
 from overlayfs_py.engine.native import message, wire
@@ -43,7 +44,8 @@ class DirectoryRequests:
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
     ) -> bytes:
         node = self._state.node(request.nodeid)
-        return self._packed(node, offset, size, wire.DIRENT_PLUS.size, self._described)
+        describe = partial(self._described, request.pid)
+        return self._packed(node, offset, size, wire.DIRENT_PLUS.size, describe)
 
     def releasedir(self, request: Request, fh: int, flags: int, release_flags: int, owner: int) -> bytes:
         return b""
@@ -62,13 +64,13 @@ class DirectoryRequests:
             parts.append(message.dirent(name, ino, kind, cookie, describe(node, name, cookie)))
         return b"".join(parts)
 
-    def _described(self, node: Node, name: bytes, cookie: int) -> bytes:
+    def _described(self, asker: int, node: Node, name: bytes, cookie: int) -> bytes:
         """What LOOKUP would answer; for names that make no node an answer without one."""
         if cookie > _DOT_DOT:
             try:
                 found = self._overlay.find(node, name)
                 if found is not None:
-                    return self._state.found(*found)
+                    return self._state.found(*found, asker)
             except OSError:  # listed all the same: using the name will say what is wrong
                 pass
         return _NOTHING

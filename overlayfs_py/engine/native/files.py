@@ -146,6 +146,7 @@ class FileRequests:
     def fallocate(self, request: Request, fh: int, offset: int, length: int, mode: int) -> bytes:
         node = self._prepared_to_write(request.nodeid, request)
         self._overlay.fallocate(node, mode, offset, length)
+        self._state.changed(node, request.pid)
         return b""
 
     def lseek(self, request: Request, fh: int, offset: int, whence: int) -> bytes:
@@ -225,6 +226,8 @@ class FileRequests:
             found = fcntl.ioctl(fd, command, bytes(data).ljust(_LONGEST, b"\0"))
         finally:
             os.close(fd)
+        if command in _FLAG_CHANGES:  # and with it the time of change, of which the kernel knows nothing
+            self._state.attributes_changed(node)
         return wire.IOCTL_OUT.pack(0, 0, 0, 0) + found[:out_size]
 
     def release(self, request: Request, fh: int, flags: int, release_flags: int, owner: int) -> bytes:

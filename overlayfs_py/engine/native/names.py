@@ -6,7 +6,7 @@ import os
 from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import State
-from overlayfs_py.union.overlay import Caller
+from overlayfs_py.union.overlay import Caller, Node
 
 _RENAME_NOREPLACE = 1 << 0
 _RENAME_EXCHANGE = 1 << 1
@@ -27,7 +27,7 @@ class NameRequests:
             return state.missing
         if state.bare_listings:
             state.looked_up(parent)
-        return state.found(*found)
+        return state.found(*found, request.pid)
 
     def forget(self, request: Request, lookups: int) -> None:
         self._state.take_back(request.nodeid, lookups)
@@ -41,6 +41,7 @@ class NameRequests:
         caller = Caller(request.uid, request.gid, umask)
         parent = self._state.directory(request.nodeid)
         node = self._overlay.mknod(parent, name, mode, rdev, caller)
+        self._state.changed(parent, request.pid)
         entry = self._state.entry(node)
         inode = self._state.nodes.known(node)
         if inode is not None:
@@ -50,26 +51,37 @@ class NameRequests:
     def mkdir(self, request: Request, mode: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)
         parent = self._state.directory(request.nodeid)
-        return self._state.entry(self._overlay.mkdir(parent, name, mode, caller))
+        node = self._overlay.mkdir(parent, name, mode, caller)
+        self._state.changed(parent, request.pid)
+        return self._state.entry(node)
 
     def symlink(self, request: Request, name: bytes, target: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, 0)
         parent = self._state.directory(request.nodeid)
-        return self._state.entry(self._overlay.symlink(parent, name, target, caller))
+        node = self._overlay.symlink(parent, name, target, caller)
+        self._state.changed(parent, request.pid)
+        return self._state.entry(node)
 
     def link(self, request: Request, old_nodeid: int, name: bytes) -> bytes:
         state = self._state
         node = state.node(old_nodeid)
         state.need_upper(node, data=False)
-        return state.entry(self._overlay.link(node, state.directory(request.nodeid), name))
+        parent = state.directory(request.nodeid)
+        node = self._overlay.link(node, parent, name)
+        state.changed(parent, request.pid)
+        return state.entry(node)
 
     def unlink(self, request: Request, name: bytes) -> bytes:
         self._settle(request.nodeid, name)
-        self._overlay.unlink(self._state.directory(request.nodeid), name)
+        parent = self._state.directory(request.nodeid)
+        self._overlay.unlink(parent, name)
+        self._state.changed(parent, request.pid)
         return b""
 
     def rmdir(self, request: Request, name: bytes) -> bytes:
-        self._overlay.rmdir(self._state.directory(request.nodeid), name)
+        parent = self._state.directory(request.nodeid)
+        self._overlay.rmdir(parent, name)
+        self._state.changed(parent, request.pid)
         return b""
 
     def rename(self, request: Request, new_nodeid: int, name: bytes, new_name: bytes) -> bytes:
@@ -79,24 +91,28 @@ class NameRequests:
         if flags & ~(_RENAME_NOREPLACE | _RENAME_EXCHANGE):  # a whiteout behind is the union's own business
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         state = self._state
-        self._settle(request.nodeid, name, copy=True)
-        self._settle(new_nodeid, new_name, copy=bool(flags & _RENAME_EXCHANGE))
+        moved = self._settle(request.nodeid, name, copy=True)
+        replaced = self._settle(new_nodeid, new_name, copy=bool(flags & _RENAME_EXCHANGE))
         old, new = state.directory(request.nodeid), state.directory(new_nodeid)
         self._overlay.rename(old, name, new, new_name, flags)
+        for node in (old, new, moved, replaced):
+            if node is not None:
+                state.changed(node, request.pid)
         return b""
 
     def readlink(self, request: Request) -> bytes:
         return self._overlay.readlink(self._state.node(request.nodeid))
 
-    def _settle(self, parent_id: int, name: bytes, *, copy: bool = False) -> None:
+    def _settle(self, parent_id: int, name: bytes, *, copy: bool = False) -> Node | None:
         """Before a name changes: wait for a running copy of what it names; copy a file up that has to be
-        (`copy`: because it moves; else because it is a hard link that gets an index entry).
+        (`copy`: because it moves; else because it is a hard link that gets an index entry). Returns it.
         """
         state = self._state
         node = self._overlay.known_child(state.nodes.inode(parent_id).node, name)
         if node is None:  # the kernel does not hold it, so nothing is under way
-            return
+            return None
         if not node.is_dir and (copy or self._overlay.unlinking_copies(node)):
             state.need_upper(node, data=False)
         else:
             state.settled(node)
+        return node

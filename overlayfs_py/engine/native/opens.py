@@ -60,6 +60,7 @@ class OpenRequests:
         parent = self._state.directory(request.nodeid)
         caller = Caller(request.uid, request.gid, umask)
         node, handle = self._overlay.create(parent, name, flags & ~_NOT_FOR_LAYERS, mode, caller)
+        self._state.changed(parent, request.pid)
         return self._made(node, handle, request.uid)
 
     def tmpfile(

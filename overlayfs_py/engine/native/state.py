@@ -13,7 +13,7 @@ from overlayfs_py.engine.native.passthrough import Backings
 from overlayfs_py.engine.native.patience import Patience
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body
 from overlayfs_py.engine.native.tidying import Tidying
-from overlayfs_py.engine.nodes import NodeTable
+from overlayfs_py.engine.nodes import NOBODY, NodeTable
 from overlayfs_py.engine.setid import without_setid
 from overlayfs_py.union.overlay import Attr, AttrChanges, CopyUp, Node, Overlay
 
@@ -66,10 +66,12 @@ class State:
             raise
         return self.found(node, attr)
 
-    def found(self, node: Node, attr: Attr) -> bytes:
-        """`entry` where the attributes are known."""
-        nodeid = self.nodes.remember(node, attr[0]).nodeid
-        return message.entry(nodeid, self.names, self.kept(node), attr)
+    def found(self, node: Node, attr: Attr, asker: int = NOBODY) -> bytes:
+        """`entry` where the attributes are known, for the thread `asker`."""
+        inode = self.nodes.remember(node, attr[0])
+        if inode.asker != asker:
+            inode.answered(asker)
+        return message.entry(inode.nodeid, self.names, self.kept(node), attr)
 
     def attributes(self, node: Node, attr: Attr) -> bytes:
         return message.attributes(self.kept(node), attr)
@@ -199,6 +201,16 @@ class State:
         if inode is not None:
             body = wire.INVAL_INODE_OUT.pack(inode.nodeid, -1, 0)
             self.notify(message.notification(wire.NOTIFY_INVAL_INODE, body))
+
+    def changed(self, node: Node, changer: int) -> None:
+        """`node` was changed by the thread `changer` in a way that makes the kernel drop the attributes it
+        has, but not those on their way to somebody else (fi->attr_version stays): void these too.
+
+        So it is with directories whose entries change, and with times of change alone.
+        """
+        inode = self.nodes.known(node)
+        if inode is not None and inode.outdated(changer):
+            self.attributes_changed(node)
 
     def drop_listings(self, nodes: Sequence[Node]) -> None:
         """Make the kernel forget the listings it has of these directories; from a worker's thread only.
