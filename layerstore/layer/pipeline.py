@@ -54,6 +54,7 @@ class BlockWriter:
         for _ in range(2 * workers + 3):
             self._free.put(bytearray())
         self._block = bytearray()
+        self._view = memoryview(self._block)
         self._at = 0  # how much of the block is filled
         self._error: BaseException | None = None
         self._stopping = False
@@ -96,8 +97,7 @@ class BlockWriter:
         while count > 0:
             room = min(self._room(), count)
             try:
-                with memoryview(self._block) as view:
-                    got = os.preadv(fd, [view[self._at : self._at + room]], offset)
+                got = os.preadv(fd, (self._view[self._at : self._at + room],), offset)
             except OSError as e:  # not to be taken for the layer's own disk failing
                 raise Unreadable(e.strerror) from e
             if got == 0:
@@ -124,6 +124,7 @@ class BlockWriter:
         self._block = self._free.get()
         if not self._block:
             self._block = bytearray(BLOCK_SIZE)  # made when first needed: a small layer needs one
+        self._view = memoryview(self._block)
         self._at = 0
 
     def _submit(self) -> None:
