@@ -1,0 +1,1 @@
+"""layerstore beside buildah, umoci, podman, skopeo and tar: what `scripts/bench/layers` runs."""

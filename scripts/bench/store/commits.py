@@ -1,0 +1,114 @@
+"""The same tree as the only change to an image in each contender's own form, and its commit as one layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from stage import sh
+
+from store.measure import OURS, Cost, run, said_by, shell
+
+Fill = Callable[[Path], None]
+
+
+class Contender(Protocol):
+    """Has a disk of its own. `commit` is what is measured; `forget` removes what it made."""
+
+    def prepare(self) -> None: ...
+    def add(self, name: str, fill: Fill) -> None: ...
+    def commit(self, name: str, compression: str) -> Cost: ...
+    def forget(self, name: str, compression: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Layerstore:
+    """A workspace over an empty image; the tree is its upper."""
+
+    disk: Path
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        return (OURS, "--root", str(self.disk / "store"))
+
+    def prepare(self) -> None:
+        empty = self.disk / "empty.tar"
+        (self.disk / "empty").mkdir()
+        sh("tar", "-C", self.disk / "empty", "-cf", empty, ".")
+        sh(*self.program, "import", empty, "base")
+
+    def add(self, name: str, fill: Fill) -> None:
+        sh(*self.program, "create", "--name", name, "base")
+        fill(self.upper(name))
+
+    def upper(self, name: str) -> Path:
+        return self.disk / "store/workspaces" / name / "upper"
+
+    def commit(self, name: str, compression: str) -> Cost:
+        return run(*self.program, "commit", "--compression", compression, name, f"{name}:{compression}")
+
+    def forget(self, name: str, compression: str) -> None:
+        sh(*self.program, "rmi", f"{name}:{compression}")
+
+
+@dataclass(frozen=True)
+class Buildah:
+    """A container from scratch on the overlay driver; commits to an OCI layout, with compressed layers."""
+
+    disk: Path
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        root, runroot = self.disk / "buildah/root", self.disk / "buildah/run"
+        return ("buildah", "--root", str(root), "--runroot", str(runroot), "--storage-driver", "overlay")
+
+    def prepare(self) -> None:
+        (self.disk / "buildah").mkdir()
+
+    def add(self, name: str, fill: Fill) -> None:
+        sh(*self.program, "from", "--name", name, "scratch")
+        fill(Path(said_by(*self.program, "mount", name)))
+
+    def commit(self, name: str, compression: str) -> Cost:
+        target = f"oci:{self.disk}/out-{name}:x"
+        temp = {"TMPDIR": str(self.disk)}
+        return run(*self.program, "commit", "-q", "--disable-compression=false", name, target, env=temp)
+
+    def forget(self, name: str, compression: str) -> None:
+        sh("rm", "-rf", self.disk / f"out-{name}")
+
+
+@dataclass(frozen=True)
+class Umoci:
+    """A bundle unpacked from an empty image; repacked without refreshing it, so that it can be done again."""
+
+    disk: Path
+
+    def prepare(self) -> None:
+        sh("umoci", "init", "--layout", self.disk / "oci")
+        sh("umoci", "new", "--image", f"{self.disk}/oci:base")
+
+    def add(self, name: str, fill: Fill, image: str = "base") -> None:
+        bundle = self.disk / f"bundle-{name}"
+        sh("umoci", "unpack", "--image", f"{self.disk}/oci:{image}", bundle)
+        fill(bundle / "rootfs")
+
+    def commit(self, name: str, compression: str) -> Cost:
+        return run("umoci", "repack", "--image", f"{self.disk}/oci:{name}-out", self.disk / f"bundle-{name}")
+
+    def forget(self, name: str, compression: str) -> None:
+        sh("umoci", "rm", "--image", f"{self.disk}/oci:{name}-out")
+        sh("umoci", "gc", "--layout", self.disk / "oci")
+
+
+def tar_and_zstd(tree: Path, out: Path) -> Cost:
+    """zstd's own level (3, as ours) and all processors (as ours)."""
+    cost = shell(f"tar -C {tree} --numeric-owner --xattrs -cf - . | zstd -q -3 -T0 -f -o {out}.tar.zst")
+    out.with_name(out.name + ".tar.zst").unlink()
+    return cost
+
+
+def tar_and_sum(tree: Path, out: Path) -> Cost:
+    cost = shell(f"tar -C {tree} --numeric-owner --xattrs -cf {out}.tar . && sha256sum {out}.tar")
+    out.with_name(out.name + ".tar").unlink()
+    return cost
