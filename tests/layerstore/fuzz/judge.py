@@ -141,8 +141,11 @@ class Judge:
         return f"{total} cases: {kinds}; slowest {self.slowest:.2f} s, largest {self.largest >> 20} MiB"
 
 
-def judge_tree(root: Path) -> None:
-    """Of an unpacked layer: one file system, hard links within, no mark that leads an overlay elsewhere."""
+def judge_tree(root: Path) -> int:
+    """Of an unpacked layer: one file system, hard links within, no mark that leads an overlay elsewhere.
+    Returns how many levels deep it is.
+    """
+    levels = 0
     names: dict[tuple[int, int], int] = {}
     links: dict[tuple[int, int], int] = {}
     device = os.lstat(root).st_dev
@@ -153,12 +156,14 @@ def judge_tree(root: Path) -> None:
             assert st.st_dev == device, entry.path
             if stat.S_ISDIR(st.st_mode):
                 pending.append(entry.path)
+                levels = max(levels, entry.path.count(b"/"))
             else:
                 names[st.st_dev, st.st_ino] = names.get((st.st_dev, st.st_ino), 0) + 1
                 links[st.st_dev, st.st_ino] = st.st_nlink
             for key in os.listxattr(entry.path, follow_symlinks=False):
                 _judge_mark(entry.path, key)
     assert names == links, "a hard link that leaves the root"
+    return levels
 
 
 def _judge_mark(path: bytes, key: str) -> None:
