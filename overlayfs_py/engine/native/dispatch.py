@@ -137,7 +137,8 @@ class Dispatcher:
 
     def _answer(self, request: Request, body: Body) -> None:
         if self._state.stale_listings:
-            self._answer_after_listings(request, body)
+            kept = body.taken_back() if isinstance(body, Piped) else bytes(body)  # others use the buffers now
+            self._after_listings(lambda: self._answer(request, kept))
             return
         if not self._send(_header(16 + len(body), 0, request.unique), body):
             self._unwanted(request, body)
@@ -152,6 +153,9 @@ class Dispatcher:
             self._state.take_back(wire.ENTRY_OUT.unpack_from(body)[0], 1)
 
     def _refuse(self, request: Request, error: Exception) -> None:
+        if self._state.stale_listings:  # it had copied something up before it failed
+            self._after_listings(lambda: self._refuse(request, error))
+            return
         code = self._errors.reply_error(request.op.name, error)
         self.refusals[request.op.name, code] += 1
         if self._debug:
@@ -190,17 +194,13 @@ class Dispatcher:
             self.counts[wire.IN_HEADER.unpack_from(copy)[1]] -= 1  # it was counted when it came
             self.serve(copy, len(copy))
 
-    def _answer_after_listings(self, request: Request, body: Body) -> None:
-        """The answer goes out once the kernel has dropped the listings that have become wrong."""
+    def _after_listings(self, then: Callable[[], None]) -> None:
+        """The answer goes out once the kernel has dropped the listings that have become wrong. It cannot be
+        interrupted: what was asked for is done.
+        """
         state = self._state
         stale, state.stale_listings = state.stale_listings, []
-        state.deferrals.expect(request.unique)
-
-        def then(_: BaseException | None) -> None:
-            if state.deferrals.claim(request.unique):
-                self._answer(request, body)
-
-        state.deferrals.start(lambda: state.drop_listings(stale), then)
+        state.deferrals.start(lambda: state.drop_listings(stale), lambda _: then())
 
     # -- frozen --------------------------------------------------------------------------------
 

@@ -26,6 +26,10 @@ class Piped:
     def __len__(self) -> int:
         return self.size
 
+    def taken_back(self) -> bytes:
+        """The contents, out of the pipe again: the answer has to wait, and others need the pipe."""
+        return self.pipe.take_back(self.size)
+
 
 Body = bytes | memoryview | Piped
 
@@ -49,9 +53,7 @@ class AnswerPipe:
         while got < size:
             done = os.splice(fd, self._write_fd, size - got, offset + got, None, os.SPLICE_F_NONBLOCK)
             if not done:  # the header has promised more
-                content = os.read(self._read_fd, OUT_HEADER.size + got)
-                self._filled = False
-                return content[OUT_HEADER.size :]
+                return self.take_back(got)
             got += done
         return Piped(self, size)
 
@@ -59,6 +61,15 @@ class AnswerPipe:
         """Hand over the answer with its `size` bytes of contents."""
         os.splice(self._read_fd, fuse_fd, OUT_HEADER.size + size)
         self._filled = False
+
+    def take_back(self, size: int) -> bytes:
+        """Empty the pipe of header and `size` bytes of contents."""
+        content = bytearray(OUT_HEADER.size + size)
+        view, got = memoryview(content), 0
+        while got < len(content):
+            got += os.readv(self._read_fd, (view[got:],))
+        self._filled = False
+        return bytes(view[OUT_HEADER.size :])
 
     def close(self) -> None:
         """Idempotent."""

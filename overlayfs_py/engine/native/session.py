@@ -1,5 +1,6 @@
 """The engine as the service sees it: a mounted /dev/fuse descriptor, served by a plain thread."""
 
+import errno
 import logging
 import os
 import platform
@@ -13,11 +14,12 @@ from overlayfs_py.engine.caching import cache_policy
 from overlayfs_py.engine.native.deferral import Deferrals
 from overlayfs_py.engine.native.dispatch import Dispatcher
 from overlayfs_py.engine.native.loop import GONE, Loop, Polling, SessionEnd
+from overlayfs_py.engine.native.message import refusal
 from overlayfs_py.engine.native.negotiation import MAX_WRITE, Session, Wishes
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body, Piped
 from overlayfs_py.engine.native.readahead import raise_readahead
 from overlayfs_py.engine.native.state import State
-from overlayfs_py.engine.native.wire import OPS, PAGE_SIZE, Init
+from overlayfs_py.engine.native.wire import OPS, OUT_HEADER, PAGE_SIZE, Init
 from overlayfs_py.errors import EngineUnavailable, MountError
 from overlayfs_py.options import ServiceOptions
 
@@ -194,7 +196,16 @@ class NativeEngine:
         except OSError as error:
             if error.errno not in GONE:
                 log.error("an answer of %d bytes was refused: %s", len(header) + len(body), error)
+                self._refuse(header)
         return True
+
+    def _refuse(self, header: bytes) -> None:
+        """EIO in place of an answer the kernel would not take, or its sender would wait for ever."""
+        _, _, unique = OUT_HEADER.unpack_from(header)
+        try:
+            os.write(self._fuse_fd, refusal(unique, errno.EIO))
+        except OSError as error:  # ENOENT: it was ended, with an error of the kernel's choice
+            log.debug("nor was a refusal taken: %s", error)
 
     def _notify(self, message: bytes) -> None:
         """The kernel says ENOENT when it knows nothing of the node any more."""

@@ -196,3 +196,27 @@ def test_without_a_pipe_the_buffer_serves(bench: Bench, tmp_path: Path) -> None:
     bench.state.pipe = Broken()
     big = bench.find(b"big")
     assert bench.read(big, 1 << 17) == b"b" * (1 << 17)
+
+
+@pytest.mark.parametrize("piped", [True, False])
+def test_answer_that_has_to_wait_keeps_its_contents(bench: Bench, piped: bool) -> None:
+    """Pipe and buffer serve others while a worker makes the kernel drop a listing; nothing interrupts it."""
+    bench.state.pipe = AnswerPipe() if piped else None
+    big = bench.find(b"big")
+    bench.state.stale_listings = [bench.overlay.root]
+    first = bench.put("READ", READ_WRITE.pack(0, 0, 1 << 17, 0, 0, 0), big)
+    assert first not in bench.sent
+    bench.put("INTERRUPT", struct.pack("=Q", first))
+    second = bench.put("READ", READ_WRITE.pack(0, 0, 1 << 16, 0, 0, 0), big)
+    assert len(bench.sent[second][1]) == 1 << 16
+    bench.finish()
+    assert bench.sent[first] == (0, b"b" * (1 << 17))
+    assert isinstance(bench.sent[first][1], bytes)
+
+
+def test_failure_waits_for_listings_too(bench: Bench) -> None:
+    bench.state.stale_listings = [bench.overlay.root]
+    unique = bench.put("RMDIR", b"file\0")
+    assert unique not in bench.sent
+    bench.finish()
+    assert bench.sent[unique][0] == errno.ENOTDIR

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from overlayfs_py.engine.native import session
+from overlayfs_py.engine.native import message, session, wire
 from overlayfs_py.engine.native.loop import Polling
 from overlayfs_py.engine.native.session import NativeEngine
 from overlayfs_py.options import ServiceOptions, UnionOptions
@@ -79,3 +79,20 @@ def test_poll_is_how_long_it_looks(overlay: Overlay, monkeypatch: pytest.MonkeyP
     engine.attach(read_fd)
     engine.close()
     assert looked == [pytest.approx(poll * 1e-6)]
+
+
+def test_answer_that_is_not_taken_becomes_eio(overlay: Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sender must not wait for ever."""
+    monkeypatch.setattr(session, "raise_readahead", lambda fd: True)
+    engine = NativeEngine(overlay, ServiceOptions())
+    read_fd, write_fd = os.pipe()
+    engine.attach(write_fd)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "writev", full)
+    assert engine._send(wire.OUT_HEADER.pack(20, 0, 8), b"body")
+    assert os.read(read_fd, 100) == message.refusal(8, errno.EIO)
+    engine.close()
+    os.close(read_fd)
