@@ -13,7 +13,7 @@ from overlayfs_py.union.layer import Layer, Real
 from overlayfs_py.union.links import adopt_index, hard_link_key, register
 from overlayfs_py.union.listing import DT_DIR, Listing, dir_index, find_entry
 from overlayfs_py.union.marks import NO_DIR_MARKS, NO_FILE_MARKS, DirMarks, has_aufs_opaque
-from overlayfs_py.union.node import UPPER, Node
+from overlayfs_py.union.node import UPPER, Entry, Node
 from overlayfs_py.union.redirect import candidates, combine
 from overlayfs_py.union.stack import Stack
 
@@ -45,7 +45,7 @@ def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result 
     if stat.S_ISDIR(st.st_mode):
         below = [_part(parent, position).child(name) for position in positions[1:]]
         return _directory(stack, parent, name, [real, *below], st), st
-    node = _inode(stack, parent, name, positions, real, st)
+    node = _inode(stack, parent, name, entry, real, st)
     return node, (st if node.top is real else None)
 
 
@@ -160,20 +160,19 @@ def _merge_redirected(stack: Stack, parent: Node, merge: _DirMerge) -> None:
                 break
 
 
-def _inode(
-    stack: Stack, parent: Node, name: bytes, positions: tuple[int, ...], real: Real, st: os.stat_result
-) -> Node:
+def _inode(stack: Stack, parent: Node, name: bytes, entry: Entry, real: Real, st: os.stat_result) -> Node:
     """A non-directory: a node of its own, or the one its other names already have."""
     several = st.st_nlink > 1
     key = hard_link_key(stack, real, st) if several else None
     if key is not None and key in stack.hard_links:
         return stack.hard_links[key]
     node = Node(stat.S_IFMT(st.st_mode), parent, name)
-    if positions[0] == UPPER:
-        _upper_inode(stack, parent, node, positions, real, st)
+    if entry[0][0] == UPPER:
+        _upper_inode(stack, parent, node, entry[0], real, st)
     else:
         node.lowers = (real,)
-        node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
+        listed = entry[1]  # as a rule the same number, and then one object is enough
+        node.ino = stack.inodes.number(real.layer.fsid, listed if listed == st.st_ino else st.st_ino)
         if node.is_file and (real.layer.position < len(stack.lowers) - 1 or stack.data_lowers):
             _find_data(stack, parent, node, real)
         if several and stack.indexing:

@@ -10,6 +10,21 @@ from overlayfs_py.union.layer import Real
 
 UPPER = -1
 
+# Objects of which each node would else have its own, as empty frozensets and these numbers are made anew.
+_NOWHERE: frozenset[int] = frozenset()
+_KINDS = {
+    kind: kind
+    for kind in (
+        stat.S_IFREG,
+        stat.S_IFDIR,
+        stat.S_IFLNK,
+        stat.S_IFCHR,
+        stat.S_IFBLK,
+        stat.S_IFIFO,
+        stat.S_IFSOCK,
+    )
+}
+
 # An index entry: positions (UPPER or indexes into `lowers`), the topmost real inode number, d_type.
 Entry = tuple[tuple[int, ...], int, int]
 
@@ -68,7 +83,7 @@ class Node:
     )
 
     def __init__(self, kind: int, parent: "Node | None", name: bytes) -> None:
-        self.kind = kind
+        self.kind = _KINDS.get(kind, kind)
         self.parent = parent
         self.name = name
         self.upper: Real | None = None
@@ -83,7 +98,7 @@ class Node:
         self.impure = False
         self.indexed = False
         self.known = False
-        self.xattr_whiteouts: frozenset[int] = frozenset()
+        self.xattr_whiteouts = _NOWHERE
         self.children: dict[bytes, Node] | None = None
         self.index: DirIndex | None = None
         self.aliases: list[tuple[Node, bytes]] | None = None
