@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from layerstore.verbs.save import save as save
     from layerstore.verbs.tag import rmi as rmi
     from layerstore.verbs.tag import tag as tag
+    from layerstore.verbs.tags import local_tags as local_tags
+    from layerstore.verbs.tags import remote_tags as remote_tags
 
 # Where each verb is; imported when it is first used, so that the fast ones start fast.
 _VERBS = {
@@ -53,6 +55,7 @@ _VERBS = {
     "import_": "import_",
     "inspect": "inspect",
     "load": "load",
+    "local_tags": "tags",
     "login": "login",
     "logout": "login",
     "mount": "mount",
@@ -60,6 +63,7 @@ _VERBS = {
     "ps": "ps",
     "pull": "pull",
     "push": "push",
+    "remote_tags": "tags",
     "rm": "ps",
     "rmi": "tag",
     "save": "save",

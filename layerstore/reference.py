@@ -110,6 +110,11 @@ def _name_fault(path: str) -> str:
     return f"{path!r} is not a valid repository name"
 
 
+def is_tag(value: object) -> bool:
+    """Whether a value of a document can be a tag."""
+    return isinstance(value, str) and _TAG.fullmatch(value) is not None
+
+
 def is_domain(text: str) -> bool:
     """Whether a text can be a registry's ``host[:port]``."""
     return _DOMAIN.fullmatch(text) is not None

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 import layerstore
+from layerstore import reference
 from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
 from layerstore.cli.options import platform_option
@@ -58,8 +60,10 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
         "layerstore pull debian:12",
         "layerstore pull --platform linux/arm64 registry.example.org/base:1",
         "layerstore pull localhost:5000/base@sha256:4f9ee6c0d7a1...",
+        "layerstore pull -a localhost:5000/base",
     ),
 )
+@click.option("-a", "--all-tags", is_flag=True, help="Get all images of the repository.")
 @platform_option
 @click.option("--all-platforms", is_flag=True, help="Get the images for all platforms.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the full name only, and no progress.")
@@ -67,7 +71,13 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.pass_obj
 @_connection
 def pull_command(
-    root: Root, ref: str, platform: str | None, all_platforms: bool, quiet: bool, options: RegistryOptions
+    root: Root,
+    ref: str,
+    all_tags: bool,
+    platform: str | None,
+    all_platforms: bool,
+    quiet: bool,
+    options: RegistryOptions,
 ) -> None:
     """Get an image from a registry; an interrupted pull goes on where it was.
 
@@ -75,29 +85,42 @@ def pull_command(
     """
     if platform is not None and all_platforms:
         raise click.UsageError("--platform and --all-platforms exclude each other")
-    with transfers(quiet=quiet) as report:
-        pulled = layerstore.pull(
-            ref,
-            platform=platform,
-            all_platforms=all_platforms,
-            options=options,
-            root=root.path,
-            report=report,
-            note=note,
-        )
-    if not quiet:
-        click.echo(f"Digest: {pulled.digest}")
-        state = "Downloaded newer image for" if pulled.is_new else "Image is up to date for"
-        click.echo(f"Status: {state} {ref}")
-    click.echo(pulled.reference)
+    if not all_tags and not quiet:
+        _tell_default_tag(ref)
+    for one in layerstore.remote_tags(ref, options=options, note=note) if all_tags else [ref]:
+        with transfers(quiet=quiet) as report:
+            pulled = layerstore.pull(
+                one,
+                platform=platform,
+                all_platforms=all_platforms,
+                options=options,
+                root=root.path,
+                report=report,
+                note=note,
+            )
+        if not quiet:
+            click.echo(f"Digest: {pulled.digest}")
+            state = "Downloaded newer image for" if pulled.is_new else "Image is up to date for"
+            click.echo(f"Status: {state} {one}")
+        click.echo(pulled.reference)
+
+
+def _tell_default_tag(word: str) -> None:
+    """docker's remark, on a name without a tag."""
+    ref = reference.parse(word)
+    if ref.digest is None and str(ref) == f"{word}:{reference.DEFAULT_TAG}":
+        click.echo(f"Using default tag: {reference.DEFAULT_TAG}")
 
 
 @click.command(
     "push",
     epilog=examples(
-        "layerstore push registry.example.org/base:1", "layerstore push base:1 localhost:5000/team/base:1"
+        "layerstore push registry.example.org/base:1",
+        "layerstore push base:1 localhost:5000/team/base:1",
+        "layerstore push -a localhost:5000/team/base",
     ),
 )
+@click.option("-a", "--all-tags", is_flag=True, help="Bring all images of the repository there.")
 @platform_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the digest only, and no progress.")
 @click.option(
@@ -115,25 +138,22 @@ def push_command(
     root: Root,
     image: str,
     ref: str | None,
+    all_tags: bool,
     platform: str | None,
     quiet: bool,
     chunk_size: int,
     options: RegistryOptions,
 ) -> None:
     """Bring an image to a registry, under REF or else its own name; what is there already is not sent."""
-    from dataclasses import replace
-
-    with transfers(quiet=quiet) as report:
-        pushed = layerstore.push(
-            image,
-            ref,
-            platform=platform,
-            options=replace(options, chunk_size=chunk_size),
-            root=root.path,
-            report=report,
-            note=note,
-        )
-    click.echo(pushed.digest if quiet else f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}")
+    if all_tags and ref is not None:
+        raise click.UsageError("--all-tags brings images under their own names: without REF")
+    how = replace(options, chunk_size=chunk_size)
+    for one in layerstore.local_tags(image, root=root.path) if all_tags else [image]:
+        with transfers(quiet=quiet) as report:
+            pushed = layerstore.push(
+                one, ref, platform=platform, options=how, root=root.path, report=report, note=note
+            )
+        click.echo(pushed.digest if quiet else f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}")
 
 
 @click.command(

@@ -180,3 +180,20 @@ def test_options(store: Store, registry: str, tmp_path: Path) -> None:
     cli = Cli(store.root)
     cli.run("push", "--tls-verify=false", "--chunk-size", 3, ref)
     assert "no such directory" in cli.fail("pull", "--cert-dir", "/nowhere", ref)
+
+
+def test_all_tags(store: Store, other: Store, registry: str, tmp_path: Path) -> None:
+    path = f"{registry}/tags/{Digest.of(os.fsencode(tmp_path)).short}"
+    made = {tag: image(store, f"{path}:{tag}", [tag.encode()]).digest for tag in ("1", "two", "latest")}
+    image(store, f"{path}-other:1", [b"other"])
+    ours, theirs = Cli(store.root), Cli(other.root)
+    said = ours.run("push", "-a", path).splitlines()
+    assert [line.split(":")[0] for line in said] == ["1", "latest", "two"]
+    pulled = theirs.run("pull", "-a", "-q", path).splitlines()
+    assert sorted(pulled) == [f"{path}:{tag}" for tag in sorted(made)]
+    assert {str(one.tag): one.digest for one in layerstore.images(path, root=other.root)} == made
+    assert theirs.run("pull", path).splitlines()[0] == "Using default tag: latest"
+    assert "without one" in theirs.fail("pull", "-a", f"{path}:1")
+    assert "no image of" in ours.fail("push", "-a", f"{path}-nothing")
+    assert "without REF" in ours.fail("push", "-a", path, "x", status=2)
+    assert "404" in theirs.fail("pull", "-a", f"{path}-nothing")

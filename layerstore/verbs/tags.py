@@ -1,0 +1,43 @@
+"""All tags of a repository, in its registry or in the store: what ``pull -a`` and ``push -a`` go through."""
+
+from layerstore import reference
+from layerstore.errors import InvalidReference, LayerstoreError, NotFound
+from layerstore.reference import Reference
+from layerstore.store import index
+from layerstore.transport import remote
+from layerstore.transport.base import RegistryOptions, Stop
+from layerstore.verbs.setting import Note, Root, noting, open_store
+
+
+def remote_tags(
+    repository: str, *, options: RegistryOptions | None = None, note: Note | None = None
+) -> list[str]:
+    """The references of all tags that the registry has of a repository, in its order."""
+    ref = _repository(repository)
+    with remote.open_repository(ref, options or RegistryOptions(), Stop(), noting(note)) as repo:
+        return [f"{ref.repository}:{tag}" for tag in repo.tags()]
+
+
+def local_tags(repository: str, *, root: Root = None) -> list[str]:
+    """The names of all images that the store has of a repository. NotFound when there are none."""
+    ref = _repository(repository)
+    names = (index.name_of(entry) for entry in index.read(open_store(root)).manifests)
+    found = [name for name in names if name is not None and _is_of(name, ref)]
+    if not found:
+        raise NotFound(f"no image of {repository} is in the store")
+    return sorted(found)
+
+
+def _repository(text: str) -> Reference:
+    ref = reference.parse(text)
+    if ref.digest is not None or str(ref) == text:
+        raise InvalidReference(f"all tags are asked for: give {ref.repository} without one")
+    return ref
+
+
+def _is_of(name: str, ref: Reference) -> bool:
+    try:
+        own = reference.parse(name)
+    except LayerstoreError:
+        return False
+    return own.digest is None and remote.split(own) == remote.split(ref)
