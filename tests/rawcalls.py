@@ -12,6 +12,7 @@ AT_FDCWD = -100
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 MS_RDONLY, MS_REMOUNT, MNT_FORCE, MNT_DETACH = 1, 32, 1, 2
 SYS_GETDENTS64 = 217 if os.uname().machine == "x86_64" else 61
+SYS_PIDFD_GETFD = 438
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE = 1, 2, 16
 
 _DIRENT = struct.Struct("=QqHB")
@@ -54,6 +55,15 @@ def list_dir(dir_fd: int, size: int = 32768) -> list[tuple[bytes, int, int, int]
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2) with its mode, which os.posix_fallocate hides."""
     _check(_libc.fallocate(fd, mode, ctypes.c_long(offset), ctypes.c_long(length)))
+
+
+def steal_fd(pid: int, fd: int) -> int:
+    """pidfd_getfd(2): a copy of another process's descriptor."""
+    pid_fd = os.pidfd_open(pid)
+    try:
+        return _check(_libc.syscall(SYS_PIDFD_GETFD, pid_fd, fd, 0))
+    finally:
+        os.close(pid_fd)
 
 
 def mount(source: bytes, target: bytes, fstype: bytes, flags: int, data: bytes) -> None:

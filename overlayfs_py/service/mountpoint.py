@@ -1,19 +1,23 @@
 """The mount point's life: cleared of our own dead mount, checked to answer, left with nothing of ours."""
 
+import errno
 import logging
 import os
+import subprocess
 import sys
+from contextlib import suppress
 from subprocess import DEVNULL
 
 import trio
 
 from overlayfs_py.errors import MountError
 from overlayfs_py.options import MountOptions
-from overlayfs_py.syscalls.mount import MountRecord, is_stale, mounted_filesystem, unmount
+from overlayfs_py.syscalls.mount import MountRecord, mounted_filesystem, unmount
 
 log = logging.getLogger("overlayfs_py.mount")
 
 _OWN_TYPE = b"fuse.overlayfs-py"
+_LOOK_SECONDS = 15.0  # more than any daemon keeps somebody waiting for statfs
 # What the asking process runs; its exit status is the errno.
 _ASK = """
 import os, sys
@@ -32,16 +36,32 @@ def make_way(options: MountOptions) -> None:
     """
     mountpoint = options.mountpoint
     while (record := mounted_filesystem(mountpoint)) is not None and record.fstype.startswith(b"fuse"):
-        stale, ours = is_stale(mountpoint), _is_ours(record, options)
+        stale, ours = _is_dead(mountpoint), _is_ours(record, options)
         if ours and stale:
             log.warning("clearing the dead mount on %s", os.fsdecode(mountpoint))
-            unmount(mountpoint, lazy=True)
+            unmount(mountpoint, lazy=True, abort=True)
         elif ours:
             raise _refusal(mountpoint, "an overlay is mounted there already; unmount it first")
         elif stale:
             raise _refusal(mountpoint, "a dead FUSE mount is there (its daemon has gone); unmount it first")
         else:
             return
+
+
+def _is_dead(mountpoint: bytes) -> bool:
+    """Whether its daemon has gone. Another process looks: not all who wait for an answer can be killed.
+
+    MountError when there is no answer: whether the daemon still works cannot be known.
+    """
+    looking = subprocess.Popen([sys.executable, "-I", "-S", "-c", _ASK, mountpoint], stderr=DEVNULL)
+    try:
+        return looking.wait(_LOOK_SECONDS) in (errno.ENOTCONN, errno.ECONNABORTED)
+    except subprocess.TimeoutExpired:
+        looking.kill()
+        with suppress(subprocess.TimeoutExpired):
+            looking.wait(1)
+        text = "the FUSE mount there does not answer; if its daemon has gone, umount -f it first"
+        raise _refusal(mountpoint, text) from None
 
 
 def _refusal(mountpoint: bytes, text: str) -> MountError:

@@ -24,6 +24,7 @@ MS_NOATIME = 1024
 # Given by the mounter, it makes FUSE leave the umask to the filesystem, which a default ACL has to override.
 MS_POSIXACL = 1 << 16
 
+MNT_FORCE = 1
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
@@ -77,16 +78,19 @@ def mount_fuse(options: MountOptions) -> int:
         raise _mount_error(options.mountpoint, str(error)) from error
 
 
-def unmount(mountpoint: bytes, *, lazy: bool = False) -> None:
+def unmount(mountpoint: bytes, *, lazy: bool = False, abort: bool = False) -> None:
     """Unmount what is topmost at `mountpoint`, also when it is dead; `lazy` detaches it while it is in use.
 
-    MountError when nothing is mounted there or it is busy. The daemon may go on for a moment afterwards.
+    `abort` ends the connection first, so that whoever waits for a daemon that has gone gets an error (where
+    this process may use umount(2)). MountError when nothing is mounted there or it is busy. The daemon may go
+    on for a moment afterwards.
     """
     path = _canonical(mountpoint)
     refusal: OSError | None = None
     if _may_mount():
         try:
-            check(_umount2(path, UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)))
+            flags = (MNT_DETACH if lazy else 0) | (MNT_FORCE if abort else 0)
+            check(_umount2(path, UMOUNT_NOFOLLOW | flags))
             return
         except PermissionError as error:
             refusal = error

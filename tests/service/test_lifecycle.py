@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from overlayfs_py.errors import MountError
+from overlayfs_py.options import MountOptions
+from overlayfs_py.service import mountpoint
+from overlayfs_py.syscalls.mount import unmount
+from tests import rawcalls
 from tests.mounts import COMMAND, Layers
 from tests.service.starts import (
     cleared,
@@ -129,6 +134,39 @@ def test_dead_mount_is_cleared_at_start(layers: Layers) -> None:
         assert (layers.merged / "x").read_text() == "kept"
         assert pyctl("umount", layers.merged).returncode == 0
         assert not is_mounted(layers)
+
+
+def test_who_waits_for_a_dead_daemon_gets_an_error(layers: Layers) -> None:
+    """Somebody else still has the daemon's /dev/fuse, so that only an abort ends what waits on it."""
+    with cleared(layers.merged):
+        pid = start(layers)
+        fds = Path(f"/proc/{pid}/fd")
+        number = next(int(fd.name) for fd in fds.iterdir() if os.readlink(fd) == "/dev/fuse")
+        held = rawcalls.steal_fd(pid, number)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            wait_gone(pid)
+            with subprocess.Popen(["stat", "-f", str(layers.merged)], stderr=subprocess.PIPE) as waiting:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    waiting.wait(0.5)
+                unmount(os.fsencode(layers.merged), lazy=True, abort=True)
+                assert waiting.wait(10) == 1
+        finally:
+            os.close(held)
+
+
+def test_a_mount_that_does_not_answer_is_refused(layers: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its daemon may be alive: nothing is cleared, and the start does not wait for ever either."""
+    monkeypatch.setattr(mountpoint, "_LOOK_SECONDS", 0.5)
+    with cleared(layers.merged):
+        pid = start(layers)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(MountError, match="does not answer"):
+                mountpoint.make_way(MountOptions(mountpoint=os.fsencode(layers.merged)))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert (layers.merged / ".").exists()
 
 
 def test_somebody_elses_dead_mount_is_left_alone(layers: Layers) -> None:
