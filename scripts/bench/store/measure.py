@@ -14,7 +14,7 @@ from stage import settle, sh, unmount
 ROOT = Path(__file__).resolve().parents[3]
 OURS = str(ROOT / ".venv/bin/layerstore")
 PATIENCE = 600  # seconds that any one command may take
-_INODES = 800_000
+_INODES = 400_000
 _LAUNCH = Path(__file__).with_name("launch.py")
 
 
