@@ -38,6 +38,11 @@ def _refuse_acl(stack: Stack, name: str) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
+def _maps(stack: Stack, name: str) -> bool:
+    """Whether the value holds ids that differ between the mount and the layers."""
+    return name in (acl.ACCESS, acl.DEFAULT) and not (stack.uids.trivial and stack.gids.trivial)
+
+
 def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
     """The value; ENODATA when there is none, EOPNOTSUPP as the layer's file system says."""
     key = os.fsdecode(name)
@@ -45,7 +50,10 @@ def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
     if _hidden(stack, key):
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
     path, follow = node.top.proc_path()
-    return os.getxattr(path, _on_disk(key), follow_symlinks=follow)
+    value = os.getxattr(path, _on_disk(key), follow_symlinks=follow)
+    if _maps(stack, key):
+        value = acl.with_ids(value, stack.uids.inside, stack.gids.inside)
+    return value
 
 
 def listxattr(stack: Stack, node: Node, *, trusted: bool = True) -> list[bytes]:
@@ -68,9 +76,15 @@ def setxattr(stack: Stack, node: Node, name: bytes, value: bytes, flags: int = 0
     _refuse_acl(stack, key)
     if _hidden(stack, key):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    if _maps(stack, key):
+        try:
+            value = acl.with_ids(value, stack.uids.outside, stack.gids.outside)
+        except KeyError:  # as posix_acl_from_xattr says of an id that means nothing here
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
     copy_up(stack, node, data=False)
     marks.set_xattr(node.top, _on_disk(key), value, flags)
-    node.inherits = None
+    if node.is_dir:
+        node.inherits = None
 
 
 def removexattr(stack: Stack, node: Node, name: bytes) -> None:
@@ -86,4 +100,5 @@ def removexattr(stack: Stack, node: Node, name: bytes) -> None:
         getxattr(stack, node, name)
     copy_up(stack, node, data=False)
     marks.remove_xattr(node.top, _on_disk(key))
-    node.inherits = None
+    if node.is_dir:
+        node.inherits = None
