@@ -20,13 +20,21 @@ from tests.layerstore.commands import contents
 from tests.layerstore.fuzz import json_material as material
 from tests.layerstore.fuzz.judge import Judge
 from tests.layerstore.fuzz.seeds import SHORT, seeds
-from tests.layerstore.fuzz.tar_material import change_header, damaged, taken_apart
+from tests.layerstore.fuzz.tar_material import (
+    COMPRESSIONS,
+    change_header,
+    damaged,
+    hostile_layer,
+    own_members,
+    taken_apart,
+)
 from tests.layerstore.layer.tars import END
 from tests.mounts import scratch
 
 pytestmark = pytest.mark.root
 
 Case = Callable[[Judge, int], None]
+CORPUS = [own_members()]
 
 
 @contextmanager
@@ -79,7 +87,27 @@ def hostile_archive(rng: Random) -> bytes:
         at = rng.randrange(len(members))
         members[at] = change_header(rng, members[at])
         archive = b"".join(members) + END
-    return damaged(rng, archive) if rng.random() < 0.1 else archive
+    if rng.random() < 0.1:
+        archive = damaged(rng, archive)
+    return rng.choice(COMPRESSIONS)(archive) if rng.random() < 0.1 else archive
+
+
+def bring(judge: Judge, seed: int) -> None:
+    """A hostile layer by `import`: refused without a trace, or an image that can be used."""
+    rng = Random(seed)
+    tar = hostile_layer(rng, CORPUS)
+    root = judge.place
+    layerstore.prune(all_images=True, workspaces=True, root=root)
+    before = contents(root)
+    with judge.case(seed, tar):
+        try:
+            image = layerstore.import_(io.BytesIO(tar), root=root)
+            if rng.random() < 0.3:
+                use(root, image)
+        finally:
+            layerstore.prune(all_images=True, workspaces=True, root=root)
+            left = sorted(set(contents(root)) ^ set(before))
+            assert not left, f"left in the store or missing from it: {left}"
 
 
 def load(judge: Judge, seed: int) -> None:
@@ -180,7 +208,13 @@ def _every_verb(rng: Random, root: Path) -> None:
         raise last
 
 
-CASES: dict[str, tuple[Case, float]] = {"parse": (parse, 0.05), "load": (load, 0.25), "beside": (beside, 0.2)}
+# Kind -> what runs it, and its part of the time.
+CASES: dict[str, tuple[Case, float]] = {
+    "parse": (parse, 0.05),
+    "load": (load, 0.2),
+    "bring": (bring, 0.15),
+    "beside": (beside, 0.15),
+}
 
 
 @pytest.mark.parametrize("kind", CASES)

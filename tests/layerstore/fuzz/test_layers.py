@@ -149,4 +149,4 @@ def test_short(ground: Path) -> None:
 @pytest.mark.timeout(0)
 def test_long(ground: Path) -> None:
     """New cases until the time is over."""
-    run(ground, seeds(0.5))
+    run(ground, seeds(0.45))
