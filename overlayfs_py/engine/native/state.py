@@ -1,4 +1,7 @@
-"""What all handlers share: the overlay, the nodes the kernel knows, and how nodes become answers."""
+"""What all handlers share: the overlay, the nodes the kernel knows, and how nodes become answers.
+
+Of the notifications INVAL_INODE alone is sent; the others deadlock or have no use (docs/decisions/0019).
+"""
 
 import stat
 from collections import OrderedDict
