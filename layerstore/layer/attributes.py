@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -55,6 +56,14 @@ class Attributes(NamedTuple):
     xattrs: dict[str, bytes]
 
 
+def first_mode(wanted: Attributes) -> int:
+    """With which mode to make a file: nobody can reach it before its directories are opened up at the end.
+
+    Setting xattrs needs write permission of an ordinary owner; set-id bits come after the owner.
+    """
+    return 0o600 if wanted.xattrs else wanted.mode & 0o777
+
+
 def check_numbers(entry: Entry) -> None:
     """InvalidLayer for an owner or a time that no system has."""
     if not (0 <= entry.uid <= _MOST_ID and 0 <= entry.gid <= _MOST_ID):
@@ -97,12 +106,17 @@ class AttributeSetter:
         return kept
 
     def set_file(self, fd: int, wanted: Attributes, path: bytes) -> None:
-        """Set all attributes of an open regular file or directory."""
-        if self._privileged:
+        """Set all attributes of an open regular file or directory. What is so already is left alone: a file
+        made with `first_mode` mostly needs its time only.
+        """
+        st = os.fstat(fd)
+        is_owned = not self._privileged or (st.st_uid == wanted.uid and st.st_gid == wanted.gid)
+        if not is_owned:
             os.fchown(fd, wanted.uid, wanted.gid)
         for name, value in wanted.xattrs.items():
             self._set_xattr(fd, name, value, path)
-        os.fchmod(fd, wanted.mode)
+        if not is_owned or wanted.xattrs or stat.S_IMODE(st.st_mode) != wanted.mode:
+            os.fchmod(fd, wanted.mode)
         os.utime(fd, ns=(wanted.mtime_ns, wanted.mtime_ns))
 
     def set_special(

@@ -83,6 +83,8 @@ def apply(records: Records, entry: Entry) -> None:
     if "mtime" in records:
         entry.mtime_ns = time_ns(records["mtime"])
     for key, value in records.items():
+        if key >= "a":  # POSIX's own, above; those of programs are in capitals
+            continue
         if key.startswith(_SCHILY):
             entry.xattrs[key[len(_SCHILY) :]] = value
         elif key.startswith(_LIBARCHIVE):

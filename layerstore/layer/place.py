@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from layerstore.errors import InvalidLayer, printable
 from layerstore.layer import whiteout
-from layerstore.layer.attributes import Attributes, AttributeSetter, check_numbers
+from layerstore.layer.attributes import Attributes, AttributeSetter, check_numbers, first_mode
 from layerstore.layer.below import Below
 from layerstore.layer.entry import (
     BLOCK_DEVICE,
@@ -99,7 +99,7 @@ class Placer:
 
     def _put_file(self, dir_fd: int, name: bytes, path: bytes, entry: Entry, data: Data) -> None:
         wanted = self._setter.of(entry)
-        fd = self._create(dir_fd, path, partial(os.open, name, _O_NEW, 0o600, dir_fd=dir_fd))
+        fd = self._create(dir_fd, path, partial(os.open, name, _O_NEW, first_mode(wanted), dir_fd=dir_fd))
         try:
             if entry.extents is None:
                 for piece in data(entry):
