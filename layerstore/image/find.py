@@ -137,16 +137,18 @@ def _for_platform(store: Store, found: Found, wanted: Platform, word: str) -> Fo
 
 def _image_for(store: Store, entry: Descriptor, wanted: Platform, word: str) -> Image:
     """The image for a platform, which must be in the store; NotFound says what else there is."""
+    if entry.media_type not in media.INDEXES:
+        image = load(store, entry)
+        said = msgspec.structs.replace(entry, platform=platforms.of_config(image.config))
+        platforms.choose([said], wanted, word)
+        return image
     for _ in range(_MAX_INDEX_DEPTH):
-        if entry.media_type not in media.INDEXES:
-            image = load(store, entry)
-            said = msgspec.structs.replace(entry, platform=platforms.of_config(image.config))
-            platforms.choose([said], wanted, word)
-            return image
         nested = model.parse_index(blobs.read_blob(store, entry), entry.media_type)
         entry = platforms.choose(nested.manifests, wanted, word)
         if not blobs.is_present(store, entry):
             raise NotFound(
                 f"the image of {word} for {platforms.shown(wanted)} is not in the store: pull it first"
             )
+        if entry.media_type not in media.INDEXES:
+            return load(store, entry)
     raise InvalidImage(f"{word}: indexes are nested more than {_MAX_INDEX_DEPTH} deep")

@@ -5,16 +5,16 @@ from typing import Literal
 
 import msgspec
 
-from layerstore import media, model, reference
+from layerstore import media, reference
 from layerstore.digest import Digest
-from layerstore.errors import LayerstoreError, NotFound
+from layerstore.errors import LayerstoreError
 from layerstore.image import find, platforms
 from layerstore.image.find import Found
-from layerstore.image.image import load
+from layerstore.model import Platform
 from layerstore.reference import Reference
-from layerstore.store import blobs, index
+from layerstore.store import index
 from layerstore.store.store import Store
-from layerstore.transport import oci_archive, pack
+from layerstore.transport import pack
 from layerstore.transport.pack import ToPack
 from layerstore.verbs.output import Target, open_output
 from layerstore.verbs.setting import Measured, Note, Root, noting, open_store
@@ -43,8 +43,10 @@ def save(
     with store.writing():  # nobody sweeps what is read
         chosen: dict[Digest, ToPack] = {}
         for word in images:
-            for found, refs in _meant(store, word):
-                one = _to_pack(store, found, refs, wanted)
+            for found, refs in _meant(store, word, wanted):
+                # With a platform, that image without the index around it.
+                whole = msgspec.structs.replace(found.entry, annotations=None)
+                one = ToPack(whole if wanted is None else found.image.descriptor, found.image, refs)
                 if known := chosen.get(one.entry.digest):
                     one = ToPack(one.entry, one.image, tuple(dict.fromkeys([*known.refs, *refs])))
                 chosen[one.entry.digest] = one
@@ -54,15 +56,15 @@ def save(
             pack.write(store, list(chosen.values()), out, docker=form == "docker", progress=progress)
 
 
-def _meant(store: Store, word: str) -> Iterator[tuple[Found, tuple[Reference, ...]]]:
+def _meant(store: Store, word: str, wanted: Platform | None) -> Iterator[tuple[Found, tuple[Reference, ...]]]:
     """The images a word stands for and the names they are saved under, by docker's rules."""
     ref = _parsed(word)
     if ref is not None and ref.digest is None and str(ref) == f"{word}:{reference.DEFAULT_TAG}":
         tagged = [name for name in _names(store) if _is_of(name, ref)]
-        yield from ((find.find(store, str(name)), (name,)) for name in tagged)
+        yield from ((find.find(store, str(name), wanted), (name,)) for name in tagged)
         if tagged:
             return
-    found = find.find(store, word)
+    found = find.find(store, word, wanted)
     named = ref is not None and ref.digest is None and _is_named(found, ref)
     yield found, (ref,) if named and ref is not None else ()
 
@@ -89,19 +91,6 @@ def _is_of(name: Reference, repository: Reference) -> bool:
 
 def _is_named(found: Found, ref: Reference) -> bool:
     return any((own := _parsed(name)) is not None and own.canonical == ref.canonical for name in found.names)
-
-
-def _to_pack(
-    store: Store, found: Found, refs: tuple[Reference, ...], wanted: model.Platform | None
-) -> ToPack:
-    entry = msgspec.structs.replace(found.entry, annotations=None)
-    if wanted is None or entry.media_type not in media.INDEXES:
-        return ToPack(entry, found.image, refs)
-    nested = model.parse_index(blobs.read_blob(store, entry), entry.media_type).manifests
-    one = platforms.choose(nested, wanted, str(entry.digest))
-    if not any(manifest.digest == one.digest for manifest in oci_archive.manifests(store, entry)):
-        raise NotFound(f"the image for {platforms.shown(wanted)} is not in the store: pull it first")
-    return ToPack(one, load(store, one), refs)
 
 
 def _remark_on_zstd(chosen: Sequence[ToPack], note: Note) -> None:

@@ -93,3 +93,71 @@ def test_archives_keep_the_index(base: Cli, where: Path) -> None:
 def test_nested_without_end(base: Cli) -> None:
     make_index(base, depth=6)
     assert "nested" in base.fail("history", "multi:1")
+
+
+def make_two(cli: Cli) -> dict[str, str]:
+    """``two:1``, whose index has an image for this machine and one for linux/strange; their image IDs."""
+    ids = {}
+    listed = []
+    for platform, file in ((f"linux/{host_architecture()}", "here"), ("linux/strange/v2", "there")):
+        tar = io.BytesIO(tarball({file: b""}))
+        ids[platform] = str(layerstore.import_(tar, f"x:{file}", platform=platform, root=cli.root))
+        (image,) = layerstore.images(f"x:{file}", root=cli.root)
+        os_name, architecture, *variant = platform.split("/")
+        size = (cli.root / "oci/blobs/sha256" / image.digest.hex).stat().st_size
+        wanted = {"os": os_name, "architecture": architecture, **({"variant": "v2"} if variant else {})}
+        listed.append(
+            {"mediaType": media.OCI_MANIFEST, "digest": image.digest, "size": size, "platform": wanted}
+        )
+    top = put(cli, {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": listed})
+    named = {"org.opencontainers.image.ref.name": "two:1"}
+    index = {"schemaVersion": 2, "manifests": [{"mediaType": media.OCI_INDEX, **top, "annotations": named}]}
+    (cli.root / "oci/index.json").write_text(json.dumps(index))
+    return ids
+
+
+def test_every_verb_can_choose(cli: Cli, where: Path) -> None:
+    """--platform takes the image it says, by the index's name or by its ID; none, this machine's."""
+    ids = make_two(cli)
+    here, there = ids.values()
+    root = cli.root
+    for platform, expected in ((None, here), ("linux/strange", there), ("linux/strange/v2", there)):
+        assert layerstore.inspect("two:1", platform=platform, root=root)["Id"] == expected
+        assert layerstore.history("two:1", platform=platform, root=root)[0].id == expected
+        out = io.BytesIO()
+        layerstore.export("two:1", out, platform=platform, root=root)
+        assert (b"there" in out.getvalue()) == (expected == there)
+    described = json.loads(cli.run("inspect", "--platform", "strange", "two:1"))[0]
+    assert (described["Architecture"], described["Variant"]) == ("strange", "v2")
+    cli.run("create", "--name", "w", "--platform", "linux/strange", "two:1")
+    assert layerstore.ps(root=root)[0].image_id == there
+    for words in (["create", "two:1"], ["history", "two:1"], ["inspect", here[7:19]]):
+        assert "no image for linux/none; it has linux/" in cli.fail(*words, "--platform", "none")
+    assert "no image for linux/strange/v9" in cli.fail("history", "--platform", "linux/strange/v9", "two:1")
+    assert "from its creation" in cli.fail("mount", "--platform", "strange", "w")
+
+
+def test_load_can_choose(cli: Cli, where: Path) -> None:
+    ids = make_two(cli)
+    layerstore.save(["two:1"], where / "a.tar", root=cli.root)
+    other = Cli(where / "other")
+    assert other.run("load", "--platform", "linux/strange", "-i", where / "a.tar") == "Loaded image: two:1"
+    (image,) = layerstore.images(root=other.root)
+    assert image.id == ids["linux/strange/v2"]
+    assert len(list((other.root / "oci/blobs/sha256").iterdir())) == 3
+    assert "has no image for linux/other" in other.fail("save", "--platform", "other", "two:1")
+    assert "no image for linux/none" in other.fail("load", "--platform", "none", "-i", where / "a.tar")
+    assert layerstore.fsck(root=other.root).problems == []
+
+
+def test_an_image_for_other_machines_alone_is_shown(cli: Cli) -> None:
+    """As what it is, rather than as an error."""
+    ids = make_two(cli)
+    index_file = cli.root / "oci/index.json"
+    top = json.loads(index_file.read_text())["manifests"][0]
+    document = json.loads((cli.root / "oci/blobs/sha256" / top["digest"][7:]).read_text())
+    alone = put(cli, {**document, "manifests": document["manifests"][1:]})
+    index = {"schemaVersion": 2, "manifests": [{**top, **alone}]}
+    index_file.write_text(json.dumps(index))
+    (image,) = layerstore.images(root=cli.root)
+    assert image.id == ids["linux/strange/v2"]
