@@ -87,7 +87,12 @@ SEMANTICS = (
 DAEMON = (
     Row("timeout", Kind.SECONDS, "how long the kernel may keep what it was told", "service.timeout"),
     _words("engine", "service.engine", "auto native pyfuse3", "how FUSE is spoken; auto: native if it runs"),
-    _words("data", "service.data", "auto cached passthrough", "how file contents travel"),
+    _words(
+        "data",
+        "service.data",
+        "auto cached passthrough",
+        "how file contents travel: auto is cached; passthrough is for databases and much data in few files",
+    ),
     Row("threads", Kind.INTEGER, "long copies and syncs that may run at once", "service.threads"),
     Row("poll", Kind.INTEGER, "µs to look for the next request before sleeping; 0: never", "service.poll"),
     _flag("debug", "service.debug", True, "log every request; stays in the foreground"),
