@@ -52,7 +52,7 @@ def other(cli: Cli) -> Cli:
 
 def one(cli: Cli) -> tuple[str, str]:
     """Manifest digest and image ID of the image in question."""
-    (image,) = layerstore.images("host.example*", root=cli.root)
+    (image,) = layerstore.images("host.example:5000/team/app", root=cli.root)
     return str(image.digest), str(image.id)
 
 
