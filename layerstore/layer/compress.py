@@ -43,6 +43,7 @@ class Codec(Protocol):
     """
 
     parallel: bool
+    is_identity: bool  # what comes out is what went in
 
     def block(self, data: memoryview) -> bytes | memoryview: ...
     def join(self, data: memoryview, result: bytes | memoryview) -> bytes | memoryview: ...
@@ -53,6 +54,7 @@ class Plain:
     """No compression."""
 
     parallel = False
+    is_identity = True
 
     def block(self, data: memoryview) -> memoryview:
         return data
@@ -68,6 +70,7 @@ class Gzip:
     """One gzip member of independently compressed blocks."""
 
     parallel = True
+    is_identity = False
 
     def __init__(self, level: int) -> None:
         if not 0 <= level <= 3:
@@ -97,6 +100,7 @@ class Zstd:
     """One zstd frame."""
 
     parallel = False
+    is_identity = False
 
     def __init__(self, level: int) -> None:
         if not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:

@@ -184,15 +184,13 @@ class Members:
         extents = sparse.find_extents(fd, st.st_size) if self._sparse and sparse.may_be_sparse(st) else None
         try:
             if extents is None:
-                self._put(entry, path)
-                self._sink.copy(fd, 0, entry.size)
+                self._sink.member(self._header(entry, path), fd, entry.size)
             else:
                 self._put_sparse(entry, path, fd, extents)
         except Truncated:
             raise Unrepresentable(path, "it became shorter while it was read (pause its writers)") from None
         except Unreadable as e:
             raise Unrepresentable(path, f"it cannot be read: {e}") from e
-        self._sink.zeros(padding(entry.stored))
 
     def _put_sparse(self, entry: Entry, path: bytes, fd: int, extents: list[tuple[int, int]]) -> None:
         sparse_map = sparse.encode_map(extents, entry.size)
@@ -202,6 +200,7 @@ class Members:
         self._sink.write(sparse_map)
         for offset, length in extents:
             self._sink.copy(fd, offset, length)
+        self._sink.zeros(padding(entry.stored))
 
     def _linked(self, path: bytes, st: os.stat_result) -> bool:
         """Write a hard link when the inode is in the layer already."""
@@ -218,8 +217,9 @@ class Members:
         return True
 
     def _entry(self, name: bytes, kind: bytes, st: os.stat_result) -> Entry:
-        uid, gid = self._owner(name, st)
-        return Entry(name, kind, stat.S_IMODE(st.st_mode), uid, gid, mtime_ns=self._mtime(st))
+        uid, gid = (st.st_uid, st.st_gid) if self._ids is None else self._owner(name, st)
+        mtime_ns = st.st_mtime_ns if self._clamp_ns is None else self._mtime(st)
+        return Entry(name, kind, st.st_mode & 0o7777, uid, gid, 0, mtime_ns)
 
     def _owner(self, path: bytes, st: os.stat_result) -> tuple[int, int]:
         if self._ids is None:
@@ -248,10 +248,13 @@ class Members:
         return kept
 
     def _put(self, entry: Entry, path: bytes) -> None:
+        self._sink.write(self._header(entry, path))
+
+    def _header(self, entry: Entry, path: bytes) -> bytes:
         if len(path) > _MOST_PATH:
             raise Unrepresentable(path, "its path is longer than the system allows")
-        self._sink.write(encode(entry))
         self.count += 1
+        return encode(entry)
 
 
 def _list_xattrs(fd: int) -> list[str]:

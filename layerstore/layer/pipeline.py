@@ -20,6 +20,7 @@ from typing import IO
 
 from layerstore.digest import Hasher, HashingWriter
 from layerstore.layer.compress import BLOCK_SIZE, Codec
+from layerstore.layer.entry import padding
 
 _ZEROS = bytes(BLOCK_SIZE)
 
@@ -42,8 +43,8 @@ class BlockWriter:
     """
 
     def __init__(self, out: IO[bytes], codec: Codec, progress: Callable[[int], None] | None = None) -> None:
-        self.tar = Hasher()
         self.blob = HashingWriter(out)
+        self.tar = self.blob.hasher if codec.is_identity else Hasher()
         self.size = 0
         self._codec = codec
         self._progress = progress
@@ -106,6 +107,24 @@ class BlockWriter:
             offset += got
             count -= got
 
+    def member(self, header: bytes, fd: int, size: int) -> None:
+        """Take a header, `size` bytes of a file, and zeros up to a whole block; raises as `copy`."""
+        data = self._at + len(header)
+        end = data + size
+        stop = end + padding(size)
+        if stop > BLOCK_SIZE:
+            self.write(header)
+            self.copy(fd, 0, size)
+            self.zeros(padding(size))
+            return
+        # Nearly every file: one read, straight to its place.
+        self._block[self._at : data] = header
+        self._at = data
+        if size:
+            self.copy(fd, 0, size)
+            self._block[end:stop] = _ZEROS[: stop - end]
+            self._at = stop
+
     def finish(self) -> None:
         """Write all that is left. The digests are complete when this returns."""
         if self._at:
@@ -166,6 +185,7 @@ class BlockWriter:
                 self._error = error
 
     def _write_one(self, data: memoryview, future: Future[bytes | memoryview] | None) -> None:
-        self.tar.update(data)
+        if not self._codec.is_identity:  # else what goes out is digested, and that is the tar
+            self.tar.update(data)
         result = future.result() if future is not None else self._codec.block(data)
         self.blob.write(self._codec.join(data, result))

@@ -166,20 +166,21 @@ class Walk:
     def _visit(self, directory: Dir, name: bytes, kind: int) -> Dir | None:
         """Write one entry; the directory to go on with when it is one."""
         path = directory.child_path(name)
-        if self._is_excluded(path):
+        if self._exclude and self._is_excluded(path):
             return None
         self._check_name(path, name)
         if directory.whole:
             return self._visit_merged(directory, directory.parts, path, name, kind)
         if kind == _LINKED:
             return self._visit_merged(directory, directory.lowers(self._merged), path, name, kind)
-        part = directory.parts[0].child(name)
+        part = Part(directory.parts[0].layer, path)  # the upper's own path, as it is not moved
         if kind == DT_DIR:
             return self._visit_upper_dir(directory, path, part)
         lowers = directory.lowers
         if self._unchanged is not None and self._unchanged.is_other(part, lowers(self._merged)):
             return None
-        self._write(directory)
+        if not directory.written:
+            self._write(directory)
         find_data = lambda look: self._merged.data(part, look, lowers(self._merged))  # noqa: E731 (once a file)
         if not self._members.other(path, part, kind, find_data):
             self._members.whiteout(directory.path, name)
