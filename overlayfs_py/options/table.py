@@ -86,7 +86,12 @@ SEMANTICS = (
 
 DAEMON = (
     Row("timeout", Kind.SECONDS, "how long the kernel may keep what it was told", "service.timeout"),
-    _words("engine", "service.engine", "auto native pyfuse3", "how FUSE is spoken; auto: native if it runs"),
+    _words(
+        "engine",
+        "service.engine",
+        "auto native pyfuse3",
+        "how FUSE is spoken; auto: native, before Linux 5.12 pyfuse3 (status says which, and why)",
+    ),
     _words(
         "data",
         "service.data",
