@@ -7,15 +7,18 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerstore import limits
 from layerstore.digest import Digest, Readable
 from layerstore.errors import DigestMismatch
-from layerstore.layer.apply import ApplyResult, apply_layer
 from layerstore.model import Descriptor
 from layerstore.store import blobs, durable, locking
 from layerstore.store.store import Store
 from overlayfs_py.syscalls.attrs import syncfs
+
+if TYPE_CHECKING:
+    from layerstore.layer.apply import ApplyResult
 
 Progress = Callable[[int], None]
 Note = Callable[[str], None]
@@ -85,8 +88,10 @@ def apply(
     *,
     lowers: Sequence[Path] = (),
     progress: Progress | None = None,
-) -> ApplyResult:
+) -> "ApplyResult":
     """Unpack a layer tar into a temporary directory, with as many rights as this process has."""
+    from layerstore.layer.apply import apply_layer  # a tenth of a commit's start, which unpacks nothing
+
     return apply_layer(
         stream,
         dest_fd,

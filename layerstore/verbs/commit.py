@@ -15,7 +15,7 @@ from layerstore.media import Compression
 from layerstore.model import Descriptor
 from layerstore.store import blobs, layers
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
-from layerstore.workspace import mounting, pausing, rotation
+from layerstore.workspace import mounting, rotation
 from layerstore.workspace.record import Workspace, open_workspace, root_is_changed
 from layerstore.workspace.rotation import Written
 
@@ -100,6 +100,8 @@ def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[None]
     if mounting.state_of(workspace) != "mounted":
         yield
         return
+    from layerstore.workspace import pausing  # the control socket's client, for mounted ones only
+
     with pausing.paused(workspace, pause=pause, note=note):
         yield
 

@@ -20,7 +20,6 @@ from layerstore import model
 from layerstore.errors import InUse, LayerstoreError
 from layerstore.image.image import Image
 from layerstore.layer.commit import LayerResult
-from layerstore.layer.rotate import rotate
 from layerstore.layer.stack import Stack
 from layerstore.store import blobs, durable, layers, locking
 from layerstore.store.layers import Note
@@ -121,7 +120,7 @@ def _fill(workspace: Workspace, temp: Path, record: Record, written: Written | N
         below = workspace.lowers[workspace.record.init_depth + 1 :]
         stack = _stack(workspace, workspace.init, below)
         with _open_dir(temp / "init") as fd:
-            rotate(stack, fd, keep=True, privileged=os.geteuid() == 0)
+            _rotate(stack, fd, keep=True)
     (temp / "workspace.json").write_bytes(model.encode(record))
 
 
@@ -147,16 +146,36 @@ def _make_layer(workspace: Workspace, old: Path, written: Written) -> None:
         locking.locked(blobs.path_of(store, written.result.digest)),
         store.temp_dir(store.layers) as (temp, fd),
     ):
-        count = rotate(
+        count = _rotate(
             stack,
             fd,
             source_date_epoch=written.source_date_epoch,
             squash_unchanged=written.squash_unchanged,
-            privileged=os.geteuid() == 0,
         )
         if count != written.result.entries:
             raise LayerstoreError(f"{count} entries instead of {written.result.entries}")
         layers.publish(store, temp, fd, written.result.diff_id)
+
+
+def _rotate(
+    stack: Stack,
+    fd: int,
+    *,
+    source_date_epoch: int | None = None,
+    squash_unchanged: bool = False,
+    keep: bool = False,
+) -> int:
+    """`rotate`, loaded when it is needed: every commit loads this module."""
+    from layerstore.layer.rotate import rotate
+
+    return rotate(
+        stack,
+        fd,
+        source_date_epoch=source_date_epoch,
+        squash_unchanged=squash_unchanged,
+        keep=keep,
+        privileged=os.geteuid() == 0,
+    )
 
 
 def _stack(workspace: Workspace, upper: Path, lowers: Sequence[Path], work: Path | None = None) -> Stack:
