@@ -122,19 +122,19 @@ class NodeTable:
         if inode.lookups > 0:
             return None
         del self._by_id[nodeid]
-        self._gone += 1
-        if self._gone > _MANY and self._gone > 4 * len(self._by_id):
-            self._shrink()
+        self.released(1)
         if inode.main is not None:
             return self.forget(inode.main.nodeid, 1)
         inode.node.outside = None
         return inode.node
 
-    def _shrink(self) -> None:
-        """A dict keeps the room it once had."""
-        self._by_id = dict(self._by_id)
-        self._gone = 0
-        self._on_shrink()
+    def released(self, count: int) -> None:
+        """So many more inodes, or names of a directory that was forgotten, take no memory any more."""
+        self._gone += count
+        if self._gone > _MANY and self._gone > 4 * len(self._by_id):
+            self._gone = 0
+            self._by_id = dict(self._by_id)  # a dict keeps the room it once had
+            self._on_shrink()
 
     def clear(self) -> list[Node]:
         """Forget everything but the root, as unmounting does; the nodes that were known."""

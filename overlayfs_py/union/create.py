@@ -19,7 +19,7 @@ from overlayfs_py.union.layer import O_INODE, Real
 from overlayfs_py.union.links import register, store_nlink
 from overlayfs_py.union.listing import dir_index, find_entry, note_upper
 from overlayfs_py.union.marks import OVERRIDES
-from overlayfs_py.union.node import DirIndex, Node
+from overlayfs_py.union.node import Directory, DirIndex, Node
 from overlayfs_py.union.redirect import point_to_data
 from overlayfs_py.union.stack import Stack
 
@@ -149,7 +149,7 @@ def _make_node(
         fd = _make_in_work(stack, plan, real, rdev, target, opaque=opaque, whiteout=whiteout)
     st = os.fstat(fd) if fd >= 0 else real.stat()
     note_upper(index, name, st.st_ino, st.st_mode)
-    node = Node(stat.S_IFMT(mode), parent, name)
+    node = Directory(parent, name) if stat.S_ISDIR(mode) else Node(stat.S_IFMT(mode), parent, name)
     node.upper = real
     node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
     node.attach(parent, name)
@@ -269,6 +269,8 @@ def tmpfile(stack: Stack, parent: Node, flags: int, mode: int, caller: Caller) -
     has none.
     """
     need_writable(stack)
+    if not parent.is_dir:
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not stack.capabilities.tmpfile:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
     directory = copy_up_dir(stack, parent)

@@ -40,6 +40,8 @@ def dir_index(stack: Stack, node: Node) -> DirIndex:
     """The merged names of directory `node`, listed on first use and kept with the node."""
     index = node.index
     if index is None:
+        if not node.is_dir:
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         try:
             index = _build(stack, node)
         except PermissionError:

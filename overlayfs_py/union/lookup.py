@@ -13,7 +13,7 @@ from overlayfs_py.union.layer import Layer, Real
 from overlayfs_py.union.links import adopt_index, hard_link_key, register
 from overlayfs_py.union.listing import DT_DIR, Listing, dir_index, find_entry
 from overlayfs_py.union.marks import NO_DIR_MARKS, NO_FILE_MARKS, DirMarks, has_aufs_opaque
-from overlayfs_py.union.node import UPPER, Entry, Node
+from overlayfs_py.union.node import UPPER, Directory, Entry, Node
 from overlayfs_py.union.redirect import candidates, combine
 from overlayfs_py.union.stack import Stack
 
@@ -62,7 +62,7 @@ def _is_dir(real: Real) -> bool:
 
 def root_node(stack: Stack) -> Node:
     """The root: all layers' roots merge, but for an AUFS opaque mark in one of them."""
-    node = Node(stat.S_IFDIR, None, b"")
+    node = Directory(None, b"")
     flagged: set[int] = set()
     if stack.upper is not None:
         node.upper = stack.upper.root
@@ -128,7 +128,7 @@ class _DirMerge:
 
 
 def _directory(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: os.stat_result) -> Node:
-    node = Node(stat.S_IFDIR, parent, name)
+    node = Directory(parent, name)
     merge = _DirMerge(stack, node)
     last = len(stack.lowers) - 1
     for real in reals:

@@ -10,8 +10,7 @@ from overlayfs_py.union.layer import Real
 
 UPPER = -1
 
-# Objects of which each node would else have its own, as empty frozensets and these numbers are made anew.
-_NOWHERE: frozenset[int] = frozenset()
+# One object for all nodes: each stat makes such numbers anew.
 _KINDS = {
     kind: kind
     for kind in (
@@ -45,42 +44,46 @@ class DirIndex:
         self.whiteouts: dict[bytes, tuple[int, ...]] = {}
 
 
+_OF_ALL = (
+    "aliases",
+    "fd",
+    "fd_writable",
+    "has_origin",
+    "indexed",
+    "ino",
+    "keys",
+    "kind",
+    "known",
+    "lowers",
+    "metacopy",
+    "name",
+    "nlink",
+    "opens",
+    "outside",
+    "parent",
+    "upper",
+)
+
+
 class Node:
     """One merged inode. Owns its data descriptor `fd` and the descriptors of its parts.
 
     `nlink`: the union's link count, or -1 when it is the real inode's. `metacopy`: the topmost
     part has no data of its own; the last of `lowers` has. `has_origin`: the inode number is a lower's.
-    `indexed`: its upper has an entry in
-    the index directory. `xattr_whiteouts`: positions of the parts that may hold xattr whiteouts.
-    `inherits`: a directory's (gid for new entries or None, default ACL), None when not read yet.
+    `indexed`: its upper has an entry in the index directory.
     `aliases`: further (parent, name) pairs of a hard-linked node. `outside`: what somebody outside keeps with
     the node, which is none of the union's business.
     """
 
-    __slots__ = (
-        "aliases",
-        "children",
-        "fd",
-        "fd_writable",
-        "has_origin",
-        "impure",
-        "index",
-        "indexed",
-        "inherits",
-        "ino",
-        "keys",
-        "kind",
-        "known",
-        "lowers",
-        "metacopy",
-        "name",
-        "nlink",
-        "opens",
-        "outside",
-        "parent",
-        "upper",
-        "xattr_whiteouts",
-    )
+    __slots__ = _OF_ALL
+
+    is_dir = False
+    # What a Directory has for itself; most nodes are files, and there are many of them.
+    children: "dict[bytes, Node] | None" = None
+    impure = False
+    index: DirIndex | None = None
+    inherits: tuple[int | None, bytes | None] | None = None
+    xattr_whiteouts: frozenset[int] = frozenset()
 
     def __init__(self, kind: int, parent: "Node | None", name: bytes) -> None:
         self.kind = _KINDS.get(kind, kind)
@@ -95,14 +98,9 @@ class Node:
         self.fd_writable = False
         self.metacopy = False
         self.has_origin = False
-        self.impure = False
         self.indexed = False
         self.known = False
-        self.xattr_whiteouts = _NOWHERE
-        self.children: dict[bytes, Node] | None = None
-        self.index: DirIndex | None = None
         self.aliases: list[tuple[Node, bytes]] | None = None
-        self.inherits: tuple[int | None, bytes | None] | None = None
         self.keys: tuple[tuple[int, int], ...] = ()
         self.outside: object = None
 
@@ -110,10 +108,6 @@ class Node:
         return (
             f"Node({self.name!r}, {stat.filemode(self.kind)}, upper={self.upper}, lowers={len(self.lowers)})"
         )
-
-    @property
-    def is_dir(self) -> bool:
-        return self.kind == stat.S_IFDIR
 
     @property
     def is_file(self) -> bool:
@@ -183,3 +177,21 @@ class Node:
         """All known (parent, name) pairs."""
         own = [(self.parent, self.name)] if self.parent is not None else []
         return own + (self.aliases or [])
+
+
+class Directory(Node):
+    """A directory. `xattr_whiteouts`: positions of the parts that may hold xattr whiteouts.
+    `inherits`: (gid for new entries or None, default ACL), None when not read yet.
+    """
+
+    __slots__ = ("children", "impure", "index", "inherits", "xattr_whiteouts")
+
+    is_dir = True
+
+    def __init__(self, parent: Node | None, name: bytes) -> None:
+        super().__init__(stat.S_IFDIR, parent, name)
+        self.children = None
+        self.impure = False
+        self.index = None
+        self.inherits = None
+        self.xattr_whiteouts = frozenset()

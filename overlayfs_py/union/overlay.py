@@ -90,16 +90,22 @@ class Overlay:
         """The node `name` of `parent` if it is known already; nothing is looked up."""
         return parent.children.get(name) if parent.children is not None else None
 
-    def forget(self, node: Node) -> None:
-        """Nobody outside refers to `node` any more: drop it, its index and its descriptors."""
+    def forget(self, node: Node) -> int:
+        """Nobody outside refers to `node` any more: drop it, its index and its descriptors. Returns how many
+        names the indexes held that went.
+        """
         self._stack.fds.trim()
         node.known = False
+        names = 0
         pending = [node]
         while pending:
             node = pending.pop()
             if node is not self.root and not (node.known or node.children or node.opens):
                 pending += [parent for parent, _ in node.names()]
+                if node.index is not None:
+                    names += len(node.index.entries)
                 self._drop(node)
+        return names
 
     def _drop(self, node: Node) -> None:
         unregister(self._stack, node)
@@ -109,7 +115,8 @@ class Overlay:
                 del parent.children[name]
                 if not parent.children:
                     parent.children = None  # an empty dict keeps the room it once had
-        node.index = None
+        if node.is_dir:
+            node.index = None
         for real in (node.upper, *node.lowers):
             if real is not None and not node.indexed:
                 real.drop()
@@ -174,7 +181,7 @@ class Overlay:
     def _attr(self, node: Node, st: os.stat_result) -> Attr:
         stack = self._stack
         nlink = node.nlink if node.nlink >= 0 else st.st_nlink
-        if node.kind == stat.S_IFDIR and nlink and (node.lowers or stack.options.static_nlink):
+        if node.is_dir and nlink and (node.lowers or stack.options.static_nlink):
             nlink = 1  # the kernel does not count the subdirectories of a merged directory either
         uid, gid = st.st_uid, st.st_gid
         if not stack.uids.trivial:

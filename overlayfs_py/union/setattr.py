@@ -21,7 +21,8 @@ def setattr_node(stack: Stack, node: Node, changes: AttrChanges) -> None:
         truncate(stack, node, changes.size)
     else:
         copy_up(stack, node, data=False)
-    node.inherits = None
+    if node.is_dir:
+        node.inherits = None
     if stack.options.xattr_permissions and node.kind != stat.S_IFLNK:
         _override(stack, node, changes)
     else:

@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from overlayfs_py.engine.nodes import ROOT_ID, NodeTable
-from overlayfs_py.union.node import Node
+from overlayfs_py.union.node import Directory, Node
 
 
 def node(name: bytes = b"x") -> Node:
@@ -15,7 +15,7 @@ def node(name: bytes = b"x") -> Node:
 
 @pytest.fixture
 def table() -> NodeTable:
-    return NodeTable(Node(stat.S_IFDIR, None, b""))
+    return NodeTable(Directory(None, b""))
 
 
 def test_root_is_never_forgotten(table: NodeTable) -> None:
@@ -102,7 +102,7 @@ def test_nothing_is_lent_across_kinds(table: NodeTable) -> None:
 def test_memory_of_many_is_given_back() -> None:
     """Told once most of them are gone, and not again for a few."""
     shrunk = []
-    table = NodeTable(Node(stat.S_IFDIR, None, b""), lambda: shrunk.append(len(table)))
+    table = NodeTable(Directory(None, b""), lambda: shrunk.append(len(table)))
     for number in range(2, 8002):
         table.remember(node(), number)
     for number in range(2, 8002):

@@ -95,11 +95,13 @@ class State:
         if self.deferrals.busy(node):  # its request was interrupted; a new LOOKUP may find it meanwhile
             self.deferrals.after(node, lambda: self._forget(node))
         else:
-            self.overlay.forget(node)
+            self._forget(node)
 
     def _forget(self, node: Node) -> None:
         if self.nodes.known(node) is None:
-            self.overlay.forget(node)
+            names = self.overlay.forget(node)
+            if names:
+                self.nodes.released(names)
 
     # -- listings ------------------------------------------------------------------------------
 
