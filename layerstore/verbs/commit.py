@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from layerstore import environment, media, reference
 from layerstore.digest import Digest
@@ -15,7 +16,7 @@ from layerstore.media import Compression
 from layerstore.model import Descriptor
 from layerstore.store import blobs, layers
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
-from layerstore.workspace import mounting, rotation
+from layerstore.workspace import mounting, rotation, snapshot
 from layerstore.workspace.record import Workspace, open_workspace, root_is_changed
 from layerstore.workspace.rotation import Written
 
@@ -84,26 +85,28 @@ def _go_on(
         raise LayerstoreError(f"{why}: {error}") from error
 
 
-def stack_of(workspace: Workspace) -> Stack:
-    """The workspace as the layer code sees it."""
+def stack_of(workspace: Workspace, copy: Path | None = None) -> Stack:
+    """The workspace as the layer code sees it; with `copy` the copies there of its upper and its index."""
     return Stack(
-        upper=os.fsencode(workspace.upper),
+        upper=os.fsencode(copy / "upper" if copy else workspace.upper),
         lowers=tuple(os.fsencode(path) for path in workspace.lowers),
         userxattr=layers.uses_userxattr(workspace.store),
-        work=os.fsencode(workspace.work),
+        work=os.fsencode(copy or workspace.work),
     )
 
 
 @contextmanager
-def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[None]:
-    """A mounted workspace with everything written down to its upper and, with `pause`, nobody writing."""
+def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[bool]:
+    """A mounted workspace with everything written down to its upper and, with `pause`, nobody writing.
+    Whether writers wait for the end of this.
+    """
     if mounting.state_of(workspace) != "mounted":
-        yield
+        yield False
         return
     from layerstore.workspace import pausing  # the control socket's client, for mounted ones only
 
-    with pausing.paused(workspace, pause=pause, note=note):
-        yield
+    with pausing.paused(workspace, pause=pause, note=note) as paused:
+        yield paused
 
 
 def _write_layer(
@@ -115,22 +118,32 @@ def _write_layer(
     progress: Progress | None,
     note: Note,
 ) -> Written | None:
-    """The layer's blob in the store; None, and no blob, when nothing has changed. Writers wait only while the
-    upper is read.
+    """The layer's blob in the store; None, and no blob, when nothing has changed.
+
+    Writers wait while the upper is read, or, where its file system can share blocks, copied.
     """
     epoch = environment.source_date_epoch()
-    with blobs.new_blob(workspace.store) as blob:
-        with quiesced(workspace, pause=pause, note=note):
-            result = write_layer(
-                stack_of(workspace),
+    with blobs.new_blob(workspace.store) as blob, ExitStack() as copied:
+
+        def write_from(copy: Path | None) -> LayerResult:
+            return write_layer(
+                stack_of(workspace, copy),
                 blob.file,
                 compression=compression,
                 source_date_epoch=epoch,
                 squash_unchanged=squash,
                 progress=progress,
             )
-            # The root is always written, changed or not.
-            empty = result.entries <= 1 and not root_is_changed(workspace, times=not squash)
+
+        result = None
+        with quiesced(workspace, pause=pause, note=note) as paused:
+            copy = copied.enter_context(snapshot.cloned(workspace)) if paused else None
+            if copy is None:
+                result = write_from(None)
+            root_changed = root_is_changed(workspace, times=not squash)
+        if result is None:
+            result = write_from(copy)
+        empty = result.entries <= 1 and not root_changed  # the root is always written, changed or not
         for line in result.notes:
             note(line)
         if squash:

@@ -19,9 +19,9 @@ from overlayfs_py.syscalls.attrs import syncfs
 
 
 @contextmanager
-def paused(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[None]:
+def paused(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[bool]:
     """Write down what the kernel holds back; with `pause` hold all writers for the duration, and say for how
-    long they were held, or that they could not be.
+    long they were held, or that they could not be. Whether they are.
 
     LayerstoreError when the pause ended too early, so that what was read is no state that ever was.
     """
@@ -32,16 +32,16 @@ def paused(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[None]:
         if pause:
             note(_not_paused(workspace, error))
         sync_mount(mountpoint)
-        yield
+        yield False
         return
     with connection:
         if pause and _freeze(connection, workspace, note):
             with _frozen(connection, workspace, note):
-                yield
+                yield True
             return
         with suppress(MountError):  # a volatile mount
             connection.ask("sync")
-        yield
+        yield False
 
 
 def sync_mount(mountpoint: Path) -> None:

@@ -1,8 +1,9 @@
-"""A commit beside writers: its layer is the state of one instant, and nothing stays paused, however it ends."""
+"""A commit beside writers: its layer is the state of one instant, and the pause ends, however it ends."""
 
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from overlayfs_py.service import client
-from tests.layerstore.commands import Cli
+from tests.layerstore.commands import ROOTFS, Cli, tarball
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 RUN_DIR = b"/run/overlayfs-py"
+EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 
 # Ever larger numbers: first written to z, then renamed over b, which a commit reads before z.
 _WRITER = """
@@ -137,3 +139,62 @@ def test_a_mount_frozen_by_somebody_else(base: Cli, workspace: Path) -> None:
 def test_no_pause(base: Cli, workspace: Path, writer: "subprocess.Popen[bytes]") -> None:
     done = base.call("commit", "--no-pause", "w", "live:1")
     assert b"paused" not in done.stderr
+
+
+@pytest.fixture(params=["xfs", "btrfs"])
+def sharing(request: pytest.FixtureRequest, where: Path) -> Iterator[Cli]:
+    """A store with ``base:1`` on a file system that can share blocks."""
+    kind = request.param
+    if f"\t{kind}\n" not in Path("/proc/filesystems").read_text() or not shutil.which(f"mkfs.{kind}"):
+        pytest.skip(f"no {kind} here")
+    (where / "mounted").mkdir()
+    with (where / "image").open("wb") as image:
+        image.truncate(600 << 20)
+    subprocess.run([f"mkfs.{kind}", "-q", str(where / "image")], check=True, timeout=60)
+    subprocess.run(
+        ["mount", "-o", "loop", str(where / "image"), str(where / "mounted")], check=True, timeout=60
+    )
+    try:
+        cli = Cli(where / "mounted/store")
+        cli.run("import", "-", "base:1", stdin=tarball(ROOTFS))
+        yield cli
+    finally:
+        subprocess.run(["umount", "-l", str(where / "mounted")], check=True, timeout=60)
+
+
+def test_a_copy_that_shares_blocks_is_the_same_layer(sharing: Cli) -> None:
+    """Hard links, marks, xattrs, times: the layer of a paused commit is that of an unmounted one; and the
+    pause does not grow with what has to be compressed.
+    """
+    sharing.run("create", "--name", "w", "base:1")
+    top = Path(sharing.run("mount", "w"))
+    fill(top)
+    paused = sharing.call("commit", "w", "live:1", env=EPOCH)
+    assert paused.returncode == 0, paused.stderr
+    sharing.run("umount", "w")
+    before = sorted(os.listdir(sharing.root / "workspaces"))
+    sharing.run("commit", "w", "still:1", env=EPOCH)
+    live, still = (sharing.objects("history", name)[0] for name in ("live:1", "still:1"))
+    assert (live["ID"], live["Size"]) == (still["ID"], still["Size"])
+    assert before == ["w"]
+    (seconds,) = re.findall(rb"paused for (\d+\.\d\d) s", paused.stderr)
+    assert float(seconds) < 5
+
+
+def fill(top: Path) -> None:
+    (top / "big").write_bytes(os.urandom(100 << 20))
+    for number in range(50):
+        (top / f"f{number}").write_text("x" * number)
+    os.link(top / "f1", top / "f1.again")
+    os.link(top / "usr/lib/one", top / "one.again")
+    os.setxattr(top / "f2", "user.x", b"1")
+    os.chown(top / "f3", 1, 2)
+    os.utime(top / "f4", ns=(1, 10**18 + 1))
+    os.symlink("x", top / "link")
+    os.mkfifo(top / "fifo")
+    (top / "etc/hosts").unlink()
+    os.rename(top / "usr", top / "renamed")
+    with (top / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+        file.seek(1 << 29)
+        file.write(b"x")

@@ -1,0 +1,68 @@
+"""A copy of an upper that shares its blocks (reflink): made in a moment, so that writers need not wait until
+all of it has been read and compressed.
+
+Only file systems that can share blocks have one: XFS, Btrfs. cp(1) does the copying; what it cannot keep
+fails it, and then there is no copy.
+"""
+
+import errno
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from layerstore.store import durable
+from layerstore.workspace.record import Workspace
+from overlayfs_py.syscalls.copy import FICLONE
+
+_KEPT = "mode,ownership,timestamps,links,xattr"
+
+
+@contextmanager
+def cloned(workspace: Workspace) -> Iterator[Path | None]:
+    """A directory with copies of ``upper`` and of the work directory's ``index``, gone afterwards; None where
+    there can be none.
+    """
+    store = workspace.store
+    with store.temp_dir(store.workspaces) as (place, _):
+        if not _shares_blocks(place, workspace.upper):
+            yield None
+        elif _clone(workspace, place):
+            yield place
+        else:
+            for name in os.listdir(place):
+                durable.remove_tree(place / name)
+            yield None
+
+
+def _shares_blocks(place: Path, upper: Path) -> bool:
+    """Whether files in `place` can share blocks with those of `upper`."""
+    if place.lstat().st_dev != upper.lstat().st_dev:
+        return False
+    source, target = place / "source", place / "target"
+    try:
+        with source.open("w+b") as one, target.open("wb") as other:
+            one.write(b"x")
+            one.flush()
+            fcntl.ioctl(other.fileno(), FICLONE, one.fileno())
+        return True
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV):
+            return False
+        raise
+    finally:
+        source.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+
+
+def _clone(workspace: Workspace, place: Path) -> bool:
+    """One cp for both, as files in the index are hard links of the upper's."""
+    sources = [path for path in (workspace.upper, workspace.work / "index") if path.is_dir()]
+    command = ["cp", "-dR", "--reflink=always", f"--preserve={_KEPT}", "--", *map(str, sources), str(place)]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except FileNotFoundError:
+        return False
+    return done.returncode == 0
