@@ -41,6 +41,7 @@ class FileRequests:
         self._state = state
         self._overlay = state.overlay
         self._buffer = memoryview(bytearray(MAX_WRITE))
+        self._byte = bytearray(1)
         self._reading = Patience()
         self._writing = Patience()
 
@@ -49,11 +50,12 @@ class FileRequests:
     ) -> Body:
         fd = self._overlay.data_fd(self._state.nodes.inode(request.nodeid).node)
         patience = self._reading
-        if patience.lost:
-            return self._read_cached(fd, offset, size)
+        if patience.lost and not self._is_cached(fd, offset, size):
+            raise self._read_later(fd, offset, size)
         start = perf_counter()
         body = os.pread(fd, size, offset) if size < _LARGE else self._read_large(request, fd, offset, size)
-        patience.took(perf_counter() - start)
+        if not patience.lost:  # else it was cached, which says nothing of the disk
+            patience.took(perf_counter() - start)
         return body
 
     def _read_large(self, request: Request, fd: int, offset: int, size: int) -> Body:
@@ -67,15 +69,16 @@ class FileRequests:
         part = self._buffer[:size]
         return part[: os.preadv(fd, (part,), offset)]
 
-    def _read_cached(self, fd: int, offset: int, size: int) -> memoryview:
-        """What is in memory at once, the rest in a thread: the disk is slow."""
-        part = self._buffer[:size]
+    def _is_cached(self, fd: int, offset: int, size: int) -> bool:
+        """Whether reading need not wait, to judge by the first and the last byte (or the end of the file)."""
         try:
-            got = os.preadv(fd, (part,), offset, os.RWF_NOWAIT)
+            for at in (offset, offset + size - 1):
+                os.preadv(fd, (self._byte,), at, os.RWF_NOWAIT)
         except OSError:  # EAGAIN; or EOPNOTSUPP, where nobody knows
-            got = -1
-        if got == size or (got >= 0 and offset + got >= os.fstat(fd).st_size):
-            return part[:got]
+            return False
+        return True
+
+    def _read_later(self, fd: int, offset: int, size: int) -> Postponed:
         own_fd = os.dup(fd)
         content = b""
 
@@ -83,7 +86,7 @@ class FileRequests:
             nonlocal content
             content = os.pread(own_fd, size, offset)
 
-        raise self._timed(self._reading, [own_fd], work, lambda: content)
+        return self._timed(self._reading, [own_fd], work, lambda: content)
 
     def write(
         self,

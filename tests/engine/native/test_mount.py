@@ -279,6 +279,27 @@ def test_reader_of_a_lower_sees_what_is_written(layers: Layers, backed: OverlayM
         os.close(fd)
 
 
+def test_direct_io_wants_what_the_layer_wants(layers: Layers, backed: OverlayMount) -> None:
+    """As with kernel overlayfs; a lower file comes through the page cache, which wants nothing."""
+
+    def outcomes(path: Path) -> list[int | str]:
+        found: list[int | str] = []
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        buffer = mmap.mmap(-1, 8192)
+        for offset, size in ((0, 4096), (4096, 4096), (100, 512), (0, 100)):
+            try:
+                found.append(os.preadv(fd, [memoryview(buffer)[:size]], offset))
+            except OSError as error:
+                found.append(errno.errorcode[error.errno or 0])
+        os.close(fd)
+        return found
+
+    assert layers.upper is not None
+    (layers.merged / "new").write_bytes(b"n" * 5000)
+    assert outcomes(layers.merged / "new") == outcomes(layers.upper / "new")
+    assert outcomes(layers.merged / "lower") == [4096, 904, 512, 100]
+
+
 def test_mapped_writes_change_the_time(layers: Layers, backed: OverlayMount) -> None:
     """The kernel writes behind our back; stat tells it all the same."""
     path = layers.merged / "mapped"
