@@ -193,6 +193,7 @@ def test_a_swapped_component_never_leads_out(there: Roots, where: Path) -> None:
     assert sorted(path.name for path in (host / "b").iterdir()) == ["secret"]
 
 
+@pytest.mark.fuse
 def test_on_the_command_line(base: Cli, where: Path) -> None:
     base.run("create", "--name", "w", "base:1")
     packed = subprocess.run(

@@ -72,6 +72,7 @@ def change(root: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["buildah", "podman"])
+@pytest.mark.fuse
 def test_committed_by_a_peer(cli: Cli, where: Path, program: str) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
