@@ -4,7 +4,6 @@ Two of pyfuse3's defaults stay on purpose: flush and poll answer ENOSYS once, so
 again; access is never asked, as the kernel checks permissions itself.
 """
 
-import errno
 import functools
 import inspect
 import os
@@ -23,7 +22,6 @@ from overlayfs_py.union.attr import AttrChanges, Caller
 _ACCESS_ACL = b"system.posix_acl_access"
 # The kernel does O_DIRECT itself and keeps its page cache right; a layer's descriptor would want alignment.
 _NOT_FOR_LAYERS = os.O_DIRECT
-_RENAME_FLAGS = pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE
 
 
 class OverlayOperations(Session):
@@ -83,8 +81,7 @@ class OverlayOperations(Session):
     async def rename(
         self, old_id: int, old_name: bytes, new_id: int, new_name: bytes, flags: int, ctx: Context
     ) -> None:
-        if flags & ~_RENAME_FLAGS:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))  # before anything is copied up
+        self._overlay.check_rename(flags)
         moved = await self._settle(old_id, old_name, copy=True)
         replaced = await self._settle(new_id, new_name, copy=bool(flags & pyfuse3.RENAME_EXCHANGE))
         old, new = self._parent(old_id), self._parent(new_id)

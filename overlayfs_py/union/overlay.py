@@ -164,6 +164,10 @@ class Overlay:
         """renameat2 with NOREPLACE and EXCHANGE; EXDEV as the kernel's overlayfs."""
         rename.rename(self._stack, parent, name, new_parent, new_name, flags)
 
+    def check_rename(self, flags: int) -> None:
+        """The part of `rename` that comes before anything is copied up: EINVAL for flags it does not take."""
+        rename.check_flags(flags)
+
     def readlink(self, node: Node) -> bytes:
         """A symlink's target."""
         return node.top.readlink()

@@ -52,12 +52,17 @@ class _Side:
         return self.directory.dir_fd()
 
 
+def check_flags(flags: int) -> None:
+    """EINVAL for flags a user's rename cannot have: a whiteout left behind is the union's own business."""
+    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
 def rename(
     stack: Stack, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int = 0
 ) -> None:
     """renameat2 on the merged view; errno as the kernel's overlayfs gives it."""
-    if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    check_flags(flags)
     need_writable(stack)
     old = _Side(stack, parent, name)
     new = _Side(stack, new_parent, new_name)

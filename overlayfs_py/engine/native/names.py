@@ -1,14 +1,10 @@
 """Requests about names: finding, making, linking, renaming and removing them; and FORGET."""
 
-import errno
-import os
-
 from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import State
 from overlayfs_py.union.overlay import Caller, Node
 
-_RENAME_NOREPLACE = 1 << 0
 _RENAME_EXCHANGE = 1 << 1
 
 
@@ -88,8 +84,7 @@ class NameRequests:
         return self.rename2(request, new_nodeid, 0, name, new_name)
 
     def rename2(self, request: Request, new_nodeid: int, flags: int, name: bytes, new_name: bytes) -> bytes:
-        if flags & ~(_RENAME_NOREPLACE | _RENAME_EXCHANGE):  # a whiteout behind is the union's own business
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._overlay.check_rename(flags)
         state = self._state
         moved = self._settle(request.nodeid, name, copy=True)
         replaced = self._settle(new_nodeid, new_name, copy=bool(flags & _RENAME_EXCHANGE))
