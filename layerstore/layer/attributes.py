@@ -132,6 +132,8 @@ class AttributeSetter:
         os.utime(name, ns=(wanted.mtime_ns, wanted.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
 
     def _set_xattr(self, where: int | bytes, name: str, value: bytes, path: bytes) -> None:
+        if not value and name in _CHECKED:  # the kernel would keep it, and then refuse to read it
+            raise InvalidLayer(f"an empty xattr {name}", path)
         try:
             if isinstance(where, int):
                 os.setxattr(where, name, value)

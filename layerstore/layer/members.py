@@ -244,7 +244,12 @@ class Members:
                 continue
             if "=" in travelling:
                 raise Unrepresentable(path, f"a layer cannot hold an xattr named {travelling!r}")
-            kept[travelling] = read(name)
+            try:
+                kept[travelling] = read(name)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                raise Unrepresentable(path, f"its xattr {name} is damaged") from None
         return kept
 
     def _put(self, entry: Entry, path: bytes) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from layerstore.errors import InvalidLayer, LayerstoreError, LimitExceeded
+from layerstore.errors import InvalidLayer, LayerstoreError, LimitExceeded, Unrepresentable
 from layerstore.layer.apply import apply_layer
+from layerstore.layer.commit import write_layer
+from layerstore.layer.stack import Stack
 from layerstore.limits import Limits
 from tests.layerstore.layer.tars import (
     END,
@@ -426,6 +428,8 @@ def test_xattrs_that_the_kernel_refuses(where: Path, canary: Path) -> None:
         for what in (member(b"f"), directory(b"d/")):
             with pytest.raises(InvalidLayer, match="makes no sense there"):
                 unpack(pax({b"SCHILY.xattr." + key: b"nonsense"}) + what + END, where / "root")
+            with pytest.raises(InvalidLayer, match="an empty xattr"):
+                unpack(pax({b"SCHILY.xattr." + key: b""}) + what + END, where / "root")
     default = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (1, 4, 32))
     with pytest.raises(InvalidLayer, match="makes no sense there"):
         unpack(pax({b"SCHILY.xattr.system.posix_acl_default": default}) + member(b"f") + END, where / "root")
@@ -443,3 +447,12 @@ def test_global_pax_records_do_not_pile_up(where: Path, canary: Path) -> None:
     tar = b"".join(pax({b"k%d" % n: b"v" * 4000}, kind=b"g") for n in range(20))
     with pytest.raises(LimitExceeded, match="global PAX"):
         unpack(tar + member(b"f") + END, where / "root")
+
+
+def test_a_damaged_capability_fails_the_commit_by_name(where: Path, canary: Path) -> None:
+    """An empty one can be set, and then cannot be read."""
+    (where / "root").mkdir()
+    (where / "root/program").touch()
+    os.setxattr(where / "root/program", "security.capability", b"")
+    with pytest.raises(Unrepresentable, match="/program: its xattr security.capability is damaged"):
+        write_layer(Stack(os.fsencode(where / "root")), io.BytesIO())
