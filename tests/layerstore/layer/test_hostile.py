@@ -454,5 +454,5 @@ def test_a_damaged_capability_fails_the_commit_by_name(where: Path, canary: Path
     (where / "root").mkdir()
     (where / "root/program").touch()
     os.setxattr(where / "root/program", "security.capability", b"")
-    with pytest.raises(Unrepresentable, match="/program: its xattr security.capability is damaged"):
+    with pytest.raises(Unrepresentable, match=r"/program: its xattr security\.capability is damaged"):
         write_layer(Stack(os.fsencode(where / "root")), io.BytesIO())
