@@ -1,7 +1,9 @@
 """The verbs that keep a store in order: prune, df, fsck."""
 
+from __future__ import annotations
+
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +13,9 @@ from layerstore.cli.options import filter_option
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.tables import format_option, print_json_lines, print_listing, print_table
 from layerstore.image import human
-from layerstore.verbs.df import ImageUsage, LayerUsage, WorkspaceUsage
+
+if TYPE_CHECKING:
+    from layerstore.verbs.df import ImageUsage, LayerUsage, WorkspaceUsage
 
 
 @click.command(
