@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 import time
 from dataclasses import replace
 
@@ -146,6 +147,32 @@ def test_a_failed_pull_goes_on_from_what_is_written(repository: str, registry: s
         proxy.seen.clear()
         pull(proxy, other)
         assert proxy.requests(BLOB)[0].headers["Range"] == f"bytes={len(had)}-"
+
+
+def test_killed_in_the_middle(repository: str, registry: str, other: Store) -> None:
+    """kill -9 loses what was in memory; what is on disk is a beginning, and the next pull goes on from it."""
+    left = partials.directory(other) / Digest.of(LAYER).hex
+    had = 0
+    for _ in range(4):
+        with faulty_proxy(registry, Fault(BLOB, times=999, pause=0.004)) as proxy:
+            child = os.fork()
+            if child == 0:
+                try:
+                    pull(proxy, other)
+                finally:
+                    os._exit(0)
+            until = time.monotonic() + 20
+            while time.monotonic() < until and not (left.exists() and left.stat().st_size > had + 2 * PIECE):
+                time.sleep(0.005)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        now = left.read_bytes()
+        assert len(now) > had
+        assert LAYER.startswith(now)
+        had = len(now)
+    with faulty_proxy(registry) as proxy:
+        pull(proxy, other)
+        assert proxy.requests(BLOB)[0].headers["Range"] == f"bytes={had}-"
 
 
 def test_it_is_faster(repository: str, registry: str, other: Store, tmp_path_factory: object) -> None:
