@@ -58,6 +58,8 @@ def commit(
         held.enter_context(workspace.locked(shared=not chain))
         held.enter_context(store.writing())
         workspace = workspace.reread()
+        if chain and mounting.state_of(workspace) in {"mounted", "dead"}:
+            raise InUse(f"{name} was mounted again by somebody else just now")
         parent = load(store, workspace.record.manifest)
         instructions.apply(parent.config.config or {}, changes)  # a wrong one is told before the work is done
         mounting.prepare_layers(workspace, note=note)
@@ -76,8 +78,6 @@ def _go_on(
 ) -> None:
     """Let the workspace go on over the image that has just been made of it."""
     try:
-        if mounting.state_of(workspace) in {"mounted", "dead"}:
-            raise InUse("somebody has mounted it meanwhile")
         image = find.find(workspace.store, image_id).image
         rotation.go_on(workspace, image, ref or image_id, written, note=note)
     except (LayerstoreError, OSError) as error:
