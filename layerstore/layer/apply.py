@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from layerstore.digest import Digest, Readable
-from layerstore.errors import InvalidLayer, LayerstoreError, printable
+from layerstore.errors import InvalidLayer, LayerstoreError, printable, shortened
 from layerstore.layer import whiteout
 from layerstore.layer.attributes import AttributeSetter
 from layerstore.layer.below import Below
@@ -91,7 +91,9 @@ def _put(placer: Placer, entry: Entry, members: TarReader) -> None:
     except OSError as error:
         if error.errno in _ENTRYS_FAULT:
             raise InvalidLayer(error.strerror or "impossible", entry.name[:300]) from None
-        raise OSError(error.errno, f"cannot unpack /{printable(entry.name)}: {error.strerror}") from error
+        raise OSError(
+            error.errno, f"cannot unpack /{shortened(printable(entry.name))}: {error.strerror}"
+        ) from error
     except LayerstoreError as error:
         if isinstance(error, InvalidLayer) and error.path is None:
             raise InvalidLayer(error.why, entry.name) from None

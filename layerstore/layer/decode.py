@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from layerstore.errors import InvalidLayer, LimitExceeded, UnsupportedMedia, printable
+from layerstore.errors import InvalidLayer, LimitExceeded, UnsupportedMedia, printable, shortened
 from layerstore.layer import pax, sparse_read
 from layerstore.layer.entry import (
     BLOCK,
@@ -176,7 +176,7 @@ class TarReader:
         elif kind in (CHAR_DEVICE, BLOCK_DEVICE):
             entry.device = number(header[329:337]), number(header[337:345])
         elif kind not in _HEADER_ONLY:
-            what = f"{printable(entry.name)}: a tar member of the unknown type {kind!r}"
+            what = f"{shortened(printable(entry.name))}: a tar member of the unknown type {kind!r}"
             raise UnsupportedMedia(f"unsupported layer: {what}")
         if entry.kind in _HEADER_ONLY:
             entry.size = entry.stored = 0

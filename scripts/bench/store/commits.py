@@ -45,7 +45,8 @@ class Layerstore:
         return self.disk / "store/workspaces" / name / "upper"
 
     def commit(self, name: str, compression: str) -> Cost:
-        return run(*self.program, "commit", "--compression", compression, name, f"{name}:{compression}")
+        cost = run(*self.program, "commit", "--compression", compression, name, f"{name}:{compression}")
+        return cost.making(self.disk / "store/oci/blobs")
 
     def forget(self, name: str, compression: str) -> None:
         sh(*self.program, "rmi", f"{name}:{compression}")
@@ -72,7 +73,8 @@ class Buildah:
     def commit(self, name: str, compression: str) -> Cost:
         target = f"oci:{self.disk}/out-{name}:x"
         temp = {"TMPDIR": str(self.disk)}
-        return run(*self.program, "commit", "-q", "--disable-compression=false", name, target, env=temp)
+        cost = run(*self.program, "commit", "-q", "--disable-compression=false", name, target, env=temp)
+        return cost.making(self.disk / f"out-{name}/blobs")
 
     def forget(self, name: str, compression: str) -> None:
         sh("rm", "-rf", self.disk / f"out-{name}")
@@ -94,7 +96,10 @@ class Umoci:
         fill(bundle / "rootfs")
 
     def commit(self, name: str, compression: str) -> Cost:
-        return run("umoci", "repack", "--image", f"{self.disk}/oci:{name}-out", self.disk / f"bundle-{name}")
+        bundle = self.disk / f"bundle-{name}"
+        return run("umoci", "repack", "--image", f"{self.disk}/oci:{name}-out", bundle).making(
+            self.disk / "oci/blobs"
+        )
 
     def forget(self, name: str, compression: str) -> None:
         sh("umoci", "rm", "--image", f"{self.disk}/oci:{name}-out")
@@ -103,12 +108,14 @@ class Umoci:
 
 def tar_and_zstd(tree: Path, out: Path) -> Cost:
     """zstd's own level (3, as ours) and all processors (as ours)."""
-    cost = shell(f"tar -C {tree} --numeric-owner --xattrs -cf - . | zstd -q -3 -T0 -f -o {out}.tar.zst")
-    out.with_name(out.name + ".tar.zst").unlink()
+    made = out.with_name(out.name + ".tar.zst")
+    cost = shell(f"tar -C {tree} --numeric-owner --xattrs -cf - . | zstd -q -3 -T0 -f -o {made}").making(made)
+    made.unlink()
     return cost
 
 
 def tar_and_sum(tree: Path, out: Path) -> Cost:
-    cost = shell(f"tar -C {tree} --numeric-owner --xattrs -cf {out}.tar . && sha256sum {out}.tar")
-    out.with_name(out.name + ".tar").unlink()
+    made = out.with_name(out.name + ".tar")
+    cost = shell(f"tar -C {tree} --numeric-owner --xattrs -cf {made} . && sha256sum {made}").making(made)
+    made.unlink()
     return cost

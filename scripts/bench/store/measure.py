@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stage import settle, sh, unmount
@@ -20,11 +20,19 @@ _LAUNCH = Path(__file__).with_name("launch.py")
 
 @dataclass(frozen=True)
 class Cost:
-    """`processor`: seconds of all processes; `mib`: the largest resident set of any one of them (wait4's)."""
+    """`processor`: seconds of all processes; `mib`: the largest resident set of any one of them (wait4's);
+    `result`: MiB of what was made, where that differs.
+    """
 
     seconds: float
     processor: float
     mib: float
+    result: float = 0.0
+
+    def making(self, where: Path) -> "Cost":
+        """With the size of the largest file at or below `where`."""
+        files = [path for path in where.rglob("*") if path.is_file()] if where.is_dir() else [where]
+        return replace(self, result=max(path.stat().st_size for path in files) / (1 << 20))
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.seconds + other.seconds, self.processor + other.processor, max(self.mib, other.mib))

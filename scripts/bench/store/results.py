@@ -52,6 +52,9 @@ class Row:
         in_time = limit is None or median(self.seconds(self.goal.ours)) <= limit
         return value is not None and round(value, 2) <= self.goal.ratio and in_time
 
+    def result(self, name: str) -> float:
+        return self.costs[name][0].result
+
     def peak(self, name: str) -> float:
         """The highest of all rounds, in MiB."""
         return max(cost.mib for cost in self.costs[name])
@@ -73,7 +76,10 @@ def tables(results: Results) -> str:
     times = markdown(_HEAD, lines)
     peaks = [_memory_line(name, row) for name, row in results.rows.items()]
     memory = markdown(["peak memory (MiB)", "layerstore", "others", "goal", "met"], peaks)
-    return f"{times}\n\n{reached} of {len(results.rows)} goals for time are met.\n\n{memory}"
+    made = [_result_line(name, row) for name, row in results.rows.items() if row.result(row.goal.ours)]
+    sizes = [markdown(["size of the layer (MiB)", "layerstore", "others"], made)] if made else []
+    reached_line = f"{reached} of {len(results.rows)} goals for time are met."
+    return "\n\n".join([times, reached_line, memory, *sizes])
 
 
 def _time_line(name: str, row: Row) -> Sequence[str]:
@@ -85,6 +91,11 @@ def _time_line(name: str, row: Row) -> Sequence[str]:
 
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def _result_line(name: str, row: Row) -> Sequence[str]:
+    others = "; ".join(f"{peer} {digits(row.result(peer))}" for peer in row.goal.peers if row.costs.get(peer))
+    return [name, digits(row.result(row.goal.ours)), others]
 
 
 def _memory_line(name: str, row: Row) -> Sequence[str]:
