@@ -95,6 +95,8 @@ def _make_deep(top: Path, levels: int) -> None:
 
 
 def test_time_to_remove_grows_with_the_tree(where: Path) -> None:
+    """Ten times the levels: what is quadratic takes a hundred times as long; noise may double a figure."""
+
     def taken(levels: int) -> float:
         top = where / str(levels)
         top.mkdir()
@@ -103,8 +105,8 @@ def test_time_to_remove_grows_with_the_tree(where: Path) -> None:
         durable.remove_tree(top)
         return time.process_time() - started
 
-    small = taken(1000)
-    assert taken(10_000) < 14 * max(small, 0.02)
+    small = min(taken(1000) for _ in range(3))
+    assert taken(10_000) < 30 * max(small, 0.02)
 
 
 def test_sizes_of_trees_deeper_than_a_path(where: Path) -> None:
