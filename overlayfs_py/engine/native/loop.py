@@ -1,8 +1,9 @@
 """The loop: one thread that reads a message, has it answered and reads the next.
 
 After an answer it looks for the next message for some tens of microseconds before it sleeps (adaptive
-polling): waking a thread costs more than answering. It stops doing so where it does not pay, and never
-does it where this process may use one CPU only. An idle mount sleeps in poll.
+polling): waking a thread costs more than answering. It stops doing so where it does not pay, for longer where
+others want the processor, and never does it where this process may use one CPU only. An idle mount sleeps
+in poll.
 """
 
 import errno
@@ -26,20 +27,33 @@ class Polling:
 
     _LEAST = 1e-6
     _PROBE_EVERY = 64
+    _CROWDED = 1024  # sleeps
+    _LATE = 5e-4  # seconds; a time slice of somebody else is longer
 
     def __init__(self, seconds: float) -> None:
         self._most = self.window = seconds if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._skipped = 0
 
-    def paid(self) -> None:
-        """A message came while looking."""
-        self.window = self._most
+    def paid(self, seconds: float) -> None:
+        """A message came after it had looked for so long in vain."""
+        if seconds > self._most + self._LATE:
+            self._yield()
+        else:
+            self.window = self._most
 
-    def wasted(self) -> None:
-        """None came."""
+    def wasted(self, seconds: float) -> None:
+        """None came in that time."""
+        if seconds > self._most + self._LATE:
+            self._yield()
+            return
         window = self.window / 2
         self.window = window if window > self._LEAST else 0.0
         self._skipped = 0
+
+    def _yield(self) -> None:
+        """Others had the processor meanwhile, and who looks gets it back later than who sleeps."""
+        self.window = 0.0
+        self._skipped = -self._CROWDED
 
     def slept(self) -> None:
         """Slept without looking; after a while it is worth another try."""
@@ -111,14 +125,16 @@ class Loop:
         """The length of the next message; 0: woken without one, -1: the session is over."""
         window = self._polling.window
         if window and not self._working():
-            until = perf_counter() + window
+            start = perf_counter()
+            seconds = 0.0
             while not self._woken:
                 length = self._read()
                 if length:
-                    self._polling.paid()
+                    self._polling.paid(seconds)
                     return length
-                if perf_counter() > until:
-                    self._polling.wasted()
+                seconds = perf_counter() - start
+                if seconds > window:
+                    self._polling.wasted(seconds)
                     break
             if self._woken:
                 return 0

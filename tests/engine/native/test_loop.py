@@ -3,7 +3,7 @@
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -74,7 +74,7 @@ def test_window_follows_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert polling.window == 64e-6
     windows = []
     while polling.window:
-        polling.wasted()
+        polling.wasted(polling.window)
         windows.append(polling.window)
     assert windows == sorted(windows, reverse=True)
     for _ in range(1000):
@@ -82,9 +82,23 @@ def test_window_follows_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
             break
         polling.slept()
     assert polling.window == 64e-6, "worth another try after a while"
-    polling.wasted()
-    polling.paid()
+    polling.wasted(polling.window)
+    polling.paid(0.0)
     assert polling.window == 64e-6
+
+
+@pytest.mark.parametrize("outcome", [Polling.paid, Polling.wasted])
+def test_yields_to_others(monkeypatch: pytest.MonkeyPatch, outcome: Callable[[Polling, float], None]) -> None:
+    """Looking that takes a time slice means that somebody else had the processor."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    polling = Polling(64e-6)
+    outcome(polling, 3e-3)
+    for _ in range(1000):
+        polling.slept()
+        assert polling.window == 0
+    for _ in range(1000):
+        polling.slept()
+    assert polling.window == 64e-6, "worth another try much later"
 
 
 def test_one_processor_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,5 +107,5 @@ def test_one_processor_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(1000):
         polling.slept()
         assert polling.window == 0
-    polling.paid()
+    polling.paid(0.0)
     assert polling.window == 0
