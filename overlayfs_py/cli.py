@@ -133,7 +133,7 @@ def _start(options: Options, parent_fd: int | None) -> int:
 
 def _run(options: Options, report: "Report", parent_fd: int | None = None) -> int:
     gc.disable()  # importing makes no garbage; the daemon enables it again
-    from overlayfs_py.service.daemon import run_daemon
+    from overlayfs_py.service.process import run_daemon
 
     return run_daemon(options, report, parent_fd)
 

@@ -7,23 +7,20 @@ then the upper is synced, then the layers are released. Whatever happens, nothin
 import gc
 import logging
 import os
-import resource
 import signal
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING
 
 import trio
 
-from overlayfs_py.engine import Engine, open_engine
-from overlayfs_py.errors import MountError, OverlayError
+from overlayfs_py.engine import Engine
+from overlayfs_py.errors import MountError
 from overlayfs_py.options import Options
-from overlayfs_py.service.control import ControlSocket
+from overlayfs_py.service.control import ControlSocket, Verb
 from overlayfs_py.service.freezing import Freezer
-from overlayfs_py.service.mountpoint import LiveMount, make_way
+from overlayfs_py.service.mountpoint import LiveMount
 from overlayfs_py.service.notify import Notifier
-from overlayfs_py.service.report import Report
-from overlayfs_py.service.verbs import verbs_of
 from overlayfs_py.syscalls.mount import mount_fuse, unmount
 
 if TYPE_CHECKING:
@@ -38,100 +35,32 @@ _GARBAGE_THRESHOLDS = (50_000, 20, 50)
 _LINGER = 5.0
 
 
-def run_daemon(options: Options, report: Report, parent_fd: int | None = None) -> int:
-    """Mount and serve until unmounted; the exit status: 1 when nothing was mounted, EX_SOFTWARE when
-    serving failed later, which a service manager may try again. `report` is told once, ready or failed.
-
-    `parent_fd`: the daemon stops when the other end is closed.
-    """
-    told = _Once(report)
-    try:
-        _prepare_process()
-        make_way(options.mount)
-        return _open_and_serve(options, told, parent_fd)
-    except Exception as error:
-        served = told.done
-        told.failed(_one_line(error))
-        return os.EX_SOFTWARE if served else 1
-
-
-def _one_line(error: BaseException) -> str:
-    """What to tell the user: the daemon's own sentences as they are, anything else named for what it is."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, OverlayError):
-        return str(error)
-    log.debug("the daemon failed", exc_info=error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{_shown(error.filename)}: {error.strerror}" if error.filename else error.strerror
-    return f"internal error: {type(error).__name__}: {error}"
-
-
-def _shown(name: object) -> str:
-    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
-
-
-def _open_and_serve(options: Options, report: "_Once", parent_fd: int | None) -> int:
-    from overlayfs_py.union.overlay import Overlay
-
-    overlay = Overlay.open(options.union)
-    try:
-        engine = open_engine(overlay, options.service)
-        try:
-            daemon = Daemon(options, overlay, engine, report)
-            trio.run(daemon.run, parent_fd, restrict_keyboard_interrupt_to_checkpoints=True)
-        finally:
-            engine.close()
-    finally:
-        overlay.close()
-    return 0
-
-
-def _prepare_process() -> None:
-    """Modes come from requests, not from whoever started us; and layers need many descriptors."""
-    os.umask(0)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def _stop_signals() -> list[signal.Signals]:
     """SIGHUP, the end of a terminal, counts unless nohup(1) or the like made it ignored."""
     hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
     return [signal.SIGTERM, signal.SIGINT, *hangup]
 
 
-class _Once:
-    """A report that is told one outcome: a failure after readiness belongs in the log."""
-
-    def __init__(self, report: Report) -> None:
-        self._report: Report | None = report
-
-    @property
-    def done(self) -> bool:
-        return self._report is None
-
-    def ready(self) -> None:
-        if self._report is not None:
-            self._report.ready()
-            self._report = None
-
-    def failed(self, message: str) -> None:
-        if self._report is None:
-            log.error("%s", message)
-        else:
-            self._report.failed(message)
-            self._report = None
-
-
 class Daemon:
-    """One mount being served. The engine and the overlay belong to the caller."""
+    """One mount being served. The engine and the overlay belong to the caller.
 
-    def __init__(self, options: Options, overlay: "Overlay", engine: Engine, report: _Once) -> None:
+    `verbs`: what it can be asked over the control socket; `announced` is called once the mount answers.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        overlay: "Overlay",
+        engine: Engine,
+        verbs: Callable[["Daemon"], dict[str, Verb]],
+        announced: Callable[[], None],
+    ) -> None:
         self.options = options
         self.overlay = overlay
         self.engine = engine
         self.started = time.time()
-        self._report = report
+        self._verbs = verbs
+        self._announced = announced
         self._notifier = Notifier(enabled=options.service.notify, watchdog=options.service.watchdog)
         self._stopping = trio.Event()
         self.freezer = Freezer(engine, overlay, options.mount.mountpoint)
@@ -182,7 +111,7 @@ class Daemon:
         if service.run_dir is None:
             return None
         try:
-            return ControlSocket(service.run_dir, self.options.mount.mountpoint, verbs_of(self))
+            return ControlSocket(service.run_dir, self.options.mount.mountpoint, self._verbs(self))
         except OSError as error:
             log.warning("no control socket: %s: %s", os.fsdecode(service.run_dir), error.strerror)
             return None
@@ -197,7 +126,7 @@ class Daemon:
         gc.set_threshold(*_GARBAGE_THRESHOLDS)
         gc.enable()
         self.freezer.allow(mount)
-        self._report.ready()
+        self._announced()
         self._notifier.ready(f"serving {os.fsdecode(mount.mountpoint)}")
 
         async def answers() -> bool:

@@ -3,15 +3,12 @@
 import os
 import resource
 import time
-from typing import TYPE_CHECKING
 
 import overlayfs_py
-
-if TYPE_CHECKING:
-    from overlayfs_py.service.daemon import Daemon
+from overlayfs_py.service.daemon import Daemon
 
 
-def figures_of(daemon: "Daemon") -> dict[str, object]:
+def figures_of(daemon: Daemon) -> dict[str, object]:
     """The answer to the verb ``stats``."""
     statistics, capabilities = daemon.engine.statistics(), daemon.engine.capabilities
     copied_up, copied_bytes = daemon.overlay.copied_up

@@ -6,21 +6,19 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import overlayfs_py
 from overlayfs_py.errors import ConfigError
 from overlayfs_py.service.control import Verb
+from overlayfs_py.service.daemon import Daemon
 from overlayfs_py.service.figures import figures_of
 from overlayfs_py.service.freezing import Freeze
-
-if TYPE_CHECKING:
-    from overlayfs_py.service.daemon import Daemon
 
 _LONGEST_FREEZE = 1e9  # seconds
 
 
-async def _status(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
+async def _status(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
     union, mount = daemon.options.union, daemon.options.mount
     statistics, frozen = daemon.engine.statistics(), daemon.freezer.current
     return {
@@ -54,11 +52,11 @@ async def _status(daemon: "Daemon", request: Mapping[str, Any], conversation: Ex
     }
 
 
-async def _stats(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
+async def _stats(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
     return figures_of(daemon)
 
 
-async def _freeze(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
+async def _freeze(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
     """``timeout``: seconds, none: as long as it is wanted; ``hold``: no longer than this conversation."""
     timeout, hold = request.get("timeout"), request.get("hold", False)
     if timeout is not None and not _is_duration(timeout):
@@ -72,15 +70,15 @@ async def _freeze(daemon: "Daemon", request: Mapping[str, Any], conversation: Ex
     return {"took": round(time.monotonic() - start, 6), **_described(frozen)}
 
 
-async def _thaw(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
+async def _thaw(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
     return {"frozen_for": round(daemon.freezer.thaw(), 6)}
 
 
-async def _sync(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> object:
+async def _sync(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
     return {"took": round(await daemon.freezer.sync(), 6)}
 
 
-async def _umount(daemon: "Daemon", request: Mapping[str, Any], conversation: ExitStack) -> None:
+async def _umount(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> None:
     await daemon.unmount(lazy=bool(request.get("lazy", False)))
 
 
@@ -107,7 +105,7 @@ def _is_duration(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST_FREEZE
 
 
-def verbs_of(daemon: "Daemon") -> dict[str, Verb]:
+def verbs_of(daemon: Daemon) -> dict[str, Verb]:
     """The verb table of one daemon."""
     return {name: partial(verb, daemon) for name, verb in _VERBS.items()}
 

@@ -182,8 +182,8 @@ def test_daemon_killed_while_starting(layers: Layers) -> None:
     """The waiting command says so instead of waiting for ever."""
     script = (
         "import os, signal, sys\n"
-        "from overlayfs_py.service import daemon\n"
-        "daemon.make_way = lambda options: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from overlayfs_py.service import process\n"
+        "process.make_way = lambda options: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from overlayfs_py import cli\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )

@@ -1,0 +1,96 @@
+"""The daemon's process, from options to an exit status: what is opened for it, and who is told of it."""
+
+import logging
+import os
+import resource
+
+import trio
+
+from overlayfs_py.engine import open_engine
+from overlayfs_py.errors import OverlayError
+from overlayfs_py.options import Options
+from overlayfs_py.service.daemon import Daemon
+from overlayfs_py.service.mountpoint import make_way
+from overlayfs_py.service.report import Report
+from overlayfs_py.service.verbs import verbs_of
+
+log = logging.getLogger("overlayfs_py")
+
+
+def run_daemon(options: Options, report: Report, parent_fd: int | None = None) -> int:
+    """Mount and serve until unmounted; the exit status: 1 when nothing was mounted, EX_SOFTWARE when
+    serving failed later, which a service manager may try again. `report` is told once, ready or failed.
+
+    `parent_fd`: the daemon stops when the other end is closed.
+    """
+    told = _Once(report)
+    try:
+        _prepare_process()
+        make_way(options.mount)
+        return _open_and_serve(options, told, parent_fd)
+    except Exception as error:
+        served = told.done
+        told.failed(_one_line(error))
+        return os.EX_SOFTWARE if served else 1
+
+
+def _one_line(error: BaseException) -> str:
+    """What to tell the user: the daemon's own sentences as they are, anything else named for what it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OverlayError):
+        return str(error)
+    log.debug("the daemon failed", exc_info=error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{_shown(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    return f"internal error: {type(error).__name__}: {error}"
+
+
+def _shown(name: object) -> str:
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
+
+
+def _open_and_serve(options: Options, report: "_Once", parent_fd: int | None) -> int:
+    from overlayfs_py.union.overlay import Overlay
+
+    overlay = Overlay.open(options.union)
+    try:
+        engine = open_engine(overlay, options.service)
+        try:
+            daemon = Daemon(options, overlay, engine, verbs_of, report.ready)
+            trio.run(daemon.run, parent_fd, restrict_keyboard_interrupt_to_checkpoints=True)
+        finally:
+            engine.close()
+    finally:
+        overlay.close()
+    return 0
+
+
+def _prepare_process() -> None:
+    """Modes come from requests, not from whoever started us; and layers need many descriptors."""
+    os.umask(0)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Once:
+    """A report that is told one outcome: a failure after readiness belongs in the log."""
+
+    def __init__(self, report: Report) -> None:
+        self._report: Report | None = report
+
+    @property
+    def done(self) -> bool:
+        return self._report is None
+
+    def ready(self) -> None:
+        if self._report is not None:
+            self._report.ready()
+            self._report = None
+
+    def failed(self, message: str) -> None:
+        if self._report is None:
+            log.error("%s", message)
+        else:
+            self._report.failed(message)
+            self._report = None
