@@ -216,8 +216,10 @@ class Session(pyfuse3.Operations):
         """Clear the set-id bits after a change of the contents by somebody without CAP_FSETID."""
         if not inode.setid or may_keep_setid(uid, pid):
             return False
-        mode = self._overlay.getattr(inode.node).mode
-        return self._change_mode(inode, mode, without_setid(mode))
+        attr = self._overlay.getattr(inode.node)
+        return self._change_mode(
+            inode, attr.mode, without_setid(attr.mode, member=in_group(attr.gid, -1, pid))
+        )
 
     def _drop_setgid_for_acl(self, inode: Inode, ctx: Context) -> None:
         """Clear set-group-ID when an ACL is set by somebody outside the group (posix_acl_update_mode)."""

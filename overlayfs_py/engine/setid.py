@@ -10,10 +10,12 @@ import stat
 _CAP_FSETID = 4
 
 
-def without_setid(mode: int) -> int:
-    """The mode after an ordinary user's write; set-group-ID without execution is no privilege and stays."""
+def without_setid(mode: int, *, member: bool = True) -> int:
+    """The mode after an ordinary user's write. Set-group-ID without execution is no privilege and stays,
+    unless the writer is no `member` of the file's group (setattr_should_drop_sgid, Linux 6.2).
+    """
     mode &= ~stat.S_ISUID
-    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP or not member else mode
 
 
 def may_keep_setid(uid: int, pid: int) -> bool:
@@ -25,8 +27,12 @@ def may_keep_setid(uid: int, pid: int) -> bool:
 
 
 def in_group(gid: int, caller_gid: int, pid: int) -> bool:
-    """Whether the caller is a member of the group."""
-    return gid == caller_gid or str(gid) in _status(pid).get("Groups", "").split()
+    """Whether the caller is a member of the group; `caller_gid` -1: look that up too."""
+    if gid == caller_gid:
+        return True
+    status = _status(pid)
+    own = status.get("Gid", "").split()[-1:] if caller_gid < 0 else []  # fsgid
+    return str(gid) in own + status.get("Groups", "").split()
 
 
 def _status(pid: int) -> dict[str, str]:

@@ -109,6 +109,11 @@ def test_without_setid(mode: int, after: int) -> None:
     assert without_setid(mode) == after
 
 
+def test_setgid_without_execution_is_for_members() -> None:
+    assert without_setid(0o2745, member=False) == 0o745
+    assert without_setid(0o6666, member=True) == 0o2666
+
+
 def test_who_may_keep_setid() -> None:
     assert not may_keep_setid(1000, os.getpid())
     assert may_keep_setid(0, 2**22 + 1)  # a process we cannot see, but root

@@ -22,7 +22,7 @@ NAMES = {
 # None leads out of the mount: what lies there is not under test.
 LINK_TARGETS = (b"a", b"b/c", b"d/../a", b"/nowhere/x", b"t" * 300)
 TOO_LONG = b"n" * 256
-MODES = (0o644, 0o755, 0o600, 0o777, 0o000, 0o444, 0o2775, 0o4755, 0o1777)
+MODES = (0o644, 0o755, 0o600, 0o777, 0o000, 0o444, 0o2775, 0o2666, 0o4755, 0o1777)
 IDS = (0, 1000, 1001, 2000)
 # Not (-1, -1): see deviations.py.
 OWNERS = tuple((uid, gid) for uid in (-1, *IDS) for gid in (-1, *IDS) if (uid, gid) != (-1, -1))

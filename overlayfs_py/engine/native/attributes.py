@@ -72,12 +72,12 @@ class AttributeRequests:
             state.need_upper(node, data=changes.size is not None)
         before = Before(node) if node.upper is None else None
         if changes.mode is not None and state.backings.foreign_writers(node, request.uid):
-            changes = changes._replace(mode=stat.S_IMODE(without_setid(changes.mode)))
+            changes = changes._replace(mode=stat.S_IMODE(without_setid(changes.mode, member=False)))
         found = self._overlay.setattr(node, changes)
         if before is not None:
             state.copied(before)
         if valid & wire.FATTR_KILL_SUIDGID:
-            state.drop_setid(node)
+            state.drop_setid(node, request)
             found = self._overlay.getattr(node)
         return state.attributes(node, found)
 

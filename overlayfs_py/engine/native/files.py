@@ -106,7 +106,7 @@ class FileRequests:
         if not node.fd_writable:
             state.need_upper(node, data=True)
         if flags & wire.WRITE_KILL_SUIDGID:
-            state.drop_setid(node)
+            state.drop_setid(node, request)
         patience = self._writing
         if patience.lost:
             self._write_later(node, offset, data)
@@ -243,7 +243,7 @@ class FileRequests:
         if not node.fd_writable:
             state.need_upper(node, data=True)
         if request.uid or not may_keep_setid(request.uid, request.pid):
-            state.drop_setid(node)
+            state.drop_setid(node, request)
         return node
 
     def _descriptor(self, node: Node, flags: int) -> int:

@@ -46,12 +46,12 @@ class OpenRequests:
         handle = self._overlay.open_file(node, flags & ~_NOT_FOR_LAYERS)
         state.copied(before)
         if open_flags & wire.OPEN_KILL_SUIDGID:
-            state.drop_setid(node)
+            state.drop_setid(node, request)
         opened = self._opened(handle, request.uid)
         if node in self._backings.written:  # what the kernel knows of times is good no longer
             state.attributes_changed(node)
             if flags & _WRITING and not may_keep_setid(request.uid, request.pid):
-                state.drop_setid(node)
+                state.drop_setid(node, request)
         return opened
 
     def create(

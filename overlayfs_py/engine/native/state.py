@@ -17,7 +17,7 @@ from overlayfs_py.engine.native.patience import Patience
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body
 from overlayfs_py.engine.native.tidying import Tidying
 from overlayfs_py.engine.nodes import NOBODY, NodeTable
-from overlayfs_py.engine.setid import without_setid
+from overlayfs_py.engine.setid import in_group, without_setid
 from overlayfs_py.union.overlay import Attr, AttrChanges, CopyUp, Node, Overlay
 
 NOT_KEPT = Timeout(0, 0)
@@ -228,11 +228,13 @@ class State:
                 body = wire.INVAL_INODE_OUT.pack(inode.nodeid, 0, 0)
                 self.notify(message.notification(wire.NOTIFY_INVAL_INODE, body))
 
-    def drop_setid(self, node: Node) -> None:
-        """Clear set-id bits after a change of the contents by somebody without CAP_FSETID."""
-        mode = self.overlay.getattr(node).mode
-        wanted = without_setid(mode)
-        if wanted != mode:
+    def drop_setid(self, node: Node, request: Request) -> None:
+        """Clear set-id bits after a change of the contents by a sender without CAP_FSETID."""
+        attr = self.overlay.getattr(node)
+        if not attr.mode & (stat.S_ISUID | stat.S_ISGID):
+            return
+        wanted = without_setid(attr.mode, member=in_group(attr.gid, request.gid, request.pid))
+        if wanted != attr.mode:
             self.change_mode(node, wanted)
 
     def change_mode(self, node: Node, mode: int) -> None:
