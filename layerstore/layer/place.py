@@ -29,7 +29,7 @@ from layerstore.layer.entry import (
     Entry,
 )
 from layerstore.layer.notes import Notes
-from layerstore.layer.rootdir import NotADirectory, RootDir, clean_path, remove_tree
+from layerstore.layer.rootdir import NotADirectory, RootDir, clean_path, remove
 from layerstore.limits import Limits
 from overlayfs_py.union.marks import Marks
 
@@ -120,7 +120,7 @@ class Placer:
 
     def _remove(self, dir_fd: int, path: bytes) -> None:
         self._root.forget(path)
-        remove_tree(dir_fd, path.rpartition(b"/")[2])
+        remove(dir_fd, path.rpartition(b"/")[2])
 
     def _put_directory(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> None:
         wanted = self._setter.of(entry)

@@ -18,11 +18,10 @@ from collections.abc import Callable
 from layerstore.errors import InvalidLayer
 from layerstore.layer import whiteout
 from layerstore.limits import Limits
-from overlayfs_py.syscalls.dirents import DT_DIR, read_dirents
 from overlayfs_py.syscalls.openat import open_beneath
+from overlayfs_py.syscalls.trees import remove_tree
 
 _O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_O_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRS = 64
 _MOST_LINKS = 40  # as the kernel's own limit
 _MOST_STEPS = 4096
@@ -217,39 +216,9 @@ class _Place:
             self.fd = self._root_fd
 
 
-def remove_tree(dir_fd: int, name: bytes) -> None:
-    """Remove whatever `name` is, without following a symlink; depth costs neither descriptors nor
-    recursion.
-    """
+def remove(dir_fd: int, name: bytes) -> None:
+    """Remove whatever `name` is, a tree of any depth too, without following a symlink."""
     try:
         os.unlink(name, dir_fd=dir_fd)
-        return
     except IsADirectoryError:
-        pass
-    pending = [name]
-    while pending:
-        path = pending[-1]
-        below = _empty_of_files(dir_fd, path)
-        if below:
-            pending += [path + b"/" + step for step in below]
-            continue
-        pending.pop()
-        parent, _, last = path.rpartition(b"/")
-        parent_fd = open_beneath(dir_fd, parent or b".", _O_DIR)
-        try:
-            os.rmdir(last, dir_fd=parent_fd)
-        finally:
-            os.close(parent_fd)
-
-
-def _empty_of_files(dir_fd: int, path: bytes) -> list[bytes]:
-    """Unlink all but the directories in `path`; the names of those."""
-    fd = open_beneath(dir_fd, path, _O_LIST)
-    try:
-        listed = read_dirents(fd)
-        for name, _, kind in listed:
-            if kind != DT_DIR:
-                os.unlink(name, dir_fd=fd)
-        return [name for name, _, kind in listed if kind == DT_DIR]
-    finally:
-        os.close(fd)
+        remove_tree(name, dir_fd=dir_fd)

@@ -1,16 +1,11 @@
-"""Small crash-safe file operations: whole-file replacement, tree removal, directory fsync."""
+"""Small crash-safe file operations: replacing a file whole, directory fsync, reading only regular files."""
 
 import os
-import secrets
 import stat
 from pathlib import Path
 
 from layerstore.errors import LayerstoreError, LimitExceeded
 from layerstore.store.locking import TEMP_PREFIX
-from overlayfs_py.syscalls.attrs import set_mode
-from overlayfs_py.syscalls.dirents import DT_DIR, read_dirents
-
-_O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def fsync_dir(directory: Path) -> None:
@@ -58,52 +53,3 @@ def read_capped(path: Path, limit: int, name: str = "") -> bytes:
     if len(data) > limit:
         raise LimitExceeded(f"{path} is larger than {limit} bytes", name)
     return data
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a directory tree without following links, also where its directories keep an ordinary user
-    out.
-
-    A tree of any depth takes neither recursion nor descriptors nor long paths: each directory is emptied of
-    its files, its subdirectories are moved up to the top, and then it is removed.
-    """
-    is_kept_out = os.geteuid() != 0
-    if is_kept_out:
-        os.chmod(path, 0o700)
-    top_fd = os.open(path, _O_DIRECTORY)
-    try:
-        prefix, count = os.fsencode(TEMP_PREFIX + secrets.token_hex(8)), 0
-        pending = _without_files(top_fd)
-        while pending:
-            name = pending.pop()
-            fd = _open_to_empty(top_fd, name, is_kept_out)
-            try:
-                for below in _without_files(fd):
-                    if is_kept_out:
-                        set_mode(fd, below, 0o700)  # moving a directory writes to it
-                    count += 1
-                    pending.append(b"%b-%d" % (prefix, count))
-                    os.rename(below, pending[-1], src_dir_fd=fd, dst_dir_fd=top_fd)
-            finally:
-                os.close(fd)
-            os.rmdir(name, dir_fd=top_fd)
-    finally:
-        os.close(top_fd)
-    os.rmdir(path)
-
-
-def _open_to_empty(dir_fd: int, name: bytes, is_kept_out: bool) -> int:
-    if is_kept_out:
-        set_mode(dir_fd, name, 0o700)
-    return os.open(name, _O_DIRECTORY, dir_fd=dir_fd)
-
-
-def _without_files(dir_fd: int) -> list[bytes]:
-    """Unlink all but the directories; the names of those."""
-    directories = []
-    for name, _, kind in read_dirents(dir_fd):
-        if kind == DT_DIR:
-            directories.append(name)
-        else:
-            os.unlink(name, dir_fd=dir_fd)
-    return directories

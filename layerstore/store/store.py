@@ -15,6 +15,7 @@ from pathlib import Path
 from layerstore.errors import InvalidImage, LayerstoreError, UnsupportedMedia
 from layerstore.model import parse_document
 from layerstore.store import durable, locking
+from overlayfs_py.syscalls.trees import remove_tree
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _EMPTY_INDEX = b'{"manifests":[],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}'
@@ -94,7 +95,7 @@ class Store:
             yield path, fd
         finally:
             with suppress(FileNotFoundError):
-                durable.remove_tree(path)
+                remove_tree(os.fsencode(path))
             os.close(fd)
 
     def discard(self, path: Path) -> None:
@@ -106,7 +107,7 @@ class Store:
             with suppress(BlockingIOError):  # the caller holds it already
                 locking.hold(fd)
         try:
-            durable.remove_tree(grave)
+            remove_tree(os.fsencode(grave))
         finally:
             os.close(fd)
 
@@ -124,7 +125,7 @@ class Store:
         for directory in (self.oci, self.blobs, self.layers, self.workspaces):
             for path in locking.leftovers(directory):
                 if path.is_dir() and not path.is_symlink():
-                    durable.remove_tree(path)
+                    remove_tree(os.fsencode(path))
                 else:
                     path.unlink(missing_ok=True)
 

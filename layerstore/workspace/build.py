@@ -1,16 +1,18 @@
 """Making a workspace: its directories, the root's attributes, the init layer."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from layerstore.environment import format_time
 from layerstore.image.find import Found
-from layerstore.store import durable, layers
+from layerstore.store import layers
 from layerstore.store.layers import Note, Progress
 from layerstore.store.store import Store
 from layerstore.workspace import init as init_layer
 from layerstore.workspace import record as records
 from layerstore.workspace.record import Bind, Record, Workspace
+from overlayfs_py.syscalls.trees import remove_tree
 
 
 def make(
@@ -59,6 +61,6 @@ def _make_init(store: Store, temp: Path, lowers: list[Path], places: Sequence[in
         return
     work.mkdir(mode=0o700)
     init_layer.fill(init, work, lowers, places, userxattr=layers.uses_userxattr(store))
-    durable.remove_tree(work)
+    remove_tree(os.fsencode(work))
     # Making places in the root has moved its times, which the mount's root must not show.
     records.copy_root_attributes(lowers[0], init)

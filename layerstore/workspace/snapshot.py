@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from layerstore.store import durable
 from layerstore.workspace.record import Workspace
 from overlayfs_py.syscalls.copy import FICLONE
+from overlayfs_py.syscalls.trees import remove_tree
 
 _KEPT = "mode,ownership,timestamps,links,xattr"
 
@@ -33,7 +33,7 @@ def cloned(workspace: Workspace) -> Iterator[Path | None]:
             yield place
         else:
             for name in os.listdir(place):
-                durable.remove_tree(place / name)
+                remove_tree(os.fsencode(place / name))
             yield None
 
 

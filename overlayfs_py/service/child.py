@@ -3,8 +3,8 @@
 The child serves in the foreground and stops when this process ends or closes its end of the pair.
 """
 
+import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from types import TracebackType
 from overlayfs_py.errors import ConfigError, MountError
 from overlayfs_py.options import escape, parse_options, split_options
 from overlayfs_py.service.report import wait_for_report
+from overlayfs_py.syscalls.trees import remove_tree
 
 StrPath = str | os.PathLike[str]
 
@@ -44,7 +45,7 @@ class ChildMount:
             if (ours := _PARENT_ENDS.pop(self._process.pid, None)) is not None:
                 ours.close()
             if self._scratch is not None:
-                shutil.rmtree(self._scratch, ignore_errors=True)
+                _remove(self._scratch)
                 self._scratch = None
         if status:
             raise MountError(f"the daemon of {self.mountpoint} ended with status {status}")
@@ -92,8 +93,13 @@ def mount(
         return ChildMount(os.fspath(mountpoint), _start(words, os.fspath(mountpoint)), scratch)
     except BaseException:
         if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+            _remove(scratch)
         raise
+
+
+def _remove(scratch: str) -> None:
+    with contextlib.suppress(OSError):
+        remove_tree(os.fsencode(scratch))
 
 
 def _check(lower: Sequence[StrPath], options: Mapping[str, str | float | bool]) -> None:

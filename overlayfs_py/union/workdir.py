@@ -8,10 +8,10 @@ crash of the machine.
 import contextlib
 import fcntl
 import os
-import shutil
 
 from overlayfs_py.errors import LayerError
 from overlayfs_py.syscalls import attrs
+from overlayfs_py.syscalls.trees import remove_tree
 from overlayfs_py.union import acl
 from overlayfs_py.union.layer import O_DIRFD, DirFds, Layer, Real
 
@@ -60,9 +60,7 @@ class WorkDir:
             try:
                 os.rmdir(b"work", dir_fd=root_fd)
             except OSError:
-                if os.geteuid() != 0:
-                    attrs.set_mode(root_fd, b"work", 0o700)
-                shutil.rmtree(b"work", dir_fd=root_fd)
+                remove_tree(b"work", dir_fd=root_fd)
 
     def _refuse_lost_data(self, root_fd: int) -> None:
         """A volatile mount of an earlier boot may have lost data; one of this boot lost none (page cache)."""
@@ -110,7 +108,7 @@ class WorkDir:
             try:
                 os.unlink(name, dir_fd=fd)
             except IsADirectoryError:
-                shutil.rmtree(name, dir_fd=fd)
+                remove_tree(name, dir_fd=fd)
 
     def close(self) -> None:
         """Give back the lock and the descriptors; idempotent."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from layerstore.store import durable, usage
+from layerstore.store import usage
+from overlayfs_py.syscalls.trees import remove_tree
 from tests.layerstore.archives import layout, pack
 from tests.layerstore.commands import Cli, contents
 from tests.layerstore.layer.tars import END, directory, member, pax, symlink
@@ -71,7 +72,7 @@ def test_trees_of_any_depth_are_removed(where: Path, user: int) -> None:
                 os.setresgid(user, user, user)
                 os.setresuid(user, user, user)
             _make_deep(top, 10_000)
-            durable.remove_tree(top)
+            remove_tree(os.fsencode(top))
             status = 0
         finally:
             os._exit(status)
@@ -102,7 +103,7 @@ def test_time_to_remove_grows_with_the_tree(where: Path) -> None:
         top.mkdir()
         _make_deep(top, levels)
         started = time.process_time()
-        durable.remove_tree(top)
+        remove_tree(os.fsencode(top))
         return time.process_time() - started
 
     small = min(taken(1000) for _ in range(3))
@@ -115,7 +116,7 @@ def test_sizes_of_trees_deeper_than_a_path(where: Path) -> None:
     _make_deep(top, 3000)
     if os.geteuid() == 0:
         assert usage.tree_size(top) > 4096 * 2000
-    durable.remove_tree(top)
+    remove_tree(os.fsencode(top))
 
 
 def test_a_directory_in_the_place_of_a_blob(base: Cli) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,23 @@ def test_all_4096_modes_are_kept(open_union: Opener, kind: str) -> None:
     for mode in range(0o10000):
         assert stat.S_IMODE((union.upper / f"{mode:04o}").lstat().st_mode) == mode
         assert stat.S_IMODE(union.lstat(b"%04o" % mode).mode) == mode
+
+
+def test_a_nosuid_layer_hands_on_no_rights(open_union: Opener) -> None:
+    """What the lower's mount does not grant its copy does not grant either (CVE-2023-0386)."""
+    rights = {trees.CAPABILITY: trees.NET_RAW}
+    union = open_union({"suid": File(b"x", mode=0o6755), "capable": File(b"x", xattrs=rights)})
+    lower = union.layers.lowers[0]
+    subprocess.run(["mount", "--bind", "-o", "nosuid", lower, lower], check=True, timeout=30)
+    try:
+        union.reopen()
+    finally:
+        subprocess.run(["umount", lower], check=True, timeout=30)
+    for name in (b"suid", b"capable"):
+        union.utimens(name, 1, 2, False)
+    assert stat.S_IMODE((union.upper / "suid").lstat().st_mode) == 0o755
+    assert os.listxattr(union.upper / "suid") == os.listxattr(union.upper / "capable")
+    assert os.fsdecode(trees.CAPABILITY) not in os.listxattr(union.upper / "capable")
 
 
 def test_the_temporary_file_is_never_wider(open_union: Opener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ import pytest
 import layerstore
 from layerstore import model
 from layerstore.errors import LayerstoreError
-from layerstore.store import durable
 from layerstore.store.store import Store
+from overlayfs_py.syscalls.trees import remove_tree
 from tests.layerstore.archives import pack
 from tests.layerstore.commands import contents
 from tests.layerstore.fuzz import json_material as material
@@ -162,7 +162,7 @@ def beside(judge: Judge, seed: int) -> None:
                     path.write_bytes(data)
             _every_verb(rng, root)
         finally:
-            durable.remove_tree(root)
+            remove_tree(os.fsencode(root))
             root.mkdir()
             Store.open(root)
 

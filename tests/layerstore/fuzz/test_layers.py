@@ -15,7 +15,7 @@ from layerstore.layer.apply import apply_layer
 from layerstore.layer.commit import write_layer
 from layerstore.layer.stack import Stack
 from layerstore.limits import GIB, KIB, MIB, Limits
-from layerstore.store import durable
+from overlayfs_py.syscalls.trees import remove_tree
 from tests import snapshots
 from tests.layerstore.commands import ROOTFS, tarball
 from tests.layerstore.fuzz.judge import Judge, judge_tree
@@ -64,7 +64,7 @@ class Range:
                 if is_plain and levels < 300 and len(tars) == 1 and rng.random() < 0.3:
                     self._commit_again()
             finally:
-                durable.remove_tree(self.judge.place)
+                remove_tree(os.fsencode(self.judge.place))
                 self.judge.place.mkdir()
 
     def _apply(self, rng: Random, tar: bytes, *, is_plain: bool) -> None:
@@ -95,7 +95,7 @@ class Range:
             found = snapshots.differences(_stable(self.judge.place), _stable(again), ("unpacked", "again"))
             assert not found, found
         finally:
-            durable.remove_tree(again)
+            remove_tree(os.fsencode(again))
 
 
 def _stable(root: Path) -> dict[bytes, snapshots.Facts]:
@@ -117,7 +117,7 @@ def _is_opaque(directory: bytes) -> bool:
 def a_range(ground: Path) -> Iterator[Range]:
     with scratch(under=ground) as where:
         corpus = [taken_apart(tar) for tar in real_tars(where)]
-        durable.remove_tree(where / "tree")
+        remove_tree(os.fsencode(where / "tree"))
         judge = Judge(where / "range")
         judge.where.mkdir()
         judge.prepare()

@@ -8,7 +8,7 @@ import pytest
 
 from layerstore.layer.diff import Change, changes, changes_between
 from layerstore.layer.merged import Merged
-from layerstore.layer.rootdir import remove_tree
+from layerstore.layer.rootdir import remove
 from layerstore.layer.stack import Stack
 from tests import trees
 from tests.layerstore.layer.kernel_mounts import Workspace
@@ -191,4 +191,4 @@ def test_deep_trees(where: Path) -> None:
     tar, result = workspace.commit()
     assert result.entries == 1501
     assert path + b"/" in tar
-    remove_tree(os.open(workspace.where, os.O_RDONLY), b"upper")  # nor could shutil.rmtree
+    remove(os.open(workspace.where, os.O_RDONLY), b"upper")  # nor could shutil.rmtree
