@@ -12,7 +12,8 @@ _CAP_FSETID = 4
 
 def without_setid(mode: int, *, member: bool = True) -> int:
     """The mode after an ordinary user's write. Set-group-ID without execution is no privilege and stays,
-    unless the writer is no `member` of the file's group (setattr_should_drop_sgid, Linux 6.2).
+    unless who changes it is neither a `member` of its group nor has CAP_FSETID (setattr_should_drop_sgid,
+    Linux 6.2).
     """
     mode &= ~stat.S_ISUID
     return mode & ~stat.S_ISGID if mode & stat.S_IXGRP or not member else mode

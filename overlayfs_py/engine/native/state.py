@@ -17,7 +17,7 @@ from overlayfs_py.engine.native.patience import Patience
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body
 from overlayfs_py.engine.native.tidying import Tidying
 from overlayfs_py.engine.nodes import NOBODY, NodeTable
-from overlayfs_py.engine.setid import in_group, without_setid
+from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.union.overlay import Attr, AttrChanges, CopyUp, Node, Overlay
 
 NOT_KEPT = Timeout(0, 0)
@@ -229,11 +229,16 @@ class State:
                 self.notify(message.notification(wire.NOTIFY_INVAL_INODE, body))
 
     def drop_setid(self, node: Node, request: Request) -> None:
-        """Clear set-id bits after a change of the contents by a sender without CAP_FSETID."""
+        """Clear set-id bits, as the kernel asks for a change of the contents or the owner.
+
+        It asks for anybody's chown, and for writes by those without CAP_FSETID.
+        """
         attr = self.overlay.getattr(node)
         if not attr.mode & (stat.S_ISUID | stat.S_ISGID):
             return
-        wanted = without_setid(attr.mode, member=in_group(attr.gid, request.gid, request.pid))
+        uid, pid = request.uid, request.pid
+        member = may_keep_setid(uid, pid) or in_group(attr.gid, request.gid, pid)
+        wanted = without_setid(attr.mode, member=member)
         if wanted != attr.mode:
             self.change_mode(node, wanted)
 
