@@ -29,6 +29,7 @@ _ALWAYS = (
     | Init.SETXATTR_EXT
     | Init.INIT_EXT
     | Init.DIRECT_IO_ALLOW_MMAP
+    | Init.NO_EXPORT_SUPPORT  # else there are file handles, which are stale as soon as an inode is forgotten
 )
 _NEEDED = Init.HANDLE_KILLPRIV_V2 | Init.SETXATTR_EXT | Init.MAX_PAGES
 
