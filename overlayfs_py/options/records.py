@@ -63,7 +63,7 @@ class ServiceOptions:
     data: str = "auto"  # auto | cached | passthrough
     timeout: float = 86400.0  # seconds the kernel may trust what it was told; 0: layers change underneath
     threads: int = 4  # long copies and fsyncs that may run at once
-    poll: int = 50  # microseconds the native engine looks for the next request before it sleeps
+    poll: int = 500  # microseconds the native engine looks for the next request before it sleeps
     foreground: bool = False
     debug: bool = False
     run_dir: bytes | None = None  # of the control socket; None: no control socket

@@ -1,14 +1,15 @@
 """The loop: one thread that reads a message, has it answered and reads the next.
 
-After an answer it looks for the next message for some tens of microseconds before it sleeps (adaptive
-polling): waking a thread costs more than answering. It stops doing so where it does not pay, for longer where
-others want the processor, and never does it where this process may use one CPU only. An idle mount sleeps
-in poll.
+After an answer it looks for the next message for a while before it sleeps (adaptive polling): waking a
+thread costs more than answering, and in a virtual machine so does waking the client, which the time must
+span. It stops doing so where it does not pay, for longer where others want the processor, and never does
+it where this process may use one CPU only. An idle mount sleeps in poll.
 """
 
 import errno
 import logging
 import os
+import resource
 import select
 from collections.abc import Callable
 from time import perf_counter
@@ -23,7 +24,7 @@ GONE = (errno.ENODEV, errno.ECONNABORTED)
 class Polling:
     """How long to look before sleeping: longer while it pays, not at all while it does not."""
 
-    __slots__ = ("_most", "_skipped", "window")
+    __slots__ = ("_most", "_preempted", "_skipped", "window")
 
     _LEAST = 1e-6
     _PROBE_EVERY = 64
@@ -33,22 +34,28 @@ class Polling:
     def __init__(self, seconds: float) -> None:
         self._most = self.window = seconds if len(os.sched_getaffinity(0)) > 1 else 0.0
         self._skipped = 0
+        self._preempted = 0
 
     def paid(self, seconds: float) -> None:
         """A message came after it had looked for so long in vain."""
-        if seconds > self._most + self._LATE:
+        if seconds > self._most + self._LATE and self._is_crowded():
             self._yield()
         else:
             self.window = self._most
 
     def wasted(self, seconds: float) -> None:
         """None came in that time."""
-        if seconds > self._most + self._LATE:
+        if seconds > self._most + self._LATE and self._is_crowded():
             self._yield()
             return
         window = self.window / 2
         self.window = window if window > self._LEAST else 0.0
         self._skipped = 0
+
+    def _is_crowded(self) -> bool:
+        """Whether another thread had the processor; what a hypervisor takes is no reason to sleep."""
+        before, self._preempted = self._preempted, resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+        return self._preempted > before
 
     def _yield(self) -> None:
         """Others had the processor meanwhile, and who looks gets it back later than who sleeps."""

@@ -1,9 +1,11 @@
 """The loop on a socket pair: messages, waking, stopping, and how long it looks before it sleeps."""
 
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -92,6 +94,7 @@ def test_yields_to_others(monkeypatch: pytest.MonkeyPatch, outcome: Callable[[Po
     """Looking that takes a time slice means that somebody else had the processor."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     polling = Polling(64e-6)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_nivcsw=1))
     outcome(polling, 3e-3)
     for _ in range(1000):
         polling.slept()
@@ -99,6 +102,15 @@ def test_yields_to_others(monkeypatch: pytest.MonkeyPatch, outcome: Callable[[Po
     for _ in range(1000):
         polling.slept()
     assert polling.window == 64e-6, "worth another try much later"
+
+
+def test_goes_on_when_nobody_else_had_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual machine that stood still is no client that wants the processor."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_nivcsw=0))
+    polling = Polling(64e-6)
+    polling.paid(3e-3)
+    assert polling.window == 64e-6
 
 
 def test_one_processor_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
