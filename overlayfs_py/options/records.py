@@ -4,6 +4,7 @@ Options are parsed once, at the edge; nothing below the command line reads the
 environment or keeps process-wide flags.
 """
 
+import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,6 +65,7 @@ class ServiceOptions:
     timeout: float = 86400.0  # seconds the kernel may trust what it was told; 0: layers change underneath
     threads: int = 4  # long copies and fsyncs that may run at once
     poll: int = 500  # microseconds the native engine looks for the next request before it sleeps
+    awake: str = "auto"  # auto | on | off: keep idle processors from halting while it looks
     foreground: bool = False
     debug: bool = False
     run_dir: bytes | None = None  # of the control socket; None: no control socket
@@ -79,3 +81,10 @@ class Options:
     mount: MountOptions
     service: ServiceOptions
     warnings: tuple[str, ...] = ()
+
+
+def plain(value: object) -> object:
+    """A field's value as JSON has it."""
+    if isinstance(value, bytes):
+        return os.fsdecode(value)
+    return [plain(item) for item in value] if isinstance(value, tuple) else value

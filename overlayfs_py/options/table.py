@@ -100,6 +100,12 @@ DAEMON = (
     ),
     Row("threads", Kind.INTEGER, "long copies and syncs that may run at once", "service.threads"),
     Row("poll", Kind.INTEGER, "µs to look for the next request before sleeping; 0: never", "service.poll"),
+    _words(
+        "awake",
+        "service.awake",
+        "auto on off",
+        "idle processors do not halt while it looks; auto: in virtual machines with haltpoll, up to 8",
+    ),
     _flag("debug", "service.debug", True, "log every request; stays in the foreground"),
 )
 

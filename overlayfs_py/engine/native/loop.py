@@ -15,6 +15,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from overlayfs_py.engine.native.dispatch import SessionEnd
+from overlayfs_py.engine.native.wakefulness import Wakefulness
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
@@ -72,6 +73,7 @@ class Polling:
 
 class Loop:
     """Reads `fuse_fd` (not owned) until the session ends or `stop`. `serve` gets buffer and length.
+    `wakefulness` (owned) is kept from the second message of a row of them until it sleeps.
 
     While `working` is not 0 workers run, who need the interpreter more than a loop that only looks.
     """
@@ -84,6 +86,7 @@ class Loop:
         complete: Callable[[], None],
         working: Callable[[], int],
         polling: Polling,
+        wakefulness: Wakefulness,
     ) -> None:
         self._fd = fuse_fd
         self._buffer = bytearray(size)
@@ -92,6 +95,7 @@ class Loop:
         self._complete = complete
         self._working = working
         self._polling = polling
+        self._wakefulness = wakefulness
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._woken = False
         self._stopping = False
@@ -127,6 +131,7 @@ class Loop:
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
+            self._wakefulness.close()
 
     def _receive(self) -> int:
         """The length of the next message; 0: woken without one, -1: the session is over."""
@@ -138,6 +143,7 @@ class Loop:
                 length = self._read()
                 if length:
                     self._polling.paid(seconds)
+                    self._wakefulness.keep()
                     return length
                 seconds = perf_counter() - start
                 if seconds > window:
@@ -147,6 +153,7 @@ class Loop:
                 return 0
         elif not window:
             self._polling.slept()
+        self._wakefulness.end()
         for fd, _ in self._sleep.poll():
             if fd == self._wake_fd:
                 os.eventfd_read(fd)

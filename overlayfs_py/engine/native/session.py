@@ -19,6 +19,7 @@ from overlayfs_py.engine.native.negotiation import MAX_WRITE, Session, Wishes
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body, Piped
 from overlayfs_py.engine.native.readahead import raise_readahead
 from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.wakefulness import Wakefulness
 from overlayfs_py.engine.native.wire import OPS, OUT_HEADER, PAGE_SIZE, Init
 from overlayfs_py.errors import EngineUnavailable, MountError
 from overlayfs_py.options import ServiceOptions
@@ -57,7 +58,7 @@ class NativeEngine:
             passthrough = False
         policy = cache_policy(options.timeout)
         self._overlay = overlay
-        self._poll = options.poll
+        self._options = options
         self._fuse_fd = -1
         self._loop: Loop | None = None
         self._deferrals = Deferrals(options.threads, self._wake)
@@ -99,7 +100,8 @@ class NativeEngine:
             self._dispatcher.serve,
             self._deferrals.complete,
             lambda: self._deferrals.running,
-            Polling(self._poll * 1e-6),
+            Polling(self._options.poll * 1e-6),
+            Wakefulness.wanted(self._options.awake),
         )
 
     async def serve(self) -> None:

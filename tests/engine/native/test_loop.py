@@ -3,24 +3,35 @@
 import os
 import resource
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from overlayfs_py.engine.native.loop import Loop, Polling
+from overlayfs_py.engine.native.wakefulness import Wakefulness
 
 
 class Served:
     """A loop in a thread; `said` holds what it was told, `completed` how often it was asked to complete."""
 
-    def __init__(self, polling: Polling) -> None:
+    def __init__(self, polling: Polling, wakefulness: Wakefulness | None = None) -> None:
         self.kernel, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.said: list[bytes] = []
         self.event = threading.Semaphore(0)
         self.completed = threading.Semaphore(0)
-        self.loop = Loop(self._ours.fileno(), 100, self._serve, self.completed.release, lambda: 0, polling)
+        self.loop = Loop(
+            self._ours.fileno(),
+            100,
+            self._serve,
+            self.completed.release,
+            lambda: 0,
+            polling,
+            wakefulness or Wakefulness(),
+        )
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
 
@@ -121,3 +132,19 @@ def test_one_processor_never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert polling.window == 0
     polling.paid(0.0)
     assert polling.window == 0
+
+
+def test_processors_are_awake_between_messages_and_not_afterwards(tmp_path: Path) -> None:
+    """The wish is held from the second message of a row on, withdrawn before it sleeps, gone with it."""
+    device = tmp_path / "latency"
+    fd = os.open(device, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    served = Served(Polling(0.2), Wakefulness(fd))
+    for _ in range(3):
+        served.kernel.send(b"asked")
+        assert served.event.acquire(timeout=10)
+    assert device.read_bytes() == struct.pack("=i", 0)
+    served.thread.join(1)
+    assert device.read_bytes() == struct.pack("=ii", 0, 2_000_000_000)
+    served.close()
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(fd)

@@ -1,0 +1,68 @@
+"""When idle processors are kept from halting, and that it is done without where it cannot be had."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from overlayfs_py.engine.native import wakefulness
+from overlayfs_py.engine.native.wakefulness import Wakefulness
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A virtual machine of two processors; its files are in the directory returned."""
+    (tmp_path / "driver").write_text("haltpoll\n")
+    (tmp_path / "latency").touch()
+    monkeypatch.setattr(wakefulness, "_DRIVER", str(tmp_path / "driver"))
+    monkeypatch.setattr(wakefulness, "_DEVICE", str(tmp_path / "latency"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    return tmp_path
+
+
+def _asks(choice: str, device: Path) -> bool:
+    device.write_bytes(b"")
+    made = Wakefulness.wanted(choice)
+    made.keep()
+    made.keep()
+    made.end()
+    made.end()
+    made.close()
+    made.close()
+    assert device.stat().st_size in (0, 8), "each is asked once"
+    return device.stat().st_size > 0
+
+
+def test_where_it_pays(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = machine / "latency"
+    assert _asks("auto", device)
+    assert not _asks("off", device)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert not _asks("auto", device), "it would concern all of them"
+    assert _asks("on", device)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    (machine / "driver").write_text("intel_idle\n")
+    assert not _asks("auto", device)
+    (machine / "driver").unlink()
+    assert not _asks("auto", device)
+
+
+@pytest.mark.parametrize(("choice", "level"), [("auto", logging.DEBUG), ("on", logging.WARNING)])
+def test_without_the_right_it_is_done_without(
+    machine: Path, caplog: pytest.LogCaptureFixture, choice: str, level: int
+) -> None:
+    (machine / "latency").unlink()
+    with caplog.at_level(logging.DEBUG):
+        made = Wakefulness.wanted(choice)
+    made.keep()
+    made.end()
+    assert [record.levelno for record in caplog.records] == [level]
+
+
+def test_a_refused_wish_is_the_last(machine: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = Wakefulness(os.open(machine / "latency", os.O_RDONLY))
+    made.keep()
+    made.end()
+    made.keep()
+    assert len(caplog.records) == 1
