@@ -9,12 +9,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import overlayfs_py
 from overlayfs_py.errors import ConfigError, OverlayError
 from overlayfs_py.options import Options, parse_options, split_options
-from overlayfs_py.options.parse import Pair
+from overlayfs_py.options.parse import Pair, absolute_mountpoint
+from overlayfs_py.options.remount import is_remount
 from overlayfs_py.service.rundir import default_run_dir
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ examples:
   overlayfs-py -o lowerdir=/a:/b,upperdir=/u,workdir=/w /mnt      /a above /b, changes go to /u
   overlayfs-py -o lowerdir=/a:/b /mnt                             read-only
   mount -t fuse.overlayfs-py overlay /mnt -o lowerdir=/a,upperdir=/u,workdir=/w
+  mount -o remount,ro /mnt                                        and back: remount,rw
   overlayfs-pyctl list                                            what is mounted
   overlayfs-pyctl umount /mnt                                     or: umount /mnt, fusermount3 -u /mnt
 """
@@ -55,9 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     try:
         arguments = _parser().parse_intermixed_args(argv)
-        options = _options(arguments, os.environ)
-        for warning in options.warnings:
-            _say(f"warning: {warning}")
+        asked = _asked(arguments)
+        run_dir = default_run_dir(os.environ, os.geteuid())
+        if is_remount(asked.pairs):
+            _warn(_remount(asked, run_dir))
+            return 0
+        options = _options(arguments, asked, os.environ, run_dir)
+        _warn(options.warnings)
         return _start(options, arguments.parent_fd)
     except OverlayError as error:
         _say(str(error))
@@ -81,7 +87,15 @@ def _parser() -> _Parser:
     return parser
 
 
-def _options(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Options:
+class _Asked(NamedTuple):
+    """What the words and the configuration file say: the mount point as it was typed, maybe a source."""
+
+    pairs: list[Pair]
+    mountpoint: bytes
+    source: str | None
+
+
+def _asked(arguments: argparse.Namespace) -> _Asked:
     mountpoint = b""
     pairs: list[Pair] = []
     if arguments.config is not None:
@@ -90,23 +104,40 @@ def _options(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Optio
         mountpoint, pairs = read_config(arguments.config)
     for text in arguments.options:
         pairs += split_options(text)
-    source, words = None, list(arguments.words)
+    words = list(arguments.words)
     if len(words) > 2:
         raise ConfigError(f"too many words ({' '.join(words[2:])}); usage: {_USAGE}")
     if words:
         mountpoint = os.fsencode(words.pop())
     if not mountpoint:
         raise ConfigError(f"no mount point; usage: {_USAGE}")
-    if words:
-        source = words[0]
+    return _Asked(pairs, mountpoint, words[0] if words else None)
+
+
+def _remount(asked: _Asked, run_dir: bytes) -> Sequence[str]:
+    """mount(8) names the source, too, and has merged the flags that the mount has into those it was given."""
+    from overlayfs_py.service.remount import remount
+
+    cwd = os.getcwdb()
+    mountpoint = absolute_mountpoint(cwd, asked.mountpoint)
+    return remount(
+        asked.pairs, mountpoint=mountpoint, cwd=cwd, complete=asked.source is not None, run_dir=run_dir
+    )
+
+
+def _options(
+    arguments: argparse.Namespace, asked: _Asked, environ: Mapping[str, str], run_dir: bytes
+) -> Options:
     service: dict[str, object] = {
         "foreground": arguments.foreground or arguments.debug or arguments.parent_fd is not None,
         "debug": arguments.debug,
-        "run_dir": default_run_dir(environ, os.geteuid()),
+        "run_dir": run_dir,
     }
     if service["foreground"] and "NOTIFY_SOCKET" in environ:  # in the background it is our caller's
         service |= {"notify": True, "watchdog": _watchdog(environ)}
-    return parse_options(pairs, mountpoint=mountpoint, source=source, cwd=os.getcwdb(), service=service)
+    return parse_options(
+        asked.pairs, mountpoint=asked.mountpoint, source=asked.source, cwd=os.getcwdb(), service=service
+    )
 
 
 def _watchdog(environ: Mapping[str, str]) -> float:
@@ -136,6 +167,11 @@ def _run(options: Options, report: "Report", parent_fd: int | None = None) -> in
     from overlayfs_py.service.process import run_daemon
 
     return run_daemon(options, report, parent_fd)
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        _say(f"warning: {warning}")
 
 
 def _say(text: str) -> None:

@@ -56,6 +56,11 @@ def test_integers(row: Row) -> None:
             parse(f"{LOWER},{row.name}={wrong}")
 
 
+def test_remount_is_not_of_a_first_mount() -> None:
+    with pytest.raises(ConfigError, match="remount is for a mount that lives"):
+        parse(f"{LOWER},remount")
+
+
 @pytest.mark.parametrize("row", [r for r in ROWS.values() if r.kind is Kind.WARNED])
 def test_without_effect_is_said(row: Row) -> None:
     """An option that does nothing is taken, with or without a value, and one line says so."""

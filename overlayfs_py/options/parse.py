@@ -66,6 +66,14 @@ def parse_options(
     )
 
 
+def read_options(pairs: Iterable[Pair], *, cwd: bytes) -> tuple[dict[str, object], tuple[str, ...]]:
+    """The values that these options name, by ``record.field``, and the warnings; nothing need be complete."""
+    reader = _Reader(cwd)
+    for name, value in pairs:
+        reader.read(name, value)
+    return reader.named()
+
+
 def absolute_mountpoint(cwd: bytes, path: bytes) -> bytes:
     """`path` with links resolved but for the last name: a dead mount there must not be asked."""
     head, tail = os.path.split(os.path.join(cwd, path).rstrip(b"/"))
@@ -148,12 +156,18 @@ class _Reader:
     def refuse(self, row: Row, value: str | None) -> None:
         raise ConfigError(f"option {row.name} cannot be used: {row.meaning}")
 
+    def named(self) -> tuple[dict[str, object], tuple[str, ...]]:
+        """What was read, as it stands."""
+        layers = {"union.lower": tuple(self._lower), "union.data_lower": tuple(self._data_lower)}
+        self._expand_squash()
+        return {name: paths for name, paths in layers.items() if paths} | self._fields, tuple(self._warnings)
+
     def finish(self, *, mountpoint: bytes, source: str | None, service: Mapping[str, object]) -> Options:
         fields, upper = self._fields, self._fields.get("union.upper")
+        if fields.pop("remount", False):
+            raise ConfigError("option remount is for a mount that lives, by the command line or mount(8)")
         self._check_layers()
-        if fields.pop("squash_to_root", False):
-            fields.setdefault("union.squash_uid", 0)
-            fields.setdefault("union.squash_gid", 0)
+        self._expand_squash()
         if upper is None:
             fields["mount.read_only"] = True
             if fields.pop("union.work", None) is not None:
@@ -171,6 +185,11 @@ class _Reader:
             service=ServiceOptions(**self._record("service")),
             warnings=tuple(self._warnings),
         )
+
+    def _expand_squash(self) -> None:
+        if self._fields.pop("squash_to_root", False):
+            self._fields.setdefault("union.squash_uid", 0)
+            self._fields.setdefault("union.squash_gid", 0)
 
     def _check_layers(self) -> None:
         if not self._lower:

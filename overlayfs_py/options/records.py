@@ -4,7 +4,6 @@ Options are parsed once, at the edge; nothing below the command line reads the
 environment or keeps process-wide flags.
 """
 
-import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -81,10 +80,3 @@ class Options:
     mount: MountOptions
     service: ServiceOptions
     warnings: tuple[str, ...] = ()
-
-
-def plain(value: object) -> object:
-    """A field's value as JSON has it."""
-    if isinstance(value, bytes):
-        return os.fsdecode(value)
-    return [plain(item) for item in value] if isinstance(value, tuple) else value

@@ -5,9 +5,11 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Mapping
 from typing import Any
 
 from overlayfs_py.errors import MountError
+from overlayfs_py.options.remount import plain
 from overlayfs_py.service.rundir import sockets
 
 _TIMEOUT = 30.0
@@ -59,6 +61,13 @@ class Connection:
         finally:
             self._socket.settimeout(_TIMEOUT)
 
+    def may_remount(self, *, read_only: bool, kept: Mapping[str, object]) -> bool:
+        """Whether the upper has to be synced after it; MountError when it may not be. `kept`: options that
+        must be the mount's, by ``record.field``.
+        """
+        options = {field: plain(value) for field, value in kept.items()}
+        return bool(self.ask("remount", read_only=read_only, options=options))
+
     def wait_ended(self) -> None:
         """Wait until the daemon has ended: it holds the layers until then."""
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -73,12 +82,16 @@ class Connection:
             os.close(pid_fd)
 
 
+def find(run_dir: bytes, mountpoint: bytes) -> Connection | None:
+    """The daemon that serves `mountpoint`, if there is one of this user."""
+    return next((found for path in sockets(run_dir, mountpoint) if (found := _connect(path))), None)
+
+
 def connect(run_dir: bytes, mountpoint: bytes) -> Connection:
     """The daemon that serves `mountpoint`; MountError when there is none of this user."""
-    for path in sockets(run_dir, mountpoint):
-        connection = _connect(path)
-        if connection is not None:
-            return connection
+    connection = find(run_dir, mountpoint)
+    if connection is not None:
+        return connection
     shown = mountpoint.decode(errors="backslashreplace")
     raise MountError(f"no overlayfs-py of yours is mounted on {shown} (see: overlayfs-pyctl list)")
 

@@ -21,7 +21,7 @@ from overlayfs_py.service.control import ControlSocket, Verb
 from overlayfs_py.service.freezing import Freezer
 from overlayfs_py.service.mountpoint import LiveMount
 from overlayfs_py.service.notify import Notifier
-from overlayfs_py.syscalls.mount import mount_fuse, unmount
+from overlayfs_py.syscalls.mount import mount_fuse, mounted_filesystem, unmount
 
 if TYPE_CHECKING:
     from overlayfs_py.union.overlay import Overlay
@@ -75,7 +75,7 @@ class Daemon:
                 await self._serve(mount, signals, parent_fd)
             finally:
                 mount.leave_nothing()
-        if self._must_sync():
+        if self.must_sync:
             await trio.to_thread.run_sync(self.overlay.sync)
 
     async def unmount(self, *, lazy: bool = False) -> None:
@@ -85,6 +85,19 @@ class Daemon:
         """
         self.freezer.end("it is being unmounted")
         await trio.to_thread.run_sync(_unmount, self.options.mount.mountpoint, lazy)
+
+    @property
+    def must_sync(self) -> bool:
+        """Whether what was written has to be made durable. A mount that is read-only now may not always have
+        been.
+        """
+        return not (self.options.union.volatile or self.overlay.read_only)
+
+    def flags(self) -> list[str]:
+        """The mount's flags as the mount table has them (ro, nosuid ...); none when it has gone."""
+        record = mounted_filesystem(self.options.mount.mountpoint)
+        words = (*record.options, *record.super_options) if record is not None else ()
+        return list(dict.fromkeys(os.fsdecode(word) for word in words if b"=" not in word))
 
     async def _serve(self, mount: LiveMount, signals: AsyncIterable[int], parent_fd: int | None) -> None:
         control = self._open_control()
@@ -163,9 +176,6 @@ class Daemon:
                 log.warning("%s", reason)
             await trio.sleep(_LINGER)
             self.engine.stop()
-
-    def _must_sync(self) -> bool:
-        return not (self.options.union.volatile or self.options.mount.read_only or self.overlay.read_only)
 
 
 def _unmount(mountpoint: bytes, lazy: bool) -> None:

@@ -1,6 +1,7 @@
 """What a daemon can be asked over its control socket: one function a verb."""
 
 import dataclasses
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -9,7 +10,8 @@ from functools import partial
 from typing import Any
 
 import overlayfs_py
-from overlayfs_py.errors import ConfigError
+from overlayfs_py.errors import ConfigError, MountError
+from overlayfs_py.options.remount import check_kept
 from overlayfs_py.service.control import Verb
 from overlayfs_py.service.daemon import Daemon
 from overlayfs_py.service.figures import figures_of
@@ -21,6 +23,7 @@ _LONGEST_FREEZE = 1e9  # seconds
 async def _status(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
     union, mount = daemon.options.union, daemon.options.mount
     statistics, frozen = daemon.engine.statistics(), daemon.freezer.current
+    flags = daemon.flags()
     return {
         "mountpoint": os.fsdecode(mount.mountpoint),
         "source": mount.fsname,
@@ -28,7 +31,8 @@ async def _status(daemon: Daemon, request: Mapping[str, Any], conversation: Exit
         "version": overlayfs_py.__version__,
         "engine": dataclasses.asdict(daemon.engine.capabilities),
         "data": daemon.engine.capabilities.data,
-        "read_only": mount.read_only,
+        "read_only": daemon.overlay.read_only or "ro" in flags,
+        "flags": ",".join(flags),
         "frozen": None if frozen is None else _described(frozen),
         "lower": [os.fsdecode(path) for path in union.lower],
         "data_lower": [os.fsdecode(path) for path in union.data_lower],
@@ -82,12 +86,26 @@ async def _umount(daemon: Daemon, request: Mapping[str, Any], conversation: Exit
     await daemon.unmount(lazy=bool(request.get("lazy", False)))
 
 
+async def _remount(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> bool:
+    """Whether ``mount -o remount`` may be done, by whoever asks; true: it ends with ``sync``.
+
+    ``options``: what must be as it is, by ``record.field``; ``read_only``: what the mount is to become.
+    """
+    check_kept(request["options"], daemon.options)
+    if daemon.freezer.current is not None:
+        raise MountError(f"{os.strerror(errno.EBUSY)}: it is frozen; thaw it first")
+    if daemon.overlay.read_only and not request["read_only"]:
+        raise MountError(f"{os.strerror(errno.EROFS)}: it has no upperdir")
+    return bool(request["read_only"]) and daemon.must_sync
+
+
 _VERBS = {
     "status": _status,
     "stats": _stats,
     "freeze": _freeze,
     "thaw": _thaw,
     "sync": _sync,
+    "remount": _remount,
     "umount": _umount,
 }
 

@@ -20,7 +20,9 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
+MS_REMOUNT = 32
 MS_NOATIME = 1024
+MS_RELATIME = 1 << 21
 # Given by the mounter, it makes FUSE leave the umask to the filesystem, which a default ACL has to override.
 MS_POSIXACL = 1 << 16
 
@@ -76,6 +78,19 @@ def mount_fuse(options: MountOptions) -> int:
         raise _mount_error(options.mountpoint, _explain(refusal) if refusal else str(error)) from error
     except _fusermount.FusermountFailed as error:
         raise _mount_error(options.mountpoint, str(error)) from error
+
+
+def remount(mountpoint: bytes, flags: int) -> None:
+    """Give the mount at `mountpoint` these flags (MS_RDONLY is its filesystem's, too); those of access times
+    stay as they are where none is given.
+
+    The kernel writes back what it holds of the filesystem, so its daemon has to answer. MountError says why
+    it could not be done, not where.
+    """
+    try:
+        check(_mount(None, _canonical(mountpoint), None, MS_REMOUNT | flags, None))
+    except OSError as error:
+        raise MountError(_why_not_remounted(error)) from error
 
 
 def unmount(mountpoint: bytes, *, lazy: bool = False, abort: bool = False) -> None:
@@ -254,6 +269,14 @@ def _why_not_unmounted(error: OSError) -> str:
         return "nothing is mounted there"
     if error.errno == errno.EBUSY:
         return "it is in use: leave it (cd, open files), or unmount it lazily"
+    return _explain(error)
+
+
+def _why_not_remounted(error: OSError) -> str:
+    if error.errno == errno.EBUSY:
+        return f"{error.strerror}: files are open for writing there"
+    if error.errno == errno.EPERM:
+        return f"{error.strerror}: only root may; others unmount it and mount it again"
     return _explain(error)
 
 
