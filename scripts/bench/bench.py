@@ -19,6 +19,7 @@ from pathlib import Path
 
 import clients
 import depth
+import document
 import idle
 import latency
 import table
@@ -82,30 +83,8 @@ def command_line(suite: str, rounds: int, arguments: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def conditions(command: str, contenders: list[Contender], rounds: int, seconds: float) -> str:
-    """What was measured, where and how: one line each."""
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in cpuinfo if "model name" in line), "unknown")
-    machine = f"{model}, {os.cpu_count()} CPUs, Linux {os.uname().release}, Python {sys.version.split()[0]}"
-    versions = "; ".join(f"{contender.name}: {contender.describe()}" for contender in contenders)
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    took = f"{rounds} round{'s' if rounds > 1 else ''} in {seconds / 60:.1f} min"
-    return (
-        f"Command: `{command}`, {when} UTC, {took}: medians (lowest–highest).\n"
-        f"Machine: {machine}; load average at the end {load}.\nVersions: {versions}."
-    )
-
-
-def write_between_marks(path: Path, name: str, text: str) -> None:
-    """Replace what stands between the marks of the suite `name`."""
-    begin, end = f"<!-- bench: begin {name} -->", f"<!-- bench: end {name} -->"
-    content = path.read_text()
-    if begin not in content or end not in content:
-        raise SystemExit(f"bench: {path} has no marks for {name}: {begin} and {end}")
-    head, rest = content.split(begin, 1)
-    _, tail = rest.split(end, 1)
-    path.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
+def versions(contenders: list[Contender]) -> str:
+    return "; ".join(f"{contender.name}: {contender.describe()}" for contender in contenders)
 
 
 def main() -> None:
@@ -123,10 +102,13 @@ def main() -> None:
             begin = time.monotonic()
             tables = suite(contenders, rounds, arguments.only, base)
             command = command_line(name, rounds, arguments)
-            said = conditions(command, contenders, rounds, time.monotonic() - begin)
+            seconds = time.monotonic() - begin
+            said = document.conditions(command, document.counted(rounds), seconds, versions(contenders))
             print(f"## {name}\n\n{said}\n\n{tables}\n", flush=True)
             if arguments.write:
-                write_between_marks(ROOT / arguments.write, name, f"{said}\n\n{tables}")
+                begin_mark, end_mark = f"<!-- bench: begin {name} -->", f"<!-- bench: end {name} -->"
+                text = f"{said}\n\n{tables}"
+                document.write_between_marks(ROOT / arguments.write, name, begin_mark, end_mark, text)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 

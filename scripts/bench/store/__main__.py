@@ -1,75 +1,102 @@
 """layerstore beside the tools people use for the same work: time, peak memory, and the goals.
 
-`scripts/bench/layers [--rounds N] [--quick] [--only TEXT] [--write docs/benchmarks.md]`
+Each row is printed, and with `--write` written, as soon as it is measured: a run that is cut off keeps
+what it has.
 """
 
 import argparse
 import os
+import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import document
+
 from store.inputs import Sizes
-from store.measure import ROOT, said_by
+from store.measure import ROOT, said_by, unmount_below
 from store.plan import Bench
-from store.results import Results, tables
+from store.results import Results, spoken, tables
 
 BEGIN_MARK, END_MARK = "<!-- layers: begin -->", "<!-- layers: end -->"
+OTHERS = ("buildah", "umoci", "podman", "skopeo", "tar", "zstd", "docker-registry")
 
 
-def conditions(rounds: int, seconds: float) -> str:
-    """What was measured, where and how: one line each."""
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in cpuinfo if "model name" in line), "unknown")
-    versions = [
-        said_by(name, "--version").splitlines()[0] for name in ("buildah", "umoci", "podman", "skopeo")
-    ]
-    versions += [said_by(name, "--version").splitlines()[0] for name in ("tar", "zstd", "docker-registry")]
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    machine = f"{model}, {os.cpu_count()} CPUs, Linux {os.uname().release}, Python {sys.version.split()[0]}"
-    return (
-        f"Command: `scripts/bench/layers {' '.join(sys.argv[1:])}`, {when} UTC, {rounds} rounds in "
-        f"{seconds / 60:.1f} min (the large file: one), medians (lowest–highest).\n"
-        f"Machine: {machine}; load average at the end {load}.\nVersions: {'; '.join(versions)}."
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench/layers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def write_between_marks(path: Path, text: str) -> None:
-    content = path.read_text()
-    if BEGIN_MARK not in content:
-        raise SystemExit(f"bench: {path} has no {BEGIN_MARK}")
-    head, rest = content.split(BEGIN_MARK, 1)
-    tail = rest.split(END_MARK, 1)[1]
-    path.write_text(f"{head}{BEGIN_MARK}\n{text}\n{END_MARK}{tail}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/bench/layers", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of each row but the large file's; else 3")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to try the scripts out")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="where the disk images are made")
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="put the tables between FILE's layers marks"
     )
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+class Report:
+    """What has been measured so far: on standard output row by row, and with `write` in that file."""
+
+    def __init__(self, results: Results, rounds: int, write: Path | None) -> None:
+        self._results = results
+        self._rounds = document.counted(rounds)
+        self._write = write
+        self._started = time.monotonic()
+        self._versions = "; ".join(said_by(name, "--version").splitlines()[0] for name in OTHERS)
+
+    def row(self, name: str) -> None:
+        print(spoken(name, self._results.rows[name]), flush=True)
+        self._put(", not finished,")
+
+    def _put(self, state: str = "") -> None:
+        if self._write is not None:
+            text = self._text(state)
+            document.write_between_marks(self._write, "layers", BEGIN_MARK, END_MARK, text)
+
+    def _text(self, state: str = "") -> str:
+        command = shlex.join(["scripts/bench/layers", *sys.argv[1:]])
+        seconds = time.monotonic() - self._started
+        said = document.conditions(command, self._rounds + state, seconds, self._versions)
+        return f"{said}\n\n{tables(self._results)}"
+
+    def finish(self) -> None:
+        print(f"\n{self._text()}", flush=True)
+        self._put()
+
+
+def stop(signum: int, _frame: object) -> None:
+    """Leave through every `finally`, once: a second signal does not keep the disks from being unmounted."""
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + signum)
+
+
+def main() -> None:
+    arguments = parse_arguments()
     if os.geteuid() != 0:
         raise SystemExit("bench: needs root, for loop images and the contenders' overlay mounts")
-    started = time.monotonic()
-    base = Path(tempfile.mkdtemp(prefix="layerstore-bench-", dir=arguments.dir))
+    write = arguments.write and ROOT / arguments.write
+    if write:
+        document.check_marks(write, "layers", BEGIN_MARK, END_MARK)
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, stop)
     sizes = Sizes.quick() if arguments.quick else Sizes()
-    bench = Bench(base, sizes, arguments.rounds, arguments.only, Results())
+    results = Results()
+    report = Report(results, arguments.rounds, write)
+    base = Path(tempfile.mkdtemp(prefix="layerstore-bench-", dir=arguments.dir))
     try:
-        bench.run()
+        Bench(base, sizes, arguments.rounds, arguments.only, results, report.row).run()
+        report.finish()
     finally:
+        unmount_below(base)  # what a signal came in the middle of
         shutil.rmtree(base, ignore_errors=True)
-    text = conditions(arguments.rounds, time.monotonic() - started) + "\n\n" + tables(bench.results)
-    print(text)
-    if arguments.write:
-        write_between_marks(ROOT / arguments.write, text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ Fill = Callable[[Path], None]
 
 
 class Contender(Protocol):
-    """Has a disk of its own. `commit` is what is measured; `forget` removes what it made."""
+    """Has a directory of its own. `commit` is what is measured; `forget` removes what it made."""
 
     def prepare(self) -> None: ...
     def add(self, name: str, fill: Fill) -> None: ...
@@ -49,7 +49,21 @@ class Layerstore:
         return cost.making(self.disk / "store/oci/blobs")
 
     def forget(self, name: str, compression: str) -> None:
-        sh(*self.program, "rmi", f"{name}:{compression}")
+        if compression != "gzip":  # that is what is unpacked later
+            sh(*self.program, "rmi", f"{name}:{compression}")
+
+    @property
+    def layout(self) -> Path:
+        return self.disk / "store/oci"
+
+    def save(self, name: str, compression: str, archive: Path) -> Path:
+        """The commit of this name in an archive, both made unless they are there."""
+        if not archive.exists():
+            image = f"{name}:{compression}"
+            if image not in said_by(*self.program, "images", "--format", "{{.Repository}}:{{.Tag}}").split():
+                self.commit(name, compression)
+            sh(*self.program, "save", "-q", "--format", "oci", "-o", archive, image)
+        return archive
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,9 @@ class Buildah:
 
     def add(self, name: str, fill: Fill) -> None:
         sh(*self.program, "from", "--name", name, "scratch")
-        fill(Path(said_by(*self.program, "mount", name)))
+        merged = Path(said_by(*self.program, "mount", name))
+        sh(*self.program, "umount", name)
+        fill(merged.with_name("diff"))  # the upper itself: nothing is below it
 
     def commit(self, name: str, compression: str) -> Cost:
         target = f"oci:{self.disk}/out-{name}:x"

@@ -1,6 +1,7 @@
 """What is committed, unpacked and sent: trees and layers of the same bytes in every run."""
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -67,14 +68,25 @@ def big_file(top: Path, mib: int, content: list[bytes]) -> None:
             file.write(b"".join(rng.choices(content, k=MIB // _PIECE)))
 
 
-def tiny_files(top: Path, count: int) -> None:
-    """An image with a great many names in it and little else."""
-    for number in range(count):
-        directory = top / f"{number // 1000:03d}"
-        if number % 1000 == 0:
-            directory.mkdir(parents=True)
-        with open(directory / f"file-{number}", "wb", buffering=0) as file:
-            file.write(b"%d\n" % number * 10)
+TINY_MTIME = 1_700_000_000
+
+
+def tiny_content(number: int) -> bytes:
+    return b"%d\n" % number * 10
+
+
+def tiny_files(archive: Path, count: int) -> None:
+    """A layer with a great many names in it and little else, 1000 to a directory."""
+    with tarfile.open(archive, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for number in range(count):
+            if number % 1000 == 0:
+                directory = tarfile.TarInfo(f"{number // 1000:03d}")
+                directory.type, directory.mode, directory.mtime = tarfile.DIRTYPE, 0o755, TINY_MTIME
+                tar.addfile(directory)
+            data = tiny_content(number)
+            info = tarfile.TarInfo(f"{number // 1000:03d}/file-{number}")
+            info.size, info.mtime = len(data), TINY_MTIME
+            tar.addfile(info, io.BytesIO(data))
 
 
 def debian(top: Path) -> None:

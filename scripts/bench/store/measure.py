@@ -1,6 +1,7 @@
 """A command's wall time and peak memory, and fresh file systems for commands to work on."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stage import settle, sh, unmount
+from stage import sh, unmount
 
 ROOT = Path(__file__).resolve().parents[3]
 OURS = str(ROOT / ".venv/bin/layerstore")
@@ -48,7 +49,7 @@ def run(*words: str | Path, env: Mapping[str, str] | None = None) -> Cost:
     """Run a command to its end; SystemExit, with what it said, when it fails."""
     command = [str(word) for word in words]
     with tempfile.NamedTemporaryFile("r") as cost:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-ISE", _LAUNCH, cost.name, *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -56,12 +57,25 @@ def run(*words: str | Path, env: Mapping[str, str] | None = None) -> Cost:
             text=True,
             errors="replace",
             env=_environment(env or {}),
-            timeout=PATIENCE,
+            start_new_session=True,
         )
-        if done.returncode:
-            raise SystemExit(f"bench: {' '.join(command)}: {done.stdout.strip()[-2000:]}")
+        said = _output_of(process)
+        if process.returncode:
+            raise SystemExit(f"bench: {' '.join(command)}: {said.strip()[-2000:]}")
         seconds, processor, kib = map(float, cost.read().split())
     return Cost(seconds, processor, kib / 1024)
+
+
+def _output_of(process: "subprocess.Popen[str]") -> str:
+    """What a session's leader, and all in it, say until they end; whatever keeps us from waiting ends them:
+    what they hold open could not be unmounted.
+    """
+    with process:
+        try:
+            return process.communicate(timeout=PATIENCE)[0]
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
 
 
 def shell(line: str) -> Cost:
@@ -79,28 +93,28 @@ def said_by(*words: str | Path) -> str:
 
 @contextmanager
 def fresh_disk(base: Path, name: str, gib: int = 24) -> Iterator[Path]:
-    """A new, empty ext4 on a loop device, mounted; gone at the end."""
+    """A new, empty ext4 on a loop device, mounted; gone at the end.
+
+    The image is sparse, so its inode tables and journal are zeros already: writing them would take longer
+    than many a row, and mounted so, the kernel does not write them behind anybody's back either.
+    """
     image, disk = base / f"{name}.image", base / name
     with image.open("wb") as file:
         file.truncate(gib << 30)
-    eager = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-    sh("mkfs.ext4", "-q", "-m0", "-N", str(_INODES), "-E", eager, image)
+    zeros = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+    sh("mkfs.ext4", "-q", "-m0", "-N", str(_INODES), "-E", zeros, image)
     disk.mkdir()
     try:
-        sh("mount", "-o", "loop", image, disk)
-        try:
-            settle()
-            yield disk
-        finally:
-            _release(disk)
-            unmount(disk)
+        sh("mount", "-o", "loop,noinit_itable", image, disk)
+        yield disk
     finally:
+        unmount_below(disk)
         disk.rmdir()
         image.unlink()
 
 
-def _release(disk: Path) -> None:
-    """Unmount what a contender left mounted below `disk`, the deepest first."""
+def unmount_below(top: Path) -> None:
+    """Unmount `top` and what a contender left mounted below it, the deepest first."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    for point in sorted((point for point in points if point.startswith(f"{disk}/")), reverse=True):
+    for point in sorted((point for point in points if f"{point}/".startswith(f"{top}/")), reverse=True):
         unmount(Path(point))

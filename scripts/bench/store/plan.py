@@ -1,9 +1,8 @@
 """What is measured, row by row: inputs, contenders, and the goals of each row."""
 
-import shutil
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +43,7 @@ class Bench:
     rounds: int
     only: str
     results: Results
+    row_is_measured: Callable[[str], None]  # called with its name after each round of it
 
     def wants(self, row: str) -> bool:
         return self.only in row
@@ -60,9 +60,12 @@ class Bench:
             print(f"bench: round {number + 1}/{self.rounds}: {row}: {name}", file=sys.stderr)
             settle()
             self.results.add(row, goal, name, timed[name]())
+        self.row_is_measured(row)
 
     def inputs(self, trees: Path) -> list[Input]:
-        """What is committed and unpacked, made once and copied to where each contender wants it."""
+        """What is committed and unpacked, made once and copied (the large file: linked) to where each
+        contender wants it.
+        """
         content = inputs.pieces()
         inputs.small_files(trees / "small", self.sizes.files, content)
         inputs.big_file(trees / "big", self.sizes.big_mib, content)
@@ -70,44 +73,41 @@ class Bench:
 
         return [
             Input("small", f"{self.sizes.files:,} small files", partial(_copy, trees / "small")),
-            Input("big", f"a file of {self.sizes.big_mib:,} MiB", partial(_copy, trees / "big"), True),
+            Input("big", f"a file of {self.sizes.big_mib:,} MiB", partial(_link, trees / "big"), True),
             Input("debian", "Debian minbase", partial(_copy, trees / "debian")),
         ]
 
     def run(self) -> None:
-        with fresh_disk(self.base, "inputs") as disk:
-            chosen = []
+        with fresh_disk(self.base, "disk", gib=48) as disk:
             if self.wants_any("commit,", "unpack"):
-                chosen = self.inputs(disk)
-                with self.prepared(chosen) as (ours, rivals):
-                    for number in range(self.rounds):
-                        self.commit_rows(number, chosen, ours, rivals)
-                    self.export(chosen, ours, disk)
+                chosen = self.inputs(disk / "trees")
+                ours, rivals = self.prepared(chosen, disk)
+                for number in range(self.rounds):
+                    self.commit_rows(number, chosen, ours, rivals)
+                for number in range(self.rounds):
+                    self.unpack_rows(number, chosen, ours, disk)
             if self.wants_any("commit of one changed file"):
                 self.one_changed_file(disk)
-            for number in range(self.rounds):
-                self.unpack_rows(number, chosen, disk)
             if self.wants_any("push", "pull"):
                 inputs.layout(disk / "layers", self.sizes)
+                source = transfers.prepare(disk, disk / "layers")
                 for number in range(self.rounds):
-                    self.transfer_rows(number, disk / "layers")
+                    self.transfer_rows(number, source)
 
-    @contextmanager
-    def prepared(self, chosen: list[Input]) -> Iterator[tuple[Layerstore, Mapping[str, Contender]]]:
-        """Each contender on a disk of its own, with every tree in it."""
-        with ExitStack() as stack:
-            disks = [stack.enter_context(fresh_disk(self.base, name)) for name in (OURS, "buildah", "umoci")]
-            ours = Layerstore(disks[0])
-            rivals: dict[str, Contender] = {
-                "buildah": commits.Buildah(disks[1]),
-                "umoci": commits.Umoci(disks[2]),
-            }
-            everybody: list[Contender] = [ours, *rivals.values()]
-            for contender in everybody:
-                contender.prepare()
-                for one in chosen:
-                    contender.add(one.name, one.fill)
-            yield ours, rivals
+    def prepared(self, chosen: list[Input], disk: Path) -> tuple[Layerstore, Mapping[str, Contender]]:
+        """Each contender with every tree in it."""
+        places = {name: disk / name for name in (OURS, "buildah", "umoci")}
+        ours = Layerstore(places[OURS])
+        rivals: dict[str, Contender] = {
+            "buildah": commits.Buildah(places["buildah"]),
+            "umoci": commits.Umoci(places["umoci"]),
+        }
+        for place, contender in zip(places.values(), (ours, *rivals.values()), strict=True):
+            place.mkdir()
+            contender.prepare()
+            for one in chosen:
+                contender.add(one.name, one.fill)
+        return ours, rivals
 
     def commit_rows(
         self, number: int, chosen: list[Input], ours: Layerstore, rivals: Mapping[str, Contender]
@@ -129,58 +129,52 @@ class Bench:
                 if self.wants(row):
                     self.measure(number, row, goal, {**mine, **timed})
 
-    def export(self, chosen: list[Input], ours: Layerstore, disk: Path) -> None:
-        """The images that are unpacked: the same gzip layer for all, as an archive and as a layout."""
-        for one in chosen:
-            sh(*ours.program, "commit", "-q", one.name, f"{one.name}:1")
-            archive, layout = disk / f"{one.name}.tar", disk / f"layout-{one.name}"
-            sh(*ours.program, "save", "-q", "--format", "oci", "-o", archive, f"{one.name}:1")
-            layout.mkdir()
-            sh("tar", "-C", layout, "-xf", archive)
-
     def one_changed_file(self, disk: Path) -> None:
         row = f"commit of one changed file over {self.sizes.many:,}"
-        inputs.tiny_files(disk / "many", self.sizes.many)
-        sh("tar", "-C", disk / "many", "-cf", disk / "many.tar", ".")
-        with fresh_disk(self.base, "many-ours") as one, fresh_disk(self.base, "many-umoci") as other:
-            ours, umoci = Layerstore(one), commits.Umoci(other)
-            sh(*ours.program, "import", disk / "many.tar", "base")
-            sh(*ours.program, "save", "-q", "--format", "oci", "-o", disk / "many-oci.tar", "base")
-            (other / "oci").mkdir()
-            sh("tar", "-C", other / "oci", "-xf", disk / "many-oci.tar")
-            change = partial(_change_one, disk / "many")
-            ours.add("many", change)
-            tag = said_by("umoci", "list", "--layout", other / "oci").split()[0]
-            umoci.add("many", change, image=tag)
-            for number in range(self.rounds):
-                timed = {
-                    OURS: partial(_commit, ours, "many", "gzip", sized=False),
-                    "umoci": partial(_commit, umoci, "many", "gzip", sized=False),
-                }
-                self.measure(number, row, ONE_FILE, timed)
+        inputs.tiny_files(disk / "many.tar", self.sizes.many)
+        ours, umoci = Layerstore(disk / "many-ours"), commits.Umoci(disk / "many-umoci")
+        for place in (ours.disk, umoci.disk):
+            place.mkdir()
+        sh(*ours.program, "import", disk / "many.tar", "base")
+        sh("cp", "-a", ours.layout, umoci.disk / "oci")
+        ours.add("many", _change_one)
+        umoci.add("many", _change_one, image=said_by("umoci", "list", "--layout", umoci.disk / "oci"))
+        for number in range(self.rounds):
+            timed = {
+                OURS: partial(_commit, ours, "many", "gzip", sized=False),
+                "umoci": partial(_commit, umoci, "many", "gzip", sized=False),
+            }
+            self.measure(number, row, ONE_FILE, timed)
 
-    def unpack_rows(self, number: int, chosen: list[Input], disk: Path) -> None:
+    def unpack_rows(self, number: int, chosen: list[Input], ours: Layerstore, disk: Path) -> None:
+        """The images that are unpacked are ours of gzip: an archive, and for umoci our store's layout."""
         for one in chosen:
             row = f"unpack: {one.title}"
             if self.wants(row) and not (one.once and number):
+                archive = ours.save(one.name, "gzip", disk / f"{one.name}.tar")
+                image = f"{one.name}:gzip"
                 timed = {
-                    name: partial(self.unpack, work, one, disk) for name, work in unpacks.CONTENDERS.items()
+                    name: partial(self.unpack, work, archive, ours.layout, image)
+                    for name, work in unpacks.CONTENDERS.items()
                 }
                 self.measure(number, row, UNPACK, timed)
 
-    def unpack(self, work: unpacks.Unpack, one: Input, disk: Path) -> Cost:
+    def unpack(self, work: unpacks.Unpack, archive: Path, layout: Path, image: str) -> Cost:
         with fresh_disk(self.base, "fresh") as fresh:
-            return work(fresh, disk / f"{one.name}.tar", disk / f"layout-{one.name}", f"{one.name}:1")
+            return work(fresh, archive, layout, image)
 
-    def transfer_rows(self, number: int, layout: Path) -> None:
+    def transfer_rows(self, number: int, source: transfers.Source) -> None:
+        size = f"{self.sizes.layers * self.sizes.layer_mib:,} MiB in {self.sizes.layers} layers"
+        push, pull = f"push: {size}", f"pull: {size}"
         names = list(transfers.CONTENDERS)
         for name in names[number % 2 :] + names[: number % 2]:
             print(f"bench: round {number + 1}/{self.rounds}: push and pull: {name}", file=sys.stderr)
             with fresh_disk(self.base, "fresh") as fresh:
-                pushed, pulled = transfers.CONTENDERS[name](fresh, layout)
-            size = f"{self.sizes.layers * self.sizes.layer_mib:,} MiB in {self.sizes.layers} layers"
-            self.results.add(f"push: {size}", TRANSFER, name, pushed)
-            self.results.add(f"pull: {size}", TRANSFER, name, pulled)
+                pushed, pulled = transfers.CONTENDERS[name](fresh, source)
+            self.results.add(push, TRANSFER, name, pushed)
+            self.results.add(pull, TRANSFER, name, pulled)
+        for row in (push, pull):
+            self.row_is_measured(row)
 
 
 def _commit(contender: Contender, name: str, how: str, *, sized: bool = True) -> Cost:
@@ -194,10 +188,14 @@ def _copy(tree: Path, top: Path) -> None:
     sh("cp", "-a", f"{tree}/.", top)
 
 
-def _change_one(original: Path, top: Path) -> None:
+def _link(tree: Path, top: Path) -> None:
+    """As `_copy`, with all contenders reading the very same file."""
+    sh("cp", "-al", f"{tree}/.", top)
+
+
+def _change_one(top: Path) -> None:
     """One file as a copy-up leaves it, then written to."""
-    (top / "007").mkdir(exist_ok=True)
-    shutil.copystat(original / "007", top / "007")
-    shutil.copy2(original / "007/file-7077", top / "007/file-7077")
-    with open(top / "007/file-7077", "a") as file:
-        file.write("changed\n")
+    directory = top / "007"
+    directory.mkdir(exist_ok=True)
+    (directory / "file-7077").write_bytes(inputs.tiny_content(7077) + b"changed\n")
+    os.utime(directory, (inputs.TINY_MTIME, inputs.TINY_MTIME))

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from document import counted
 from report import cell, digits, markdown
 
 from store.measure import Cost
 
 MEMORY_MIB = 200
-_HEAD = ("work (s)", "layerstore", "others", "÷ the faster", "goal", "met", "÷ in processor time")
+_HEAD = ("work (s)", "rounds", "layerstore", "others", "÷ the faster", "goal", "met", "÷ in processor time")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Row:
         in_time = limit is None or median(self.seconds(self.goal.ours)) <= limit
         return value is not None and round(value, 2) <= self.goal.ratio and in_time
 
+    def rounds(self) -> int:
+        return len(self.costs[self.goal.ours])
+
     def result(self, name: str) -> float:
         return self.costs[name][0].result
 
@@ -86,7 +90,16 @@ def _time_line(name: str, row: Row) -> Sequence[str]:
     value, work = row.ratio(Row.seconds), row.ratio(Row.processor)
     others = "; ".join(f"{peer} {cell(row.seconds(peer))}" for peer in row.goal.peers)
     met = "yes" if row.is_met() else "**no**"
-    return [name, cell(row.seconds(row.goal.ours)), others, _shown(value), str(row.goal), met, _shown(work)]
+    ours = cell(row.seconds(row.goal.ours))
+    return [name, str(row.rounds()), ours, others, _shown(value), str(row.goal), met, _shown(work)]
+
+
+def spoken(name: str, row: Row) -> str:
+    """A row as one line, the moment it is measured."""
+    _, _, ours, others, value, goal, _, work = _time_line(name, row)
+    verdict = "met" if row.is_met() else "missed"
+    after = f"after {counted(row.rounds())}"
+    return f"{name}: {ours} s; {others}: {value} (goal {goal}, {verdict}), {work} in processor time, {after}"
 
 
 def _shown(value: float | None) -> str:

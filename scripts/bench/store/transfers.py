@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from stage import settle, sh
@@ -53,23 +54,36 @@ def _wait_for(host: str, process: "subprocess.Popen[bytes]") -> None:
     raise SystemExit("bench: docker-registry does not start")
 
 
-def layerstore(disk: Path, layout: Path) -> tuple[Cost, Cost]:
-    """(push, pull); the image to push is in a store already, the one to pull into is new."""
-    source, target = (OURS, "--root", disk / "source"), (OURS, "--root", disk / "target")
-    sh("bash", "-euo", "pipefail", "-c", f"tar -C {layout} -cf - . | {' '.join(map(str, source))} load -q")
+@dataclass(frozen=True)
+class Source:
+    """The same image as a layout and in a store of ours; nothing writes there."""
+
+    layout: Path
+    store: Path
+
+
+def prepare(disk: Path, layout: Path) -> Source:
+    source = Source(layout, disk / "source")
+    program = f"{OURS} --root {source.store}"
+    sh("bash", "-euo", "pipefail", "-c", f"tar -C {layout} -cf - . | {program} load -q")
+    return source
+
+
+def layerstore(disk: Path, source: Source) -> tuple[Cost, Cost]:
+    """(push, pull); the store to pull into is new."""
     with registry(disk) as host:
         settle()
-        pushed = run(*source, "push", "-q", "x", f"{host}/x:1")
+        pushed = run(OURS, "--root", source.store, "push", "-q", "x", f"{host}/x:1")
         settle()
-        return pushed, run(*target, "pull", "-q", f"{host}/x:1")
+        return pushed, run(OURS, "--root", disk / "target", "pull", "-q", f"{host}/x:1")
 
 
-def skopeo(disk: Path, layout: Path) -> tuple[Cost, Cost]:
+def skopeo(disk: Path, source: Source) -> tuple[Cost, Cost]:
     """(push, pull), from and into image layouts."""
     with registry(disk) as host:
         settle()
         there = f"docker://{host}/x:1"
-        pushed = run("skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:x", there)
+        pushed = run("skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{source.layout}:x", there)
         settle()
         return pushed, run("skopeo", "copy", "-q", "--src-tls-verify=false", there, f"oci:{disk}/pulled:x")
 

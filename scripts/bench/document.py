@@ -1,0 +1,42 @@
+"""What a run says about itself, and the place of its tables in a document."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def counted(rounds: int) -> str:
+    return f"{rounds} round{'s' if rounds > 1 else ''}"
+
+
+def conditions(command: str, rounds: str, seconds: float, versions: str) -> str:
+    """What was measured, where and how: one line each."""
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in cpuinfo if "model name" in line), "unknown")
+    machine = f"{model}, {os.cpu_count()} CPUs, Linux {os.uname().release}, Python {sys.version.split()[0]}"
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    return (
+        f"Command: `{command}`, {when} UTC, {rounds} in {seconds / 60:.1f} min: medians (lowest–highest).\n"
+        f"Machine: {machine}; load average at the end {load}.\nVersions: {versions}."
+    )
+
+
+def check_marks(path: Path, name: str, begin: str, end: str) -> None:
+    """SystemExit where `path` has no place for `name`."""
+    _, found, rest = path.read_text().partition(begin)
+    if not found or end not in rest:
+        raise SystemExit(f"bench: {path} has no marks for {name}: {begin} and {end}")
+
+
+def write_between_marks(path: Path, name: str, begin: str, end: str, text: str) -> None:
+    """Replace what stands between the marks of `name`; whoever reads meanwhile, or is left with it when
+    this is killed, has the old file or the new one.
+    """
+    check_marks(path, name, begin, end)
+    head, rest = path.read_text().split(begin, 1)
+    _, tail = rest.split(end, 1)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
+    new.replace(path)
