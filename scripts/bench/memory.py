@@ -29,11 +29,14 @@ def measure_memory(contender: Contender, stage: Stage) -> dict[str, float]:
         return {START: start, FULL: full, BACK: steady_rss(mount) / start}
 
 
+_STEADY = 3  # seconds; giving back begins a second after the forgets
+
+
 def steady_rss(mount: Mounted, seconds: float = 15) -> float:
-    """Resident memory once it has not changed for a second: forgets are worked off by and by."""
+    """Resident memory once it no longer changes: forgets are worked off by and by."""
     deadline = time.monotonic() + seconds
     last, since = mount.rss_mib(), time.monotonic()
-    while time.monotonic() < deadline and time.monotonic() - since < 1:
+    while time.monotonic() < deadline and time.monotonic() - since < _STEADY:
         time.sleep(0.1)
         if (now := mount.rss_mib()) != last:
             last, since = now, time.monotonic()
