@@ -7,7 +7,7 @@ from one READDIR to the next.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from operator import itemgetter
 
@@ -86,6 +86,16 @@ class DirectoryRequests:
             if len(self._snapshots) > _SNAPSHOTS:
                 self._snapshots.popitem(last=False)
         return rows, start
+
+
+def handed_out(listing: bytes | memoryview) -> Iterator[int]:
+    """The nodeids in an answer to READDIRPLUS, each once for each time that it was handed out."""
+    at = 0
+    while at < len(listing):
+        nodeid, *_, length, _ = wire.DIRENT_PLUS.unpack_from(listing, at)
+        if nodeid:
+            yield nodeid
+        at += wire.DIRENT_PLUS.size + length + wire.DIRENT_ALIGNMENT - 1 & -wire.DIRENT_ALIGNMENT
 
 
 def _bare(node: Node, name: bytes, cookie: int) -> bytes:

@@ -14,7 +14,7 @@ from overlayfs_py.engine.base import ErrorTranslator
 from overlayfs_py.engine.native import gate, message, wire
 from overlayfs_py.engine.native.attributes import AttributeRequests
 from overlayfs_py.engine.native.deferral import FROZEN, Busy, Postponed
-from overlayfs_py.engine.native.directories import DirectoryRequests
+from overlayfs_py.engine.native.directories import DirectoryRequests, handed_out
 from overlayfs_py.engine.native.durability import DurabilityRequests
 from overlayfs_py.engine.native.files import FileRequests
 from overlayfs_py.engine.native.message import MalformedMessage, Request
@@ -151,6 +151,9 @@ class Dispatcher:
             self.opens.give_up(body)
         if request.op.hands_out:
             self._state.take_back(wire.ENTRY_OUT.unpack_from(body)[0], 1)
+        elif request.op.name == "READDIRPLUS":
+            for nodeid in handed_out(body):
+                self._state.take_back(nodeid, 1)
 
     def _refuse(self, request: Request, error: Exception) -> None:
         if self._state.stale_listings:  # it had copied something up before it failed

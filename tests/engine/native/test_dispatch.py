@@ -174,6 +174,16 @@ def test_answer_nobody_waits_for_is_taken_back(bench: Bench) -> None:
     assert len(bench.state.nodes) == 1
 
 
+def test_listing_nobody_waits_for_is_taken_back(bench: Bench) -> None:
+    """READDIRPLUS hands out what it lists; what was handed out before stays."""
+    kept = bench.find(b"file")
+    bench.waited_for = False
+    unique = bench.put("READDIRPLUS", READ_WRITE.pack(0, 0, 4096, 0, 0, 0))
+    assert b"directory" in bench.sent[unique][1]
+    assert len(bench.state.nodes) == 2
+    assert bench.state.nodes.inode(kept).lookups == 1
+
+
 def test_unknown_error_is_eio_once_logged(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
