@@ -106,12 +106,8 @@ class Session(pyfuse3.Operations):
         """Before a name changes: wait for a running copy of what it names; copy a file up that has to be
         (`copy`: because it moves; else because it is a hard link that gets an index entry). Returns it.
         """
-        parent = self._nodes.inode(parent_id).node
-        node = self._overlay.lookup(parent, name)
-        if node is None:
-            return None
-        if self._nodes.known(node) is None:  # the kernel does not hold it, so nothing is under way
-            self._overlay.forget(node)
+        node = self._overlay.known_child(self._nodes.inode(parent_id).node, name)
+        if node is None:  # the kernel does not hold it, so nothing is under way
             return None
         if not node.is_dir and (copy or self._overlay.unlinking_copies(node)):
             await self._copies.ensure_upper(node, data=False)

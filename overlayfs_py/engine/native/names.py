@@ -3,9 +3,8 @@
 from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import State
+from overlayfs_py.syscalls.rename import RENAME_EXCHANGE
 from overlayfs_py.union.overlay import Caller, Node
-
-_RENAME_EXCHANGE = 1 << 1
 
 
 class NameRequests:
@@ -87,7 +86,7 @@ class NameRequests:
         self._overlay.check_rename(flags)
         state = self._state
         moved = self._settle(request.nodeid, name, copy=True)
-        replaced = self._settle(new_nodeid, new_name, copy=bool(flags & _RENAME_EXCHANGE))
+        replaced = self._settle(new_nodeid, new_name, copy=bool(flags & RENAME_EXCHANGE))
         old, new = state.directory(request.nodeid), state.directory(new_nodeid)
         self._overlay.rename(old, name, new, new_name, flags)
         for node in (old, new, moved, replaced):
