@@ -2,12 +2,13 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests import workers
 from tests.mounts import KernelMount, Layers, OverlayMount, engines, make_layers, quick_ground, scratch
 
 Mounter = Callable[..., OverlayMount]
@@ -16,10 +17,20 @@ Mounter = Callable[..., OverlayMount]
 def pytest_configure() -> None:
     """SIGTERM, as timeout(1) and CI send it, ends tests as Ctrl-C does: their mounts are unmounted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if workers.is_worker() and os.geteuid() == 0:
+        workers.take_own_mounts()
+
+
+def pytest_keyboard_interrupt() -> None:
+    """With workers, their mounts are unmounted as well."""
+    if workers.is_worker():
+        workers.ignore_interrupts()
+    else:
+        workers.end_workers()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot do, saying which ability is missing."""
+    """Skip what this machine cannot do, saying which ability is missing; the slowest tests come first."""
     lacking = []
     if os.geteuid() != 0:
         lacking.append(("root", "needs root"))
@@ -29,6 +40,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in lacking:
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    if workers.is_worker():
+        items.sort(key=_order)
+
+
+def _order(item: pytest.Item) -> int:
+    """Workers should end at the same time, and those that run alone wait for everybody."""
+    return 2 if item.get_closest_marker("alone") else 0 if item.get_closest_marker("slow") else 1
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside the test's time limit
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """In a parallel run each test waits for its turn."""
+    if not workers.is_worker():
+        return (yield)
+    with workers.turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

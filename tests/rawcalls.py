@@ -4,13 +4,16 @@ import ctypes
 import ctypes.util
 import errno
 import os
+import re
 import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 AT_FDCWD = -100
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
-MS_RDONLY, MS_REMOUNT, MNT_FORCE, MNT_DETACH = 1, 32, 1, 2
+MS_RDONLY, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 32, 1 << 14, 1 << 18
+MNT_FORCE, MNT_DETACH = 1, 2
+CLONE_NEWNS = 1 << 17
 SYS_GETDENTS64 = 217 if os.uname().machine == "x86_64" else 61
 SYS_PIDFD_GETFD = 438
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE = 1, 2, 16
@@ -91,6 +94,23 @@ def is_mounted(path: bytes) -> bool:
     wanted = path.replace(b"\\", b"\\134").replace(b" ", b"\\040")
     with open("/proc/self/mountinfo", "rb") as table:
         return any(line.split(b" ")[4] == wanted for line in table)
+
+
+def mounts() -> list[tuple[bytes, bytes]]:
+    """(mount point, file system type) of every mount of this process's table, in their order."""
+    with open("/proc/self/mountinfo", "rb") as table:
+        lines = [line.split(b" ") for line in table]
+    return [(_unescaped(words[4]), words[words.index(b"-") + 1]) for words in lines]
+
+
+def _unescaped(path: bytes) -> bytes:
+    return re.sub(rb"\\(\d{3})", lambda code: bytes([int(code[1], 8)]), path)
+
+
+def unshare_mounts() -> None:
+    """unshare(2): a mount table of this process's own; nothing goes from it to others."""
+    _check(_libc.unshare(CLONE_NEWNS))
+    mount(b"none", b"/", b"none", MS_REC | MS_PRIVATE, b"")
 
 
 def errno_name(error: OSError) -> str:

@@ -231,6 +231,7 @@ def test_config_file(layers: Layers, where: Path) -> None:
 
 @pytest.mark.fuse
 @pytest.mark.root
+@pytest.mark.xdist_group("mount.fuse3")
 def test_mount_8(layers: Layers, where: Path) -> None:
     """mount -t fuse.overlayfs-py and umount, through the helper mount.fuse3, which has no PATH of ours."""
     link = Path("/usr/local/bin/overlayfs-py")

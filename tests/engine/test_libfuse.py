@@ -314,6 +314,7 @@ def test_xattr_flags(mounted: OverlayMount) -> None:
     assert os.listxattr(path) == ["user.a"]
 
 
+@pytest.mark.alone
 def test_a_long_copy_lets_others_work(where: Path, mount: Mounter) -> None:
     """While a big file is copied up others are answered; a second writer waits and does not copy again."""
     layers = make_layers(where)

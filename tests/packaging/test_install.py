@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("overlayfs-py", "overlayfs-pyctl", "layerstore")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("installation")]
 
 
 def make(target: str, destination: Path, prefix: str = "/usr/local") -> str:
@@ -53,9 +53,13 @@ def test_manual_and_completions_are_in_place(installed: Path) -> None:
     share = installed / "usr/local/share"
     pages = {path.name for path in (share / "man/man1").iterdir()}
     assert pages >= {"layerstore.1", "layerstore-commit.1", "layerstore-pull.1", "layerstore-cp.1"}
-    assert "_layerstore_completion" in (share / "bash-completion/completions/layerstore").read_text()
-    assert (share / "zsh/site-functions/_layerstore").read_text().startswith("#compdef layerstore")
-    assert (share / "fish/vendor_completions.d/layerstore.fish").is_file()
+    assert pages >= {"overlayfs-py.1", "overlayfs-pyctl.1"}
+    for command in COMMANDS:
+        name = command.replace("-", "_")
+        assert f"_{name}_completion" in (share / "bash-completion/completions" / command).read_text()
+        zsh = (share / "zsh/site-functions" / f"_{command}").read_text()
+        assert zsh.startswith(f"#compdef {command}\n")
+        assert (share / "fish/vendor_completions.d" / f"{command}.fish").is_file()
 
 
 def test_nothing_names_the_place_it_was_built_in(installed: Path) -> None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,10 +114,11 @@ def test_unmounted_by_others(layers: Layers, command: list[str]) -> None:
     """Whoever unmounts, the daemon ends by itself and leaves no socket."""
     with cleared(layers.merged):
         pid = start(layers)
-        before = set(os.listdir("/run/overlayfs-py"))
+        sockets = partial(Path("/run/overlayfs-py").glob, f"*-{pid}.sock")
+        assert len(list(sockets())) == 1
         subprocess.run([*command, layers.merged], check=True, timeout=30)
         wait_gone(pid)
-        assert len(before - set(os.listdir("/run/overlayfs-py"))) == 1
+        assert list(sockets()) == []
         assert not is_mounted(layers)
 
 

@@ -175,6 +175,7 @@ def test_killed_in_the_middle(repository: str, registry: str, other: Store) -> N
         assert proxy.requests(BLOB)[0].headers["Range"] == f"bytes={had}-"
 
 
+@pytest.mark.alone
 def test_it_is_faster(repository: str, registry: str, other: Store, tmp_path_factory: object) -> None:
     """A registry that gives each connection little gives four of them more."""
     times = {}
