@@ -21,19 +21,12 @@ from overlayfs_py.service.rundir import default_run_dir
 if TYPE_CHECKING:
     from overlayfs_py.service.report import Report
 
-_USAGE = "overlayfs-py [-f] [-d] -o lowerdir=A[:B...][,upperdir=U,workdir=W][,OPTION...] [SOURCE] MOUNTPOINT"
-_HELP = """\
+USAGE = "overlayfs-py [-f] [-d] -o lowerdir=A[:B...][,upperdir=U,workdir=W][,OPTION...] [SOURCE] MOUNTPOINT"
+DESCRIPTION = """\
 Mount a stack of read-only lower directories under one writable upper directory.
 Without -f the command returns when the mount is usable. Without upperdir the mount is read-only.
-
-  -o OPTIONS      mount options, comma-separated; may be repeated
-  -f              stay in the foreground
-  -d, --debug     log every request (implies -f)
-  --config FILE   read mount point and options from a TOML file
-  -V, --version   print the version
-  -h, --help      print this
-
-examples:
+"""
+EXAMPLES = """\
   overlayfs-py -o lowerdir=/a:/b,upperdir=/u,workdir=/w /mnt      /a above /b, changes go to /u
   overlayfs-py -o lowerdir=/a:/b /mnt                             read-only
   mount -t fuse.overlayfs-py overlay /mnt -o lowerdir=/a,upperdir=/u,workdir=/w
@@ -43,20 +36,37 @@ examples:
 """
 
 
+def options_of(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
+    """Every option as it is written, and what it does; not those that are for programs."""
+    shown = [action for action in parser._actions if action.option_strings and action.help]
+    return [
+        (" ".join([", ".join(action.option_strings), *_value(action)]), action.help or "")
+        for action in shown
+        if action.help != argparse.SUPPRESS
+    ]
+
+
+def _value(action: argparse.Action) -> list[str]:
+    return [] if action.nargs == 0 else [str(action.metavar or action.dest.upper())]
+
+
 class _Parser(argparse.ArgumentParser):
     """Errors are one line and status 1, as every other error of a mount command."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; usage: {_USAGE}")
+        raise ConfigError(f"{message}; usage: {USAGE}")
 
     def format_help(self) -> str:
-        return f"usage: {_USAGE}\n\n{_HELP}"
+        lines = [f"  {words:<18}{said}" for words, said in options_of(self)]
+        return f"usage: {USAGE}\n\n{DESCRIPTION}\n" + "\n".join(lines) + f"\n\nexamples:\n{EXAMPLES}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    if "_OVERLAYFS_PY_COMPLETE" in os.environ:
+        return _complete(os.environ["_OVERLAYFS_PY_COMPLETE"])
     try:
-        arguments = _parser().parse_intermixed_args(argv)
+        arguments = make_parser().parse_intermixed_args(argv)
         asked = _asked(arguments)
         run_dir = default_run_dir(os.environ, os.geteuid())
         if is_remount(asked.pairs):
@@ -72,17 +82,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="overlayfs-py", allow_abbrev=False)
-    parser.add_argument("-o", action="append", default=[], dest="options")
-    parser.add_argument("-f", "--foreground", action="store_true")
-    parser.add_argument("-d", "--debug", action="store_true")
-    parser.add_argument("-s", action="store_true", help=argparse.SUPPRESS)  # libfuse's: one thread, as it is
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--parent-fd", type=int, help=argparse.SUPPRESS)  # of overlayfs_py.mount()
-    parser.add_argument(
-        "-V", "--version", action="version", version=f"overlayfs-py: {overlayfs_py.__version__}"
-    )
+def _complete(instruction: str) -> int:
+    from overlayfs_py import completion
+
+    return completion.answer(make_parser(), instruction)
+
+
+def make_parser() -> _Parser:
+    parser = _Parser(prog="overlayfs-py", allow_abbrev=False, add_help=False)
+    add, hidden = parser.add_argument, argparse.SUPPRESS
+    say = "mount options, comma-separated; may be repeated (man overlayfs-py lists them)"
+    add("-o", action="append", default=[], dest="options", metavar="OPTIONS", help=say)
+    add("-f", "--foreground", action="store_true", help="stay in the foreground")
+    add("-d", "--debug", action="store_true", help="log every request (implies -f)")
+    add("-s", action="store_true", help=hidden)  # libfuse's: one thread, as it is
+    add("--config", type=Path, metavar="FILE", help="read mount point and options from a TOML file")
+    add("--parent-fd", type=int, help=hidden)  # of overlayfs_py.mount()
+    version = f"overlayfs-py: {overlayfs_py.__version__}"
+    add("-V", "--version", action="version", version=version, help="print the version")
+    add("-h", "--help", action="help", help="print this")
     parser.add_argument("words", nargs="*", metavar="[SOURCE] MOUNTPOINT")
     return parser
 
@@ -106,11 +124,11 @@ def _asked(arguments: argparse.Namespace) -> _Asked:
         pairs += split_options(text)
     words = list(arguments.words)
     if len(words) > 2:
-        raise ConfigError(f"too many words ({' '.join(words[2:])}); usage: {_USAGE}")
+        raise ConfigError(f"too many words ({' '.join(words[2:])}); usage: {USAGE}")
     if words:
         mountpoint = os.fsencode(words.pop())
     if not mountpoint:
-        raise ConfigError(f"no mount point; usage: {_USAGE}")
+        raise ConfigError(f"no mount point; usage: {USAGE}")
     return _Asked(pairs, mountpoint, words[0] if words else None)
 
 

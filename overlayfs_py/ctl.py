@@ -15,18 +15,20 @@ from overlayfs_py.service.exposition import prometheus, readable
 from overlayfs_py.service.rundir import default_run_dir
 
 FREEZE_SECONDS = 60.0
+_JSON = "as JSON, for programs"
 
-_EPILOG = """\
-examples:
-  overlayfs-pyctl list
-  overlayfs-pyctl status /mnt
+EXAMPLES = {
+    "list": "  overlayfs-pyctl list",
+    "status": "  overlayfs-pyctl status /mnt",
+    "stats": "  overlayfs-pyctl stats --prometheus > /var/lib/node_exporter/overlayfs-py.prom",
+    "freeze": """\
   overlayfs-pyctl freeze /mnt -- cp -a /srv/upper /backup     a copy of one instant
-  overlayfs-pyctl freeze /mnt --timeout 10; ...; overlayfs-pyctl thaw /mnt
-  overlayfs-pyctl stats --prometheus > /var/lib/node_exporter/overlayfs-py.prom
-  overlayfs-pyctl umount /mnt
-
-exit status: 0 when it was done, 1 with one line on stderr when not, 2 for a wrong command line
-"""
+  overlayfs-pyctl freeze /mnt --timeout 10; ...; overlayfs-pyctl thaw /mnt""",
+    "thaw": "  overlayfs-pyctl thaw /mnt",
+    "sync": "  overlayfs-pyctl sync /mnt",
+    "umount": "  overlayfs-pyctl umount /mnt",
+}
+EXIT_STATUS = "0 when it was done, 1 with one line on stderr when not, 2 for a wrong command line"
 _FREEZE = """\
 From the answer on nothing changes the mount or its upper directory: writers wait, readers go on, and the
 upper is the state of one instant, written to the disk (unless the mount is volatile). With a COMMAND the
@@ -46,8 +48,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
+    if "_OVERLAYFS_PYCTL_COMPLETE" in os.environ:
+        from overlayfs_py import completion
+
+        return completion.answer(make_parser(), os.environ["_OVERLAYFS_PYCTL_COMPLETE"])
     words, command = _split(sys.argv[1:] if argv is None else list(argv))
-    arguments = _parser().parse_args(words, argparse.Namespace(command=command))
+    arguments = make_parser().parse_args(words, argparse.Namespace(command=command))
     run_dir = os.fsencode(arguments.run_dir or default_run_dir(os.environ, os.geteuid()))
     try:
         return arguments.verb(arguments, run_dir) or 0
@@ -78,43 +84,68 @@ def _fail(message: str) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
+    examples = "\n".join(EXAMPLES.values())
     parser = _Parser(
-        prog="overlayfs-pyctl", description="Steer mounted overlays.", epilog=_EPILOG, formatter_class=raw
+        prog="overlayfs-pyctl",
+        usage="overlayfs-pyctl [--run-dir DIR] VERB ...",
+        description="Ask and steer the daemons of mounted overlays: your own, or as root the system's.",
+        epilog=f"examples:\n{examples}\n\nexit status: {EXIT_STATUS}",
+        formatter_class=raw,
+        add_help=False,
     )
     parser.add_argument("--run-dir", metavar="DIR", help="where the control sockets are")
     version = f"overlayfs-py: {overlayfs_py.__version__}"
-    parser.add_argument("-V", "--version", action="version", version=version)
+    parser.add_argument("-V", "--version", action="version", version=version, help="print the version")
+    parser.add_argument("-h", "--help", action="help", help="print this, or with a VERB what it does")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=_Parser)
 
-    def add(name: str, verb: Verb, text: str, description: str | None = None) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=text, description=description or text, formatter_class=raw)
+    def add(name: str, verb: Verb, text: str, more: str = "") -> argparse.ArgumentParser:
+        made = verbs.add_parser(
+            name,
+            prog=f"{parser.prog} {name}",
+            help=text,
+            description=more or f"{text[0].upper()}{text[1:]}.",
+            epilog=f"examples:\n{EXAMPLES[name]}",
+            formatter_class=raw,
+            add_help=False,
+        )
+        made.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
         made.set_defaults(verb=verb)
         return made
 
-    add("list", _list, "what is mounted").add_argument("--json", action="store_true")
-    status = add("status", _status, "one mount's layers, options and figures")
-    status.add_argument("mountpoint")
-    status.add_argument("--json", action="store_true")
+    _add_looks(add)
+    _add_changes(add)
+    return parser
+
+
+def _add_looks(add: Callable[..., argparse.ArgumentParser]) -> None:
+    add("list", _list, "what is mounted").add_argument("--json", action="store_true", help=_JSON)
+    status = add("status", _status, "one mount's layers, flags, options and figures")
+    status.add_argument("mountpoint", metavar="MOUNTPOINT")
+    status.add_argument("--json", action="store_true", help=_JSON)
     stats = add("stats", _stats, "requests, errors, copy-ups, memory: of one mount, or of all")
-    stats.add_argument("mountpoint", nargs="?")
+    stats.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
     form = stats.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true")
+    form.add_argument("--json", action="store_true", help=_JSON)
     form.add_argument("--prometheus", action="store_true", help="in Prometheus's text format")
+
+
+def _add_changes(add: Callable[..., argparse.ArgumentParser]) -> None:
     freeze = add("freeze", _freeze, "hold all changes, so that the upper can be copied", _FREEZE)
     freeze.usage = f"{freeze.prog} [--timeout SECONDS] MOUNTPOINT [-- COMMAND...]"
-    freeze.add_argument("mountpoint")
+    freeze.add_argument("mountpoint", metavar="MOUNTPOINT")
     freeze.add_argument(
         "--timeout", type=float, metavar="SECONDS",
         help=f"thaw by itself after that time (default {FREEZE_SECONDS:.0f}; with a COMMAND: none)",
     )  # fmt: skip
-    add("thaw", _thaw, "let changes go on").add_argument("mountpoint")
-    add("sync", _sync, "make all changes durable, also those of mapped files").add_argument("mountpoint")
+    thaw = add("thaw", _thaw, "let changes go on")
+    sync = add("sync", _sync, "make all changes durable, also those of mapped files")
     umount = add("umount", _umount, "unmount, and wait until the layers are released")
-    umount.add_argument("mountpoint")
+    for verb in (thaw, sync, umount):
+        verb.add_argument("mountpoint", metavar="MOUNTPOINT")
     umount.add_argument("-l", "--lazy", action="store_true", help="detach it while it is in use")
-    return parser
 
 
 def _list(arguments: argparse.Namespace, run_dir: bytes) -> None:

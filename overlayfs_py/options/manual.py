@@ -19,15 +19,16 @@ def render() -> str:
     parts = [_HEAD]
     for title, rows in GROUPS.items():
         parts += [f"\n## {title}\n", "| option | what happens | meaning |", "| --- | --- | --- |"]
-        parts += [f"| `{_form(row)}` | {_effect(row)} | {_cell(row.meaning)} |" for row in rows]
+        parts += [f"| `{_cell(form(row))}` | {effect(row)} | {_cell(row.meaning)} |" for row in rows]
     return "\n".join(parts) + "\n"
 
 
-def _form(row: Row) -> str:
+def form(row: Row) -> str:
+    """The option as it is written."""
     if row.kind in (Kind.FLAG, Kind.SILENT, Kind.WARNED, Kind.REFUSED):
         return row.name
     if row.kind is Kind.ONE_OF:
-        return f"{row.name}={_cell('|'.join(row.values))}"
+        return f"{row.name}={'|'.join(row.values)}"
     placeholder = {
         Kind.LOWERS: "DIR[:DIR...][::DIR...]",
         Kind.DIRECTORY: "DIR",
@@ -39,7 +40,8 @@ def _form(row: Row) -> str:
     return f"{row.name}={placeholder[row.kind]}"
 
 
-def _effect(row: Row) -> str:
+def effect(row: Row) -> str:
+    """What becomes of it, in a few words."""
     if row.kind is Kind.ONE_OF and not row.target:
         return "accepted; other values are an error"
     return {Kind.SILENT: "accepted", Kind.WARNED: "accepted with a warning", Kind.REFUSED: "error"}.get(
