@@ -1,4 +1,4 @@
-"""The worker processes of a parallel run (pytest-xdist): what each has for itself, whose turn it is, how they end.
+"""The worker processes of a parallel run (pytest-xdist): what each has to itself, whose turn it is, their end.
 
 Each has its own mount table. A test that clones one would otherwise hold the mounts of other workers' tests,
 whose daemons could not end; and no test sees mounts but its own worker's.
@@ -57,7 +57,7 @@ def ignore_interrupts() -> None:
 
 
 def end_workers() -> None:
-    """In the process that started them: interrupt the workers, and wait until they have ended what they started.
+    """In the process that started them: interrupt the workers; return when they have ended what they started.
 
     pytest-xdist gives them ten seconds to go, and says so only after five. An interrupt can be lost where
     Python ignores exceptions (in a finaliser), so it is repeated.

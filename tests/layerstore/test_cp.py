@@ -1,8 +1,8 @@
 """cp: docker's rules for paths, and links that never lead out of a workspace."""
 
 import os
+import signal
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -205,26 +205,22 @@ def test_words() -> None:
 
 @contextmanager
 def swapping(path: Path, outside: Path) -> Iterator[None]:
-    """Meanwhile a thread makes `path` by turns a directory and a link to `outside`."""
-    stop = threading.Event()
+    """Meanwhile another process makes `path` by turns a directory and a link to `outside`."""
     spare, link = path.with_name("spare"), path.with_name("link")
     link.symlink_to(outside)
-
-    def swap() -> None:
-        while not stop.is_set():
-            with suppress(OSError):
-                os.rename(path, spare)
-                os.rename(link, path)
-                os.rename(path, link)
-                os.rename(spare, path)
-
-    thread = threading.Thread(target=swap)
-    thread.start()
+    steps = ((path, spare), (link, path), (path, link), (spare, path))
+    parent, child = os.getpid(), os.fork()
+    if child == 0:
+        while os.getppid() == parent:
+            for old, new in steps:
+                with suppress(OSError):
+                    os.rename(old, new)
+        os._exit(0)
     try:
         yield
     finally:
-        stop.set()
-        thread.join()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_swapped_component_never_leads_out(where: Path) -> None:
