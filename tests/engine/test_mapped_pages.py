@@ -71,11 +71,9 @@ def writer(path: Path) -> Iterator[Writer]:
 
 def seen(path: Path) -> tuple[int, ...]:
     """stat(2) by another process."""
-    script = "import os, sys; s = os.stat(sys.argv[1]); print(s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_blocks)"
-    command = [sys.executable, "-I", "-S", "-c", script, str(path)]
-    return tuple(
-        map(int, subprocess.run(command, capture_output=True, check=True, timeout=30).stdout.split())
-    )
+    command = [sys.executable, "-I", "-S", "-c", _LOOK, str(path)]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=30)
+    return tuple(map(int, done.stdout.split()))
 
 
 def changes(layers: Layers) -> list[str]:
