@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import overlayfs_py
-from overlayfs_py.errors import ConfigError, OverlayError
+from overlayfs_py.errors import ConfigError, OverlayError, say
 from overlayfs_py.options import Options, parse_options, split_options
 from overlayfs_py.options.parse import Pair, absolute_mountpoint
 from overlayfs_py.options.remount import is_remount
@@ -21,6 +21,7 @@ from overlayfs_py.service.rundir import default_run_dir
 if TYPE_CHECKING:
     from overlayfs_py.service.report import Report
 
+_PROGRAM = "overlayfs-py"
 USAGE = "overlayfs-py [-f] [-d] -o lowerdir=A[:B...][,upperdir=U,workdir=W][,OPTION...] [SOURCE] MOUNTPOINT"
 DESCRIPTION = """\
 Mount a stack of read-only lower directories under one writable upper directory.
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _warn(options.warnings)
         return _start(options, arguments.parent_fd)
     except OverlayError as error:
-        _say(str(error))
+        say(_PROGRAM, str(error))
     except KeyboardInterrupt:
         return 130
     return 1
@@ -89,7 +90,7 @@ def _complete(instruction: str) -> int:
 
 
 def make_parser() -> _Parser:
-    parser = _Parser(prog="overlayfs-py", allow_abbrev=False, add_help=False)
+    parser = _Parser(prog=_PROGRAM, allow_abbrev=False, add_help=False)
     add, hidden = parser.add_argument, argparse.SUPPRESS
     say = "mount options, comma-separated; may be repeated (man overlayfs-py lists them)"
     add("-o", action="append", default=[], dest="options", metavar="OPTIONS", help=say)
@@ -189,13 +190,7 @@ def _run(options: Options, report: "Report", parent_fd: int | None = None) -> in
 
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        _say(f"warning: {warning}")
-
-
-def _say(text: str) -> None:
-    line = " ".join(text.splitlines())
-    sys.stderr.buffer.write(f"overlayfs-py: {line}\n".encode(errors="backslashreplace"))
-    sys.stderr.flush()
+        say(_PROGRAM, f"warning: {warning}")
 
 
 if __name__ == "__main__":

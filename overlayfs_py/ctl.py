@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import overlayfs_py
-from overlayfs_py.errors import ConfigError, OverlayError
+from overlayfs_py.errors import ConfigError, OverlayError, say
 from overlayfs_py.service import client
 from overlayfs_py.service.exposition import prometheus, readable
 from overlayfs_py.service.rundir import default_run_dir
 
+_PROGRAM = "overlayfs-pyctl"
 FREEZE_SECONDS = 60.0
 _JSON = "as JSON, for programs"
 
@@ -79,8 +80,7 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _fail(message: str) -> int:
-    line = " ".join(message.splitlines()).encode(errors="backslashreplace").decode()
-    print(f"overlayfs-pyctl: {line}", file=sys.stderr)
+    say(_PROGRAM, message)
     return 1
 
 
@@ -88,7 +88,7 @@ def make_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     examples = "\n".join(EXAMPLES.values())
     parser = _Parser(
-        prog="overlayfs-pyctl",
+        prog=_PROGRAM,
         usage="overlayfs-pyctl [--run-dir DIR] VERB ...",
         description="Ask and steer the daemons of mounted overlays: your own, or as root the system's.",
         epilog=f"examples:\n{examples}\n\nexit status: {EXIT_STATUS}",
@@ -198,7 +198,7 @@ def _freeze(arguments: argparse.Namespace, run_dir: bytes) -> int:
         frozen = daemon.freeze(timeout=timeout, hold=bool(command))
         if frozen["pages_left"]:
             warning = "pages of mapped files that somebody else is writing to are not included"
-            print(f"overlayfs-pyctl: warning: {warning}", file=sys.stderr)
+            say(_PROGRAM, f"warning: {warning}")
         if not command:
             until = f"thaws in {timeout:g} s unless told before"
             print(f"{arguments.mountpoint}: frozen within {frozen['took']:.3f} s; {until}")

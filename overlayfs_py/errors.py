@@ -4,6 +4,8 @@ Filesystem results are plain ``OSError(errno)`` everywhere; these types are for 
 command line and the service, whose users want one line: what, where, what to do.
 """
 
+import sys
+
 
 class OverlayError(Exception):
     """Base of the package's errors; ``str()`` of one is a complete sentence for the user."""
@@ -23,3 +25,13 @@ class MountError(OverlayError):
 
 class EngineUnavailable(OverlayError):
     """The wanted engine cannot run on this machine: it says what is missing."""
+
+
+def shown(path: bytes) -> str:
+    """`path` in a message: names may be any bytes, and a message is one line of text."""
+    return path.decode(errors="backslashreplace").replace("\n", "\\n")
+
+
+def say(program: str, message: str) -> None:
+    """One line on stderr, as every program of ours says what is wrong."""
+    print(f"{program}: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from overlayfs_py.errors import MountError
+from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options.remount import plain
 from overlayfs_py.service.rundir import sockets
 
@@ -92,8 +92,8 @@ def connect(run_dir: bytes, mountpoint: bytes) -> Connection:
     connection = find(run_dir, mountpoint)
     if connection is not None:
         return connection
-    shown = mountpoint.decode(errors="backslashreplace")
-    raise MountError(f"no overlayfs-py of yours is mounted on {shown} (see: overlayfs-pyctl list)")
+    where = shown(mountpoint)
+    raise MountError(f"no overlayfs-py of yours is mounted on {where} (see: overlayfs-pyctl list)")
 
 
 def ask_all(run_dir: bytes, verb: str) -> list[dict[str, Any]]:

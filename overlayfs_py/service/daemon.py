@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlayfs_py.engine import Engine
-from overlayfs_py.errors import MountError
+from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options import Options
 from overlayfs_py.service.control import ControlSocket, Verb
 from overlayfs_py.service.freezing import Freezer
 from overlayfs_py.service.mountpoint import LiveMount
 from overlayfs_py.service.notify import Notifier
-from overlayfs_py.syscalls.mount import mount_fuse, mounted_filesystem, unmount
+from overlayfs_py.syscalls.mount import mount_fuse, unmount
 
 if TYPE_CHECKING:
     from overlayfs_py.union.overlay import Overlay
@@ -59,6 +59,7 @@ class Daemon:
         self.overlay = overlay
         self.engine = engine
         self.started = time.time()
+        self.mount: LiveMount | None = None
         self._verbs = verbs
         self._announced = announced
         self._notifier = Notifier(enabled=options.service.notify, watchdog=options.service.watchdog)
@@ -69,7 +70,7 @@ class Daemon:
         """Mount, serve, and leave nothing mounted; MountError when the mount cannot be made."""
         with trio.open_signal_receiver(*_stop_signals()) as signals:  # before there is a mount
             fuse_fd = mount_fuse(self.options.mount)
-            mount = LiveMount(self.options.mount.mountpoint)
+            self.mount = mount = LiveMount(self.options.mount.mountpoint)
             try:
                 self.engine.attach(fuse_fd)
                 await self._serve(mount, signals, parent_fd)
@@ -92,12 +93,6 @@ class Daemon:
         been.
         """
         return not (self.options.union.volatile or self.overlay.read_only)
-
-    def flags(self) -> list[str]:
-        """The mount's flags as the mount table has them (ro, nosuid ...); none when it has gone."""
-        record = mounted_filesystem(self.options.mount.mountpoint)
-        words = (*record.options, *record.super_options) if record is not None else ()
-        return list(dict.fromkeys(os.fsdecode(word) for word in words if b"=" not in word))
 
     async def _serve(self, mount: LiveMount, signals: AsyncIterable[int], parent_fd: int | None) -> None:
         control = self._open_control()
@@ -126,7 +121,7 @@ class Daemon:
         try:
             return ControlSocket(service.run_dir, self.options.mount.mountpoint, self._verbs(self))
         except OSError as error:
-            log.warning("no control socket: %s: %s", os.fsdecode(service.run_dir), error.strerror)
+            log.warning("no control socket: %s: %s", shown(service.run_dir), error.strerror)
             return None
 
     async def _announce(self, mount: LiveMount) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from overlayfs_py.engine import Engine
-from overlayfs_py.errors import MountError
+from overlayfs_py.errors import MountError, shown
 from overlayfs_py.service.mountpoint import LiveMount
 from overlayfs_py.service.writeback import WriteBack
 
@@ -51,7 +51,7 @@ class Freezer:
     def __init__(self, engine: Engine, overlay: "Overlay", mountpoint: bytes) -> None:
         self._engine = engine
         self._overlay = overlay
-        self._shown = mountpoint.decode(errors="backslashreplace")
+        self._shown = shown(mountpoint)
         self._mount: LiveMount | None = None
         self._freezing: trio.CancelScope | None = None
         self._frozen = trio.Event()

@@ -10,9 +10,9 @@ from subprocess import DEVNULL
 
 import trio
 
-from overlayfs_py.errors import MountError
+from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options import MountOptions
-from overlayfs_py.syscalls.mount import MountRecord, mounted_filesystem, unmount
+from overlayfs_py.syscalls.mount import MountRecord, mount_table, mounted_filesystem, unmount
 
 log = logging.getLogger("overlayfs_py.mount")
 
@@ -38,7 +38,7 @@ def make_way(options: MountOptions) -> None:
     while (record := mounted_filesystem(mountpoint)) is not None and record.fstype.startswith(b"fuse"):
         stale, ours = _is_dead(mountpoint), _is_ours(record, options)
         if ours and stale:
-            log.warning("clearing the dead mount on %s", os.fsdecode(mountpoint))
+            log.warning("clearing the dead mount on %s", shown(mountpoint))
             unmount(mountpoint, lazy=True, abort=True)
         elif ours:
             raise _refusal(mountpoint, "an overlay is mounted there already; unmount it first")
@@ -65,7 +65,7 @@ def _is_dead(mountpoint: bytes) -> bool:
 
 
 def _refusal(mountpoint: bytes, text: str) -> MountError:
-    return MountError(f"cannot mount on {mountpoint.decode(errors='backslashreplace')}: {text}")
+    return MountError(f"cannot mount on {shown(mountpoint)}: {text}")
 
 
 def _is_ours(record: MountRecord, options: MountOptions) -> bool:
@@ -79,6 +79,12 @@ class LiveMount:
         self.mountpoint = mountpoint
         record = mounted_filesystem(mountpoint)
         self.mount_id = record.mount_id if record is not None else -1
+
+    def flags(self) -> list[str]:
+        """Its flags as the mount table has them now (ro, nosuid ...); none when it has gone."""
+        found = [record for record in mount_table() if record.mount_id == self.mount_id]
+        words = [os.fsdecode(word) for record in found for word in (*record.options, *record.super_options)]
+        return list(dict.fromkeys(word for word in words if "=" not in word))
 
     def is_there(self) -> bool:
         """Whether it is (still) the topmost mount on its mount point; asks the mounted filesystem nothing."""

@@ -7,7 +7,7 @@ import resource
 import trio
 
 from overlayfs_py.engine import open_engine
-from overlayfs_py.errors import OverlayError
+from overlayfs_py.errors import OverlayError, shown
 from overlayfs_py.options import Options
 from overlayfs_py.service.daemon import Daemon
 from overlayfs_py.service.mountpoint import make_way
@@ -42,12 +42,9 @@ def _one_line(error: BaseException) -> str:
         return str(error)
     log.debug("the daemon failed", exc_info=error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{_shown(error.filename)}: {error.strerror}" if error.filename else error.strerror
+        where = shown(error.filename) if isinstance(error.filename, bytes) else error.filename
+        return f"{where}: {error.strerror}" if where else error.strerror
     return f"internal error: {type(error).__name__}: {error}"
-
-
-def _shown(name: object) -> str:
-    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
 
 
 def _open_and_serve(options: Options, report: "_Once", parent_fd: int | None) -> int:

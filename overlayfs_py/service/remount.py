@@ -6,7 +6,7 @@ The daemon is asked first: it alone knows the mount's options, and whether there
 import os
 from collections.abc import Sequence
 
-from overlayfs_py.errors import MountError
+from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options.parse import Pair
 from overlayfs_py.options.remount import RELATIME, RemountOptions, parse_remount
 from overlayfs_py.service import client
@@ -31,10 +31,9 @@ def remount(
     `complete`: flags that are not named are cleared, as mount(2) does and mount(8) reckons with; else they
     stay. What was written before a mount became read-only is durable then, as with kernel overlayfs.
     """
-    shown = mountpoint.decode(errors="backslashreplace")
     record = system.mounted_filesystem(mountpoint)
     if record is None:
-        raise MountError(f"cannot remount {shown}: nothing is mounted there")
+        raise MountError(f"cannot remount {shown(mountpoint)}: nothing is mounted there")
     words = [os.fsdecode(word) for word in (*record.options, *record.super_options)]
     asked = parse_remount(pairs, cwd=cwd, shown=words)
     flags = asked.flags if complete else _merged(asked, words)
@@ -47,7 +46,7 @@ def remount(
                 daemon.wait_without_limit()
                 daemon.ask("sync")
     except MountError as refusal:
-        raise MountError(f"cannot remount {shown}: {refusal}") from refusal
+        raise MountError(f"cannot remount {shown(mountpoint)}: {refusal}") from refusal
     return asked.warnings
 
 

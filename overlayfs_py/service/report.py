@@ -5,11 +5,10 @@ The line is ``ready`` or ``failed: MESSAGE``; an end without a line means that t
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from overlayfs_py.errors import MountError
+from overlayfs_py.errors import MountError, say
 
 _READY = b"ready\n"
 _FAILED = b"failed: "
@@ -30,7 +29,7 @@ class StderrReport:
         pass
 
     def failed(self, message: str) -> None:
-        print(f"overlayfs-py: {message}", file=sys.stderr, flush=True)
+        say("overlayfs-py", message)
 
 
 class FdReport:

@@ -23,7 +23,7 @@ _LONGEST_FREEZE = 1e9  # seconds
 async def _status(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
     union, mount = daemon.options.union, daemon.options.mount
     statistics, frozen = daemon.engine.statistics(), daemon.freezer.current
-    flags = daemon.flags()
+    flags = daemon.mount.flags() if daemon.mount is not None else []
     return {
         "mountpoint": os.fsdecode(mount.mountpoint),
         "source": mount.fsname,

@@ -11,7 +11,7 @@ import re
 import stat
 from dataclasses import dataclass
 
-from overlayfs_py.errors import MountError
+from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options import MountOptions
 from overlayfs_py.syscalls import _fusermount
 from overlayfs_py.syscalls._libc import check, function
@@ -281,12 +281,8 @@ def _why_not_remounted(error: OSError) -> str:
 
 
 def _mount_error(mountpoint: bytes, text: str) -> MountError:
-    return MountError(f"cannot mount on {_shown(mountpoint)}: {text}")
+    return MountError(f"cannot mount on {shown(mountpoint)}: {text}")
 
 
 def _unmount_error(mountpoint: bytes, text: str) -> MountError:
-    return MountError(f"cannot unmount {_shown(mountpoint)}: {text}")
-
-
-def _shown(path: bytes) -> str:
-    return path.decode(errors="backslashreplace").replace("\n", "\\n")
+    return MountError(f"cannot unmount {shown(mountpoint)}: {text}")

@@ -277,6 +277,16 @@ def test_bind_mount(layers: Layers, mounted: OverlayMount, where: Path) -> None:
         subprocess.run(["umount", other], check=True, timeout=60)
 
 
+def test_flags_are_those_of_the_mount_itself(layers: Layers, mounted: OverlayMount) -> None:
+    """Not those of what somebody mounted over it."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,nodev", "none", layers.merged], check=True, timeout=60)
+    try:
+        status = json.loads(pyctl("status", "--json", layers.merged).stdout)
+    finally:
+        subprocess.run(["umount", layers.merged], check=True, timeout=60)
+    assert (status["read_only"], "nodev" in status["flags"]) == (False, False)
+
+
 def test_in_use_frozen_or_not_ours(layers: Layers, mounted: OverlayMount, where: Path) -> None:
     """One line says why not."""
     with (layers.merged / "file").open("w"):
