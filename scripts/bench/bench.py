@@ -2,7 +2,7 @@
 
 Suites: `table` (every operation, with the goals), `depth` (cost of a lookup by number of layers),
 `clients` (1, 2 and 8 at once), `latency` (others' requests during a long copy-up), `idle` (processor
-time of a mount nobody uses).
+time of a mount nobody uses), `costs` (requests and processor time of every operation).
 """
 
 import argparse
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import clients
+import costs
 import depth
 import document
 import idle
@@ -36,6 +37,7 @@ SUITES: dict[str, tuple[Suite, int]] = {
     "clients": (clients.run, 3),
     "latency": (latency.run, 2),
     "idle": (idle.run, 1),
+    "costs": (costs.run, 3),
 }
 
 

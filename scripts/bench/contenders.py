@@ -59,6 +59,7 @@ CONTENDERS = {
         _ours("pyfuse3", "engine=pyfuse3"),
         _ours("volatile", "engine=native,data=cached,volatile", only=("copy-up", "rename of a lower")),
         _ours("default", ""),
+        _ours("calm", "engine=native,data=cached,poll=0"),
     )
 }
 
