@@ -61,7 +61,7 @@ def _check(layers: Layers, load: Load, engine: str) -> None:
 
 
 def _play(engine: str, ground: Path, name: str, rounds: int) -> None:
-    load, chance = LOADS[name], random.Random(f"{SEED} {name} {rounds}")
+    load, chance = LOADS[name], random.Random(f"{SEED} {engine} {name} {rounds}")
     for number in range(rounds):
         delay = chance.uniform(0, LONGEST)
         with scratch(under=ground) as where:
