@@ -21,6 +21,7 @@ def pytest_configure() -> None:
         workers.take_own_mounts()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt() -> None:
     """With workers, their mounts are unmounted as well."""
     if workers.is_worker():

@@ -1,4 +1,4 @@
-"""The worker processes of a parallel run (pytest-xdist): what each has to itself, whose turn it is, their end.
+"""The worker processes of a parallel run (pytest-xdist): what each has for itself, and how they end.
 
 Each has its own mount table. A test that clones one would otherwise hold the mounts of other workers' tests,
 whose daemons could not end; and no test sees mounts but its own worker's.
@@ -16,7 +16,7 @@ from pathlib import Path
 from tests import rawcalls
 
 HERE = Path(__file__).resolve().parent
-END_SECONDS, INTERRUPT_EVERY = 60, 5
+END_SECONDS, INTERRUPT_EVERY = 120, 20
 
 # Where tests mount, and what.
 _PLACES = (tempfile.gettempdir(), "/var/tmp", "/dev/shm")
