@@ -25,6 +25,7 @@ _MAGIC_AND_OWNERS = b"ustar\x0000" + bytes(64)
 _NO_DEVICE = b"0000000\x000000000\x00"
 _NO_LINK = bytes(100)
 _NO_PREFIX = bytes(155)
+_DEVICES = (CHAR_DEVICE, BLOCK_DEVICE)
 _REST = _MAGIC_AND_OWNERS + _NO_DEVICE + _NO_PREFIX + bytes(12)
 
 
@@ -33,6 +34,7 @@ def _sum(data: bytes) -> int:
     return (adler32(data) & 0xFFFF) - 1
 
 
+_MTIME_AROUND = len(b"10 mtime=\n")  # of two digits: such a record has 12 to 31 bytes
 _SUM_OF_REST = _sum(_REST)
 _SUM_OF_SPACES = 8 * 32  # the checksum's own field counts as spaces
 
@@ -40,26 +42,31 @@ _SUM_OF_SPACES = 8 * 32  # the checksum's own field counts as spaces
 def encode(entry: Entry) -> bytes:
     """All header blocks of `entry`. A sparse file's map, which is part of its data, is not included."""
     records: list[bytes] = []
-    sparse = entry.extents is not None
-    name, prefix = _name_fields(_sparse_name(entry.name) if sparse else entry.name, records)
-    link = _NO_LINK
+    name, prefix, link = entry.name, _NO_PREFIX, _NO_LINK
+    if len(name) <= 100 and name.isascii() and entry.extents is None:  # nearly every one
+        name = name.ljust(100, b"\0")
+    else:
+        name, prefix = _name_fields(name if entry.extents is None else _sparse_name(name), records)
     if entry.linkname:
         link = _link_field(entry.linkname, records)
-    uid = _number(b"uid", entry.uid, _OCTAL_7, records)
-    gid = _number(b"gid", entry.gid, _OCTAL_7, records)
-    size = _number(b"size", entry.stored, _OCTAL_11, records)
+    uid, gid, size = entry.uid, entry.gid, entry.stored
+    if uid > _OCTAL_7 or gid > _OCTAL_7 or size > _OCTAL_11:
+        uid = _number(b"uid", uid, _OCTAL_7, records)
+        gid = _number(b"gid", gid, _OCTAL_7, records)
+        size = _number(b"size", size, _OCTAL_11, records)
     mtime = _mtime_field(entry.mtime_ns, records)
-    for key, value in sorted(entry.xattrs.items()) if entry.xattrs else ():
-        records.append(_record(_XATTR + key.encode("utf-8", "surrogateescape"), value))
-    if sparse:
+    if entry.xattrs:
+        for key, value in sorted(entry.xattrs.items()):
+            records.append(_record(_XATTR + key.encode("utf-8", "surrogateescape"), value))
+    if entry.extents is not None:
         records += _sparse_records(entry)
     rest, total = _REST, _SUM_OF_REST
-    if prefix is not _NO_PREFIX or entry.kind in (CHAR_DEVICE, BLOCK_DEVICE):
-        device = b"%07o\0%07o\0" % entry.device if entry.kind in (CHAR_DEVICE, BLOCK_DEVICE) else _NO_DEVICE
+    if prefix is not _NO_PREFIX or entry.kind in _DEVICES:
+        device = b"%07o\0%07o\0" % entry.device if entry.kind in _DEVICES else _NO_DEVICE
         rest = b"%b%b%b%b" % (_MAGIC_AND_OWNERS, device, prefix, bytes(12))
         total = _sum(rest)
     head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name, entry.mode & 0o7777, uid, gid, size, mtime)
-    total += _sum(head) + entry.kind[0] + _SUM_OF_SPACES
+    total += (adler32(head) & 0xFFFF) - 1 + entry.kind[0] + _SUM_OF_SPACES
     if link is not _NO_LINK:
         total += _sum(link)
     if not records:
@@ -137,10 +144,13 @@ def _number(key: bytes, value: int, most: int, records: list[bytes]) -> int:
 
 def _mtime_field(mtime_ns: int, records: list[bytes]) -> int:
     seconds, part = divmod(mtime_ns, _BILLION)
-    fits = 0 <= seconds <= _OCTAL_11
-    if part or not fits:
+    if not 0 <= seconds <= _OCTAL_11:
         records.append(_record(b"mtime", decimal_time(mtime_ns)))
-    return seconds if fits else 0
+        return 0
+    if part:  # as `decimal_time` has it, at once: nearly every file's
+        text = (b"%d.%09d" % (seconds, part)).rstrip(b"0")
+        records.append(b"%d mtime=%b\n" % (len(text) + _MTIME_AROUND, text))
+    return seconds
 
 
 def decimal_time(ns: int) -> bytes:

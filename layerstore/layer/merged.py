@@ -66,7 +66,7 @@ class Merged:
         self.marks = whiteout.namespace(stack.userxattr)
         self._roots: list[int] = []
         self._identities: list[tuple[int, int]] = []
-        self._dirs: dict[Part, int] = {}
+        self._dirs: dict[tuple[int, bytes], int] = {}
         self._index: LinkIndex | None = None
         try:
             for path in (stack.upper, *stack.lowers):
@@ -138,7 +138,8 @@ class Merged:
         if not part.path:
             return self._roots[part.layer], b"."
         parent, _, name = part.path.rpartition(b"/")
-        return self.dir_fd(Part(part.layer, parent)), name
+        fd = self._dirs.get((part.layer, parent))  # a Part is this tuple, and takes longer to make
+        return self.dir_fd(Part(part.layer, parent)) if fd is None else fd, name
 
     def stat(self, part: Part) -> os.stat_result:
         dir_fd, name = self.at(part)

@@ -20,7 +20,7 @@ from typing import IO
 
 from layerstore.digest import Hasher, HashingWriter
 from layerstore.layer.compress import BLOCK_SIZE, Codec
-from layerstore.layer.entry import padding
+from layerstore.layer.entry import BLOCK
 
 _ZEROS = bytes(BLOCK_SIZE)
 
@@ -96,7 +96,7 @@ class BlockWriter:
     def copy(self, fd: int, offset: int, count: int) -> None:
         """Take `count` bytes of a file from `offset` on; Truncated: it has fewer; Unreadable: it fails."""
         while count > 0:
-            room = min(self._room(), count)
+            room = min(BLOCK_SIZE - self._at or self._room(), count)
             try:
                 got = os.preadv(fd, (self._view[self._at : self._at + room],), offset)
             except OSError as e:  # not to be taken for the layer's own disk failing
@@ -111,11 +111,11 @@ class BlockWriter:
         """Take a header, `size` bytes of a file, and zeros up to a whole block; raises as `copy`."""
         data = self._at + len(header)
         end = data + size
-        stop = end + padding(size)
+        stop = end + -size % BLOCK
         if stop > BLOCK_SIZE:
             self.write(header)
             self.copy(fd, 0, size)
-            self.zeros(padding(size))
+            self.zeros(-size % BLOCK)
             return
         # Nearly every file: one read, straight to its place.
         self._block[self._at : data] = header

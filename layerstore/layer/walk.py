@@ -15,7 +15,7 @@ from layerstore.errors import Unrepresentable
 from layerstore.layer.members import FindData
 from layerstore.layer.merged import Look, Merged, Part
 from layerstore.layer.unchanged import Unchanged
-from layerstore.layer.whiteout import is_reserved
+from layerstore.layer.whiteout import PREFIX, is_reserved
 from overlayfs_py.syscalls.dirents import DT_DIR, DT_REG, DT_UNKNOWN
 
 _LINKED = -1  # instead of a d_type: a name of a lower layer that stands for a file of the upper
@@ -165,10 +165,11 @@ class Walk:
 
     def _visit(self, directory: Dir, name: bytes, kind: int) -> Dir | None:
         """Write one entry; the directory to go on with when it is one."""
-        path = directory.child_path(name)
-        if self._exclude and self._is_excluded(path):
+        path = directory.path + b"/" + name if directory.path else name
+        if self._exclude and path in self._exclude:
             return None
-        self._check_name(path, name)
+        if name.startswith(PREFIX):
+            self._check_name(path, name)
         if directory.whole:
             return self._visit_merged(directory, directory.parts, path, name, kind)
         if kind == _LINKED:
