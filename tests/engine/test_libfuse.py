@@ -18,33 +18,15 @@ import pytest
 from overlayfs_py.service import client
 from overlayfs_py.service.rundir import default_run_dir
 from tests.mounts import Layers, OverlayMount, make_layers
+from tests.nobody import NOBODY, as_nobody
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 Mounter = Callable[..., OverlayMount]
-NOBODY = 65534
 
 
 def statistics(mount: OverlayMount) -> dict[str, int]:
     with client.connect(default_run_dir(os.environ, os.geteuid()), mount.root) as daemon:
         return dict(daemon.ask("status")["statistics"])
-
-
-def as_nobody(action: Callable[[], object]) -> int:
-    """Run `action` in a child as an ordinary user; its errno, 0 when it went well."""
-    pid = os.fork()
-    if pid == 0:
-        code = 255
-        try:
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            action()
-            code = 0
-        except OSError as error:
-            code = error.errno or 255
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def test_lists_dots_and_every_name_once(layers: Layers, mount: Mounter) -> None:

@@ -15,30 +15,12 @@ import pytest
 
 from tests import trees
 from tests.mounts import Layers, OverlayMount
+from tests.nobody import NOBODY, as_nobody
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 Mounter = Callable[..., OverlayMount]
-NOBODY = 65534
 CAPABILITY = "security.capability"
 PROTECTED = Path("/proc/sys/fs/protected_hardlinks").read_text().strip() == "1"
-
-
-def as_nobody(action: Callable[[], object]) -> int:
-    """Run `action` in a child as an ordinary user; its errno, 0 when it went well."""
-    pid = os.fork()
-    if pid == 0:
-        code = 255
-        try:
-            os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
-            action()
-            code = 0
-        except OSError as error:
-            code = error.errno or 255
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.fixture
