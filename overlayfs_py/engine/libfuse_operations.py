@@ -65,7 +65,9 @@ class OverlayOperations(Session):
         parent = self._parent(parent_id)
         self._overlay.link(node, parent, name)
         self._changed(parent, ctx)
-        return self._entry(node)
+        entry = self._entry(node)
+        entry.attr_timeout = 0  # it is taken in even when it is outdated, as by pages that are written back
+        return entry
 
     async def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
         await self._settle(parent_id, name)
@@ -109,6 +111,7 @@ class OverlayOperations(Session):
         ctx: Context,
     ) -> pyfuse3.EntryAttributes:
         inode = self._nodes.inode(nodeid)
+        inode.answered(ctx.pid)
         changes = AttrChanges(
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -195,7 +198,10 @@ class OverlayOperations(Session):
         inode = file.inode
         if inode.setid:
             self._drop_setid(inode, file.uid, file.pid)
-        return self._overlay.write(inode.node, offset, data)
+        done = self._overlay.write(inode.node, offset, data)
+        if inode.outdated(0):  # it may be pages that were changed through a mapping, by whomever
+            self._attributes_changed(inode.node)
+        return done
 
     async def fsync(self, fh: int, datasync: bool) -> None:
         """In a thread, as it waits for the disk; on a copy of the descriptor: the union may exchange it."""

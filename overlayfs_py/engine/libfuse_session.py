@@ -235,7 +235,8 @@ class Session(pyfuse3.Operations):
         """`node` was changed in a way that makes the kernel drop the attributes it has, but not those on
         their way to somebody else (fi->attr_version stays): void these too.
 
-        So it is with directories whose entries change, and with times of change alone.
+        So it is with directories whose entries change, with times of change alone, and with pages that are
+        written back.
         """
         inode = self._nodes.known(node)
         if inode is not None and inode.outdated(ctx.pid):

@@ -23,13 +23,14 @@ _MANY = 4096
 
 class Inode:
     """One inode that the kernel holds. `setid`: it was seen with set-user-ID or set-group-ID bits.
-    `uncapable`: it is known to have no file capability, for which the kernel asks before writes. `asker`: the
-    thread that was sent its attributes since `outdated` was asked last, or OTHERS for several.
+    `uncapable`: it is known to have no file capability, for which the kernel asks before writes. `mapped`:
+    pages of it were changed through a mapping. `asker`: the thread that was sent its attributes since
+    `outdated` was asked last, or OTHERS for several.
 
     `main`: for a second number lent to a node's name, the inode that the node really has.
     """
 
-    __slots__ = ("asker", "lookups", "main", "node", "nodeid", "setid", "uncapable")
+    __slots__ = ("asker", "lookups", "main", "mapped", "node", "nodeid", "setid", "uncapable")
 
     def __init__(self, node: Node, nodeid: int, main: "Inode | None" = None) -> None:
         self.node = node
@@ -37,7 +38,7 @@ class Inode:
         self.main = main
         self.lookups = 0
         self.asker = NOBODY
-        self.setid = self.uncapable = False
+        self.mapped = self.setid = self.uncapable = False
 
     def is_plain(self, ino: int) -> bool:
         """Whether nodeid and st_ino are one number."""

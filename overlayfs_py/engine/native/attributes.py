@@ -57,7 +57,9 @@ class AttributeRequests:
         gid: int,
     ) -> bytes:
         state = self._state
-        node = state.node(request.nodeid)
+        inode = state.nodes.inode(request.nodeid)
+        inode.answered(request.pid)
+        node = inode.node
         changes = AttrChanges(
             stat.S_IMODE(mode) if valid & wire.FATTR_MODE else None,
             uid if valid & wire.FATTR_UID else None,

@@ -6,6 +6,7 @@ two descriptors, an fsync); what follows is done by the loop once the worker has
 
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,7 +59,7 @@ class Busy(Exception):
 
 
 class Deferrals:
-    """The work under way. All methods but `call` belong to the loop's thread."""
+    """The work under way. All methods but `call` and `later` belong to the loop's thread."""
 
     def __init__(self, threads: int, wake: Callable[[], None]) -> None:
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="overlay-copy")
@@ -131,6 +132,12 @@ class Deferrals:
         """Have the loop's thread call `then` between two requests; from any thread."""
         self._calls.append(then)
         self._wake()
+
+    def later(self, seconds: float, then: Callable[[], None]) -> None:
+        """`call` it after so many seconds, if there still is a loop; from any thread."""
+        timer = threading.Timer(seconds, self.call, (then,))
+        timer.daemon = True
+        timer.start()
 
     def when_idle(self, then: Callable[[], None]) -> None:
         """Call `then` as soon as no worker runs, which may be at the end of `complete`."""

@@ -109,13 +109,18 @@ class FileRequests:
             state.drop_setid(node, request)
         patience = self._writing
         if patience.lost:
-            self._write_later(node, offset, data)
+            self._write_later(node, offset, data, flags)
         start = perf_counter()
         done = self._overlay.write(node, offset, data)
         patience.took(perf_counter() - start)
+        return self._written(node, done, flags)
+
+    def _written(self, node: Node, done: int, flags: int) -> bytes:
+        if flags & wire.WRITE_CACHE:
+            self._state.written_back(node)
         return wire.WRITE_OUT.pack(done, 0)
 
-    def _write_later(self, node: Node, offset: int, data: memoryview) -> NoReturn:
+    def _write_later(self, node: Node, offset: int, data: memoryview, flags: int) -> NoReturn:
         """In a thread: the disk is slow, or makes writers wait."""
         fd = self._descriptor(node, os.O_RDWR)
         rest = memoryview(bytes(data))
@@ -125,8 +130,7 @@ class FileRequests:
             while done < len(rest):
                 done += os.pwrite(fd, rest[done:], offset + done)
 
-        answer = wire.WRITE_OUT.pack(len(rest), 0)
-        raise self._timed(self._writing, [fd], work, lambda: answer)
+        raise self._timed(self._writing, [fd], work, lambda: self._written(node, len(rest), flags))
 
     def _timed(
         self, patience: Patience, fds: list[int], work: Callable[[], None], answer: Callable[[], bytes]

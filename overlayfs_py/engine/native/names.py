@@ -2,7 +2,7 @@
 
 from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.state import NOT_KEPT, State
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE
 from overlayfs_py.union.overlay import Caller, Node
 
@@ -64,7 +64,9 @@ class NameRequests:
         parent = state.directory(request.nodeid)
         node = self._overlay.link(node, parent, name)
         state.changed(parent, request.pid)
-        return state.entry(node)
+        inode = state.nodes.known(node)
+        # This answer is taken in even when it is outdated, which only pages written back can make it.
+        return state.entry(node, NOT_KEPT if inode is not None and inode.mapped else None)
 
     def unlink(self, request: Request, name: bytes) -> bytes:
         self._settle(request.nodeid, name)

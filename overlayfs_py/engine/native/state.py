@@ -16,13 +16,15 @@ from overlayfs_py.engine.native.passthrough import Backings
 from overlayfs_py.engine.native.patience import Patience
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body
 from overlayfs_py.engine.native.tidying import Tidying
-from overlayfs_py.engine.nodes import NOBODY, NodeTable
+from overlayfs_py.engine.nodes import NodeTable
 from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.union.overlay import Attr, AttrChanges, CopyUp, Node, Overlay
 
 NOT_KEPT = Timeout(0, 0)
 # A longer copy goes to a thread.
 INLINE_SIZE = 1 << 20
+# Seconds after which an answer has been taken in.
+_TAKEN_IN = 1.0
 # LOOKUPs after which a listing without attributes was a mistake.
 _ONE_BY_ONE = 32
 
@@ -59,18 +61,21 @@ class State:
 
     # -- answers -------------------------------------------------------------------------------
 
-    def entry(self, node: Node) -> bytes:
-        """The answer that hands out `node` once more."""
+    def entry(self, node: Node, kept: Timeout | None = None) -> bytes:
+        """The answer that hands out `node`, which is new or locked by who asks, so that no change can outdate
+        it. `kept`: how long the kernel may keep the attributes, if not as usual.
+        """
         try:
             attr = self.overlay.getattr(node)
         except BaseException:
             if self.nodes.known(node) is None:
                 self.overlay.forget(node)
             raise
-        return self.found(node, attr)
+        inode = self.nodes.remember(node, attr[0])
+        return message.entry(inode.nodeid, self.names, self.kept(node) if kept is None else kept, attr)
 
-    def found(self, node: Node, attr: Attr, asker: int = NOBODY) -> bytes:
-        """`entry` where the attributes are known, for the thread `asker`."""
+    def found(self, node: Node, attr: Attr, asker: int) -> bytes:
+        """As `entry` where the attributes are known, for the thread `asker`."""
         inode = self.nodes.remember(node, attr[0])
         if inode.asker != asker:
             inode.answered(asker)
@@ -211,11 +216,30 @@ class State:
         """`node` was changed by the thread `changer` in a way that makes the kernel drop the attributes it
         has, but not those on their way to somebody else (fi->attr_version stays): void these too.
 
-        So it is with directories whose entries change, and with times of change alone.
+        So it is with directories whose entries change, with times of change alone, and with what is written
+        back (`written_back`).
         """
         inode = self.nodes.known(node)
         if inode is not None and inode.outdated(changer):
             self.attributes_changed(node)
+
+    def written_back(self, node: Node) -> None:
+        """Pages of `node` that were changed through a mapping have been written: `changed` by nobody in
+        particular. In a worker's thread, as such a WRITE need not hold the inode: the kernel may be freeing
+        it, for which it waits for our answer, and the notification for that.
+        """
+        inode = self.nodes.known(node)
+        if inode is None:
+            return
+        if inode.outdated(0):
+            self._void(node)
+        if not inode.mapped:
+            inode.mapped = True  # so that LINK is answered with that in mind, but the last one was not
+            if self.overlay.getattr(node).nlink > 1:
+                self.deferrals.later(_TAKEN_IN, lambda: self._void(node))
+
+    def _void(self, node: Node) -> None:
+        self.deferrals.start(lambda: self.attributes_changed(node), lambda error: None)
 
     def drop_listings(self, nodes: Sequence[Node]) -> None:
         """Make the kernel forget the listings it has of these directories; from a worker's thread only.

@@ -54,6 +54,7 @@ class Bench:
         self.sent: dict[int, tuple[int, bytes]] = {}
         self.waited_for = True
         self.dispatcher = Dispatcher(self.state, self._send, Wishes(no_open=not opens))
+        self.pid = 0  # who asks
         self._unique = 0
 
     def _send(self, header: bytes, body: bytes = b"") -> bool:
@@ -68,7 +69,7 @@ class Bench:
         """Hand a message over; its unique."""
         opcode = next(row.opcode for row in wire.OPS.values() if row.name == name)
         self._unique += 2
-        header = wire.IN_HEADER.pack(40 + len(body), opcode, self._unique, nodeid, uid, uid, 0, 0, 0)
+        header = wire.IN_HEADER.pack(40 + len(body), opcode, self._unique, nodeid, uid, uid, self.pid, 0, 0)
         raw = bytearray(header + body)
         self.dispatcher.serve(raw, len(raw))
         raw[:] = b"\xff" * len(raw)  # the loop reads the next message into the same buffer
