@@ -15,11 +15,10 @@ from click.shell_completion import BashComplete, CompletionItem, FishComplete, S
 from overlayfs_py.completion_scripts import SCRIPTS
 from overlayfs_py.options.parse import escape, split_options, unescape
 from overlayfs_py.options.table import ROWS, Kind
-from overlayfs_py.syscalls.mount import mount_table
+from overlayfs_py.syscalls.mount import OWN_TYPE, mount_table
 
 _SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 _USELESS = (Kind.SILENT, Kind.WARNED, Kind.REFUSED)
-_OWN_TYPE = b"fuse.overlayfs-py"
 # Word separators of bash beside blanks, each of which it hands over as a word of its own.
 _BREAKS = ("=", ":")
 
@@ -161,7 +160,7 @@ def _live_mounts(incomplete: str) -> Iterator[Item]:
     """The mounts there are; a daemon that hangs is not asked."""
     for record in mount_table():
         path = os.fsdecode(record.mountpoint)
-        if record.fstype == _OWN_TYPE and path.startswith(incomplete):
+        if record.fstype == OWN_TYPE and path.startswith(incomplete):
             yield Item(path)
     if not incomplete.startswith("/"):
         yield Item("", type="dir")

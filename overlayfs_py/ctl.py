@@ -137,7 +137,7 @@ def _add_changes(add: Callable[..., argparse.ArgumentParser]) -> None:
     freeze.usage = f"{freeze.prog} [--timeout SECONDS] MOUNTPOINT [-- COMMAND...]"
     freeze.add_argument("mountpoint", metavar="MOUNTPOINT")
     freeze.add_argument(
-        "--timeout", type=float, metavar="SECONDS",
+        "--timeout", type=_seconds, metavar="SECONDS",
         help=f"thaw by itself after that time (default {FREEZE_SECONDS:.0f}; with a COMMAND: none)",
     )  # fmt: skip
     thaw = add("thaw", _thaw, "let changes go on")
@@ -146,6 +146,16 @@ def _add_changes(add: Callable[..., argparse.ArgumentParser]) -> None:
     for verb in (thaw, sync, umount):
         verb.add_argument("mountpoint", metavar="MOUNTPOINT")
     umount.add_argument("-l", "--lazy", action="store_true", help="detach it while it is in use")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, not {text}")
+    return seconds
 
 
 def _list(arguments: argparse.Namespace, run_dir: bytes) -> None:
@@ -183,14 +193,12 @@ def _stats(arguments: argparse.Namespace, run_dir: bytes) -> None:
         _print(prometheus(found), end="")
     elif arguments.json:
         print(json.dumps(found if arguments.mountpoint is None else found[0], indent=2))
-    else:
+    elif found:
         _print("\n\n".join(map(readable, found)))
 
 
 def _freeze(arguments: argparse.Namespace, run_dir: bytes) -> int:
     timeout: float | None = arguments.timeout
-    if timeout is not None and not 0 < timeout < float("inf"):
-        raise ConfigError("--timeout: expected a number of seconds above 0")
     command: list[str] = arguments.command
     if timeout is None and not command:
         timeout = FREEZE_SECONDS

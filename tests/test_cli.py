@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import overlayfs_py
-from tests.mounts import COMMAND, Layers, make_layers
-from tests.service.starts import cleared, is_mounted, one_line, options, pyctl
+from tests.mounts import Layers, make_layers
+from tests.service.starts import cleared, found_by_mount_8, is_mounted, one_line, options, pyctl
 from tests.service.starts import overlayfs_py as run
 
 fuse = [pytest.mark.fuse, pytest.mark.root]
@@ -234,29 +234,16 @@ def test_config_file(layers: Layers, where: Path) -> None:
 @pytest.mark.xdist_group("mount.fuse3")
 def test_mount_8(layers: Layers, where: Path) -> None:
     """mount -t fuse.overlayfs-py and umount, through the helper mount.fuse3, which has no PATH of ours."""
-    link = Path("/usr/local/bin/overlayfs-py")
-    made = not link.exists()
-    if made:
-        link.symlink_to(COMMAND)
-    try:
-        with cleared(layers.merged):
-            given = layers.options({"noatime": "", "x-systemd.automount": "", "nodev": ""})
-            subprocess.run(
-                ["mount", "-t", "fuse.overlayfs-py", "layers", layers.merged, "-o", given],
-                check=True,
-                timeout=60,
-            )
-            (layers.merged / "x").touch()
-            assert (
-                f"layers {layers.merged} fuse.overlayfs-py rw,nodev,noatime"
-                in Path("/proc/mounts").read_text()
-            )
-            subprocess.run(["umount", layers.merged], check=True, timeout=60)
-            assert layers.upper is not None
-            assert (layers.upper / "x").exists()
-    finally:
-        if made:
-            link.unlink()
+    with found_by_mount_8(), cleared(layers.merged):
+        given = layers.options({"noatime": "", "x-systemd.automount": "", "nodev": ""})
+        mount = ["mount", "-t", "fuse.overlayfs-py", "layers", layers.merged, "-o", given]
+        subprocess.run(mount, check=True, timeout=60)
+        (layers.merged / "x").touch()
+        shown = f"layers {layers.merged} fuse.overlayfs-py rw,nodev,noatime"
+        assert shown in Path("/proc/mounts").read_text()
+        subprocess.run(["umount", layers.merged], check=True, timeout=60)
+        assert layers.upper is not None
+        assert (layers.upper / "x").exists()
 
 
 @pytest.mark.fuse

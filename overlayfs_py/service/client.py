@@ -11,6 +11,7 @@ from typing import Any
 from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options.remount import plain
 from overlayfs_py.service.rundir import sockets
+from overlayfs_py.syscalls.mount import OWN_TYPE, mounted_filesystem
 
 _TIMEOUT = 30.0
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
@@ -92,8 +93,19 @@ def connect(run_dir: bytes, mountpoint: bytes) -> Connection:
     connection = find(run_dir, mountpoint)
     if connection is not None:
         return connection
-    where = shown(mountpoint)
-    raise MountError(f"no overlayfs-py of yours is mounted on {where} (see: overlayfs-pyctl list)")
+    raise MountError(f"{_why_nobody_answers(mountpoint)} (see: overlayfs-pyctl list)")
+
+
+def _why_nobody_answers(mountpoint: bytes) -> str:
+    """By the mount table: what is mounted there is not asked."""
+    where, record = shown(mountpoint), mounted_filesystem(mountpoint)
+    if record is None or record.fstype != OWN_TYPE:
+        return f"no overlayfs-py is mounted on {where}"
+    if b"user_id=%d" % os.geteuid() not in record.super_options:
+        return f"the overlay on {where} is another user's"
+    return (
+        f"nobody answers for the overlay on {where}: umount it if its daemon has gone, or name its --run-dir"
+    )
 
 
 def ask_all(run_dir: bytes, verb: str) -> list[dict[str, Any]]:

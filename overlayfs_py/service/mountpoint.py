@@ -12,11 +12,10 @@ import trio
 
 from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options import MountOptions
-from overlayfs_py.syscalls.mount import MountRecord, mount_table, mounted_filesystem, unmount
+from overlayfs_py.syscalls.mount import OWN_TYPE, MountRecord, mount_table, mounted_filesystem, unmount
 
 log = logging.getLogger("overlayfs_py.mount")
 
-_OWN_TYPE = b"fuse.overlayfs-py"
 _LOOK_SECONDS = 15.0  # more than any daemon keeps somebody waiting for statfs
 # What the asking process runs; its exit status is the errno.
 _ASK = """
@@ -69,7 +68,7 @@ def _refusal(mountpoint: bytes, text: str) -> MountError:
 
 
 def _is_ours(record: MountRecord, options: MountOptions) -> bool:
-    return record.fstype in (_OWN_TYPE, b"fuse." + os.fsencode(options.subtype))
+    return record.fstype in (OWN_TYPE, b"fuse." + os.fsencode(options.subtype))
 
 
 class LiveMount:

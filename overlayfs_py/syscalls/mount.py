@@ -30,6 +30,8 @@ MNT_FORCE = 1
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
+OWN_TYPE = b"fuse.overlayfs-py"  # but where subtype= says otherwise
+
 _CAP_SYS_ADMIN = 21
 _DEVICE = "/dev/fuse"
 _SEPARATOR, _ESCAPED = r"([,\\])", r"\\\1"  # in fusermount3's option values

@@ -101,6 +101,24 @@ def test_sockets_of_killed_daemons_are_removed(live: Layers) -> None:
     assert not os.path.exists(path)
 
 
+def test_a_mount_whose_daemon_does_not_answer(live: Layers, where: Path) -> None:
+    """The line says what may be wrong: another run directory, or a dead daemon."""
+    elsewhere = pyctl("--run-dir", where, "status", live.merged)
+    one_line(elsewhere, f"nobody answers for the overlay on {live.merged}", program="overlayfs-pyctl")
+    pid = daemon_pid(live)
+    os.kill(pid, signal.SIGKILL)
+    wait_gone(pid)
+    one_line(pyctl("sync", live.merged), "umount it", program="overlayfs-pyctl")
+
+
+@pytest.mark.parametrize("given", ["x", "0", "-1", "inf", "nan"])
+def test_wrong_times(given: str) -> None:
+    """A wrong command line: status 2, as with every other."""
+    done = pyctl("freeze", f"--timeout={given}", "/mnt")
+    assert done.returncode == 2
+    assert "expected a number of seconds above 0" in done.stderr
+
+
 @pytest.mark.parametrize(
     "request_line",
     [b"", b"{}", b"[]", b"nonsense", b'"text"', b'{"verb": "reboot"}', b'{"verb": ["status"]}', b"\xff"],

@@ -13,7 +13,7 @@ import pytest
 
 from tests import rawcalls
 from tests.mounts import COMMAND, KernelMount, Layers, OverlayMount, make_layers
-from tests.service.starts import cleared, one_line, options, overlayfs_py, pyctl
+from tests.service.starts import cleared, found_by_mount_8, one_line, options, overlayfs_py, pyctl
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 RDONLY, REMOUNT = rawcalls.MS_RDONLY, rawcalls.MS_REMOUNT
@@ -137,16 +137,8 @@ def test_a_mount_in_use_as_with_the_kernel(
 
 @pytest.fixture
 def helper() -> Iterator[None]:
-    """The command where mount.fuse3 finds it."""
-    link = Path("/usr/local/bin/overlayfs-py")
-    made = not link.exists()
-    if made:
-        link.symlink_to(COMMAND)
-    try:
+    with found_by_mount_8():
         yield
-    finally:
-        if made:
-            link.unlink()
 
 
 def mount_8(*words: str | Path) -> subprocess.CompletedProcess[str]:
