@@ -251,14 +251,15 @@ def tag_command(root: Root, source: str, target: str) -> None:
     is_flag=True,
     help="Also one with several names by its ID, one that unmounted workspaces need, or none.",
 )
+@click.option("--no-prune", is_flag=True, help="Leave blobs and unpacked layers for the next rmi or prune.")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)
 @click.pass_obj
-def rmi_command(root: Root, force: bool, images: tuple[str, ...]) -> None:
+def rmi_command(root: Root, force: bool, no_prune: bool, images: tuple[str, ...]) -> None:
     """Remove names of images, and images that have none left with what only they needed."""
 
     def remove(image: str) -> None:
         try:
-            lines = layerstore.rmi(image, force=force, root=root.path)
+            lines = layerstore.rmi(image, force=force, prune=not no_prune, root=root.path)
         except NotFound as error:
             if not force:
                 raise

@@ -1,9 +1,12 @@
 """Options that several verbs share; those of listings are in `tables`, that of bars in `progress`."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from layerstore.transport.base import RegistryOptions
 
 _Decorator = Callable[[Any], Any]
 
@@ -13,6 +16,40 @@ platform_option = click.option(
 changes_option = click.option(
     "-c", "--change", "changes", metavar="INSTRUCTION", multiple=True, help="Apply a Dockerfile instruction."
 )
+
+
+def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of everything that connects; they arrive together as `options`."""
+
+    def with_options(
+        *args: Any, tls_verify: bool, cert_dir: str | None, authfile: str | None, **rest: Any
+    ) -> Any:
+        options = RegistryOptions(
+            tls_verify=tls_verify,
+            cert_dir=None if cert_dir is None else Path(cert_dir),
+            authfile=None if authfile is None else Path(authfile),
+        )
+        return command(*args, options=options, **rest)
+
+    with_options.__doc__ = command.__doc__
+    with_options.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in (
+        click.option(
+            "--authfile", metavar="FILE", help="Credentials [default: docker's and podman's files]."
+        ),
+        click.option(
+            "--cert-dir", metavar="DIR", help="Certificates [default: /etc/{containers,docker}/certs.d/HOST]."
+        ),
+        click.option(
+            "--tls-verify",
+            type=bool,
+            default=True,
+            metavar="BOOL",
+            help="false: any certificate will do, and plain HTTP [default: true; this machine needs no TLS].",
+        ),
+    ):
+        option(with_options)
+    return with_options
 
 
 def filter_option(*flags: str, keys: str) -> _Decorator:

@@ -1,10 +1,8 @@
 """The verbs that speak to registries: pull, push, login, logout."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -12,46 +10,12 @@ import layerstore
 from layerstore import reference
 from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
-from layerstore.cli.options import platform_option
+from layerstore.cli.options import connection_options, platform_option
 from layerstore.cli.transfers import transfers
 from layerstore.errors import LayerstoreError
 from layerstore.transport.base import RegistryOptions
 
 _SECRET_LIMIT = 1 << 20
-
-
-def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of everything that connects; they arrive together as `options`."""
-
-    def with_options(
-        *args: Any, tls_verify: bool, cert_dir: str | None, authfile: str | None, **rest: Any
-    ) -> Any:
-        options = RegistryOptions(
-            tls_verify=tls_verify,
-            cert_dir=None if cert_dir is None else Path(cert_dir),
-            authfile=None if authfile is None else Path(authfile),
-        )
-        return command(*args, options=options, **rest)
-
-    with_options.__doc__ = command.__doc__
-    with_options.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for option in (
-        click.option(
-            "--authfile", metavar="FILE", help="Credentials [default: docker's and podman's files]."
-        ),
-        click.option(
-            "--cert-dir", metavar="DIR", help="Certificates [default: /etc/{containers,docker}/certs.d/HOST]."
-        ),
-        click.option(
-            "--tls-verify",
-            type=bool,
-            default=True,
-            metavar="BOOL",
-            help="false: any certificate will do, and plain HTTP [default: true; this machine needs no TLS].",
-        ),
-    ):
-        option(with_options)
-    return with_options
 
 
 @click.command(
@@ -69,7 +33,7 @@ def _connection(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-q", "--quiet", is_flag=True, help="Print the full name only, and no progress.")
 @click.argument("ref", shell_complete=completion.images)
 @click.pass_obj
-@_connection
+@connection_options
 def pull_command(
     root: Root,
     ref: str,
@@ -133,7 +97,7 @@ def _tell_default_tag(word: str) -> None:
 @click.argument("image", shell_complete=completion.images)
 @click.argument("ref", required=False)
 @click.pass_obj
-@_connection
+@connection_options
 def push_command(
     root: Root,
     image: str,
@@ -167,7 +131,7 @@ def push_command(
 @click.option("-p", "--password", metavar="PASSWORD", help="Others can see it: rather use --password-stdin.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.argument("host", required=False, default="docker.io")
-@_connection
+@connection_options
 def login_command(
     host: str, username: str | None, password: str | None, password_stdin: bool, options: RegistryOptions
 ) -> None:

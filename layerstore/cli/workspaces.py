@@ -7,11 +7,14 @@ import click
 import layerstore
 from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, for_each, note
-from layerstore.cli.options import filter_option, platform_option
+from layerstore.cli.options import connection_options, filter_option, platform_option
 from layerstore.cli.progress import progress, quiet_option
+from layerstore.cli.pulling import get_image, pull_option
 from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_listing
 from layerstore.image import human
 from layerstore.media import Compression
+from layerstore.transport.base import RegistryOptions
+from layerstore.verbs.present import When
 
 
 @click.command(
@@ -19,6 +22,7 @@ from layerstore.media import Compression
     epilog=examples(
         "layerstore create debian:12",
         "layerstore create --name build --init -v /srv/src:/src debian:12",
+        "layerstore create --pull missing registry.example.org/base:1",
     ),
 )
 @click.option("--name", metavar="NAME", help="The workspace's name [default: a made-up one].")
@@ -32,22 +36,27 @@ from layerstore.media import Compression
     help="Bind HOST to PATH at every mount (:ro).",
 )
 @platform_option
+@pull_option
 @quiet_option
 @click.argument("image", shell_complete=completion.images)
 @click.pass_obj
+@connection_options
 def create_command(
     root: Root,
     name: str | None,
     init: bool,
     volumes: tuple[str, ...],
     platform: str | None,
+    pull: When,
     quiet: bool,
     image: str,
+    options: RegistryOptions,
 ) -> None:
     """Make a workspace, a writable layer over an image; prints its name.
 
     A commit leaves out what --init and -v put there.
     """
+    get_image(root, image, pull, platform=platform, options=options, quiet=quiet)
     with progress("Unpacking", quiet=quiet) as report:
         made = layerstore.create(
             image,
@@ -70,16 +79,29 @@ def create_command(
 )
 @click.option("-r", "--read-only", is_flag=True, help="Mount an image instead of a workspace.")
 @platform_option
+@pull_option
 @quiet_option
 @click.argument("name", metavar="NAME|IMAGE", shell_complete=completion.either)
 @click.argument("directory", metavar="[DIR]", required=False, shell_complete=completion.files)
 @click.pass_obj
+@connection_options
 def mount_command(
-    root: Root, read_only: bool, platform: str | None, quiet: bool, name: str, directory: str | None
+    root: Root,
+    read_only: bool,
+    platform: str | None,
+    pull: When,
+    quiet: bool,
+    name: str,
+    directory: str | None,
+    options: RegistryOptions,
 ) -> None:
     """Mount a workspace, on DIR or in its own place; prints the mount point when it is usable."""
     if read_only and directory is None:
         raise click.UsageError("mount --read-only IMAGE needs a DIR")
+    if read_only:
+        get_image(root, name, pull, platform=platform, options=options, quiet=quiet)
+    elif pull != "never":
+        raise click.UsageError("a workspace has its image: --pull is for mount --read-only IMAGE")
     with progress("Unpacking", quiet=quiet) as report:
         place = layerstore.mount(
             name,

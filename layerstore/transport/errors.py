@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import httpx
+from typing import TYPE_CHECKING
 
 from layerstore import model
 from layerstore.errors import LayerstoreError, NotFound
+
+if TYPE_CHECKING:
+    import httpx
 
 _SHOWN = 300
 
@@ -48,6 +51,8 @@ class Transient(Exception):
 
 def redacted(url: httpx.URL | str) -> str:
     """A URL as messages may show it: without user, password and query, as signed URLs carry rights there."""
+    import httpx  # takes longer to import than most verbs take to run, all of which may name these errors
+
     url = httpx.URL(url)
     return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}{url.path}"
 

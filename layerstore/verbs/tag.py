@@ -22,14 +22,15 @@ def tag(source: str, target: str, *, root: Root = None) -> None:
         index.add(store, find.find(store, source).entry, ref)
 
 
-def rmi(image: str, *, force: bool = False, root: Root = None) -> list[str]:
+def rmi(image: str, *, force: bool = False, prune: bool = True, root: Root = None) -> list[str]:
     """Take a name of an image away, and with the last one the image itself and what only it needed.
 
     Returns what was done, a line each (``Untagged: ...``, ``Deleted: ...``). An image that a workspace is
     based on or that is mounted stays. `force` removes an image by its ID though it has several names, and
     one that workspaces need though none of them is mounted: what they need of it stays as long as they do.
+    Without `prune` blobs and unpacked layers stay until the next rmi or prune.
     """
-    return list(_remove(open_store(root), image, force=force))
+    return list(_remove(open_store(root), image, force=force, prune=prune))
 
 
 def kept_for_workspaces(store: Store) -> list[Descriptor]:
@@ -51,7 +52,7 @@ def is_used(store: Store, found: Found) -> bool:
     return is_mounted(found.image.id)
 
 
-def _remove(store: Store, word: str, *, force: bool) -> Iterator[str]:
+def _remove(store: Store, word: str, *, force: bool, prune: bool) -> Iterator[str]:
     found = find.find(store, word)
     chosen = [name for name in found.names if _means(word, name)]
     if chosen and len(found.names) > len(chosen):
@@ -66,6 +67,8 @@ def _remove(store: Store, word: str, *, force: bool) -> Iterator[str]:
     yield from (f"Untagged: {name}" for name in found.names)
     if not used:
         yield f"Deleted: {found.image.id}"
+    if not prune:
+        return
     for diff_id in sweep.sweep(store, kept_for_workspaces(store)).layers:
         yield f"Deleted: {diff_id}"
 

@@ -179,3 +179,14 @@ def test_layer_with_a_wrong_diff_id(base: Cli) -> None:
 def test_rootfs_is_what_was_imported(base: Cli) -> None:
     (layer,) = (base.root / "layers").iterdir()
     assert sorted(str(path.relative_to(layer)) for path in layer.rglob("*")) == sorted(ROOTFS)
+
+
+def test_rmi_without_pruning(base: Cli) -> None:
+    """What the image needed stays, until something is pruned."""
+    found = {path.name for path in base.root.glob("oci/blobs/*/*")}
+    lines = base.run("rmi", "--no-prune", "base:1").splitlines()
+    assert [line.split(":")[0] for line in lines] == ["Untagged", "Deleted"]
+    assert base.run("images", "-q") == ""
+    assert {path.name for path in base.root.glob("oci/blobs/*/*")} == found
+    base.run("prune")
+    assert not list(base.root.glob("oci/blobs/*/*"))

@@ -67,7 +67,8 @@ def test_refused(base: Cli) -> None:
     for name in ("../x", "", ".hidden", "a/b", "-x", "a b", "x" * 200, "é"):
         with pytest.raises(InvalidReference):
             layerstore.create("base:1", name=name, root=base.root)
-    assert base.fail("create", "nothing") == "no such image: nothing"
+    how = "`layerstore pull nothing` gets it, and so does --pull missing"
+    assert base.fail("create", "nothing") == f"no such image: nothing ({how})"
     for volume in ("x", "/etc", "name:/x", "/nowhere:/x", "/etc:/", "/etc:x", "/etc:/../x", "/etc:/proc/x",
                    "/etc:/sys", "/etc:/x:weird"):  # fmt: skip
         with pytest.raises(LayerstoreError, match=r"volume|mount target"):
