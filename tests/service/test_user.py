@@ -48,6 +48,8 @@ os.mkdir(merged + '/dir')
 os.rename(merged + '/dir', merged + '/renamed')
 assert os.stat(merged + '/renamed').st_uid == os.getuid()
 assert merged in pyctl('list')
+refused = run(command, '-o', 'remount,ro', merged)
+assert 'only root may' in refused.stderr and refused.stderr.count('\\n') == 1, refused
 pyctl('umount', merged)
 assert not mounted()
 
