@@ -4,17 +4,22 @@ mount(2) and umount(2) where this process may use them, fusermount3 otherwise. N
 filesystem anything but `is_stale` and the check of the mount point, so that a dead mount hangs nobody.
 """
 
+from __future__ import annotations
+
 import ctypes
 import errno
 import os
 import re
 import stat
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from overlayfs_py.errors import MountError, shown
-from overlayfs_py.options import MountOptions
 from overlayfs_py.syscalls import _fusermount
 from overlayfs_py.syscalls._libc import check, function
+
+if TYPE_CHECKING:  # who only reads the mount table need not wait for all options
+    from overlayfs_py.options import MountOptions
 
 MS_RDONLY = 1
 MS_NOSUID = 2
