@@ -71,7 +71,17 @@ def look(shared: str, looker: str, path: str, how: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name + b".link")
             if not truce.rest(number):
-                os.link(name, name + b".link")
+                _link(name)
+
+
+def _link(name: bytes) -> None:
+    """The kernel counts too few names, none even, if somebody's stat(2) comes between an unlink and what the
+    kernel makes of it; until the next stat (decision 0019).
+    """
+    try:
+        os.link(name, name + b".link")
+    except FileNotFoundError:
+        os.stat(name)
 
 
 def pause() -> None:
