@@ -231,7 +231,6 @@ def test_config_file(layers: Layers, where: Path) -> None:
 
 @pytest.mark.fuse
 @pytest.mark.root
-@pytest.mark.xdist_group("mount.fuse3")
 def test_mount_8(layers: Layers, where: Path) -> None:
     """mount -t fuse.overlayfs-py and umount, through the helper mount.fuse3, which has no PATH of ours."""
     with found_by_mount_8(), cleared(layers.merged):

@@ -20,7 +20,6 @@ from tests.mounts import scratch
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("docker"),  # one daemon for all
     pytest.mark.skipif(lacking() is not None, reason=lacking() or ""),
 ]
 

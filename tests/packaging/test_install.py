@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("overlayfs-py", "overlayfs-pyctl", "layerstore")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("installation")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def make(target: str, destination: Path, prefix: str = "/usr/local") -> str:

@@ -11,13 +11,7 @@ from tests.packaging.machine import ROOT, Machine
 UNIT = ROOT / "overlayfs_py/service/overlayfs-py@.service"
 EXAMPLE = ROOT / "overlayfs_py/service/example.toml"
 EVERYTHING = ROOT / "tests/packaging/everything_asked.py"
-in_a_machine = [
-    pytest.mark.slow,
-    pytest.mark.root,
-    pytest.mark.fuse,
-    pytest.mark.timeout(600),
-    pytest.mark.xdist_group("machine"),  # one for all
-]
+in_a_machine = [pytest.mark.slow, pytest.mark.root, pytest.mark.fuse, pytest.mark.timeout(600)]
 
 
 def configured(machine: Machine, name: str, more: str = "") -> str:

@@ -165,7 +165,6 @@ REMOUNTS = [
 
 
 @pytest.mark.usefixtures("helper")
-@pytest.mark.xdist_group("mount.fuse3")
 @pytest.mark.parametrize("sequence", REMOUNTS, ids="; ".join)
 def test_mount_8_as_with_the_kernel(twins: tuple[Path, Path], sequence: tuple[str, ...]) -> None:
     """The same command lines give the mounts the same flags, and `status` tells them."""
@@ -181,7 +180,6 @@ def test_mount_8_as_with_the_kernel(twins: tuple[Path, Path], sequence: tuple[st
 
 
 @pytest.mark.usefixtures("helper")
-@pytest.mark.xdist_group("mount.fuse3")
 def test_source_and_all_flags(layers: Layers, mounted: OverlayMount) -> None:
     """With a source mount(8) merges nothing: what is not named is off. Without one, by hand, it stays."""
     assert overlayfs_py("-o", "remount,nosuid,noexec,noatime", layers.merged).returncode == 0
@@ -194,7 +192,6 @@ def test_source_and_all_flags(layers: Layers, mounted: OverlayMount) -> None:
 
 
 @pytest.mark.usefixtures("helper")
-@pytest.mark.xdist_group("mount.fuse3")
 def test_fstab(layers: Layers, where: Path) -> None:
     """mount(8) repeats fstab's options, which the mount has already."""
     fstab = where / "fstab"
