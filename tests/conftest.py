@@ -51,7 +51,8 @@ TOGETHER = (
     r"tests/packaging/test_service_unit\.py::TestUnderSystemd",  # a booted machine
     r"tests/packaging/test_install\.py",  # an installation
     r"tests/layerstore/test_docker\.py",  # a dockerd
-    r"tests/service/test_remount\.py::test_(mount_8|source|fstab)|tests/test_cli\.py::test_mount_8$",  # the command in /usr/local/bin
+    # the command in /usr/local/bin
+    r"tests/service/test_remount\.py::test_(mount_8|source|fstab)|tests/test_cli\.py::test_mount_8$",
 )
 
 
