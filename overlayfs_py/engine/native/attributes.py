@@ -136,6 +136,7 @@ class AttributeRequests:
             self._state.change_mode(node, attr.mode & ~stat.S_ISGID)
 
     def statfs(self, request: Request) -> bytes:
+        self._state.forgotten.clear()  # they may hold the blocks of removed files
         st = self._overlay.statfs()
         return wire.STATFS_OUT.pack(
             st.f_blocks,

@@ -17,6 +17,7 @@ from overlayfs_py.engine.native.deferral import FROZEN, Busy, Postponed
 from overlayfs_py.engine.native.directories import DirectoryRequests, handed_out
 from overlayfs_py.engine.native.durability import DurabilityRequests
 from overlayfs_py.engine.native.files import FileRequests
+from overlayfs_py.engine.native.forgetting import ForgetRequests
 from overlayfs_py.engine.native.message import MalformedMessage, Request
 from overlayfs_py.engine.native.names import NameRequests
 from overlayfs_py.engine.native.negotiation import Session, VersionRefused, Wishes, negotiate
@@ -41,6 +42,7 @@ REFUSED = {
 }
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OPENING = {"OPEN", "CREATE", "TMPFILE"}
 _header = wire.OUT_HEADER.pack
 
@@ -83,6 +85,7 @@ class Dispatcher:
             {} if no_open else _methods(self.opens),
             self._protocol_handlers(),
             _methods(NameRequests(state)),
+            _methods(ForgetRequests(state.forgotten)),
             _methods(AttributeRequests(state)),
             _methods(FileRequests(state)),
             _methods(DurabilityRequests(state)),
@@ -127,7 +130,11 @@ class Dispatcher:
         except SessionEnd:
             raise
         except Exception as error:
-            self._refuse(request, error)
+            if self._made_room(error):
+                self.counts[opcode] -= 1
+                self.serve(buffer, length)
+            else:
+                self._refuse(request, error)
         else:
             if isinstance(body, int):
                 self.refusals[request.op.name, body] += 1
@@ -155,6 +162,11 @@ class Dispatcher:
             for nodeid in handed_out(body):
                 self._state.take_back(nodeid, 1)
 
+    def _made_room(self, error: Exception) -> bool:
+        """Whether the disk was full, and what the kernel has forgotten held some of it: worth another try."""
+        full = isinstance(error, OSError) and error.errno in _FULL
+        return full and self._state.forgotten.clear()
+
     def _refuse(self, request: Request, error: Exception) -> None:
         if self._state.stale_listings:  # it had copied something up before it failed
             self._after_listings(lambda: self._refuse(request, error))
@@ -180,7 +192,7 @@ class Dispatcher:
         try:
             body = later.settle(failure)
         except Exception as caught:
-            error = caught
+            error = None if self._made_room(caught) else caught
         waiting = deferrals.release(later.node)
         if error is not None:
             if deferrals.claim(request.unique):

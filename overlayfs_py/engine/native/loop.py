@@ -75,7 +75,8 @@ class Loop:
     """Reads `fuse_fd` (not owned) until the session ends or `stop`. `serve` gets buffer and length.
     `wakefulness` (owned) is kept from the second message of a row of them until it sleeps.
 
-    While `working` is not 0 workers run, who need the interpreter more than a loop that only looks.
+    While `working` is not 0 workers run, who need the interpreter more than a loop that only looks. `tidy`
+    does a little of what can wait, and says whether there was any.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Loop:
         serve: Callable[[bytearray, int], None],
         complete: Callable[[], None],
         working: Callable[[], int],
+        tidy: Callable[[], bool],
         polling: Polling,
         wakefulness: Wakefulness,
     ) -> None:
@@ -94,14 +96,15 @@ class Loop:
         self._serve = serve
         self._complete = complete
         self._working = working
+        self._tidy = tidy
         self._polling = polling
         self._wakefulness = wakefulness
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._woken = False
         self._stopping = False
-        self._sleep = select.poll()
-        self._sleep.register(fuse_fd, select.POLLIN)
-        self._sleep.register(self._wake_fd, select.POLLIN)
+        self._poll = select.poll()
+        self._poll.register(fuse_fd, select.POLLIN)
+        self._poll.register(self._wake_fd, select.POLLIN)
         os.set_blocking(fuse_fd, False)
 
     def run(self) -> None:
@@ -137,24 +140,36 @@ class Loop:
         """The length of the next message; 0: woken without one, -1: the session is over."""
         window = self._polling.window
         if window and not self._working():
-            start = perf_counter()
-            seconds = 0.0
-            while not self._woken:
-                length = self._read()
-                if length:
-                    self._polling.paid(seconds)
-                    self._wakefulness.keep()
-                    return length
-                seconds = perf_counter() - start
-                if seconds > window:
-                    self._polling.wasted(seconds)
-                    break
-            if self._woken:
-                return 0
+            length = self._look(window)
+            if length or self._woken:
+                return length
         elif not window:
             self._polling.slept()
+        length = self._read()
+        while not length and not self._woken and self._tidy():
+            length = self._read()
+        return length or self._sleep()
+
+    def _look(self, window: float) -> int:
+        """For `window` seconds, or until it is woken; 0: none has come."""
+        start = perf_counter()
+        seconds = 0.0
+        while not self._woken:
+            length = self._read()
+            if length:
+                self._polling.paid(seconds)
+                self._wakefulness.keep()
+                return length
+            seconds = perf_counter() - start
+            if seconds > window:
+                self._polling.wasted(seconds)
+                break
+        return 0
+
+    def _sleep(self) -> int:
+        """Until there is a message, or it is woken."""
         self._wakefulness.end()
-        for fd, _ in self._sleep.poll():
+        for fd, _ in self._poll.poll():
             if fd == self._wake_fd:
                 os.eventfd_read(fd)
                 return 0

@@ -1,6 +1,5 @@
-"""Requests about names: finding, making, linking, renaming and removing them; and FORGET."""
+"""Requests about names: finding, making, linking, renaming and removing them."""
 
-from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import NOT_KEPT, State
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE
@@ -23,14 +22,6 @@ class NameRequests:
         if state.bare_listings:
             state.looked_up(parent)
         return state.found(*found, request.pid)
-
-    def forget(self, request: Request, lookups: int) -> None:
-        self._state.take_back(request.nodeid, lookups)
-
-    def batch_forget(self, request: Request, count: int, payload: memoryview) -> None:
-        take_back = self._state.take_back
-        for nodeid, lookups in message.forgets(count, payload):
-            take_back(nodeid, lookups)
 
     def mknod(self, request: Request, mode: int, rdev: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)

@@ -100,6 +100,7 @@ class NativeEngine:
             self._dispatcher.serve,
             self._deferrals.complete,
             lambda: self._deferrals.running,
+            self._state.forgotten.shorten,
             Polling(self._options.poll * 1e-6),
             Wakefulness.wanted(self._options.awake),
         )

@@ -11,6 +11,7 @@ from time import perf_counter
 from overlayfs_py.engine.caching import CachePolicy
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
+from overlayfs_py.engine.native.forgetting import Backlog
 from overlayfs_py.engine.native.message import Request, Timeout
 from overlayfs_py.engine.native.passthrough import Backings
 from overlayfs_py.engine.native.patience import Patience
@@ -40,6 +41,7 @@ class State:
     ) -> None:
         self.overlay = overlay
         self.nodes = NodeTable(overlay.root, Tidying(deferrals.call).soon)
+        self.forgotten = Backlog(self.take_back)
         self.backings = Backings(overlay)
         self.deferrals = deferrals
         self.notify = notify

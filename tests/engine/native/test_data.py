@@ -66,7 +66,7 @@ def test_others_go_on_while_the_disk_is_read(bench: Bench, slow: threading.Event
     unique = bench.put("READ", READ_WRITE.pack(0, 1, 100, 0, 0, 0), nodeid)
     bench.ask("GETATTR", bytes(16), nodeid)
     assert unique not in bench.sent
-    bench.put("FORGET", struct.pack("=Q", 1), nodeid)  # its descriptor goes, the thread's stays
+    bench.forget(nodeid)  # its descriptor goes, the thread's stays
     slow.set()
     bench.finish()
     assert bench.sent[unique] == (0, b"ower")

@@ -101,7 +101,7 @@ def test_plus_counts_lookups(bench: Bench) -> None:
     assert len(bench.state.nodes) == len(NAMES) + 2
     for name in NAMES:
         child = bench.find(name, nodeid)
-        bench.put("FORGET", struct.pack("=Q", 2), child)
+        bench.forget(child, 2)
     assert len(bench.state.nodes) == 2
 
 

@@ -91,6 +91,11 @@ class Bench:
         self.woken.clear()
         self.deferrals.complete()
 
+    def forget(self, nodeid: int, lookups: int = 1) -> None:
+        """As the kernel does, and until the loop has had time for it."""
+        self.put("FORGET", struct.pack("=Q", lookups), nodeid)
+        self.state.forgotten.clear()
+
     def find(self, name: bytes, nodeid: int = 1) -> int:
         found = struct.unpack_from("=Q", self.ask("LOOKUP", name + b"\0", nodeid))[0]
         assert found
@@ -139,9 +144,10 @@ def test_lookup_read_and_forget(bench: Bench) -> None:
     assert bench.find(b"file") == nodeid
     assert bench.read(nodeid) == b"lower"
     assert bench.read(nodeid, 2) == b"lo"
-    bench.put("FORGET", struct.pack("=Q", 1), nodeid)
+    bench.forget(nodeid)
     assert bench.read(nodeid) == b"lower"
     bench.put("BATCH_FORGET", struct.pack("=I4xQQ", 1, nodeid, 1), 0)
+    bench.state.forgotten.clear()
     with fails(errno.ESTALE):
         bench.read(nodeid)
     assert len(bench.state.nodes) == 1
@@ -163,7 +169,7 @@ def test_unlinked_file_is_kept_until_forgotten(bench: Bench) -> None:
         assert bench.read(nodeid) == content
         bench.ask("WRITE", READ_WRITE.pack(0, 0, 2, 0, 0, 0) + b"xy", nodeid)
         assert bench.read(nodeid) == b"xy" + content[2:]
-        bench.put("FORGET", struct.pack("=Q", 2), nodeid)
+        bench.forget(nodeid, 2)
         with fails(errno.ESTALE):
             bench.read(nodeid)
 
@@ -244,7 +250,7 @@ def test_forget_during_a_copy(bench: Bench) -> None:
     big = bench.find(b"big")
     unique = bench.write(big, b"first")
     bench.put("INTERRUPT", struct.pack("=Q", unique))
-    bench.put("FORGET", struct.pack("=Q", 1), big)
+    bench.forget(big)
     bench.finish()
     assert len(bench.state.nodes) == 1
     assert bench.read(bench.find(b"big"), 3) == b"bbb"

@@ -5,6 +5,7 @@ import resource
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,12 +24,14 @@ class Served:
         self.said: list[bytes] = []
         self.event = threading.Semaphore(0)
         self.completed = threading.Semaphore(0)
+        self.untidy = 0
         self.loop = Loop(
             self._ours.fileno(),
             100,
             self._serve,
             self.completed.release,
             lambda: 0,
+            self._tidy,
             polling,
             wakefulness or Wakefulness(),
         )
@@ -38,6 +41,10 @@ class Served:
     def _serve(self, buffer: bytearray, length: int) -> None:
         self.said.append(bytes(buffer[:length]))
         self.event.release()
+
+    def _tidy(self) -> bool:
+        self.untidy = max(0, self.untidy - 1)
+        return self.untidy > 0
 
     def close(self) -> None:
         self.loop.stop()
@@ -148,3 +155,16 @@ def test_processors_are_awake_between_messages_and_not_afterwards(tmp_path: Path
     served.close()
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(fd)
+
+
+def test_tidies_before_it_sleeps(served: Served) -> None:
+    """To the end, though messages come meanwhile."""
+    served.untidy = 1000
+    for number in range(5):
+        served.kernel.send(b"%d" % number)
+        assert served.event.acquire(timeout=10)
+    deadline = time.monotonic() + 10
+    while served.untidy and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert served.untidy == 0
+    assert len(served.said) == 5

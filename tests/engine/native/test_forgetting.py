@@ -1,0 +1,92 @@
+"""Forgetting can wait until nobody else does, but not for ever, and not when its room is wanted."""
+
+import errno
+import os
+import struct
+
+import pytest
+
+from overlayfs_py.engine.native import forgetting
+from overlayfs_py.engine.native.forgetting import Backlog
+from tests.engine.native.test_dispatch import Bench, bench
+
+__all__ = ["bench"]
+
+
+def test_one_after_the_other() -> None:
+    taken: list[tuple[int, int]] = []
+    backlog = Backlog(lambda *given: taken.append(given))
+    assert not backlog.shorten()
+    backlog.add(5, 1)
+    backlog.add(6, 2)
+    assert taken == []
+    assert backlog.shorten()
+    assert taken == [(5, 1)]
+    assert backlog.clear()
+    assert taken == [(5, 1), (6, 2)]
+    assert not backlog.clear()
+
+
+def test_the_oldest_cannot_wait_when_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "_MOST", 3)
+    taken: list[int] = []
+    backlog = Backlog(lambda nodeid, _: taken.append(nodeid))
+    for nodeid in range(5):
+        backlog.add(nodeid, 1)
+    assert taken == [0, 1]
+
+
+def test_found_again_before_it_is_forgotten(bench: Bench) -> None:
+    """Its number stays its own."""
+    nodeid = bench.find(b"file")
+    bench.put("FORGET", struct.pack("=Q", 1), nodeid)
+    assert bench.find(b"file") == nodeid
+    bench.state.forgotten.clear()
+    assert bench.read(nodeid) == b"lower"
+    bench.forget(nodeid)
+    assert len(bench.state.nodes) == 1
+
+
+def _removed(bench: Bench) -> int:
+    """A file that was written, removed and forgotten by the kernel; its descriptor in the upper."""
+    bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0o22, 0) + b"gone\0")
+    nodeid = bench.find(b"gone")
+    bench.write(nodeid, b"blocks")
+    fd = bench.state.node(nodeid).fd
+    bench.ask("UNLINK", b"gone\0")
+    bench.put("FORGET", struct.pack("=Q", 2), nodeid)
+    assert os.fstat(fd).st_nlink == 0
+    return fd
+
+
+def test_a_full_disk_is_tried_again_without_what_is_forgotten(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = _removed(bench)
+    tries = 0
+    real = bench.overlay.mkdir
+
+    def mkdir(*arguments: object) -> object:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench.overlay, "mkdir", mkdir)
+    bench.ask("MKDIR", struct.pack("=II", 0o755, 0o22) + b"made\0")
+    assert (bench.top / "upper/made").is_dir()
+    assert tries == 2
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(fd)
+    tries = 0
+    with pytest.raises(OSError, match="No space"):
+        bench.ask("MKDIR", struct.pack("=II", 0o755, 0o22) + b"other\0")
+    assert tries == 1, "there was nothing more to give"
+
+
+def test_free_space_counts_what_is_forgotten(bench: Bench) -> None:
+    fd = _removed(bench)
+    bench.ask("STATFS")
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(fd)
