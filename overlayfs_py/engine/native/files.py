@@ -219,13 +219,15 @@ class FileRequests:
         in_size: int,
         out_size: int,
         data: memoryview,
-    ) -> bytes:
-        """The inode flags of the real inode (lsattr, chattr); other commands are none of a file system's."""
+    ) -> bytes | int:
+        """The inode flags of the real inode (lsattr, chattr); other commands are none of a file system's. The
+        kernel asks whatever the command: Python's open asks for each file whether it is a terminal.
+        """
+        if command not in _FLAG_QUERIES and command not in _FLAG_CHANGES:
+            return errno.ENOTTY
         node = self._state.node(request.nodeid)
         if command in _FLAG_CHANGES:
             self._state.need_upper(node, data=False)
-        elif command not in _FLAG_QUERIES:
-            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
         if max(in_size, out_size) > _LONGEST or in_size != len(data) or not (node.is_dir or node.is_file):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         fd = node.top.open_dir() if node.is_dir else node.top.open(os.O_RDONLY)
