@@ -26,6 +26,9 @@ TYPE_OF_MODE = {
     stat.S_IFIFO: FIFO,
 }
 
+# What mknod(2) makes of a member that is neither a file, a directory nor a link.
+MODE_OF_SPECIAL = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+
 Extent = tuple[int, int]  # (offset, length) of data in a sparse file
 
 

@@ -19,15 +19,15 @@ from layerstore.layer import whiteout
 from layerstore.layer.attributes import Attributes, AttributeSetter, check_numbers, first_mode
 from layerstore.layer.below import Below
 from layerstore.layer.entry import (
-    BLOCK_DEVICE,
     CHAR_DEVICE,
     DIRECTORY,
-    FIFO,
     HARD_LINK,
+    MODE_OF_SPECIAL,
     REGULAR,
     SYMLINK,
     Entry,
 )
+from layerstore.layer.filling import fill
 from layerstore.layer.notes import Notes
 from layerstore.layer.rootdir import NotADirectory, RootDir, clean_path, remove
 from layerstore.limits import Limits
@@ -35,7 +35,6 @@ from overlayfs_py.union.marks import Marks
 
 _O_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_MAJOR, _MOST_MINOR = 0xFFF, 0xFFFFF
-_KIND_BITS = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 _Made = TypeVar("_Made")
 Data = Callable[[Entry], Iterator[memoryview]]
@@ -101,11 +100,7 @@ class Placer:
         wanted = self._setter.of(entry)
         fd = self._create(dir_fd, path, partial(os.open, name, _O_NEW, first_mode(wanted), dir_fd=dir_fd))
         try:
-            if entry.extents is None:
-                for piece in data(entry):
-                    write_all(fd, piece)
-            else:
-                _write_sparse(fd, entry, data)
+            fill(fd, entry, data(entry))
             self._setter.set_file(fd, wanted, path)
         finally:
             os.close(fd)
@@ -162,7 +157,7 @@ class Placer:
         if entry.kind == CHAR_DEVICE and device == whiteout.WHITEOUT_DEVICE:
             raise InvalidLayer("a character device 0:0, which an overlay takes for a whiteout", entry.name)
         wanted = self._setter.of(entry)
-        mode = _KIND_BITS[entry.kind] | 0o600
+        mode = MODE_OF_SPECIAL[entry.kind] | 0o600
         try:
             self._create(dir_fd, path, partial(os.mknod, name, mode, device, dir_fd=dir_fd))
         except PermissionError:
@@ -280,27 +275,3 @@ def _held(held: ExitStack, fd: int) -> int:
     own = os.dup(fd)
     held.callback(os.close, own)
     return own
-
-
-def write_all(fd: int, data: memoryview) -> None:
-    """Write all of it, whatever a single write takes."""
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def _write_sparse(fd: int, entry: Entry, data: Data) -> None:
-    """The stored bytes go to their extents; what lies between stays a hole."""
-    pieces = data(entry)
-    piece = memoryview(b"")
-    for offset, length in entry.extents or ():
-        while length:
-            if not piece:
-                piece = next(pieces)
-            part = piece[:length]
-            done = 0
-            while done < len(part):
-                done += os.pwrite(fd, part[done:], offset + done)
-            offset += len(part)
-            length -= len(part)
-            piece = piece[len(part) :]
-    os.ftruncate(fd, entry.size)

@@ -2,13 +2,14 @@
 again.
 """
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from layerstore.digest import Digest, Hasher, Readable, VerifyingReader
 from layerstore.errors import DigestMismatch, LimitExceeded, NotFound
@@ -16,8 +17,29 @@ from layerstore.limits import current
 from layerstore.model import Descriptor
 from layerstore.store import durable
 from layerstore.store.store import Store
+from overlayfs_py.syscalls.writeback import start_writeback
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _CHUNK = 1 << 20
+_EAGER = 8 << 20
+
+
+class _EagerFile(io.FileIO):
+    """A file whose bytes go to the disk while more are made, so that the sync at its end has little left."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, "wb", closefd=False)
+        self._begun = self._end = 0
+
+    def write(self, data: "Buffer", /) -> int:
+        written = super().write(data)
+        self._end += written
+        if self._end - self._begun >= _EAGER:
+            start_writeback(self.fileno(), self._begun, self._end - self._begun)
+            self._begun = self._end
+        return written
 
 
 @dataclass(slots=True)
@@ -48,7 +70,7 @@ class BlobTemp:
 @contextmanager
 def new_blob(store: Store) -> Iterator[BlobTemp]:
     """A temporary blob; whatever was not published by the end is removed."""
-    with store.temp_file(store.blobs) as (path, fd), open(fd, "wb", buffering=0, closefd=False) as file:
+    with store.temp_file(store.blobs) as (path, fd), _EagerFile(fd) as file:
         yield BlobTemp(file, path, store.blobs)
 
 

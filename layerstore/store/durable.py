@@ -2,19 +2,28 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore.errors import LayerstoreError, LimitExceeded
 from layerstore.store.locking import TEMP_PREFIX
 
 
-def fsync_dir(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+@contextmanager
+def opened_dir(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A descriptor of a directory, closed at the end."""
+    fd = os.open(path, flags | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        yield fd
     finally:
         os.close(fd)
+
+
+def fsync_dir(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    with opened_dir(directory) as fd:
+        os.fsync(fd)
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:

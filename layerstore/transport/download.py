@@ -6,7 +6,6 @@ the others are done is got in pieces by all (`pieces`), if the registry takes ra
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from contextlib import suppress
@@ -21,6 +20,7 @@ from layerstore.store.store import Store
 from layerstore.transport.base import Report
 from layerstore.transport.errors import Transient
 from layerstore.transport.pieces import PIECE, NoRanges, Pieces
+from layerstore.transport.reading import is_range_from
 from layerstore.transport.registry import Repository
 from layerstore.transport.retry import Retry
 
@@ -29,7 +29,6 @@ _LARGE = 8 * PIECE
 _FAST = 64 << 20  # bytes a second over one connection: more of them would only cost processor time
 _TRIAL = 0.25  # seconds to find that out
 _PATIENCE = 0.2  # seconds between two looks at whether to stop
-_RANGE = re.compile(r"bytes (\d{1,19})-")
 
 
 class Download:
@@ -148,8 +147,7 @@ def _position(partial: Partial, response: httpx.Response) -> None:
         partial.restart()
         raise Transient("416 the registry cannot send the rest", status=416)
     if response.status_code == 206:
-        match = _RANGE.match(response.headers.get("content-range", ""))
-        if match is not None and int(match[1]) == partial.size:
+        if is_range_from(response, partial.size):
             return
         partial.restart()
         raise Transient("206 the registry sends another range than was asked for", status=206)

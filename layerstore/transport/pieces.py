@@ -7,21 +7,18 @@ ahead of what is written is bounded, and so is the memory.
 
 from __future__ import annotations
 
-import re
 import threading
-
-import httpx
 
 from layerstore.store.partials import Partial
 from layerstore.transport.base import Report
 from layerstore.transport.errors import Transient
+from layerstore.transport.reading import is_range_from
 from layerstore.transport.registry import Repository
 from layerstore.transport.retry import Retry
 
 PIECE = 8 << 20
 _AHEAD = 5  # pieces begun and not written yet
 _PATIENCE = 0.2  # seconds between two looks at whether to stop
-_RANGE = re.compile(r"bytes (\d{1,19})-")
 
 
 class NoRanges(Exception):
@@ -125,7 +122,8 @@ class Pieces:
         """One connection's worth of bytes `at` to `end`, added to `got`."""
         client, digest = self._repository.client, self._partial.descriptor.digest
         with client.once(self._repository.blob(digest, at, end)) as response:
-            _check_range(response, at)
+            if not is_range_from(response, at):
+                raise NoRanges
             for data in response.iter_raw():
                 client.stop.check()
                 got.append(data[: end - at])
@@ -135,9 +133,3 @@ class Pieces:
                 self._report(digest, "moving", self._received, self._partial.descriptor.size)
         if at < end:
             raise Transient(f"the registry did not send the last {end - at} bytes of a piece")
-
-
-def _check_range(response: httpx.Response, start: int) -> None:
-    match = _RANGE.match(response.headers.get("content-range", ""))
-    if response.status_code != 206 or match is None or int(match[1]) != start:
-        raise NoRanges

@@ -1,7 +1,8 @@
-"""The body of a response as bytes, never more than expected."""
+"""The body of a response as bytes, never more than expected, and where in a blob it begins."""
 
 from __future__ import annotations
 
+import re
 import time
 
 import httpx
@@ -9,6 +10,13 @@ import httpx
 from layerstore.errors import LimitExceeded
 
 _SECONDS = 120.0  # a document that takes longer comes from somebody who wants to keep us waiting
+_RANGE = re.compile(r"bytes (\d{1,19})-")
+
+
+def is_range_from(response: httpx.Response, start: int) -> bool:
+    """Whether what comes is a part of the blob (206) that begins there."""
+    match = _RANGE.match(response.headers.get("content-range", ""))
+    return response.status_code == 206 and match is not None and int(match[1]) == start
 
 
 def read_all(response: httpx.Response, limit: int, what: str) -> bytes:

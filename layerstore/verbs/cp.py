@@ -5,10 +5,12 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from layerstore.digest import Readable
 from layerstore.errors import LayerstoreError
+from layerstore.store.durable import opened_dir
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
 from layerstore.workspace import mounting, resolving
@@ -66,7 +68,7 @@ class _Roots:
         names = {split(word)[0] for word in words}
         if names == {None}:
             raise LayerstoreError("neither path is in a workspace (NAME:PATH): use cp(1)")
-        self._roots: dict[str | None, int] = {None: held.enter_context(_opened("/"))}
+        self._roots: dict[str | None, int] = {None: held.enter_context(opened_dir(Path("/"), os.O_PATH))}
         for name in sorted(name for name in names if name is not None):  # one order: nobody waits in a circle
             self._roots[name] = held.enter_context(_shown(open_workspace(store, name), note))
 
@@ -122,7 +124,7 @@ def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
     with workspace.locked(shared=True):
         workspace = workspace.reread()
         if mounting.state_of(workspace) == "mounted":
-            with _opened(str(workspace.record.mountpoint)) as fd:
+            with opened_dir(Path(str(workspace.record.mountpoint)), os.O_PATH) as fd:
                 yield fd
             return
     with workspace.locked():
@@ -131,17 +133,8 @@ def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
             raise LayerstoreError(f"{workspace.name} is being mounted: try again")
         mounted = mounting.mount(before, before.merged, progress=None, note=note)
         try:
-            with _opened(str(mounted.record.mountpoint)) as fd:
+            with opened_dir(Path(str(mounted.record.mountpoint)), os.O_PATH) as fd:
                 yield fd
         finally:
             after = mounting.umount(mounted, force=True)
             after.save(mountpoint=before.record.mountpoint, mounted_at=before.record.mounted_at)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[int]:
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

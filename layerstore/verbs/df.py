@@ -70,10 +70,7 @@ class Details:
 def df(*, root: Root = None, note: Note | None = None) -> list[Usage]:
     """What images, unpacked layers, workspaces and unfinished downloads take."""
     store, note = open_store(root), noting(note)
-    broken: list[LayerstoreError] = []
-    images = find.all_images(store, broken)
-    for error in broken:
-        note(str(error))
+    images = _images(store, note)
     used = [one for one in images if is_used(store, one)]
     kept = [*(one.entry for one in used), *kept_for_workspaces(store)]
     needed = sweep.needed_by(store, kept)
@@ -97,6 +94,15 @@ def df(*, root: Root = None, note: Note | None = None) -> list[Usage]:
         _workspace_usage(store),
         _partial_usage(store),
     ]
+
+
+def _images(store: Store, note: Note) -> list[Found]:
+    """All images; what cannot be read of the others is told `note`."""
+    broken: list[LayerstoreError] = []
+    images = find.all_images(store, broken)
+    for error in broken:
+        note(str(error))
+    return images
 
 
 def _sizes(directory: Path) -> dict[str, int]:
@@ -131,11 +137,9 @@ def _partial_usage(store: Store) -> Usage:
 def df_details(*, root: Root = None, note: Note | None = None) -> Details:
     """The same for each image, unpacked layer and workspace."""
     store, note = open_store(root), noting(note)
-    broken: list[LayerstoreError] = []
-    images = find.all_images(store, broken)
-    for error in broken:
-        note(str(error))
-    sizes = Counter(_sizes(store.blobs)) + Counter(_sizes(store.layers))
+    images = _images(store, note)
+    layer_sizes = _sizes(store.layers)
+    sizes = Counter(_sizes(store.blobs)) + Counter(layer_sizes)
     needs = [sweep.needed_by(store, [found.entry]) for found in images]
     users = Counter(name for needed in needs for name in needed)
     based = Counter(one.record.manifest.digest for one in all_workspaces(store, []))
@@ -146,7 +150,7 @@ def df_details(*, root: Root = None, note: Note | None = None) -> Details:
         ],
         layers=[
             LayerUsage(diff_id=Digest(f"sha256:{name}"), size=size, images=users[name])
-            for name, size in sorted(_sizes(store.layers).items())
+            for name, size in sorted(layer_sizes.items())
         ],
         workspaces=[
             WorkspaceUsage(

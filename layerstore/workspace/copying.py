@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from layerstore.errors import LayerstoreError, printable
-from layerstore.workspace.resolving import Target, read_link
+from layerstore.workspace.resolving import Target, proc_path, read_link
 from overlayfs_py.syscalls.copy import copy_data
 from overlayfs_py.syscalls.openat import open_beneath
 
@@ -106,7 +106,7 @@ class Copier:
                 ) from None
             raise
         try:
-            fd = os.open(_proc(src_fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(proc_path(src_fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except BaseException:
             os.close(dst_fd)
             raise
@@ -150,7 +150,7 @@ class Copier:
         except OSError:
             return False
         try:
-            os.link(_proc(fd), temp, dst_dir_fd=dst_fd, follow_symlinks=True)
+            os.link(proc_path(fd), temp, dst_dir_fd=dst_fd, follow_symlinks=True)
         except OSError:
             return False
         finally:
@@ -171,7 +171,7 @@ class Copier:
         _set_times(temp, status, dst_fd)
 
     def _make_file(self, src_fd: int, status: os.stat_result, dst_fd: int, temp: bytes) -> None:
-        source = os.open(_proc(src_fd), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        source = os.open(proc_path(src_fd), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             made = os.open(temp, _NEW, 0o600, dir_fd=dst_fd)
             try:
@@ -220,15 +220,10 @@ def _chmod(name: bytes, mode: int, dir_fd: int) -> None:
     """chmod(2) of a name follows links: of a descriptor it changes what was opened, or fails for a link."""
     fd = os.open(name, _NODE, dir_fd=dir_fd)
     try:
-        os.chmod(_proc(fd), mode)
+        os.chmod(proc_path(fd), mode)
     finally:
         os.close(fd)
 
 
 def _set_times(name: bytes, status: os.stat_result, dir_fd: int) -> None:
     os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
-
-
-def _proc(fd: int) -> bytes:
-    """A descriptor as a path: opens the very object again, whatever its name leads to now."""
-    return b"/proc/self/fd/%d" % fd

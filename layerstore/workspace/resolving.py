@@ -91,6 +91,11 @@ def check_directory(side: Side) -> None:
     os.close(fd)
 
 
+def proc_path(fd: int) -> bytes:
+    """A descriptor as a path: opens the very object again, whatever its name leads to now."""
+    return b"/proc/self/fd/%d" % fd
+
+
 def read_link(fd: int) -> bytes:
     """The target of the symbolic link that an ``O_PATH`` descriptor is of."""
     return os.readlink(b"", dir_fd=fd)

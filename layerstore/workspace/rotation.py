@@ -119,7 +119,7 @@ def _fill(workspace: Workspace, temp: Path, record: Record, written: Written | N
         (temp / "init").mkdir(mode=0o755)
         below = workspace.lowers[workspace.record.init_depth + 1 :]
         stack = _stack(workspace, workspace.init, below)
-        with _open_dir(temp / "init") as fd:
+        with durable.opened_dir(temp / "init") as fd:
             _rotate(stack, fd, keep=True)
     (temp / "workspace.json").write_bytes(model.encode(record))
 
@@ -185,12 +185,3 @@ def _stack(workspace: Workspace, upper: Path, lowers: Sequence[Path], work: Path
         userxattr=layers.uses_userxattr(workspace.store),
         work=None if work is None else os.fsencode(work),
     )
-
-
-@contextmanager
-def _open_dir(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)

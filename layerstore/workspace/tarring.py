@@ -25,7 +25,7 @@ from layerstore.layer.entry import (
     Extent,
     padding,
 )
-from layerstore.workspace.resolving import read_link
+from layerstore.workspace.resolving import proc_path, read_link
 
 _NODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20
@@ -81,7 +81,7 @@ class Archiver:
         entry = _entry(path + b"/", DIRECTORY, status)
         entry.xattrs = _xattrs(fd)
         self.out.write(encode(entry))
-        dir_fd = os.open(_proc(fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        dir_fd = os.open(proc_path(fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return dir_fd, path, iter(sorted(map(os.fsencode, os.listdir(dir_fd))))
 
     def _other(self, fd: int, status: os.stat_result, path: bytes) -> None:
@@ -107,7 +107,7 @@ class Archiver:
         self.out.write(encode(entry))
 
     def _file(self, node: int, entry: Entry) -> None:
-        fd = os.open(_proc(node), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(proc_path(node), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(fd)
             entry.size = entry.stored = status.st_size
@@ -145,15 +145,10 @@ def _entry(path: bytes, kind: bytes, status: os.stat_result) -> Entry:
 
 def _xattrs(fd: int) -> dict[str, bytes]:
     """All that is shown of an object; a symbolic link's cannot be asked for by descriptor."""
-    path = _proc(fd)
+    path = proc_path(fd)
     try:
         return {name: os.getxattr(path, name) for name in os.listxattr(path)}
     except OSError as error:
         if error.errno in _NO_XATTR:
             return {}
         raise
-
-
-def _proc(fd: int) -> bytes:
-    """A descriptor as a path: opens the very object again, whatever its name leads to now."""
-    return b"/proc/self/fd/%d" % fd

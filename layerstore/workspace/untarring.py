@@ -18,24 +18,16 @@ from layerstore.digest import Readable
 from layerstore.errors import InvalidLayer, LayerstoreError, LimitExceeded, printable
 from layerstore.layer.decode import TarReader
 from layerstore.layer.decompress import LayerReader
-from layerstore.layer.entry import (
-    BLOCK_DEVICE,
-    CHAR_DEVICE,
-    DIRECTORY,
-    FIFO,
-    HARD_LINK,
-    REGULAR,
-    SYMLINK,
-    Entry,
-)
+from layerstore.layer.entry import DIRECTORY, HARD_LINK, MODE_OF_SPECIAL, REGULAR, SYMLINK, Entry
+from layerstore.layer.filling import fill
 from layerstore.layer.readahead import TarBytes
 from layerstore.layer.rootdir import clean_path
+from layerstore.workspace.resolving import proc_path
 from overlayfs_py.syscalls.openat import open_in_root
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY
 _NODE = os.O_PATH | os.O_NOFOLLOW
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_SPECIAL = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 Data = Iterator[memoryview]
@@ -151,29 +143,29 @@ class Extractor:
                 os.chown(temp, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
             os.utime(temp, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
         else:
-            os.mknod(temp, _SPECIAL[entry.kind] | 0o600, os.makedev(*entry.device), dir_fd=dir_fd)
+            os.mknod(temp, MODE_OF_SPECIAL[entry.kind] | 0o600, os.makedev(*entry.device), dir_fd=dir_fd)
             fd = os.open(temp, _NODE | os.O_CLOEXEC, dir_fd=dir_fd)
             try:
                 if self.archive:
-                    os.chown(_proc(fd), entry.uid, entry.gid)
-                os.chmod(_proc(fd), self._mode(entry))
-                os.utime(_proc(fd), ns=(entry.mtime_ns, entry.mtime_ns))
+                    os.chown(proc_path(fd), entry.uid, entry.gid)
+                os.chmod(proc_path(fd), self._mode(entry))
+                os.utime(proc_path(fd), ns=(entry.mtime_ns, entry.mtime_ns))
             finally:
                 os.close(fd)
 
     def _make_file(self, dir_fd: int, temp: bytes, entry: Entry, data: Data) -> None:
         fd = os.open(temp, _NEW, 0o600, dir_fd=dir_fd)
         try:
-            for offset, piece in _placed(entry, data):
-                _write_at(fd, piece, offset)
-                self.written += len(piece)
-                if self.progress is not None:
-                    self.progress(self.written)
-            os.ftruncate(fd, entry.size)
+            fill(fd, entry, data, self._count)
             self._dress(fd, entry)
             os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(fd)
+
+    def _count(self, written: int) -> None:
+        self.written += written
+        if self.progress is not None:
+            self.progress(self.written)
 
     def _make_link(self, dir_fd: int, temp: bytes, entry: Entry) -> None:
         """Another name of what an earlier entry made, or of what was there."""
@@ -187,7 +179,7 @@ class Extractor:
         try:
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 raise InvalidLayer(f"a hard link to the directory {printable(target)}", entry.name)
-            os.link(_proc(fd), temp, dst_dir_fd=dir_fd, follow_symlinks=True)
+            os.link(proc_path(fd), temp, dst_dir_fd=dir_fd, follow_symlinks=True)
         finally:
             os.close(fd)
 
@@ -213,28 +205,3 @@ class Extractor:
                     os.utime(fd, ns=(mtime_ns, mtime_ns))
                 finally:
                     os.close(fd)
-
-
-def _placed(entry: Entry, data: Data) -> Iterator[tuple[int, memoryview]]:
-    """The stored bytes and where in the file each piece of them goes."""
-    extents = iter([(0, entry.size)] if entry.extents is None else entry.extents)
-    offset = left = 0
-    for piece in data:
-        while piece:
-            if not left:
-                offset, left = next(extents)
-                continue
-            part = piece[:left]
-            yield offset, part
-            offset, left, piece = offset + len(part), left - len(part), piece[len(part) :]
-
-
-def _write_at(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        done = os.pwrite(fd, data, offset)
-        data, offset = data[done:], offset + done
-
-
-def _proc(fd: int) -> bytes:
-    """A descriptor as a path: the very object, whatever its name leads to now."""
-    return b"/proc/self/fd/%d" % fd

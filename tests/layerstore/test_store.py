@@ -203,3 +203,10 @@ def test_root_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LayerstoreError, match="cannot open the store"):
         Store.open(tmp_path / "file")
+
+
+def test_large_blob(store: Store) -> None:
+    """Long enough for the disk to be begun with before its end."""
+    data = os.urandom(blobs._EAGER) * 2 + b"end"
+    digest = blobs.put_bytes(store, data)
+    assert blobs.path_of(store, digest).read_bytes() == data
