@@ -58,6 +58,11 @@ class Freezer:
         self._ended = ""  # why the last freeze ended, when nobody asked for that
         self.current: Freeze | None = None
 
+    @property
+    def holds(self) -> bool:
+        """Whether the mount is frozen, or just being frozen."""
+        return self.current is not None or self._freezing is not None
+
     def allow(self, mount: LiveMount) -> None:
         """The mount is ready."""
         self._mount = mount
@@ -65,7 +70,7 @@ class Freezer:
     async def freeze(self, timeout: float | None) -> Freeze:
         """Freeze, for at most `timeout` seconds; MountError when it cannot be: it is as it was then."""
         mount = self._ready_mount()
-        if self.current is not None or self._freezing is not None:
+        if self.holds:
             raise MountError(f"{self._shown} is frozen already")
         self._ended = "requests under way do not end"
         with trio.move_on_after(PATIENCE) as self._freezing:
@@ -101,7 +106,7 @@ class Freezer:
 
     def end(self, reason: str) -> None:
         """Thaw, also what is just being frozen; idempotent."""
-        if self.current is not None or self._freezing is not None:
+        if self.holds:
             self._ended = reason
         if self._freezing is not None:
             self._freezing.cancel()
@@ -133,7 +138,7 @@ class Freezer:
         """Make all changes durable; how many seconds it took. MountError when that cannot be done now."""
         start = time.monotonic()
         mount = self._ready_mount()
-        if self.current is not None or self._freezing is not None:
+        if self.holds:
             raise MountError(f"{self._shown} is frozen: thaw it first")
         if self._overlay.options.volatile:
             raise MountError(f"{self._shown} is volatile: nothing on it is made durable")

@@ -92,7 +92,7 @@ async def _remount(daemon: Daemon, request: Mapping[str, Any], conversation: Exi
     ``options``: what must be as it is, by ``record.field``; ``read_only``: what the mount is to become.
     """
     check_kept(request["options"], daemon.options)
-    if daemon.freezer.current is not None:
+    if daemon.freezer.holds:
         raise MountError(f"{os.strerror(errno.EBUSY)}: it is frozen; thaw it first")
     if daemon.overlay.read_only and not request["read_only"]:
         raise MountError(f"{os.strerror(errno.EROFS)}: it has no upperdir")
