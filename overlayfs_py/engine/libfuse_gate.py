@@ -5,13 +5,13 @@ is somebody's or a page that goes out later, so that all of them wait.
 """
 
 import functools
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import trio
 
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+from overlayfs_py.union.overlay import WRITING
+
 CHANGING = (
     *("symlink", "mknod", "mkdir", "create", "link", "unlink", "rmdir", "rename"),
     *("setattr", "setxattr", "removexattr", "write"),
@@ -71,7 +71,7 @@ class Gated(Protocol):
 def gated(operation: str, request: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """`request`, held at the gate when it changes something."""
     if operation == "open":
-        return _gated(request, lambda nodeid, flags, ctx: bool(flags & _WRITING))
+        return _gated(request, lambda nodeid, flags, ctx: bool(flags & WRITING))
     return _gated(request, lambda *_: True) if operation in CHANGING else request
 
 

@@ -1,5 +1,6 @@
 """Copying file contents in the kernel where it can: clones, then copy_file_range by data extents."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -35,6 +36,19 @@ def copy_data(src_fd: int, dst_fd: int, size: int) -> None:
 def copy_range(src_fd: int, src_off: int, dst_fd: int, dst_off: int, size: int) -> int:
     """One copy_file_range(2): the bytes copied, 0 at the end of `src_fd`."""
     return os.copy_file_range(src_fd, dst_fd, size, src_off, dst_off)
+
+
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
+    """pwrite(2), again and again: less than all only where some was written before an error, which whoever
+    goes on there will meet.
+    """
+    done = os.pwrite(fd, data, offset)
+    if done < len(data):
+        rest = memoryview(data)
+        with contextlib.suppress(OSError):
+            while done < len(rest):
+                done += os.pwrite(fd, rest[done:], offset + done)
+    return done
 
 
 def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ import stat
 
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import attrs
-from overlayfs_py.syscalls.copy import copy_range
+from overlayfs_py.syscalls.copy import copy_range, write_at
 from overlayfs_py.union import copyup, create, handle, remove, rename, setattr, xattrs
 from overlayfs_py.union.attr import Attr, AttrChanges, Caller, make_attr
 from overlayfs_py.union.copyup import CopyUp
@@ -21,9 +21,21 @@ from overlayfs_py.union.node import Node
 from overlayfs_py.union.probe import Capabilities
 from overlayfs_py.union.stack import open_stack
 
-__all__ = ["Attr", "AttrChanges", "Caller", "Capabilities", "CopyUp", "Handle", "Listing", "Node", "Overlay"]
+__all__ = [
+    "WRITING",
+    "Attr",
+    "AttrChanges",
+    "Caller",
+    "Capabilities",
+    "CopyUp",
+    "Handle",
+    "Listing",
+    "Node",
+    "Overlay",
+]
 
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+# Flags of open(2) that change something, one of them or more.
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
 class Overlay:
@@ -229,7 +241,7 @@ class Overlay:
     def open_file(self, node: Node, flags: int) -> Handle:
         """Open a regular file: copies up when `flags` ask to write, truncates with O_TRUNC."""
         self._data.trim()
-        if flags & _WRITING:
+        if flags & WRITING:
             size = 0 if flags & os.O_TRUNC else None
             copyup.need_writable(self._stack)
             copyup.copy_up(self._stack, node, size=size)
@@ -257,12 +269,8 @@ class Overlay:
         return node.fd if node.fd >= 0 else self._readable(node)
 
     def write(self, node: Node, offset: int, data: bytes | memoryview) -> int:
-        """Write all of `data` at `offset`; copies up when nobody did. Returns its length."""
-        fd = self._writable(node)
-        done = os.pwrite(fd, data, offset)
-        while done < len(data):
-            done += os.pwrite(fd, memoryview(data)[done:], offset + done)
-        return done
+        """Write `data` at `offset`; copies up when nobody did. Returns how much of it the disk took."""
+        return write_at(self._writable(node), data, offset)
 
     def durable_fd(self, node: Node) -> int | None:
         """A descriptor to sync, for the caller to close; None: nothing to do without an upper, or when

@@ -1,6 +1,7 @@
 import errno
 import os
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -181,3 +182,34 @@ def test_copy_range(tmp_path):
             copy.copy_range(dst.fileno(), 0, src.fileno(), 0, 1)
     assert raised.value.errno == errno.EBADF
     assert (tmp_path / "target").read_bytes() == b"893456"
+
+
+def _full_disk(taken: list[int]) -> Callable[[int, bytes, int], int]:
+    """A pwrite(2) that takes so many bytes each time, and then says that the disk is full."""
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data[: taken.pop(0)], offset)
+
+    real = os.pwrite
+    return pwrite
+
+
+def test_write_at_goes_on_until_all_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    monkeypatch.setattr(os, "pwrite", _full_disk([2, 3, 9]))
+    assert copy.write_at(fd, b"contents", 4) == 8
+    assert os.pread(fd, 100, 0) == b"\0\0\0\0contents"
+    os.close(fd)
+
+
+def test_write_at_tells_how_far_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As write(2) does; the error is for the next one."""
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    monkeypatch.setattr(os, "pwrite", _full_disk([2, 3]))
+    assert copy.write_at(fd, memoryview(b"contents"), 0) == 5
+    assert os.pread(fd, 100, 0) == b"conte"
+    with pytest.raises(OSError, match="No space"):
+        copy.write_at(fd, b"nts", 5)
+    os.close(fd)

@@ -16,11 +16,11 @@ from overlayfs_py.engine.native import pipes, wire
 from overlayfs_py.engine.native.deferral import Postponed
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.negotiation import MAX_WRITE
-from overlayfs_py.engine.native.patience import Patience
+from overlayfs_py.engine.native.patience import Patience, Timed
 from overlayfs_py.engine.native.pipes import Body
 from overlayfs_py.engine.native.state import INLINE_SIZE, State
 from overlayfs_py.engine.setid import may_keep_setid
-from overlayfs_py.syscalls.copy import copy_range
+from overlayfs_py.syscalls.copy import copy_range, write_at
 from overlayfs_py.union.overlay import Caller, Node
 
 log = logging.getLogger("overlayfs_py.engine.native")
@@ -86,7 +86,7 @@ class FileRequests:
             nonlocal content
             content = os.pread(own_fd, size, offset)
 
-        return self._timed(self._reading, [own_fd], work, lambda: content)
+        return _timed(self._reading, own_fd, work, lambda: content)
 
     def write(
         self,
@@ -123,32 +123,14 @@ class FileRequests:
     def _write_later(self, node: Node, offset: int, data: memoryview, flags: int) -> NoReturn:
         """In a thread: the disk is slow, or makes writers wait."""
         fd = self._descriptor(node, os.O_RDWR)
-        rest = memoryview(bytes(data))
+        copy = bytes(data)
+        done = 0
 
         def work() -> None:
-            done = 0
-            while done < len(rest):
-                done += os.pwrite(fd, rest[done:], offset + done)
+            nonlocal done
+            done = write_at(fd, copy, offset)
 
-        raise self._timed(self._writing, [fd], work, lambda: self._written(node, len(rest), flags))
-
-    def _timed(
-        self, patience: Patience, fds: list[int], work: Callable[[], None], answer: Callable[[], bytes]
-    ) -> Postponed:
-        """`work` in a thread; `patience` is told how long it took, and the descriptors are closed."""
-        seconds = 0.0
-
-        def timed() -> None:
-            nonlocal seconds
-            start = perf_counter()
-            work()
-            seconds = perf_counter() - start
-
-        def answered() -> bytes:
-            patience.took(seconds)
-            return answer()
-
-        return Postponed.on(fds, timed, answered)
+        raise _timed(self._writing, fd, work, lambda: self._written(node, done, flags))
 
     def fallocate(self, request: Request, fh: int, offset: int, length: int, mode: int) -> bytes:
         node = self._prepared_to_write(request.nodeid, request)
@@ -259,3 +241,14 @@ class FileRequests:
             return os.dup(handle.fd)
         finally:
             self._overlay.release(handle)
+
+
+def _timed(patience: Patience, fd: int, work: Callable[[], object], answer: Callable[[], bytes]) -> Postponed:
+    """`work` in a thread; `patience` is told how long it took, and `fd` is closed."""
+    timed = Timed(work, patience)
+
+    def answered() -> bytes:
+        timed.tell()
+        return answer()
+
+    return Postponed.on([fd], timed, answered)

@@ -5,20 +5,19 @@ which the opcodes that change something lead here. A request that waits can be i
 the order in which they came.
 """
 
-import os
 from collections.abc import Callable, Mapping
 
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.deferral import FROZEN, Busy
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import Answer, Handler
+from overlayfs_py.union.overlay import WRITING
 
 _CHANGING = (
     *("SYMLINK", "MKNOD", "MKDIR", "CREATE", "TMPFILE", "LINK", "UNLINK", "RMDIR", "RENAME", "RENAME2"),
     *("SETATTR", "SETXATTR", "REMOVEXATTR"),
     *("WRITE", "FALLOCATE", "COPY_FILE_RANGE", "COPY_FILE_RANGE_64"),
 )
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _IOC_WRITE = 1 << 30  # an ioctl's command that hands something over
 
 # Told a request's arguments: whether it changes something.
@@ -30,7 +29,7 @@ def _always(*_: object) -> bool:
 
 
 def _opens_to_write(flags: int, *_: object) -> bool:
-    return bool(flags & _WRITING)
+    return bool(flags & WRITING)
 
 
 def _sets_flags(fh: int, flags: int, command: int, *_: object) -> bool:

@@ -4,6 +4,9 @@ Handing work over costs more than reading what is cached, or a quick disk; but w
 one, so does everybody else. What it took lately tells which it is, whoever waited.
 """
 
+from collections.abc import Callable
+from time import perf_counter
+
 # Seconds; others may be kept waiting as long as this.
 _ENOUGH = 2e-3
 _SPREAD = 4
@@ -24,3 +27,23 @@ class Patience:
     def took(self, seconds: float) -> None:
         """It took so long this time. One exception, however long, is not enough to lose patience."""
         self._usual += (min(seconds, 3 * _ENOUGH) - self._usual) / _SPREAD
+
+
+class Timed:
+    """`work` for a worker's thread; the loop's tells `patience` afterwards how long it took."""
+
+    __slots__ = ("_patience", "_seconds", "_work")
+
+    def __init__(self, work: Callable[[], object], patience: Patience) -> None:
+        self._work = work
+        self._patience = patience
+        self._seconds = 0.0
+
+    def __call__(self) -> None:
+        start = perf_counter()
+        self._work()
+        self._seconds = perf_counter() - start
+
+    def tell(self) -> None:
+        """To be called when it has not failed."""
+        self._patience.took(self._seconds)

@@ -14,7 +14,7 @@ from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
 from overlayfs_py.engine.native.forgetting import Backlog
 from overlayfs_py.engine.native.message import Request, Timeout
 from overlayfs_py.engine.native.passthrough import Backings
-from overlayfs_py.engine.native.patience import Patience
+from overlayfs_py.engine.native.patience import Patience, Timed
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body
 from overlayfs_py.engine.native.tidying import Tidying
 from overlayfs_py.engine.nodes import NodeTable
@@ -165,13 +165,7 @@ class State:
         self._copying.took(perf_counter() - start)
 
     def _postponed(self, node: Node, job: CopyUp, before: "Before") -> Postponed:
-        seconds = 0.0
-
-        def transfer() -> None:
-            nonlocal seconds
-            start = perf_counter()
-            job.transfer()
-            seconds = perf_counter() - start
+        transfer = Timed(job.transfer, self._copying)
 
         def settle(error: BaseException | None) -> None:
             try:
@@ -182,7 +176,7 @@ class State:
                 job.abort()
                 raise
             if job.size <= INLINE_SIZE:
-                self._copying.took(seconds)
+                transfer.tell()
             self.copied(before)
 
         return Postponed(transfer, settle, node=node)
