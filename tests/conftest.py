@@ -1,7 +1,6 @@
 """Fixtures every test directory shares: layers, our mounts, the kernel's, and what they need."""
 
 import os
-import re
 import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
@@ -15,20 +14,21 @@ from tests.mounts import KernelMount, Layers, OverlayMount, engines, make_layers
 Mounter = Callable[..., OverlayMount]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """SIGTERM, as timeout(1) and CI send it, ends tests as Ctrl-C does: their mounts are unmounted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if workers.is_worker() and os.geteuid() == 0:
-        workers.take_own_mounts()
+    if workers.is_worker():
+        workers.take_interrupts()
+        if os.geteuid() == 0:
+            workers.take_own_mounts()
+    if getattr(config.option, "numprocesses", None):
+        config.pluginmanager.register(workers.Overseer())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_keyboard_interrupt() -> None:
-    """With workers, their mounts are unmounted as well."""
     if workers.is_worker():
         workers.ignore_interrupts()
-    else:
-        workers.end_workers()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,31 +44,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
     if workers.is_worker():
         items.sort(key=_order)
-
-
-# Tests that one worker does one after the other: they share what starts slowly, or one place of the machine.
-TOGETHER = (
-    r"tests/packaging/test_service_unit\.py::TestUnderSystemd",  # a booted machine
-    r"tests/packaging/test_install\.py",  # an installation
-    r"tests/layerstore/test_docker\.py",  # a dockerd
-    # the command in /usr/local/bin
-    r"tests/service/test_remount\.py::test_(mount_8|source|fstab)|tests/test_cli\.py::test_mount_8$",
-)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """The main process hands out each test, and those of a row of TOGETHER as one.
-
-    Its own option for that, --dist loadgroup, does nothing with pytest 9.2.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Scheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return next((row for row in TOGETHER if re.match(row, nodeid)), nodeid)
-
-    return Scheduling(config, log)
 
 
 def _order(item: pytest.Item) -> int:

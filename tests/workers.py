@@ -6,12 +6,16 @@ whose daemons could not end; and no test sees mounts but its own worker's.
 
 import fcntl
 import os
+import re
 import signal
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+
+import pytest
 
 from tests import rawcalls
 
@@ -21,6 +25,37 @@ END_SECONDS, INTERRUPT_EVERY = 120, 20
 # Where tests mount, and what.
 _PLACES = (tempfile.gettempdir(), "/var/tmp", "/dev/shm")
 _KINDS = {b"overlay", b"ext4", b"tmpfs"}
+
+
+# Tests that one worker does one after the other: they share what starts slowly, or one place of the machine.
+_TOGETHER = (
+    r"tests/packaging/test_service_unit\.py::TestUnderSystemd",  # a booted machine
+    r"tests/packaging/test_install\.py",  # an installation
+    r"tests/layerstore/test_docker\.py",  # a dockerd
+    # the command in /usr/local/bin
+    r"tests/service/test_remount\.py::test_(mount_8|source|fstab)|tests/test_cli\.py::test_mount_8$",
+)
+
+
+class Overseer:
+    """A plugin of the process that starts the workers."""
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: object) -> object:
+        """Hands out each test, and those of a row of _TOGETHER as one.
+
+        pytest-xdist's own way to say so, --dist loadgroup, does nothing with pytest 9.2.
+        """
+        from xdist.scheduler import LoadScopeScheduling
+
+        class Scheduling(LoadScopeScheduling):
+            def _split_scope(self, nodeid: str) -> str:
+                return next((row for row in _TOGETHER if re.match(row, nodeid)), nodeid)
+
+        return Scheduling(config, log)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        _end_workers()
 
 
 def is_worker() -> bool:
@@ -50,14 +85,28 @@ def turn(*, alone: bool) -> Iterator[None]:
         os.close(lock)
 
 
+def take_interrupts() -> None:
+    """SIGINT and SIGTERM interrupt a worker's test; two at a time, as by Ctrl-C, do so once."""
+    last = -float(INTERRUPT_EVERY)
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last > INTERRUPT_EVERY / 2:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+
+
 def ignore_interrupts() -> None:
     """A worker that is cleaning up is not disturbed again."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
-def end_workers() -> None:
-    """In the process that started them: interrupt the workers; return when they have ended what they started.
+def _end_workers() -> None:
+    """Interrupt the workers; return when they have ended what they started.
 
     pytest-xdist gives them ten seconds to go, and says so only after five. An interrupt can be lost where
     Python ignores exceptions (in a finaliser), so it is repeated.
