@@ -129,6 +129,7 @@ class Session(pyfuse3.Operations):
         entry = pyfuse3.EntryAttributes()
         fill(entry, attr)
         entry.st_ino = inode.nodeid
+        entry.generation = inode.generation
         entry.entry_timeout = self._policy.entry
         # The number in an entry is the nodeid: where the st_ino is another one, GETATTR must tell it.
         entry.attr_timeout = self._policy.attr if inode.is_plain(attr.ino) else 0
@@ -181,7 +182,7 @@ class Session(pyfuse3.Operations):
         if inode.nodeid != attr.ino:
             inode, attr = self._lend(inode, attr, entry)
         fill(entry, attr)
-        entry.st_ino = inode.nodeid
+        entry.st_ino, entry.generation = inode.nodeid, inode.generation
         if pyfuse3.readdir_reply(token, name, entry, position + 1):
             return True
         self._forget(inode.nodeid, 1)

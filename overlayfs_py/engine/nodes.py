@@ -27,13 +27,15 @@ class Inode:
     pages of it were changed through a mapping. `asker`: the thread that was sent its attributes since
     `outdated` was asked last, or OTHERS for several.
 
-    `main`: for a second number lent to a node's name, the inode that the node really has.
+    `main`: for a second number lent to a node's name, the inode that the node really has. `generation` tells it
+    from those that had its number before, for whoever kept a file handle.
     """
 
-    __slots__ = ("asker", "lookups", "main", "mapped", "node", "nodeid", "setid", "uncapable")
+    __slots__ = ("asker", "generation", "lookups", "main", "mapped", "node", "nodeid", "setid", "uncapable")
 
-    def __init__(self, node: Node, nodeid: int, main: "Inode | None" = None) -> None:
+    def __init__(self, node: Node, nodeid: int, generation: int, main: "Inode | None" = None) -> None:
         self.node = node
+        self.generation = generation
         self.nodeid = nodeid
         self.main = main
         self.lookups = 0
@@ -65,10 +67,11 @@ class NodeTable:
     """
 
     def __init__(self, root: Node, on_shrink: Callable[[], object] = lambda: None) -> None:
-        self._root = Inode(root, ROOT_ID)
+        self._root = Inode(root, ROOT_ID, 0)
         self._by_id: dict[int, Inode] = {ROOT_ID: self._root}
         root.outside = self._root
         self._made_up = _MADE_UP
+        self._generation = 0  # how many inodes were forgotten
         self._gone = 0
         self._on_shrink = on_shrink
 
@@ -91,7 +94,7 @@ class NodeTable:
         inode = cast("Inode | None", node.outside)
         if inode is None:
             nodeid = ino if ino > ROOT_ID and ino not in self._by_id else self._make_up()
-            inode = Inode(node, nodeid)
+            inode = Inode(node, nodeid, self._generation)
             self._by_id[nodeid] = node.outside = inode
         inode.lookups += 1
         return inode
@@ -107,7 +110,7 @@ class NodeTable:
             main = self.known(node)
             if main is None or ino <= ROOT_ID:
                 return None
-            inode = self._by_id[ino] = Inode(node, ino, main)
+            inode = self._by_id[ino] = Inode(node, ino, self._generation, main)
             main.lookups += 1  # so that the node outlives its second number
         elif inode.node.kind != node.kind:
             return None
@@ -123,6 +126,7 @@ class NodeTable:
         if inode.lookups > 0:
             return None
         del self._by_id[nodeid]
+        self._generation += 1
         self.released(1)
         if inode.main is not None:
             return self.forget(inode.main.nodeid, 1)

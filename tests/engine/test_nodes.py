@@ -55,6 +55,16 @@ def test_a_number_is_free_again_after_forget(table: NodeTable) -> None:
     assert table.remember(node(), 9).nodeid == 9
 
 
+def test_who_has_a_number_again_has_another_generation(table: NodeTable) -> None:
+    """So that a file handle does not open somebody else's file."""
+    first = table.remember(Node(stat.S_IFREG, None, b"first"), 9)
+    assert table.remember(first.node, 9).generation == first.generation
+    table.forget(9, 2)
+    second = table.remember(Node(stat.S_IFREG, None, b"second"), 9)
+    assert second.nodeid == first.nodeid
+    assert second.generation != first.generation
+
+
 def test_made_up_numbers_avoid_real_ones(table: NodeTable) -> None:
     made_up = table.remember(node(), 0).nodeid
     table.remember(node(), made_up + 1)
