@@ -27,8 +27,8 @@ class Inode:
     pages of it were changed through a mapping. `asker`: the thread that was sent its attributes since
     `outdated` was asked last, or OTHERS for several.
 
-    `main`: for a second number lent to a node's name, the inode that the node really has. `generation` tells it
-    from those that had its number before, for whoever kept a file handle.
+    `main`: for a second number lent to a node's name, the inode that the node really has. `generation`
+    tells it from those that had its number before, for whoever kept a file handle.
     """
 
     __slots__ = ("asker", "generation", "lookups", "main", "mapped", "node", "nodeid", "setid", "uncapable")
