@@ -29,7 +29,7 @@ _KINDS = {b"overlay", b"ext4", b"tmpfs"}
 
 # Tests that one worker does one after the other: they share what starts slowly, or one place of the machine.
 _TOGETHER = (
-    r"tests/packaging/test_service_unit\.py::TestUnderSystemd",  # a booted machine
+    r"tests/packaging/test_service_unit\.py::Test(UnderSystemd|MountEight)",  # a booted machine
     r"tests/packaging/test_install\.py",  # an installation
     r"tests/layerstore/test_docker\.py",  # a dockerd
     # the command in /usr/local/bin
