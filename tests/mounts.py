@@ -6,6 +6,7 @@ Each is a context manager that leaves nothing mounted, whatever happened to the 
 import contextlib
 import errno
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -233,9 +234,12 @@ def unmount(root: bytes, patience: float = 10.0) -> None:
 
 @contextlib.contextmanager
 def scratch(prefix: str = "overlay-test-", *, under: Path | None = None) -> Iterator[Path]:
-    """A directory every user can enter, on a file system fit for an upper, gone afterwards."""
+    """A directory every user can enter, on a file system fit for an upper, gone afterwards. podman takes paths
+    for image names, in which mkdtemp's underscores may not stand anywhere: it is named in hexadecimal digits.
+    """
     with contextlib.nullcontext(str(under)) if under else _fit_directory() as where:
-        path = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+        path = Path(where) / f"{prefix}{secrets.token_hex(6)}"
+        path.mkdir(mode=0o755)
         path.chmod(0o755)
         try:
             yield path
