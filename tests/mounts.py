@@ -234,8 +234,8 @@ def unmount(root: bytes, patience: float = 10.0) -> None:
 
 @contextlib.contextmanager
 def scratch(prefix: str = "overlay-test-", *, under: Path | None = None) -> Iterator[Path]:
-    """A directory every user can enter, on a file system fit for an upper, gone afterwards. podman takes paths
-    for image names, in which mkdtemp's underscores may not stand anywhere: it is named in hexadecimal digits.
+    """A directory every user can enter, on a file system fit for an upper, gone afterwards. podman takes
+    paths for image names, in which underscores may not stand anywhere: it is named in hexadecimal digits.
     """
     with contextlib.nullcontext(str(under)) if under else _fit_directory() as where:
         path = Path(where) / f"{prefix}{secrets.token_hex(6)}"
