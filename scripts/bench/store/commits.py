@@ -7,7 +7,7 @@ from typing import Protocol
 
 from stage import sh
 
-from store.measure import OURS, Cost, run, said_by, shell
+from store.measure import OURS, Cost, files, run, said_by, shell
 
 Fill = Callable[[Path], None]
 
@@ -45,8 +45,9 @@ class Layerstore:
         return self.disk / "store/workspaces" / name / "upper"
 
     def commit(self, name: str, compression: str) -> Cost:
+        before = files(self.layout / "blobs")
         cost = run(*self.program, "commit", "--compression", compression, name, f"{name}:{compression}")
-        return cost.making(self.disk / "store/oci/blobs")
+        return cost.making(self.layout / "blobs", before)
 
     def forget(self, name: str, compression: str) -> None:
         if compression != "gzip":  # that is what is unpacked later
@@ -112,10 +113,9 @@ class Umoci:
         fill(bundle / "rootfs")
 
     def commit(self, name: str, compression: str) -> Cost:
-        bundle = self.disk / f"bundle-{name}"
-        return run("umoci", "repack", "--image", f"{self.disk}/oci:{name}-out", bundle).making(
-            self.disk / "oci/blobs"
-        )
+        bundle, blobs = self.disk / f"bundle-{name}", self.disk / "oci/blobs"
+        before = files(blobs)
+        return run("umoci", "repack", "--image", f"{self.disk}/oci:{name}-out", bundle).making(blobs, before)
 
     def forget(self, name: str, compression: str) -> None:
         sh("umoci", "rm", "--image", f"{self.disk}/oci:{name}-out")

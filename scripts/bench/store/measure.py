@@ -15,7 +15,7 @@ from stage import sh, unmount
 ROOT = Path(__file__).resolve().parents[3]
 OURS = str(ROOT / ".venv/bin/layerstore")
 PATIENCE = 600  # seconds that any one command may take
-_INODES = 400_000
+_INODES = 1_000_000
 _LAUNCH = Path(__file__).with_name("launch.py")
 
 
@@ -30,13 +30,18 @@ class Cost:
     mib: float
     result: float = 0.0
 
-    def making(self, where: Path) -> "Cost":
-        """With the size of the largest file at or below `where`."""
-        files = [path for path in where.rglob("*") if path.is_file()] if where.is_dir() else [where]
-        return replace(self, result=max(path.stat().st_size for path in files) / (1 << 20))
+    def making(self, where: Path, before: frozenset[Path] = frozenset()) -> "Cost":
+        """With the size of the largest file at or below `where` that was not there `before`."""
+        new = files(where) - before
+        return replace(self, result=max((path.stat().st_size for path in new), default=0) / (1 << 20))
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.seconds + other.seconds, self.processor + other.processor, max(self.mib, other.mib))
+
+
+def files(where: Path) -> frozenset[Path]:
+    """The file `where`, or those below it."""
+    return frozenset(path for path in (where, *where.rglob("*")) if path.is_file())
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:

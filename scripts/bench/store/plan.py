@@ -178,7 +178,7 @@ class Bench:
 
 
 def _commit(contender: Contender, name: str, how: str, *, sized: bool = True) -> Cost:
-    """`sized`: the new layer is the largest file there, so that its size is known."""
+    """`sized`: the layer is of interest, and the largest file that was made."""
     cost = contender.commit(name, how)
     contender.forget(name, how)
     return cost if sized else replace(cost, result=0.0)
