@@ -24,10 +24,10 @@ def conditions(command: str, rounds: str, seconds: float, versions: str) -> str:
 
 
 def check_marks(path: Path, name: str, begin: str, end: str) -> None:
-    """SystemExit where `path` has no place for `name`."""
-    _, found, rest = path.read_text().partition(begin)
-    if not found or end not in rest:
-        raise SystemExit(f"bench: {path} has no marks for {name}: {begin} and {end}")
+    """SystemExit where `path` has no place for `name`, or more than one."""
+    text = path.read_text()
+    if text.count(begin) != 1 or end not in text.partition(begin)[2]:
+        raise SystemExit(f"bench: {path} must have one pair of marks for {name}: {begin} and {end}")
 
 
 def write_between_marks(path: Path, name: str, begin: str, end: str, text: str) -> None:
