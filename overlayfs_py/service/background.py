@@ -8,6 +8,8 @@ from overlayfs_py.errors import MountError
 from overlayfs_py.service.log import log_to_stderr, log_to_syslog
 from overlayfs_py.service.report import FdReport, wait_for_report
 
+_INTERRUPTS = (signal.SIGINT,)
+
 
 def start_in_background(run: Callable[[FdReport], int]) -> None:
     """Run the daemon (`run`) in a child of its own session; return when it reports that it is ready.
@@ -16,10 +18,13 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
     function does not return.
     """
     ours, theirs = os.pipe()
+    # Interrupted in fork(2) or behind it, before anybody waits, nobody would know of the child.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(ours)
             _leave_the_caller(keep=theirs)
             log_to_stderr(debug=False, journal=False)
@@ -28,7 +33,9 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
             os._exit(status)
     os.close(theirs)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         wait_for_report(ours, lambda: os.waitpid(pid, 0)[1])
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # it is mounted, and that is what will be said
     except MountError:
         _reap(pid)
         raise
