@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from overlayfs_py.service import client
+from overlayfs_py.service.rundir import default_run_dir
 from tests import rawcalls
 
 COMMAND = Path(sys.executable).parent / "overlayfs-py"
@@ -214,6 +216,12 @@ class OverlayMount:
             self.clear()
         if self.log is not None:
             self.log.unlink(missing_ok=True)
+
+
+def status(mount: OverlayMount) -> dict[str, Any]:
+    """What its daemon says of it."""
+    with client.connect(default_run_dir(os.environ, os.geteuid()), mount.root) as daemon:
+        return dict(daemon.ask("status"))
 
 
 def unmount(root: bytes, patience: float = 10.0) -> None:

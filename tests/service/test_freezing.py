@@ -15,7 +15,7 @@ from overlayfs_py.errors import MountError
 from overlayfs_py.service import client
 from tests import rawcalls
 from tests.conftest import Mounter
-from tests.mounts import Layers, OverlayMount
+from tests.mounts import Layers, OverlayMount, status
 from tests.service.starts import one_line, pyctl
 from tests.snapshots import directory, facts
 
@@ -41,11 +41,6 @@ def run() -> Iterator[Run]:
 
 def daemon(mount: OverlayMount) -> client.Connection:
     return client.connect(RUN_DIR, mount.root)
-
-
-def status(mount: OverlayMount) -> dict[str, Any]:
-    with daemon(mount) as connection:
-        return dict(connection.ask("status"))
 
 
 def wait_until(condition: Callable[[], object], patience: float = 20.0) -> None:

@@ -16,10 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from overlayfs_py.service import client
-from overlayfs_py.service.rundir import default_run_dir
 from tests import rawcalls
-from tests.mounts import Layers, OverlayMount
+from tests.mounts import Layers, OverlayMount, status
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
@@ -37,11 +35,6 @@ def native() -> Iterator[Callable[..., OverlayMount]]:
             return stack.enter_context(mount)
 
         yield start
-
-
-def status(mount: OverlayMount) -> dict[str, dict[str, int]]:
-    with client.connect(default_run_dir(os.environ, os.geteuid()), mount.root) as daemon:
-        return dict(daemon.ask("status"))
 
 
 def requests(mount: OverlayMount, action: Callable[[], object]) -> int:
