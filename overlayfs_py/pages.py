@@ -4,7 +4,6 @@ All of it is made from the commands' own parsers and the table of options, so th
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,30 +12,16 @@ from overlayfs_py import cli, ctl
 from overlayfs_py.completion import script
 from overlayfs_py.options.manual import effect, form
 from overlayfs_py.options.table import GROUPS, Kind
+from overlayfs_py.share import COMPLETIONS, roff, write
 
-# Where each shell looks for completions of a program, below share.
-_COMPLETIONS = {
-    "bash": "bash-completion/completions/{}",
-    "zsh": "zsh/site-functions/_{}",
-    "fish": "fish/vendor_completions.d/{}.fish",
-}
 _PROGRAMS = ("overlayfs-py", "overlayfs-pyctl")
-
-
-def main(share: Path) -> None:
-    """Write every file; prints their paths below `share`, one a line."""
-    for name, content in sorted({**completions(), **manual()}.items()):
-        path = share / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-        print(name)
 
 
 def completions() -> dict[str, str]:
     """What each shell reads; the words themselves come from the programs."""
     return {
         place.format(program): script(program, shell)
-        for shell, place in _COMPLETIONS.items()
+        for shell, place in COMPLETIONS.items()
         for program in _PROGRAMS
     }
 
@@ -49,12 +34,12 @@ def manual() -> dict[str, str]:
 
 def _mount_page() -> Iterator[str]:
     yield from _head("overlayfs-py", "mount a stack of directories as one overlay", [cli.USAGE])
-    yield from (".SH DESCRIPTION", _text(cli.DESCRIPTION), ".SH OPTIONS", *_options(cli.make_parser()))
+    yield from (".SH DESCRIPTION", roff(cli.DESCRIPTION), ".SH OPTIONS", *_options(cli.make_parser()))
     for title, rows in GROUPS.items():
         yield f'.SH "MOUNT OPTIONS: {title.upper()}"'
         for row in rows:
             said = row.meaning if row.kind is not Kind.REFUSED else f"{effect(row)}: {row.meaning}"
-            yield from (".TP", f".B {_text(form(row))}", _text(said))
+            yield from (".TP", f".B {roff(form(row))}", roff(said))
     yield from _examples(cli.EXAMPLES)
     yield from (
         ".SH SEE ALSO",
@@ -65,13 +50,13 @@ def _mount_page() -> Iterator[str]:
 def _control_page() -> Iterator[str]:
     parser = ctl.make_parser()
     yield from _head("overlayfs-pyctl", "ask and steer the daemons of mounted overlays", [parser.usage or ""])
-    yield from (".SH DESCRIPTION", _text(parser.description or ""), ".SH OPTIONS", *_options(parser))
+    yield from (".SH DESCRIPTION", roff(parser.description or ""), ".SH OPTIONS", *_options(parser))
     yield ".SH VERBS"
     for verb, below in verbs(parser).items():
-        yield from (f'.SS "{_text(verb)}"', f".B {_text(_usage(below))}")
-        yield from (".PP", _text(below.description or ""), *_options(below))
+        yield from (f'.SS "{roff(verb)}"', f".B {roff(_usage(below))}")
+        yield from (".PP", roff(below.description or ""), *_options(below))
     yield from _examples("\n".join(ctl.EXAMPLES.values()))
-    yield from (".SH EXIT STATUS", _text(ctl.EXIT_STATUS), ".SH SEE ALSO", r".BR overlayfs\-py (1)")
+    yield from (".SH EXIT STATUS", roff(ctl.EXIT_STATUS), ".SH SEE ALSO", r".BR overlayfs\-py (1)")
 
 
 def verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -86,23 +71,17 @@ def _usage(parser: argparse.ArgumentParser) -> str:
 
 def _head(program: str, says: str, usages: Iterable[str]) -> Iterator[str]:
     yield f'.TH "{program.upper()}" 1 "" "overlayfs-py" "User Commands"'
-    yield from (".SH NAME", f"{_text(program)} \\- {says}", ".SH SYNOPSIS", *map(_text, usages))
+    yield from (".SH NAME", f"{roff(program)} \\- {says}", ".SH SYNOPSIS", *map(roff, usages))
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
     for words, said in cli.options_of(parser):
-        yield from (".TP", f".B {_text(words)}", _text(said))
+        yield from (".TP", f".B {roff(words)}", roff(said))
 
 
 def _examples(text: str) -> Iterator[str]:
-    yield from (".SH EXAMPLES", ".nf", *(_text(line) for line in text.rstrip().split("\n")), ".fi")
-
-
-def _text(text: str) -> str:
-    """Text that roff shows as it is."""
-    plain = text.strip("\n").replace("\\", "\\e").replace("-", "\\-")
-    return re.sub(r"^(?=[.'])", r"\\&", plain, flags=re.MULTILINE)
+    yield from (".SH EXAMPLES", ".nf", *(roff(line) for line in text.rstrip().split("\n")), ".fi")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    write(Path(sys.argv[1]), {**completions(), **manual()})

@@ -15,34 +15,20 @@ from click.shell_completion import get_completion_class
 
 from layerstore.cli import layerstore
 from layerstore.cli.group import VERBS
+from overlayfs_py.share import COMPLETIONS, roff, write
 
 _PROGRAM = "layerstore"
-# Where each shell looks for completions of a program, below share.
-_COMPLETIONS = {
-    "bash": f"bash-completion/completions/{_PROGRAM}",
-    "zsh": f"zsh/site-functions/_{_PROGRAM}",
-    "fish": f"fish/vendor_completions.d/{_PROGRAM}.fish",
-}
-
-
-def main(share: Path) -> None:
-    """Write every file; prints their paths below `share`, one a line."""
-    for name, content in sorted({**completions(), **manual()}.items()):
-        path = share / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-        print(name)
 
 
 def completions() -> dict[str, str]:
     """What each shell reads; the words themselves come from the program."""
     made: dict[str, str] = {}
-    for shell, place in _COMPLETIONS.items():
+    for shell, place in COMPLETIONS.items():
         kind = get_completion_class(shell)
         if kind is not None:
             plain = kind(layerstore, {}, _PROGRAM, f"_{_PROGRAM.upper()}_COMPLETE")
             # Not `source()`: it asks the shell for its version, which need not be installed here.
-            made[place] = plain.source_template % plain.source_vars()
+            made[place.format(_PROGRAM)] = plain.source_template % plain.source_vars()
     return made
 
 
@@ -67,20 +53,20 @@ def _lines(command: click.Command, context: click.Context, words: str) -> Iterat
     paragraphs = [part for part in (command.help or "").split("\n\n") if part.strip()]
     usage = " ".join(command.collect_usage_pieces(context))
     yield f'.TH "{title.upper()}" 1 "" "overlayfs-py" "User Commands"'
-    yield from (".SH NAME", f"{_escaped(title)} \\- {_escaped(_first_sentence(paragraphs))}")
-    yield from (".SH SYNOPSIS", f".B {_escaped(words)}", _escaped(usage), ".SH DESCRIPTION")
+    yield from (".SH NAME", f"{roff(title)} \\- {roff(_first_sentence(paragraphs))}")
+    yield from (".SH SYNOPSIS", f".B {roff(words)}", roff(usage), ".SH DESCRIPTION")
     for paragraph in paragraphs:
-        yield from (".PP", _escaped(" ".join(paragraph.split())))
+        yield from (".PP", roff(" ".join(paragraph.split())))
     yield from _options(command, context)
     if isinstance(command, click.Group):
         yield ".SH COMMANDS"
         for verb in command.list_commands(context):
             below = command.get_command(context, verb)
             said = "" if below is None else _first_sentence((below.help or "").split("\n\n"))
-            yield from (".TP", f".BR {_escaped(words)}\\-{_escaped(verb)} (1)", _escaped(said))
+            yield from (".TP", f".BR {roff(words)}\\-{roff(verb)} (1)", roff(said))
     examples = (command.epilog or "").partition("Examples:\n")[2]
     if examples:
-        yield from (".SH EXAMPLES", ".nf", *(_escaped(line) for line in examples.split("\n")), ".fi")
+        yield from (".SH EXAMPLES", ".nf", *(roff(line) for line in examples.split("\n")), ".fi")
     if isinstance(command, click.Group):
         return
     yield from (".SH SEE ALSO", f".BR {_PROGRAM} (1)")
@@ -91,7 +77,7 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and record[1]:
-            yield from (".TP", f".B {_escaped(record[0])}", _escaped(record[1]))
+            yield from (".TP", f".B {roff(record[0])}", roff(record[1]))
 
 
 def _first_sentence(paragraphs: list[str]) -> str:
@@ -99,11 +85,5 @@ def _first_sentence(paragraphs: list[str]) -> str:
     return re.split(r"[.;:](?:\s|$)", text, maxsplit=1)[0]
 
 
-def _escaped(text: str) -> str:
-    """Text that roff shows as it is."""
-    plain = text.replace("\\", "\\e").replace("-", "\\-")
-    return re.sub(r"^(?=[.'])", r"\\&", plain)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    write(Path(sys.argv[1]), {**completions(), **manual()})
