@@ -92,8 +92,8 @@ def _complete(instruction: str) -> int:
 def make_parser() -> _Parser:
     parser = _Parser(prog=_PROGRAM, allow_abbrev=False, add_help=False)
     add, hidden = parser.add_argument, argparse.SUPPRESS
-    say = "mount options, comma-separated; may be repeated (man overlayfs-py lists them)"
-    add("-o", action="append", default=[], dest="options", metavar="OPTIONS", help=say)
+    options = "mount options, comma-separated; may be repeated (man overlayfs-py lists them)"
+    add("-o", action="append", default=[], dest="options", metavar="OPTIONS", help=options)
     add("-f", "--foreground", action="store_true", help="stay in the foreground")
     add("-d", "--debug", action="store_true", help="log every request (implies -f)")
     add("-s", action="store_true", help=hidden)  # libfuse's: one thread, as it is

@@ -131,8 +131,7 @@ class Dispatcher:
             raise
         except Exception as error:
             if self._made_room(error):
-                self.counts[opcode] -= 1
-                self.serve(buffer, length)
+                self._once_more(buffer, length)
             else:
                 self._refuse(request, error)
         else:
@@ -206,8 +205,11 @@ class Dispatcher:
 
     def _again(self, unique: int, copy: bytes) -> None:
         if self._state.deferrals.claim(unique):
-            self.counts[wire.IN_HEADER.unpack_from(copy)[1]] -= 1  # it was counted when it came
-            self.serve(copy, len(copy))
+            self._once_more(copy, len(copy))
+
+    def _once_more(self, message: bytearray | bytes, length: int) -> None:
+        self.counts[wire.IN_HEADER.unpack_from(message)[1]] -= 1  # it was counted when it came
+        self.serve(message, length)
 
     def _after_listings(self, then: Callable[[], None]) -> None:
         """The answer goes out once the kernel has dropped the listings that have become wrong. It cannot be

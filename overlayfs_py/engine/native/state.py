@@ -40,7 +40,7 @@ class State:
         self, overlay: Overlay, policy: CachePolicy, deferrals: Deferrals, notify: Callable[[bytes], None]
     ) -> None:
         self.overlay = overlay
-        self.nodes = NodeTable(overlay.root, Tidying(deferrals.call).soon)
+        self.nodes = NodeTable(overlay.root, Tidying(deferrals.later).soon)
         self.forgotten = Backlog(self.take_back)
         self.backings = Backings(overlay)
         self.deferrals = deferrals

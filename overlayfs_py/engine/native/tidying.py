@@ -1,6 +1,5 @@
 """Giving memory back after the kernel has forgotten many inodes, once that is over."""
 
-import threading
 from collections.abc import Callable
 
 from overlayfs_py.syscalls.memory import give_back
@@ -10,19 +9,18 @@ _SECONDS = 1.0
 
 
 class Tidying:
-    """`call` has the loop's thread do something between two requests; any thread may ask it."""
+    """`later` has the loop's thread do something between two requests, after some seconds."""
 
-    def __init__(self, call: Callable[[Callable[[], None]], None]) -> None:
-        self._call = call
-        self._timer: threading.Timer | None = None
+    def __init__(self, later: Callable[[float, Callable[[], None]], None]) -> None:
+        self._later = later
+        self._is_waiting = False
 
     def soon(self) -> None:
         """Give memory back a little later, once however often this is called meanwhile."""
-        if self._timer is None:
-            self._timer = threading.Timer(_SECONDS, self._call, (self._now,))
-            self._timer.daemon = True
-            self._timer.start()
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._later(_SECONDS, self._now)
 
     def _now(self) -> None:
-        self._timer = None
+        self._is_waiting = False
         give_back()

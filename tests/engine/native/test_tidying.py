@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from overlayfs_py.engine.native import tidying
+from overlayfs_py.engine.native.deferral import Deferrals
 from overlayfs_py.engine.native.tidying import Tidying
 
 
@@ -14,13 +15,14 @@ def test_once_for_a_burst_by_the_loops_thread(monkeypatch: pytest.MonkeyPatch) -
     given = []
     came = threading.Event()
 
-    def call(then: Callable[[], None]) -> None:
-        handed_over.append(then)
+    def wake() -> None:
+        handed_over.append(lambda: deferrals.complete())
         came.set()
 
+    deferrals = Deferrals(1, wake)
     monkeypatch.setattr(tidying, "_SECONDS", 0.05)
     monkeypatch.setattr(tidying, "give_back", lambda: given.append(threading.current_thread()))
-    tidy = Tidying(call)
+    tidy = Tidying(deferrals.later)
     for _ in range(3):
         tidy.soon()
     assert came.wait(10)
@@ -31,3 +33,4 @@ def test_once_for_a_burst_by_the_loops_thread(monkeypatch: pytest.MonkeyPatch) -
     came.clear()
     tidy.soon()
     assert came.wait(10)
+    deferrals.close()
