@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import struct
+from collections.abc import Callable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -116,3 +117,12 @@ def unshare_mounts() -> None:
 def errno_name(error: OSError) -> str:
     """ENOENT rather than 2: what a report should say."""
     return errno.errorcode.get(error.errno or 0, str(error.errno))
+
+
+def outcome(action: Callable[[], object]) -> str:
+    """What it ends with: the errno's name, or "done"."""
+    try:
+        action()
+    except OSError as error:
+        return errno_name(error)
+    return "done"

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from overlayfs_py.syscalls.rename import renameat2
 from overlayfs_py.syscalls.statx import birth_time_ns
+from tests import rawcalls
 from tests.mounts import KernelMount, Layers, OverlayMount, flavours, make_layers, status
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
@@ -27,7 +27,6 @@ pytestmark = [pytest.mark.fuse, pytest.mark.root]
 Mounter = Callable[..., OverlayMount]
 Seen = list[object]
 Scene = Callable[[Layers], Seen]
-RENAME_WHITEOUT = 1 << 2
 
 
 def stage(where: Path) -> Layers:
@@ -38,15 +37,6 @@ def stage(where: Path) -> Layers:
     shutil.copy("/bin/sleep", layers.lowers[0] / "program")
     shutil.copy("/bin/sleep", layers.lowers[0] / "other")
     return layers
-
-
-def outcome(work: Callable[[], object]) -> str:
-    """The errno's name, or "done"."""
-    try:
-        work()
-    except OSError as error:
-        return errno.errorcode[error.errno or 0]
-    return "done"
 
 
 @contextlib.contextmanager
@@ -104,14 +94,14 @@ def busy_programs(layers: Layers) -> Seen:
     top = layers.merged
     seen: Seen = []
     with opened(top / "other", os.O_RDWR):
-        seen.append(outcome(lambda: subprocess.run([top / "other", "0"], check=False)))
-    seen.append(outcome(lambda: subprocess.run([top / "other", "0"], check=False)))
+        seen.append(rawcalls.outcome(lambda: subprocess.run([top / "other", "0"], check=False)))
+    seen.append(rawcalls.outcome(lambda: subprocess.run([top / "other", "0"], check=False)))
     running = subprocess.Popen([top / "program", "60"])
     try:
         for flags in (os.O_WRONLY, os.O_RDWR | os.O_TRUNC, os.O_RDONLY):
-            seen.append(outcome(lambda flags=flags: os.close(os.open(top / "program", flags))))
-        seen.append(outcome(lambda: os.truncate(top / "program", 10)))
-        seen.append(outcome(lambda: os.replace(top / "other", top / "program")))
+            seen.append(rawcalls.outcome(lambda flags=flags: os.close(os.open(top / "program", flags))))
+        seen.append(rawcalls.outcome(lambda: os.truncate(top / "program", 10)))
+        seen.append(rawcalls.outcome(lambda: os.replace(top / "other", top / "program")))
         seen.append(running.poll())
     finally:
         running.send_signal(signal.SIGKILL)
@@ -155,11 +145,9 @@ def nameless_files(layers: Layers) -> Seen:
 
 def whiteouts(layers: Layers) -> Seen:
     """RENAME_WHITEOUT is not for users of an overlay."""
-    with opened(layers.merged, os.O_RDONLY) as top:
-        return [
-            outcome(lambda: renameat2(top, b"file", top, b"moved", RENAME_WHITEOUT)),
-            sorted(os.listdir(layers.merged)),
-        ]
+    source, target = (os.fsencode(layers.merged / name) for name in ("file", "moved"))
+    refused = rawcalls.outcome(lambda: rawcalls.renameat2(source, target, rawcalls.RENAME_WHITEOUT))
+    return [refused, sorted(os.listdir(layers.merged))]
 
 
 SCENES = (birth_times, locks, busy_programs, shared_mappings, nameless_files, whiteouts)

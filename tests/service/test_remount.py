@@ -43,16 +43,8 @@ def furnish(lower: Path) -> None:
     os.mknod(lower / "null", 0o020666, os.makedev(1, 3))
 
 
-def outcome(action: Callable[[], object]) -> str:
-    try:
-        action()
-    except OSError as error:
-        return errno.errorcode[error.errno or 0]
-    return "done"
-
-
 def change_flags(root: Path, flags: int) -> str:
-    return outcome(lambda: rawcalls.mount(b"none", os.fsencode(root), b"none", REMOUNT | flags, b""))
+    return rawcalls.outcome(lambda: rawcalls.mount(b"none", os.fsencode(root), b"none", REMOUNT | flags, b""))
 
 
 # What generic/294, 306 and 452 of xfstests look at, and some more.
@@ -85,7 +77,7 @@ def test_read_only_and_back_as_with_the_kernel(twins: tuple[Path, Path]) -> None
     for root in twins:
         (root / "before").write_text("x")
         assert change_flags(root, RDONLY) == "done"
-    found = [{name: outcome(lambda: act(root)) for name, act in READ_ONLY.items()} for root in twins]  # noqa: B023
+    found = [{name: rawcalls.outcome(lambda: act(root)) for name, act in READ_ONLY.items()} for root in twins]  # noqa: B023
     assert found[0] == found[1]
     assert found[0]["create"] == found[0]["unlink"] == "EROFS"
     assert found[0]["mkdir what is there"] == "EEXIST"
@@ -233,7 +225,7 @@ def test_without_an_upper(layers: Layers) -> None:
         assert overlayfs_py("-o", "remount,noexec", layers.merged).returncode == 0
         one_line(overlayfs_py("-o", "remount,rw", layers.merged), os.strerror(errno.EROFS), "no upperdir")
         assert change_flags(layers.merged, 0) == "done"
-        assert outcome(lambda: (layers.merged / "new").touch()) == "EROFS"
+        assert rawcalls.outcome(lambda: (layers.merged / "new").touch()) == "EROFS"
         assert json.loads(pyctl("status", "--json", layers.merged).stdout)["read_only"] is True
         assert pyctl("umount", layers.merged).returncode == 0
 
@@ -242,7 +234,7 @@ def test_a_mount_that_began_read_only(layers: Layers) -> None:
     """With an upper it becomes writable, and what was written is there after the unmount."""
     with cleared(layers.merged):
         assert overlayfs_py(*options(layers, "ro"), layers.merged).returncode == 0
-        assert outcome(lambda: (layers.merged / "new").touch()) == "EROFS"
+        assert rawcalls.outcome(lambda: (layers.merged / "new").touch()) == "EROFS"
         assert overlayfs_py("-o", "remount,rw", layers.merged).returncode == 0
         (layers.merged / "new").write_text("x")
         assert pyctl("umount", layers.merged).returncode == 0

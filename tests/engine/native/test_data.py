@@ -12,17 +12,9 @@ import pytest
 from overlayfs_py.engine.native import pipes, wire
 from overlayfs_py.engine.native.patience import Patience
 from overlayfs_py.engine.native.pipes import AnswerPipe, Piped
-from tests.engine.native.test_dispatch import BIG, READ_WRITE, Bench
+from tests.engine.native.bench import BIG, READ_WRITE, Bench
 
 SLOW = 20e-3
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.deferrals.close()
-    made.overlay.close()
 
 
 def test_patience_outlasts_an_exception() -> None:

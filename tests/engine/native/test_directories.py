@@ -10,19 +10,17 @@ import pytest
 
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.directories import _make_unique, snapshot
-from tests.engine.native.test_dispatch import READ_WRITE, Bench
+from tests.engine.native.bench import READ_WRITE, Bench, opened_bench
 
 NAMES = [b"name%03d" % number for number in range(300)]
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    for name in NAMES:
-        (tmp_path / "lower/directory" / os.fsdecode(name)).touch()
-    yield made
-    made.deferrals.close()
-    made.overlay.close()
+    with opened_bench(tmp_path) as made:
+        for name in NAMES:
+            (tmp_path / "lower/directory" / os.fsdecode(name)).touch()
+        yield made
 
 
 def page(

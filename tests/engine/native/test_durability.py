@@ -10,18 +10,16 @@ from pathlib import Path
 import pytest
 
 from overlayfs_py.engine.native import durability, wire
-from tests.engine.native.test_dispatch import Bench, fails
+from tests.engine.native.bench import Bench, fails, opened_bench
 
 FSYNC = struct.Struct("=QI4x")
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path, volatile=False)
-    made.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + b"new\0")
-    yield made
-    made.deferrals.close()
-    made.overlay.close()
+    with opened_bench(tmp_path, volatile=False) as made:
+        made.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + b"new\0")
+        yield made
 
 
 class Disk:

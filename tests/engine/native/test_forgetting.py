@@ -8,9 +8,7 @@ import pytest
 
 from overlayfs_py.engine.native import forgetting
 from overlayfs_py.engine.native.forgetting import Backlog
-from tests.engine.native.test_dispatch import Bench, bench
-
-__all__ = ["bench"]
+from tests.engine.native.bench import Bench
 
 
 def test_one_after_the_other() -> None:

@@ -1,27 +1,18 @@
 """Who was sent attributes just before they changed: the kernel must not keep what is under way to others."""
 
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from overlayfs_py.engine.native import wire
-from tests.engine.native.test_dispatch import READ_WRITE, Bench
+from tests.engine.native.bench import READ_WRITE, Bench
 
 ROOT = 1
 ASKER, OTHER, CHANGER, HIDDEN = 11, 12, 13, 0
 GETATTR = bytes(16)
 MKNOD = struct.pack("=IIII", 0o100644, 0, 0, 0)
 LIST = READ_WRITE.pack(0, 0, 4096, 0, 0, 0)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.deferrals.close()
-    made.overlay.close()
 
 
 def voided(bench: Bench, pid: int, name: str, body: bytes, nodeid: int = ROOT) -> list[int]:
