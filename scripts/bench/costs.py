@@ -25,6 +25,8 @@ from stage import make_template
 from table import ROW_SECONDS, fill, seconds_of
 from workloads import CHANGES, CREATION, LOOKING, Workload
 
+from overlayfs_py.engine.native.wakefulness import Wakefulness
+
 _FILLED = {workload.directory for workload in LOOKING + CREATION + CHANGES if workload.fill}
 WORKLOADS = [workload for workload in LOOKING + CREATION + CHANGES if workload.directory in _FILLED]
 _OURS = "calm"
@@ -66,11 +68,9 @@ def run(contenders: list[Contender], rounds: int, only: str, base: Path) -> str:
 
 @contextlib.contextmanager
 def awake() -> Iterator[None]:
-    """No processor halts meanwhile, where this can be had (PM QoS)."""
-    with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):
-            device = held.enter_context(open("/dev/cpu_dma_latency", "wb", buffering=0))
-            device.write(bytes(4))
+    """No processor halts meanwhile, where this can be had."""
+    with contextlib.closing(Wakefulness.wanted("on")) as held:
+        held.keep()
         yield
 
 
