@@ -75,6 +75,7 @@ def main() -> NoReturn:
         if environment.is_debugging():
             raise
         status = complain(f"internal error: {type(error).__name__}: {error} (LAYERSTORE_DEBUG=1 shows where)")
+    interrupts.ignore()
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -42,10 +42,18 @@ def standard_input() -> Input:
     return _inputs[-1]
 
 
+_INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
+
+
 def install() -> None:
     """SIGTERM and SIGINT raise in the main thread."""
-    signal.signal(signal.SIGTERM, _raise)
-    signal.signal(signal.SIGINT, _raise)
+    for number in _INTERRUPTS:
+        signal.signal(number, _raise)
+
+
+def ignore() -> None:
+    """All is done: the exit status says so, though Python takes its handlers away while it ends."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:

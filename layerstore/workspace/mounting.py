@@ -47,21 +47,26 @@ def mount(workspace: Workspace, mountpoint: Path, *, progress: Progress | None, 
             else f"{workspace.name}: a dead mount is at {place}; umount it first"
         )
     prepare_layers(workspace, progress=progress, note=note)
-    overlay.mount(
-        workspace.store,
-        mountpoint,
-        lowers=workspace.lowers,
-        source=source_of(workspace.name),
-        upper=workspace.upper,
-        work=workspace.work,
-        userxattr=layers.uses_userxattr(workspace.store),
-    )
+    before = workspace.record
+    # Written first: whatever ends this process, the mount is known as this workspace's.
+    saved = workspace.save(mountpoint=str(mountpoint), mounted_at=format_time(time.time_ns()))
     try:
-        binds.bind_all(mountpoint, workspace.record.binds)
-        return workspace.save(mountpoint=str(mountpoint), mounted_at=format_time(time.time_ns()))
+        overlay.mount(
+            saved.store,
+            mountpoint,
+            lowers=saved.lowers,
+            source=source_of(saved.name),
+            upper=saved.upper,
+            work=saved.work,
+            userxattr=layers.uses_userxattr(saved.store),
+        )
+        binds.bind_all(mountpoint, saved.record.binds)
+        return saved
     except BaseException:
         with suppress(LayerstoreError):
-            _take_down(mountpoint, workspace)
+            if state_of(saved) == "mounted":
+                _take_down(mountpoint, saved)
+        saved.save(mountpoint=before.mountpoint, mounted_at=before.mounted_at)
         raise
 
 

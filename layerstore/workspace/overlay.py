@@ -14,6 +14,7 @@ from pathlib import Path
 from layerstore.errors import InUse, LayerstoreError, NotFound
 from layerstore.store.store import Store
 from overlayfs_py.errors import MountError
+from overlayfs_py.service.subprocesses import running
 from overlayfs_py.syscalls import mount as mounts
 from overlayfs_py.syscalls.mount import MountRecord
 
@@ -102,16 +103,13 @@ def _check_mountpoint(mountpoint: Path) -> None:
 
 def _run(words: Sequence[str], *, cwd: Path, mountpoint: Path) -> None:
     command = [sys.executable, "-P", "-m", "overlayfs_py", *words]
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     # A file, not a pipe: nobody waits for a daemon that keeps its stderr.
     with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(
-            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints
-        )
         try:
-            status = process.wait(_START_SECONDS)
+            with running(command, cwd=cwd, stderr=complaints, **streams) as process:
+                status = process.wait(_START_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
             raise LayerstoreError(
                 f"cannot mount {mountpoint}: no answer in {_START_SECONDS} seconds"
             ) from None

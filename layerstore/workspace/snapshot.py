@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore.workspace.record import Workspace
+from overlayfs_py.service.subprocesses import running
 from overlayfs_py.syscalls.copy import FICLONE
 from overlayfs_py.syscalls.trees import remove_tree
 
@@ -62,7 +63,7 @@ def _clone(workspace: Workspace, place: Path) -> bool:
     sources = [path for path in (workspace.upper, workspace.work / "index") if path.is_dir()]
     command = ["cp", "-dR", "--reflink=always", f"--preserve={_KEPT}", "--", *map(str, sources), str(place)]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        with running(command, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)) as copying:
+            return copying.wait() == 0
     except FileNotFoundError:
         return False
-    return done.returncode == 0

@@ -3,12 +3,14 @@
 import os
 import signal
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 from overlayfs_py.errors import MountError
 from overlayfs_py.service.log import log_to_stderr, log_to_syslog
 from overlayfs_py.service.report import FdReport, wait_for_report
 
-_INTERRUPTS = (signal.SIGINT,)
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 def start_in_background(run: Callable[[FdReport], int]) -> None:
@@ -20,10 +22,12 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
     ours, theirs = os.pipe()
     # Interrupted in fork(2) or behind it, before anybody waits, nobody would know of the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+    signal.signal(signal.SIGTERM, _terminated)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(ours)
             _leave_the_caller(keep=theirs)
@@ -45,6 +49,10 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
         raise
     finally:
         os.close(ours)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _leave_the_caller(*, keep: int) -> None:

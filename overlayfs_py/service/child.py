@@ -15,6 +15,7 @@ from types import TracebackType
 from overlayfs_py.errors import ConfigError, MountError
 from overlayfs_py.options import escape, parse_options, split_options
 from overlayfs_py.service.report import wait_for_report
+from overlayfs_py.service.subprocesses import running
 from overlayfs_py.syscalls.trees import remove_tree
 
 StrPath = str | os.PathLike[str]
@@ -123,22 +124,19 @@ def _word(name: str, value: str | float | bool) -> str:
 
 def _start(words: Sequence[str], mountpoint: str) -> "subprocess.Popen[bytes]":
     ours, theirs = socket.socketpair()
-    with theirs:
-        command = [sys.executable, "-m", "overlayfs_py", "--parent-fd", str(theirs.fileno())]
-        for word in words:
-            command += ["-o", word]
-        process = subprocess.Popen(
-            [*command, "--", mountpoint], stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-        )
+    command = [sys.executable, "-m", "overlayfs_py", "--parent-fd", str(theirs.fileno())]
+    for word in words:
+        command += ["-o", word]
+    command += ["--", mountpoint]
     try:
-        wait_for_report(ours.fileno(), lambda: _status(process))
+        with theirs, running(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]) as process:
+            theirs.close()  # the child's end is the only one: when it is closed, nobody will report
+            wait_for_report(ours.fileno(), lambda: _status(process))
+            _PARENT_ENDS[process.pid] = ours
+            return process
     except BaseException:
-        process.terminate()
-        process.wait()
         ours.close()
         raise
-    _PARENT_ENDS[process.pid] = ours
-    return process
 
 
 # Open as long as this process lives: their end tells the children to stop.

@@ -20,6 +20,8 @@ from pathlib import Path
 from changes import Change, Failed, changes_for
 from compare import Entry, differences, snapshot
 
+from overlayfs_py.service.subprocesses import running
+
 ROOT = Path(__file__).resolve().parents[2]
 LAYERSTORE = str(ROOT / ".venv/bin/layerstore")
 BASE, RESULT, NAME = "demo/rootfs:base", "demo/rootfs:worked", "demo-work"
@@ -59,20 +61,22 @@ class Demo:
         command = [str(word) for word in words]
         if show:
             print("    $ " + " ".join(self.shown(word) for word in command), flush=True)
-        done = subprocess.run(
+        # Interrupted, it must have ended before its store is removed.
+        with running(
             command,
-            capture_output=True,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="surrogateescape",
-            timeout=900,
             env=ENVIRONMENT,
-        )
-        if done.returncode:
+        ) as process:
+            output, complaints = process.communicate(timeout=900)
+        if process.returncode:
             raise Failed(
-                f"{self.shown(command[0])} exited {done.returncode}: {(done.stderr or done.stdout).strip()}"
+                f"{self.shown(command[0])} exited {process.returncode}: {(complaints or output).strip()}"
             )
-        return done.stdout.strip()
+        return str(output).strip()
 
     def layerstore(self, *words: str | Path) -> str:
         return self.run(LAYERSTORE, "--root", self.store, *words)

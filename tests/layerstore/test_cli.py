@@ -5,12 +5,12 @@ import pty
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from layerstore.cli import pages
 from layerstore.cli.group import ALIASES, VERBS
 from tests.layerstore.commands import PROGRAM, Cli, tarball
 
@@ -58,7 +58,10 @@ def test_completion_of_names(base: Cli) -> None:
 
 def test_manual_pages_and_completions(tmp_path: Path) -> None:
     """Made for every verb, with its options and examples; man shows them without a warning."""
-    pages.main(tmp_path)
+    made = subprocess.run(
+        [sys.executable, "-m", "layerstore.cli.pages", tmp_path], capture_output=True, timeout=60, text=True
+    )
+    assert (made.returncode, made.stderr) == (0, "")
     for verb in VERBS:
         page = tmp_path / f"man/man1/layerstore-{verb}.1"
         text = page.read_text()
@@ -168,7 +171,8 @@ def test_internal_errors_are_one_line_too(
         raise ZeroDivisionError("why\nnot")
 
     monkeypatch.setattr(layerstore, "ps", broken)
-    monkeypatch.setattr(commands.interrupts, "install", lambda: None)
+    for signals in ("install", "ignore"):  # they are this process's
+        monkeypatch.setattr(commands.interrupts, signals, lambda: None)
     monkeypatch.setattr("sys.argv", ["layerstore", "ps"])
     with pytest.raises(SystemExit) as ended:
         commands.main()

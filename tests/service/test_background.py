@@ -18,13 +18,13 @@ def interrupted_fork():
     if pid:
         print(pid, flush=True)
         if WHEN == "fork":
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(NUMBER)
     return pid
 
 def wait_and_be_interrupted(fd, ended):
     wait(fd, ended)
     if WHEN == "ready":
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(NUMBER)
 
 os.fork = interrupted_fork
 background.wait_for_report = wait_and_be_interrupted
@@ -37,34 +37,35 @@ def run(report):
 
 try:
     background.start_in_background(run)
-except KeyboardInterrupt:
+except (KeyboardInterrupt, SystemExit):
     print("interrupted", flush=True)
 if WHEN == "later":
-    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(NUMBER)
 """
 
 
-def started(when: str) -> tuple[int, int, bool]:
+def started(when: str, number: int) -> tuple[int, int, bool]:
     """(exit status, the daemon's pid, whether it was interrupted)"""
-    done = subprocess.run(
-        [sys.executable, "-c", f"WHEN = {when!r}\n{_STARTED}"], stdout=subprocess.PIPE, timeout=15, text=True
-    )
+    script = f"WHEN, NUMBER = {when!r}, {number:d}\n{_STARTED}"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=15, text=True)
     pid, *said = done.stdout.split()
     return done.returncode, int(pid), said == ["interrupted"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["fork", "ready"])
-def test_interrupted_takes_the_daemon_along(when: str) -> None:
+def test_interrupted_takes_the_daemon_along(when: str, number: int) -> None:
     """In fork(2) itself, too: then nobody knows its pid yet."""
-    status, pid, interrupted = started(when)
+    status, pid, interrupted = started(when, number)
     assert (status, interrupted) == (0, True)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-def test_too_late_to_interrupt() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_too_late_to_interrupt(number: int) -> None:
     """What is mounted stays, and the command says so by its exit status."""
-    status, pid, interrupted = started("later")
+    status, pid, interrupted = started("later", number)
     try:
         assert (status, interrupted) == (0, False)
     finally:

@@ -216,14 +216,15 @@ def test_failure_after_the_mount_leaves_nothing(layers: Layers, engine: str, whe
         assert not is_mounted(layers)
 
 
-def test_interrupted_command_leaves_nothing(layers: Layers) -> None:
-    """Ctrl-C while waiting for the daemon takes the daemon along."""
-    for delay in (0.0, 0.1, 0.2, 0.3):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_command_leaves_nothing(layers: Layers, number: int) -> None:
+    """Ctrl-C or SIGTERM while waiting for the daemon takes the daemon along."""
+    for delay in (0.0, 0.1, 0.15, 0.2, 0.25, 0.3):
         process = subprocess.Popen(
             [COMMAND, *options(layers), layers.merged], stderr=subprocess.PIPE, start_new_session=True
         )
         time.sleep(delay)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         process.communicate(timeout=30)
         if process.returncode == 0:  # it was faster
             assert pyctl("umount", layers.merged).returncode == 0
