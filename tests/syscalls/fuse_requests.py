@@ -9,7 +9,9 @@ import struct
 import sys
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
+from overlayfs_py.errors import MountError
 from overlayfs_py.options import MountOptions
 from overlayfs_py.syscalls import mount
 
@@ -67,10 +69,11 @@ class EmptyDirectory:
 
 
 def main() -> None:
-    names = dict.fromkeys(sys.argv[2:], True)
+    where = os.fsencode(sys.argv[1])
+    switches: dict[str, Any] = dict.fromkeys(sys.argv[2:], True)
     try:
-        fd = mount.mount_fuse(MountOptions(mountpoint=os.fsencode(sys.argv[1]), **names))
-    except mount.MountError as error:
+        fd = mount.mount_fuse(MountOptions(mountpoint=where, **switches))
+    except MountError as error:
         print(error)
         return
     EmptyDirectory(fd).start()
@@ -78,9 +81,9 @@ def main() -> None:
     for line in sys.stdin:
         if line.startswith("unmount"):
             try:
-                mount.unmount(os.fsencode(sys.argv[1]), lazy="lazy" in line)
+                mount.unmount(where, lazy="lazy" in line)
                 print("unmounted", flush=True)
-            except mount.MountError as error:
+            except MountError as error:
                 print(error, flush=True)
     os._exit(0)
 

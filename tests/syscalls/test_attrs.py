@@ -2,21 +2,23 @@ import errno
 import os
 import stat
 import uuid
+from pathlib import Path
 
 import pytest
 
 from overlayfs_py.syscalls import attrs
+from tests.syscalls.conftest import MountType
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> Path:
     path = tmp_path / "file"
     path.write_bytes(b"0123456789")
     os.utime(path, ns=(1_000_000_001, 2_000_000_002))
     return path
 
 
-def times(path) -> tuple[int, int]:
+def times(path: Path) -> tuple[int, int]:
     found = os.lstat(path)
     return found.st_atime_ns, found.st_mtime_ns
 
@@ -32,12 +34,14 @@ def times(path) -> tuple[int, int]:
         (4_102_444_800_123_456_789, 0, (4_102_444_800_123_456_789, 0)),
     ],
 )
-def test_times(file, dir_fd, atime, mtime, expected):
+def test_times(
+    file: Path, dir_fd: int, atime: int | None, mtime: int | None, expected: tuple[int, int]
+) -> None:
     attrs.set_times(dir_fd, b"file", atime, mtime)
     assert times(file) == expected
 
 
-def test_times_of_a_symbolic_link_itself(tmp_path, file, dir_fd):
+def test_times_of_a_symbolic_link_itself(tmp_path: Path, file: Path, dir_fd: int) -> None:
     (tmp_path / "link").symlink_to("file")
     attrs.set_times(dir_fd, b"link", 11, 12)
     assert times(tmp_path / "link") == (11, 12)
@@ -45,7 +49,7 @@ def test_times_of_a_symbolic_link_itself(tmp_path, file, dir_fd):
 
 
 @pytest.mark.parametrize("name", ["file", "link", "fifo", "dir"])
-def test_times_and_mode_by_descriptor(tmp_path, file, name):
+def test_times_and_mode_by_descriptor(tmp_path: Path, file: Path, name: str) -> None:
     (tmp_path / "link").symlink_to("file")
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "dir").mkdir()
@@ -63,7 +67,7 @@ def test_times_and_mode_by_descriptor(tmp_path, file, name):
         os.close(fd)
 
 
-def test_by_an_ordinary_descriptor(file):
+def test_by_an_ordinary_descriptor(file: Path) -> None:
     with open(file, "rb") as opened:
         attrs.set_times(opened.fileno(), b"", 31, None)
         attrs.set_mode(opened.fileno(), b"", 0o600)
@@ -72,7 +76,9 @@ def test_by_an_ordinary_descriptor(file):
 
 
 @pytest.mark.parametrize("missing_call", [None, errno.ENOSYS, errno.EPERM])
-def test_mode_never_follows(tmp_path, file, dir_fd, monkeypatch, missing_call):
+def test_mode_never_follows(
+    tmp_path: Path, file: Path, dir_fd: int, monkeypatch: pytest.MonkeyPatch, missing_call: int | None
+) -> None:
     if missing_call:  # an older kernel, an older seccomp filter
         monkeypatch.setattr(attrs, "_fchmodat2", lambda *arguments: -1)
         monkeypatch.setattr(attrs, "last_error", lambda: OSError(missing_call, ""))
@@ -92,12 +98,12 @@ def test_mode_never_follows(tmp_path, file, dir_fd, monkeypatch, missing_call):
         attrs.set_mode(dir_fd, b"missing", 0o777)
 
 
-def test_missing_name(dir_fd):
+def test_missing_name(dir_fd: int) -> None:
     with pytest.raises(FileNotFoundError):
         attrs.set_times(dir_fd, b"missing", 1, 1)
 
 
-def test_fallocate(tmp_path, tmpfs):
+def test_fallocate(tmp_path: Path, tmpfs: MountType) -> None:
     with open(tmp_path / "file", "w+b") as file:
         fd = file.fileno()
         attrs.fallocate(fd, 0, 0, 1 << 20)
@@ -118,7 +124,7 @@ def test_fallocate(tmp_path, tmpfs):
         assert raised.value.errno == errno.EOPNOTSUPP
 
 
-def test_syncfs(dir_fd):
+def test_syncfs(dir_fd: int) -> None:
     attrs.syncfs(dir_fd)
     fd = os.open("/", os.O_PATH)
     try:
@@ -128,7 +134,7 @@ def test_syncfs(dir_fd):
         os.close(fd)
 
 
-def test_filesystem_uuid(image, root):
+def test_filesystem_uuid(image: MountType, root: None) -> None:
     wanted = uuid.uuid4()
     where = image("mkfs.ext4", "-q", "-U", str(wanted))
     fd = os.open(where, os.O_RDONLY)
@@ -138,7 +144,7 @@ def test_filesystem_uuid(image, root):
         os.close(fd)
 
 
-def test_no_filesystem_uuid():
+def test_no_filesystem_uuid() -> None:
     fd = os.open("/proc", os.O_RDONLY)
     try:
         assert attrs.filesystem_uuid(fd) is None

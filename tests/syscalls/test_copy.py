@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from overlayfs_py.syscalls import copy
+from tests.syscalls.conftest import MountType
 
 MIB = 1 << 20
 
@@ -33,27 +34,28 @@ def copied(source: Path, target: Path, size: int | None = None) -> Path:
     return target
 
 
-SHAPES = {
-    "empty": (0,),
-    "byte": (1, (0, 1)),
-    "small": (65_536, (0, 65_536)),
-    "small with a hole": (60_000, (50_000, 10_000)),
-    "odd": (3 * MIB + 17, (0, 3 * MIB + 17)),
-    "all hole": (64 * MIB,),
-    "holes around": (16 * MIB, (4 * MIB, MIB), (12 * MIB, 4096)),
-    "data at both ends": (16 * MIB, (0, 4096), (16 * MIB - 4096, 4096)),
-    "hole at the end": (9 * MIB + 1, (0, 5000)),
-    "far": ((1 << 40) + 3, (1 << 40, 3)),
+# Its size, then the (offset, length) of each piece of data.
+SHAPES: dict[str, tuple[int, list[tuple[int, int]]]] = {
+    "empty": (0, []),
+    "byte": (1, [(0, 1)]),
+    "small": (65_536, [(0, 65_536)]),
+    "small with a hole": (60_000, [(50_000, 10_000)]),
+    "odd": (3 * MIB + 17, [(0, 3 * MIB + 17)]),
+    "all hole": (64 * MIB, []),
+    "holes around": (16 * MIB, [(4 * MIB, MIB), (12 * MIB, 4096)]),
+    "data at both ends": (16 * MIB, [(0, 4096), (16 * MIB - 4096, 4096)]),
+    "hole at the end": (9 * MIB + 1, [(0, 5000)]),
+    "far": ((1 << 40) + 3, [(1 << 40, 3)]),
 }
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("way", ["here", "on tmpfs", "to tmpfs", "from tmpfs"])
-def test_content_and_holes_are_kept(tmp_path, tmpfs, shape, way):
+def test_content_and_holes_are_kept(tmp_path: Path, tmpfs: MountType, shape: str, way: str) -> None:
     other = tmpfs()
     source = (other if way in ("on tmpfs", "from tmpfs") else tmp_path) / "source"
     target = (other if way in ("on tmpfs", "to tmpfs") else tmp_path) / "target"
-    size, *data = SHAPES[shape]
+    size, data = SHAPES[shape]
     write_sparse(source, size, *data)
     copied(source, target)
     assert target.stat().st_size == size
@@ -65,7 +67,7 @@ def test_content_and_holes_are_kept(tmp_path, tmpfs, shape, way):
 
 
 @pytest.mark.parametrize("mkfs", [("mkfs.xfs", "-q", "-m", "reflink=1"), ("mkfs.btrfs", "-q")])
-def test_clones_where_the_file_system_can(image, mkfs):
+def test_clones_where_the_file_system_can(image: MountType, mkfs: tuple[str, ...]) -> None:
     where = image(*mkfs, size=400 * MIB)
     write_sparse(where / "source", 64 * MIB, (0, 48 * MIB))
     os.sync()
@@ -80,8 +82,10 @@ def test_clones_where_the_file_system_can(image, mkfs):
 
 
 @pytest.mark.parametrize("refused", [errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM])
-def test_reads_and_writes_where_the_kernel_cannot_copy(tmp_path, monkeypatch, refused):
-    def refuse(*arguments):
+def test_reads_and_writes_where_the_kernel_cannot_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    def refuse(*arguments: object) -> None:
         raise OSError(refused, os.strerror(refused))
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
@@ -91,11 +95,11 @@ def test_reads_and_writes_where_the_kernel_cannot_copy(tmp_path, monkeypatch, re
     assert extents(tmp_path / "target") == extents(tmp_path / "source")
 
 
-def test_goes_on_after_short_copies(tmp_path, monkeypatch):
+def test_goes_on_after_short_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, write = os.copy_file_range, os.pwrite
     calls = iter([1, 4096, 100, 777])
 
-    def short(src, dst, size, src_offset, dst_offset):
+    def short(src: int, dst: int, size: int, src_offset: int, dst_offset: int) -> int:
         limit = next(calls, None)
         if limit is None:
             raise OSError(errno.EINVAL, "no more")
@@ -108,22 +112,22 @@ def test_goes_on_after_short_copies(tmp_path, monkeypatch):
     assert (tmp_path / "source").read_bytes() == (tmp_path / "target").read_bytes()
 
 
-def test_virtual_files_that_know_neither_holes_nor_copies(tmp_path):
+def test_virtual_files_that_know_neither_holes_nor_copies(tmp_path: Path) -> None:
     source = Path("/sys/kernel/notes")
     if not source.exists():
         pytest.skip("no /sys/kernel/notes")
     assert copied(source, tmp_path / "target").read_bytes() == source.read_bytes()
 
 
-def test_size_limits_the_copy(tmp_path):
+def test_size_limits_the_copy(tmp_path: Path) -> None:
     write_sparse(tmp_path / "source", MIB, (0, MIB))
     copied(tmp_path / "source", tmp_path / "target", 1000)
     assert (tmp_path / "target").read_bytes() == (tmp_path / "source").read_bytes()[:1000]
 
 
 @pytest.mark.parametrize("shape", ["odd", "all hole", "hole at the end", "empty"])
-def test_a_source_that_shrank_is_an_error(tmp_path, shape):
-    size, *data = SHAPES[shape]
+def test_a_source_that_shrank_is_an_error(tmp_path: Path, shape: str) -> None:
+    size, data = SHAPES[shape]
     write_sparse(tmp_path / "source", size, *data)
     with pytest.raises(OSError) as raised:  # noqa: PT011 - the errno is checked below
         copied(tmp_path / "source", tmp_path / "target", size + 1)
@@ -131,7 +135,9 @@ def test_a_source_that_shrank_is_an_error(tmp_path, shape):
 
 
 @pytest.mark.parametrize("kind", ["copy_file_range", "read and write"])
-def test_a_full_file_system_is_an_error(tmp_path, tmpfs, monkeypatch, kind):
+def test_a_full_file_system_is_an_error(
+    tmp_path: Path, tmpfs: MountType, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     where = tmpfs("1m")
     source = (where if kind == "copy_file_range" else tmp_path) / "source"
     write_sparse(source, 700_000, (0, 700_000))
@@ -140,7 +146,7 @@ def test_a_full_file_system_is_an_error(tmp_path, tmpfs, monkeypatch, kind):
     assert raised.value.errno == errno.ENOSPC
 
 
-def test_a_full_disk_is_an_error(image):
+def test_a_full_disk_is_an_error(image: MountType) -> None:
     where = image("mkfs.ext4", "-q", "-m", "0", size=8 * MIB)
     write_sparse(where / "source", 4 * MIB, (0, 4 * MIB))
     with pytest.raises(OSError) as raised:  # noqa: PT011 - the errno is checked below
@@ -148,7 +154,7 @@ def test_a_full_disk_is_an_error(image):
     assert raised.value.errno == errno.ENOSPC
 
 
-def test_a_read_only_descriptor_is_an_error(tmp_path):
+def test_a_read_only_descriptor_is_an_error(tmp_path: Path) -> None:
     write_sparse(tmp_path / "source", 10, (0, 10))
     (tmp_path / "target").touch()
     with open(tmp_path / "source", "rb") as src, open(tmp_path / "target", "rb") as dst:
@@ -157,7 +163,7 @@ def test_a_read_only_descriptor_is_an_error(tmp_path):
     assert raised.value.errno == errno.EBADF
 
 
-def test_copies_of_one_descriptor_in_many_threads(tmp_path):
+def test_copies_of_one_descriptor_in_many_threads(tmp_path: Path) -> None:
     source = tmp_path / "source"
     write_sparse(source, 24 * MIB, *((offset * MIB, 5000) for offset in range(0, 24, 2)))
     content = source.read_bytes()
@@ -172,7 +178,7 @@ def test_copies_of_one_descriptor_in_many_threads(tmp_path):
         assert all(pool.map(one, range(12)))
 
 
-def test_copy_range(tmp_path):
+def test_copy_range(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"0123456789")
     with open(tmp_path / "source", "rb") as src, open(tmp_path / "target", "xb") as dst:
         assert copy.copy_range(src.fileno(), 2, dst.fileno(), 1, 5) == 5

@@ -2,13 +2,15 @@ import os
 import socket
 import stat
 import time
+from pathlib import Path
 
 import pytest
 
 from overlayfs_py.syscalls import dirents
+from tests.syscalls.conftest import MountType
 
 
-def listed(path):
+def listed(path: Path) -> list[dirents.Dirent]:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         return dirents.read_dirents(fd)
@@ -16,9 +18,9 @@ def listed(path):
         os.close(fd)
 
 
-def expected(path):
+def expected(where: Path) -> list[dirents.Dirent]:
     """The same by lstat."""
-    path = os.fsencode(path)
+    path = os.fsencode(where)
     return sorted(
         (name, found.st_ino, stat.S_IFMT(found.st_mode) >> 12)
         for name in os.listdir(path)
@@ -26,8 +28,8 @@ def expected(path):
     )
 
 
-def make_one_of_each(path):
-    path = os.fsencode(path)
+def make_one_of_each(where: Path) -> None:
+    path = os.fsencode(where)
     os.mkdir(path + b"/dir")
     os.close(os.open(path + b"/file", os.O_CREAT | os.O_WRONLY))
     os.symlink(b"nowhere", path + b"/symlink")
@@ -46,18 +48,18 @@ def make_one_of_each(path):
         os.mkdir(path + b"/" + b"l" * length)
 
 
-def test_names_inodes_and_types(tmp_path):
+def test_names_inodes_and_types(tmp_path: Path) -> None:
     make_one_of_each(tmp_path)
     assert sorted(listed(tmp_path)) == expected(tmp_path)
 
 
-def test_names_inodes_and_types_on_tmpfs(tmpfs):
+def test_names_inodes_and_types_on_tmpfs(tmpfs: MountType) -> None:
     where = tmpfs()
     make_one_of_each(where)
     assert sorted(listed(where)) == expected(where)
 
 
-def test_types_are_looked_up_where_the_file_system_has_none(image):
+def test_types_are_looked_up_where_the_file_system_has_none(image: MountType) -> None:
     where = image("mkfs.ext4", "-q", "-O", "^filetype")
     make_one_of_each(where)
     with os.scandir(where) as entries:
@@ -66,7 +68,7 @@ def test_types_are_looked_up_where_the_file_system_has_none(image):
     assert dirents.DT_UNKNOWN not in {kind for _, _, kind in listed(where)}
 
 
-def test_starts_anew_each_time(tmp_path, dir_fd):
+def test_starts_anew_each_time(tmp_path: Path, dir_fd: int) -> None:
     assert dirents.read_dirents(dir_fd) == []
     (tmp_path / "a").touch()
     assert [name for name, _, _ in dirents.read_dirents(dir_fd)] == [b"a"]
@@ -75,7 +77,7 @@ def test_starts_anew_each_time(tmp_path, dir_fd):
     assert [(name, kind) for name, _, kind in dirents.read_dirents(dir_fd)] == [(b"b", dirents.DT_DIR)]
 
 
-def test_a_removed_directory_is_empty(tmp_path):
+def test_a_removed_directory_is_empty(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     fd = os.open(tmp_path / "gone", os.O_RDONLY)
     (tmp_path / "gone").rmdir()
@@ -85,7 +87,7 @@ def test_a_removed_directory_is_empty(tmp_path):
         os.close(fd)
 
 
-def test_errors(tmp_path):
+def test_errors(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     fd = os.open(tmp_path / "file", os.O_RDONLY)
     with pytest.raises(NotADirectoryError):
@@ -95,7 +97,7 @@ def test_errors(tmp_path):
         dirents.read_dirents(fd)
 
 
-def test_a_hundred_thousand_entries(tmpfs):
+def test_a_hundred_thousand_entries(tmpfs: MountType) -> None:
     where = tmpfs()
     fd = os.open(where, os.O_RDONLY)
     try:

@@ -2,13 +2,14 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from overlayfs_py.syscalls import handles
 
 
-def test_round_trip_survives_rename(root, tmp_path, dir_fd):
+def test_round_trip_survives_rename(root: None, tmp_path: Path, dir_fd: int) -> None:
     (tmp_path / "a").write_bytes(b"hello")
     kind, handle = handles.encode_handle(dir_fd, b"a")
     (tmp_path / "a").rename(tmp_path / "b")
@@ -22,7 +23,7 @@ def test_round_trip_survives_rename(root, tmp_path, dir_fd):
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_PATH])
-def test_empty_name_is_the_descriptor_itself(tmp_path, dir_fd, flags):
+def test_empty_name_is_the_descriptor_itself(tmp_path: Path, dir_fd: int, flags: int) -> None:
     (tmp_path / "a").touch()
     fd = os.open(tmp_path / "a", flags)
     try:
@@ -31,7 +32,7 @@ def test_empty_name_is_the_descriptor_itself(tmp_path, dir_fd, flags):
         os.close(fd)
 
 
-def test_does_not_follow_a_symbolic_link(root, tmp_path, dir_fd):
+def test_does_not_follow_a_symbolic_link(root: None, tmp_path: Path, dir_fd: int) -> None:
     (tmp_path / "target").touch()
     (tmp_path / "link").symlink_to("target")
     assert handles.encode_handle(dir_fd, b"link") != handles.encode_handle(dir_fd, b"target")
@@ -42,13 +43,15 @@ def test_does_not_follow_a_symbolic_link(root, tmp_path, dir_fd):
         os.close(fd)
 
 
-def test_a_handle_too_long_for_the_first_buffer(tmp_path, dir_fd, monkeypatch):
+def test_a_handle_too_long_for_the_first_buffer(
+    tmp_path: Path, dir_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = handles.encode_handle(dir_fd, b"")
     monkeypatch.setattr(handles, "_FIRST_SIZE", 4)
     assert handles.encode_handle(dir_fd, b"") == expected
 
 
-def test_errors(root, tmp_path, dir_fd):
+def test_errors(root: None, tmp_path: Path, dir_fd: int) -> None:
     with pytest.raises(FileNotFoundError):
         handles.encode_handle(dir_fd, b"missing")
     proc = os.open("/proc/self", os.O_RDONLY)
@@ -66,7 +69,7 @@ def test_errors(root, tmp_path, dir_fd):
     assert raised.value.errno == errno.ESTALE
 
 
-def test_opening_needs_privilege(root):
+def test_opening_needs_privilege(root: None) -> None:
     script = (
         "import os\nfrom overlayfs_py.syscalls import handles\n"
         "fd = os.open('/', os.O_RDONLY)\n"

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def where(root):
+def where(root: None) -> Iterator[bytes]:
     """A directory where everything is unmounted afterwards."""
     with tempfile.TemporaryDirectory(prefix="mount-") as base:
         path = os.fsencode(base) + NAME
@@ -38,7 +40,7 @@ def where(root):
 
 
 @contextlib.contextmanager
-def mounted(where, **options):
+def mounted(where: bytes, **options: Any) -> Iterator[int]:
     """Mounted by this process, which does not answer."""
     fd = mount.mount_fuse(MountOptions(mountpoint=where, **options))
     try:
@@ -48,32 +50,46 @@ def mounted(where, **options):
 
 
 @contextlib.contextmanager
-def served(where, *options, by=()):
+def served(
+    where: bytes, *options: str, by: Sequence[str] = ()
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Mounted and answered by another process; gives it and its first line of output."""
-    command = [*by, sys.executable, str(SERVER), where, *options]
+    command: list[str | bytes] = [*by, sys.executable, str(SERVER), where, *options]
     environment = {**os.environ, "PYTHONPATH": str(SERVER.parents[2])}
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, errors="replace"
     )
     try:
-        yield process, process.stdout.readline().strip()
+        yield process, answer(process)
     finally:
         process.kill()
         process.communicate(timeout=30)
 
 
-def ask(process, line: str) -> str:
+def ask(process: subprocess.Popen[str], line: str) -> str:
+    assert process.stdin
     process.stdin.write(line + "\n")
     process.stdin.flush()
+    return answer(process)
+
+
+def answer(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
     return process.stdout.readline().strip()
 
 
-def test_a_mount_by_root(where):
+def mounted_at(where: bytes) -> mount.MountRecord:
+    """What is mounted there, for something must be."""
+    found = mount.mounted_filesystem(where)
+    assert found is not None
+    return found
+
+
+def test_a_mount_by_root(where: bytes) -> None:
     with mounted(where, fsname="my source, \\x", subtype="kind", nosuid=True, noatime=True) as fd:
         assert not os.get_inheritable(fd)
         assert int.from_bytes(os.read(fd, 1 << 20)[4:8], sys.byteorder) == INIT
-        found = mount.mounted_filesystem(where)
-        assert found is not None
+        found = mounted_at(where)
         assert found.mountpoint == where
         assert found.source == b"my source, \\x"
         assert found.fstype == b"fuse.kind"
@@ -101,22 +117,22 @@ def test_a_mount_by_root(where):
         ("noatime", b"noatime"),
     ],
 )
-def test_each_flag(where, option, word):
+def test_each_flag(where: bytes, option: str, word: bytes) -> None:
     with mounted(where, **{option: True}):
-        found = mount.mounted_filesystem(where)
+        found = mounted_at(where)
         assert word in found.options
         if option == "read_only":
             assert b"ro" in found.super_options
         mount.unmount(where)
 
 
-def test_allow_root_alone_keeps_others_out(where):
+def test_allow_root_alone_keeps_others_out(where: bytes) -> None:
     with mounted(where, allow_root=True):
-        assert b"allow_other" not in mount.mounted_filesystem(where).super_options
+        assert b"allow_other" not in mounted_at(where).super_options
         mount.unmount(where)
 
 
-def test_the_umask_is_left_to_us(where):
+def test_the_umask_is_left_to_us(where: bytes) -> None:
     """With a mount by root MKDIR carries the mode as the caller gave it, the umask beside it."""
     server = EmptyDirectory(mount.mount_fuse(MountOptions(mountpoint=where)))
     thread = server.start()
@@ -131,12 +147,12 @@ def test_the_umask_is_left_to_us(where):
         os.close(server.fd)
 
 
-def test_a_dead_mount_is_seen_and_cleared(where):
+def test_a_dead_mount_is_seen_and_cleared(where: bytes) -> None:
     assert not mount.is_stale(where)
     with mounted(where):
         pass
     assert mount.is_stale(where)
-    assert mount.mounted_filesystem(where).fstype == b"fuse.overlayfs-py"
+    assert mounted_at(where).fstype == b"fuse.overlayfs-py"
     with pytest.raises(MountError, match="dead FUSE mount"):
         mount.mount_fuse(MountOptions(mountpoint=where))
     mount.unmount(where)
@@ -144,58 +160,58 @@ def test_a_dead_mount_is_seen_and_cleared(where):
     assert mount.mounted_filesystem(where) is None
 
 
-def test_an_unanswered_mount_hangs_nobody(where):
+def test_an_unanswered_mount_hangs_nobody(where: bytes) -> None:
     """Nothing but is_stale and mounting again may ask the file system; they would wait here for ever."""
     with mounted(where):
         link = os.path.dirname(where) + b"/link"
         os.symlink(os.path.basename(where), link)
-        assert mount.mounted_filesystem(link).mountpoint == where
+        assert mounted_at(link).mountpoint == where
         assert any(record.mountpoint == where for record in mount.mount_table())
         mount.unmount(link)
         assert mount.mounted_filesystem(where) is None
 
 
-def test_the_topmost_of_several_mounts(where):
+def test_the_topmost_of_several_mounts(where: bytes) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "below", where], check=True)
-    assert mount.mounted_filesystem(where).source == b"below"
+    assert mounted_at(where).source == b"below"
     with mounted(where, fsname="above"):
-        assert mount.mounted_filesystem(where).source == b"above"
+        assert mounted_at(where).source == b"above"
         mount.unmount(where)
-    assert mount.mounted_filesystem(where).source == b"below"
+    assert mounted_at(where).source == b"below"
     mount.unmount(where)
     assert mount.mounted_filesystem(where) is None
 
 
-def test_a_hidden_mount_is_not_found(where):
+def test_a_hidden_mount_is_not_found(where: bytes) -> None:
     os.mkdir(where + b"/inner")
     subprocess.run(["mount", "-t", "tmpfs", "inner", where + b"/inner"], check=True)
     subprocess.run(["mount", "-t", "tmpfs", "cover", where], check=True)
     try:
         os.mkdir(where + b"/inner")
         assert mount.mounted_filesystem(where + b"/inner") is None
-        assert mount.mounted_filesystem(where).source == b"cover"
+        assert mounted_at(where).source == b"cover"
     finally:
         subprocess.run(["umount", where], check=True)
         subprocess.run(["umount", where + b"/inner"], check=True)
 
 
-def test_what_is_mounted_elsewhere():
-    assert mount.mounted_filesystem(b"/").mountpoint == b"/"
-    assert mount.mounted_filesystem(b"/proc").fstype == b"proc"
-    assert mount.mounted_filesystem(b"/proc/..").mountpoint == b"/"
+def test_what_is_mounted_elsewhere() -> None:
+    assert mounted_at(b"/").mountpoint == b"/"
+    assert mounted_at(b"/proc").fstype == b"proc"
+    assert mounted_at(b"/proc/..").mountpoint == b"/"
     assert mount.mounted_filesystem(b"/no/such/path") is None
     assert mount.mounted_filesystem(b"/proc/version") is None
 
 
-def test_a_relative_mount_point(where, monkeypatch):
+def test_a_relative_mount_point(where: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(os.fsdecode(os.path.dirname(where)))
     name = os.path.basename(where)
     with mounted(name):
-        assert mount.mounted_filesystem(name).mountpoint == where
+        assert mounted_at(name).mountpoint == where
         mount.unmount(name)
 
 
-def test_a_busy_mount_and_a_lazy_unmount(where):
+def test_a_busy_mount_and_a_lazy_unmount(where: bytes) -> None:
     with served(where) as (_, said):
         assert said == "mounted"
         fd = os.open(where, os.O_PATH)
@@ -212,21 +228,21 @@ def test_a_busy_mount_and_a_lazy_unmount(where):
     ("name", "text"),
     [(b"missing", "No such file"), (b"file", "not a directory"), (b"file/x", "Not a directory")],
 )
-def test_bad_mount_points(tmp_path, name, text):
+def test_bad_mount_points(tmp_path: Path, name: bytes, text: str) -> None:
     (tmp_path / "file").touch()
     path = os.fsencode(tmp_path) + b"/" + name
     with pytest.raises(MountError, match=rf"^cannot mount on {path.decode()}: .*{text}[^\n]*$"):
         mount.mount_fuse(MountOptions(mountpoint=path))
 
 
-def test_unmounting_nothing(root, tmp_path):
+def test_unmounting_nothing(root: None, tmp_path: Path) -> None:
     with pytest.raises(MountError, match=rf"^cannot unmount {tmp_path}: nothing is mounted there$"):
         mount.unmount(os.fsencode(tmp_path))
     with pytest.raises(MountError, match="No such file"):
         mount.unmount(os.fsencode(tmp_path / "missing"))
 
 
-def test_no_descriptor_leaks(where, tmp_path):
+def test_no_descriptor_leaks(where: bytes, tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with mounted(where):
@@ -252,25 +268,25 @@ class TestOrdinaryUser:
     """Through fusermount3."""
 
     @pytest.fixture
-    def area(self):
+    def area(self) -> Iterator[Path]:
         with ordinary_user.shared_area() as area:
             yield area
 
     @pytest.fixture
-    def where(self, area):
+    def where(self, area: Path) -> bytes:
         path = os.fsencode(area) + NAME
         os.mkdir(path)
         os.chown(path, ordinary_user.UID, ordinary_user.UID)
         return path
 
     @pytest.fixture
-    def user(self, area):
+    def user(self, area: Path) -> list[str]:
         return ordinary_user.as_user(area)
 
-    def test_mounts_and_unmounts(self, where, user):
+    def test_mounts_and_unmounts(self, where: bytes, user: list[str]) -> None:
         with served(where, "noatime", "noexec", by=user) as (process, said):
             assert said == "mounted"
-            found = mount.mounted_filesystem(where)
+            found = mounted_at(where)
             assert found.fstype == b"fuse.overlayfs-py"
             assert found.source == b"overlayfs-py"
             assert {b"nosuid", b"nodev", b"noatime", b"noexec"} <= set(found.options)
@@ -281,7 +297,7 @@ class TestOrdinaryUser:
             assert ask(process, "unmount") == "unmounted"
         assert mount.mounted_filesystem(where) is None
 
-    def test_the_message_of_fusermount(self, where, user):
+    def test_the_message_of_fusermount(self, where: bytes, user: list[str]) -> None:
         os.chown(where, 0, 0)
         with served(where, by=user) as (_, said):
             assert said.startswith(f"cannot mount on {os.path.dirname(where).decode()}/")
@@ -289,23 +305,23 @@ class TestOrdinaryUser:
             assert "user has no write access to mountpoint" in said
         assert mount.mounted_filesystem(where) is None
 
-    def test_allow_other_is_asked_for(self, where, user):
+    def test_allow_other_is_asked_for(self, where: bytes, user: list[str]) -> None:
         with served(where, "allow_other", by=user) as (_, said):
             if "user_allow_other" not in said:
                 assert said == "mounted"  # this machine's /etc/fuse.conf permits it
-                assert b"allow_other" in mount.mounted_filesystem(where).super_options
+                assert b"allow_other" in mounted_at(where).super_options
 
-    def test_allow_root_is_refused(self, where, user):
+    def test_allow_root_is_refused(self, where: bytes, user: list[str]) -> None:
         with served(where, "allow_root", by=user) as (_, said):
             assert "allow_root needs a mount by root" in said
 
-    def test_unmounting_errors(self, where, user):
+    def test_unmounting_errors(self, where: bytes, user: list[str]) -> None:
         with served(where, by=user) as (process, said):
             assert said == "mounted"
             assert ask(process, "unmount") == "unmounted"
             assert "fusermount3: entry for" in ask(process, "unmount")
 
-    def test_a_lazy_unmount(self, where, user):
+    def test_a_lazy_unmount(self, where: bytes, user: list[str]) -> None:
         with served(where, by=user) as (process, said):
             assert said == "mounted"
             fd = os.open(where, os.O_PATH)
@@ -315,16 +331,16 @@ class TestOrdinaryUser:
             finally:
                 os.close(fd)
 
-    def test_a_dead_mount(self, where, user):
+    def test_a_dead_mount(self, where: bytes, user: list[str]) -> None:
         with served(where, by=user) as (_, said):
             assert said == "mounted"
-        command = [*user, sys.executable, "-c", STALE, where]
+        command: list[str | bytes] = [*user, sys.executable, "-c", STALE, where]
         environment = {**os.environ, "PYTHONPATH": str(SERVER.parents[2])}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
         assert done.stdout == "True False\n", done.stderr
         assert mount.mounted_filesystem(where) is None
 
-    def test_without_path(self, where, user):
+    def test_without_path(self, where: bytes, user: list[str]) -> None:
         """mount(8) starts its helpers with an empty environment."""
         with served(where, by=[*user, "env", "-u", "PATH"]) as (process, said):
             assert said == "mounted"
@@ -335,28 +351,28 @@ class TestWithoutPrivilegeToMount:
     """Root, where mount(2) is refused: a container, a user namespace."""
 
     @pytest.fixture(autouse=True)
-    def refused(self, monkeypatch):
-        def refuse(*arguments):
+    def refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*arguments: object) -> int:
             ctypes.set_errno(errno.EPERM)
             return -1
 
         monkeypatch.setattr(mount, "_mount", refuse)
         monkeypatch.setattr(mount, "_umount2", refuse)
 
-    def test_falls_back_to_fusermount(self, where):
+    def test_falls_back_to_fusermount(self, where: bytes) -> None:
         try:
             fd = mount.mount_fuse(MountOptions(mountpoint=where, fsname="a,b\\c d", read_only=True))
         except MountError as error:
             pytest.skip(str(error))
         with contextlib.closing(os.fdopen(fd, "rb", 0)):
             assert not os.get_inheritable(fd)
-            found = mount.mounted_filesystem(where)
+            found = mounted_at(where)
             assert found.source == b"a,b\\c d"
             assert b"ro" in found.options
             mount.unmount(where)
         assert mount.mounted_filesystem(where) is None
 
-    def test_says_so_where_there_is_no_fusermount(self, where):
+    def test_says_so_where_there_is_no_fusermount(self, where: bytes) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(_fusermount, "_USUAL_PATH", "/nowhere")
             patch.setenv("PATH", "/nowhere")

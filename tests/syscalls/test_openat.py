@@ -4,13 +4,15 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from overlayfs_py.syscalls import openat
+from tests.syscalls.conftest import MountType
 
 
-def test_opens_beneath_a_directory(tmp_path, dir_fd):
+def test_opens_beneath_a_directory(tmp_path: Path, dir_fd: int) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "file").write_bytes(b"hello")
     fd = openat.open_beneath(dir_fd, b"a/../a/file", os.O_RDONLY)
@@ -21,7 +23,7 @@ def test_opens_beneath_a_directory(tmp_path, dir_fd):
         os.close(fd)
 
 
-def test_mode_counts_only_for_what_is_created(tmp_path, dir_fd):
+def test_mode_counts_only_for_what_is_created(tmp_path: Path, dir_fd: int) -> None:
     fd = openat.open_beneath(dir_fd, b"new", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
     os.close(fd)
     assert (tmp_path / "new").stat().st_mode & 0o7777 == 0o640
@@ -43,7 +45,7 @@ def test_mode_counts_only_for_what_is_created(tmp_path, dir_fd):
         (b"n" * 256, errno.ENAMETOOLONG),
     ],
 )
-def test_never_leaves_and_never_follows(tmp_path, dir_fd, path, code):
+def test_never_leaves_and_never_follows(tmp_path: Path, dir_fd: int, path: bytes, code: int) -> None:
     (tmp_path / "dir").mkdir()
     (tmp_path / "dir" / "file").touch()
     (tmp_path / "link").symlink_to("dir/file")
@@ -53,7 +55,7 @@ def test_never_leaves_and_never_follows(tmp_path, dir_fd, path, code):
     assert raised.value.errno == code
 
 
-def test_a_symbolic_link_itself_can_be_opened(tmp_path, dir_fd):
+def test_a_symbolic_link_itself_can_be_opened(tmp_path: Path, dir_fd: int) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     fd = openat.open_beneath(dir_fd, b"link", os.O_PATH | os.O_NOFOLLOW)
     try:
@@ -62,7 +64,7 @@ def test_a_symbolic_link_itself_can_be_opened(tmp_path, dir_fd):
         os.close(fd)
 
 
-def test_retries_while_renames_run(tmp_path, dir_fd):
+def test_retries_while_renames_run(tmp_path: Path, dir_fd: int) -> None:
     """openat2 gives EAGAIN for ``..`` when any rename ran meanwhile; the caller must not see it."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     script = "import os, sys\nos.chdir(sys.argv[1])\nwhile True: os.rename('x', 'y'); os.rename('y', 'x')"
@@ -76,7 +78,7 @@ def test_retries_while_renames_run(tmp_path, dir_fd):
         renamer.wait()
 
 
-def test_a_signal_does_not_end_a_waiting_open(tmp_path, dir_fd):
+def test_a_signal_does_not_end_a_waiting_open(tmp_path: Path, dir_fd: int) -> None:
     os.mkfifo(tmp_path / "fifo")
     rang = []
     before = signal.signal(signal.SIGALRM, lambda *arguments: rang.append(1))
@@ -91,7 +93,7 @@ def test_a_signal_does_not_end_a_waiting_open(tmp_path, dir_fd):
     assert rang == [1]
 
 
-def test_clone_tree_is_a_private_mount(root, tmp_path, tmpfs):
+def test_clone_tree_is_a_private_mount(root: None, tmp_path: Path, tmpfs: MountType) -> None:
     where = tmpfs()
     (where / "sub").mkdir()
     (where / "file").write_bytes(b"hello")
@@ -119,7 +121,7 @@ def test_clone_tree_is_a_private_mount(root, tmp_path, tmpfs):
         os.close(fd)
 
 
-def test_clone_tree_errors(root, tmp_path):
+def test_clone_tree_errors(root: None, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         openat.clone_tree(os.fsencode(tmp_path / "file"))
@@ -127,7 +129,7 @@ def test_clone_tree_errors(root, tmp_path):
         openat.clone_tree(os.fsencode(tmp_path / "missing"))
 
 
-def test_clone_tree_needs_privilege(root):
+def test_clone_tree_needs_privilege(root: None) -> None:
     script = (
         "from overlayfs_py.syscalls import openat\n"
         "try: openat.clone_tree(b'/tmp')\n"

@@ -1,13 +1,15 @@
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
+from tests.syscalls.conftest import MountType
 
 
-def test_renames_and_replaces(tmp_path, dir_fd):
+def test_renames_and_replaces(tmp_path: Path, dir_fd: int) -> None:
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").write_bytes(b"b")
     renameat2(dir_fd, b"a", dir_fd, b"b")
@@ -15,7 +17,7 @@ def test_renames_and_replaces(tmp_path, dir_fd):
     assert (tmp_path / "b").read_bytes() == b"a"
 
 
-def test_noreplace(tmp_path, dir_fd):
+def test_noreplace(tmp_path: Path, dir_fd: int) -> None:
     (tmp_path / "a").touch()
     (tmp_path / "b").touch()
     with pytest.raises(FileExistsError):
@@ -24,7 +26,7 @@ def test_noreplace(tmp_path, dir_fd):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "c"]
 
 
-def test_exchange(tmp_path, dir_fd):
+def test_exchange(tmp_path: Path, dir_fd: int) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "dir").mkdir()
     renameat2(dir_fd, b"file", dir_fd, b"dir", RENAME_EXCHANGE)
@@ -32,7 +34,7 @@ def test_exchange(tmp_path, dir_fd):
     assert (tmp_path / "dir").read_bytes() == b"x"
 
 
-def test_whiteout_is_left_behind(tmp_path, dir_fd):
+def test_whiteout_is_left_behind(tmp_path: Path, dir_fd: int) -> None:
     (tmp_path / "a").write_bytes(b"x")
     renameat2(dir_fd, b"a", dir_fd, b"b", RENAME_WHITEOUT)
     left = (tmp_path / "a").lstat()
@@ -52,7 +54,7 @@ def test_whiteout_is_left_behind(tmp_path, dir_fd):
         (b"file", b"n" * 256, 0, errno.ENAMETOOLONG),
     ],
 )
-def test_errors(tmp_path, dir_fd, src, dst, flags, code):
+def test_errors(tmp_path: Path, dir_fd: int, src: bytes, dst: bytes, flags: int, code: int) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "full" / "x").mkdir(parents=True)
@@ -61,7 +63,7 @@ def test_errors(tmp_path, dir_fd, src, dst, flags, code):
     assert raised.value.errno == code
 
 
-def test_across_file_systems(tmp_path, dir_fd, tmpfs):
+def test_across_file_systems(tmp_path: Path, dir_fd: int, tmpfs: MountType) -> None:
     (tmp_path / "a").touch()
     other = os.open(tmpfs(), os.O_RDONLY)
     try:
