@@ -1,5 +1,6 @@
 """The daemon's process, from options to an exit status: what is opened for it, and who is told of it."""
 
+import fcntl
 import logging
 import os
 import resource
@@ -15,6 +16,8 @@ from overlayfs_py.service.report import Report
 from overlayfs_py.service.verbs import verbs_of
 
 log = logging.getLogger("overlayfs_py")
+
+_DESCRIPTORS = 1 << 14  # as many as are kept open (`DirFds`, `DataFds`); 8 bytes of the kernel's each
 
 
 def run_daemon(options: Options, report: Report, parent_fd: int | None = None) -> int:
@@ -68,6 +71,18 @@ def _prepare_process() -> None:
     os.umask(0)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _make_room(_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS))
+
+
+def _make_room(descriptors: int) -> None:
+    """Let the table of descriptors grow once, while there is one thread. With more than one the kernel waits
+    for all processors each time it doubles (fs/file.c expand_fdtable: synchronize_rcu), 10 ms and more.
+    """
+    fd = os.open(b"/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.close(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, descriptors - 1))
+    finally:
+        os.close(fd)
 
 
 class _Once:
