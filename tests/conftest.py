@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests import workers
-from tests.mounts import KernelMount, Layers, OverlayMount, engines, make_layers, quick_ground, scratch
+from tests.mounts import (
+    KernelMount,
+    Layers,
+    LowerLayers,
+    OverlayMount,
+    engines,
+    make_layers,
+    quick_ground,
+    scratch,
+)
 
 Mounter = Callable[..., OverlayMount]
 
@@ -80,7 +89,7 @@ def layers(where: Path) -> Layers:
     return make_layers(where)
 
 
-@pytest.fixture(params=engines() or [pytest.param("none", marks=pytest.mark.skip(reason="no engine yet"))])
+@pytest.fixture(params=engines())
 def engine(request: pytest.FixtureRequest) -> str:
     """Each engine there is."""
     return str(request.param)
@@ -91,7 +100,9 @@ def mount(engine: str) -> Iterator[Mounter]:
     """mount(layers, options) -> a live OverlayMount of the engine at hand; unmounted at the end."""
     with ExitStack() as stack:
 
-        def start(layers: Layers, options: Mapping[str, str] | None = None, **more: bool) -> OverlayMount:
+        def start(
+            layers: LowerLayers, options: Mapping[str, str] | None = None, **more: bool
+        ) -> OverlayMount:
             return stack.enter_context(OverlayMount(layers, options or {}, engine=engine, **more))
 
         yield start
@@ -108,7 +119,7 @@ def kernel_overlay() -> Iterator[Callable[..., KernelMount]]:
     """kernel_overlay(layers, options) -> a live kernel overlayfs mount; unmounted at the end."""
     with ExitStack() as stack:
 
-        def start(layers: Layers, options: Mapping[str, str] | None = None) -> KernelMount:
+        def start(layers: LowerLayers, options: Mapping[str, str] | None = None) -> KernelMount:
             return stack.enter_context(KernelMount(layers, options))
 
         yield start

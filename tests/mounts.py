@@ -53,20 +53,30 @@ def _importable(module: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layers:
-    """The directories of one mount: lowers topmost first, and where the rest is."""
+class LowerLayers:
+    """The directories of a mount that has no upper: lowers topmost first, and where it is mounted."""
 
     lowers: tuple[Path, ...]
-    upper: Path | None
-    work: Path | None
     merged: Path
 
     def options(self, extra: Mapping[str, str] | None = None) -> str:
         """The option string both kernel overlayfs and ours understand."""
-        parts = ["lowerdir=" + ":".join(str(path) for path in self.lowers)]
-        if self.upper is not None:
-            parts += [f"upperdir={self.upper}", f"workdir={self.work}"]
-        return ",".join(parts + [f"{key}={value}" if value else key for key, value in (extra or {}).items()])
+        more = [f"{key}={value}" if value else key for key, value in (extra or {}).items()]
+        return ",".join(self._directories() + more)
+
+    def _directories(self) -> list[str]:
+        return ["lowerdir=" + ":".join(str(path) for path in self.lowers)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers(LowerLayers):
+    """The directories of a mount that can be written to."""
+
+    upper: Path
+    work: Path
+
+    def _directories(self) -> list[str]:
+        return [*super()._directories(), f"upperdir={self.upper}", f"workdir={self.work}"]
 
 
 def make_layers(where: Path, *, lowers: int = 1) -> Layers:
@@ -81,7 +91,7 @@ def make_layers(where: Path, *, lowers: int = 1) -> Layers:
 class KernelMount:
     """A mount of the kernel's overlayfs."""
 
-    def __init__(self, layers: Layers, options: Mapping[str, str] | None = None) -> None:
+    def __init__(self, layers: LowerLayers, options: Mapping[str, str] | None = None) -> None:
         self.layers = layers
         self.options = dict(options or {})
 
@@ -110,12 +120,12 @@ class KernelMount:
 class OverlayMount:
     """Our mount: `overlayfs-py -f` as a child, so that its pid is known and nothing outlives the test."""
 
-    layers: Layers
+    layers: LowerLayers
     options: Mapping[str, str] = field(default_factory=dict)
     engine: str = "auto"
     allow_other: bool = True
-    process: subprocess.Popen[bytes] | None = None
-    log: Path | None = None
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    log: Path | None = field(default=None, init=False)
 
     @property
     def root(self) -> bytes:

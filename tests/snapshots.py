@@ -139,7 +139,7 @@ def take(reader: Reader) -> Snapshot:
     }
 
 
-def directory(path: str | bytes) -> Snapshot:
+def directory(path: str | bytes | os.PathLike[str]) -> Snapshot:
     """A snapshot of a directory of the machine."""
     return take(DirReader(os.fsencode(path)))
 

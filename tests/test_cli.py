@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import overlayfs_py
-from tests.mounts import Layers, make_layers
+from tests.mounts import Layers, LowerLayers, make_layers
 from tests.service.starts import cleared, found_by_mount_8, is_mounted, one_line, options, pyctl
 from tests.service.starts import overlayfs_py as run
 
@@ -59,13 +59,11 @@ def lower_is_a_file(layers: Layers) -> str:
 
 
 def missing_upper(layers: Layers) -> str:
-    assert layers.upper is not None
     layers.upper.rmdir()
     return str(layers.upper)
 
 
 def missing_work(layers: Layers) -> str:
-    assert layers.work is not None
     layers.work.rmdir()
     return str(layers.work)
 
@@ -82,7 +80,6 @@ def mountpoint_is_a_file(layers: Layers) -> str:
 
 
 def upper_in_a_lower(layers: Layers) -> str:
-    assert layers.upper is not None
     layers.upper.rmdir()
     layers.upper.symlink_to(layers.lowers[0] / "upper")
     (layers.lowers[0] / "upper").mkdir()
@@ -90,8 +87,6 @@ def upper_in_a_lower(layers: Layers) -> str:
 
 
 def work_in_the_upper(layers: Layers) -> str:
-    assert layers.upper is not None
-    assert layers.work is not None
     layers.work.rmdir()
     (layers.upper / "work").mkdir()
     layers.work.symlink_to(layers.upper / "work")
@@ -125,7 +120,6 @@ def test_unusable_directories(layers: Layers, spoil: object, foreground: tuple[s
 @pytest.mark.fuse
 @pytest.mark.root
 def test_upper_and_work_on_different_file_systems(layers: Layers) -> None:
-    assert layers.work is not None
     subprocess.run(["mount", "-t", "tmpfs", "none", layers.work], check=True)
     try:
         with cleared(layers.merged):
@@ -138,7 +132,8 @@ def test_upper_and_work_on_different_file_systems(layers: Layers) -> None:
 @pytest.mark.fuse
 @pytest.mark.root
 def test_work_directory_of_a_live_mount(layers: Layers, where: Path) -> None:
-    second = make_layers(where / "second") if (where / "second").mkdir() is None else layers
+    (where / "second").mkdir()
+    second = make_layers(where / "second")
     with cleared(layers.merged, second.merged):
         assert run(*options(layers), layers.merged).returncode == 0
         one_line(run(*options(layers), second.merged), str(layers.work))
@@ -151,7 +146,8 @@ def test_work_directory_of_a_live_mount(layers: Layers, where: Path) -> None:
 @pytest.mark.fuse
 @pytest.mark.root
 def test_busy_mount_point(layers: Layers, where: Path) -> None:
-    second = make_layers(where / "second") if (where / "second").mkdir() is None else layers
+    (where / "second").mkdir()
+    second = make_layers(where / "second")
     with cleared(layers.merged):
         assert run(*options(layers), layers.merged).returncode == 0
         one_line(run(*options(second), layers.merged), str(layers.merged), "already")
@@ -235,13 +231,12 @@ def test_mount_8(layers: Layers, where: Path) -> None:
     """mount -t fuse.overlayfs-py and umount, through the helper mount.fuse3, which has no PATH of ours."""
     with found_by_mount_8(), cleared(layers.merged):
         given = layers.options({"noatime": "", "x-systemd.automount": "", "nodev": ""})
-        mount = ["mount", "-t", "fuse.overlayfs-py", "layers", layers.merged, "-o", given]
+        mount = ["mount", "-t", "fuse.overlayfs-py", "layers", str(layers.merged), "-o", given]
         subprocess.run(mount, check=True, timeout=60)
         (layers.merged / "x").touch()
         shown = f"layers {layers.merged} fuse.overlayfs-py rw,nodev,noatime"
         assert shown in Path("/proc/mounts").read_text()
         subprocess.run(["umount", layers.merged], check=True, timeout=60)
-        assert layers.upper is not None
         assert (layers.upper / "x").exists()
 
 
@@ -258,7 +253,7 @@ def test_thousand_lowers(where: Path) -> None:
     assert {len(str(path)) for path in lowers} == {100}
     merged = where / "merged"
     merged.mkdir()
-    layers = Layers(lowers=tuple(lowers), upper=None, work=None, merged=merged)
+    layers = LowerLayers(lowers=tuple(lowers), merged=merged)
     with cleared(merged):
         result = run(*options(layers), merged)
         assert result.returncode == 0, result.stderr

@@ -83,7 +83,7 @@ class Whiteout(Entry):
     form: str = "device"
 
 
-Tree = Mapping[Path, Entry]
+Tree = Mapping[str, Entry] | Mapping[bytes, Entry] | Mapping[Path, Entry]  # a mapping's key is one type
 
 
 def fifo(mode: int = 0o644, **more: object) -> Node:
@@ -124,7 +124,7 @@ CAPABILITY = b"security.capability"
 NET_RAW = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)
 
 
-def build(root: Path, tree: Tree, *, prefix: bytes = b"trusted.overlay.") -> None:
+def build(root: Path | os.PathLike[str], tree: Tree, *, prefix: bytes = b"trusted.overlay.") -> None:
     """Make `tree` inside `root`, which exists. Directory times are set last, so they hold."""
     top = os.fsencode(root)
     entries = {os.fsencode(path).strip(b"/"): entry for path, entry in tree.items()}

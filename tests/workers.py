@@ -47,7 +47,7 @@ class Overseer:
         """
         from xdist.scheduler import LoadScopeScheduling
 
-        class Scheduling(LoadScopeScheduling):
+        class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
             def _split_scope(self, nodeid: str) -> str:
                 return next((row for row in _TOGETHER if re.match(row, nodeid)), nodeid)
 

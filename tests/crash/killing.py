@@ -133,8 +133,6 @@ def _without_dir_times(facts: Facts) -> Facts:
 
 def left_behind(layers: Layers) -> list[str]:
     """What a mount must have cleaned: names in the work directory, names in the upper that no view shows."""
-    assert layers.work is not None
-    assert layers.upper is not None
     stray = [f"work: {name!r}" for name in os.listdir(layers.work / "work") if name != "incompat"]
     shown = {os.path.relpath(path, layers.merged) for path in _below(layers.merged)}
     for path in _below(layers.upper):

@@ -184,7 +184,6 @@ def test_shared_mapping_is_written(layers: Layers, mount: Mounter) -> None:
         mapped.flush()
     os.close(fd)
     mounted.unmount()
-    assert layers.upper is not None
     assert (layers.upper / "file").read_bytes()[4096:4100] == b"xyza"
 
 
@@ -322,7 +321,6 @@ def test_a_long_copy_lets_others_work(where: Path, mount: Mounter) -> None:
     assert target.read_bytes()[:2] == b"\x01\x02"
     assert os.stat(target).st_size == 192 << 20
     assert statistics(mounted)["copies"] == 0
-    assert layers.work is not None
     assert [p for p in (layers.work / "work").iterdir() if p.name != "incompat"] == []
 
 
@@ -337,8 +335,6 @@ def _patch(path: Path, at: int) -> None:
 def test_failed_copy_up_reaches_the_caller(layers: Layers, mount: Mounter) -> None:
     """An upper without space: ENOSPC, the lower's content stays visible, nothing half-made is left."""
     (layers.lowers[0] / "big").write_bytes(b"x" * (8 << 20))
-    assert layers.upper is not None
-    assert layers.work is not None
     small = layers.upper.parent / "small"
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", small], check=True)

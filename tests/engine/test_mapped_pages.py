@@ -78,7 +78,6 @@ def seen(path: Path) -> tuple[int, ...]:
 
 def changes(layers: Layers) -> list[str]:
     """What others see change with each step. Always what the upper has."""
-    assert layers.upper is not None
     path = layers.merged / "file"
     os.utime(path, (LONG_AGO, LONG_AGO))
     found = []

@@ -58,7 +58,6 @@ def test_attributes(
     (directory / "file").write_bytes(bytes(4096))
     shared = where / "truce"
     shared.write_bytes(bytes(4096))
-    assert layers.upper is not None
     with looking(shared, directory / subject, how):
         paths = [str(shared), str(directory), str(layers.upper / "directory")]
         changing = subprocess.run(

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,6 @@ def birth_times(layers: Layers) -> Seen:
             return birth_time_ns(parent, os.fsencode(path.name))
 
     top, upper = layers.merged, layers.upper
-    assert upper is not None
     seen: Seen = [of(top / "file") == of(layers.lowers[0] / "file"), of(top / "file") is None]
     (top / "new").touch()
     (top / "file").chmod(0o600)
@@ -89,6 +89,11 @@ def locks(layers: Layers) -> Seen:
     return seen
 
 
+def _open_and_close(path: Path, flags: int) -> None:
+    with opened(path, flags):
+        pass
+
+
 def busy_programs(layers: Layers) -> Seen:
     """ETXTBSY in both directions, and a program that runs on after it was replaced."""
     top = layers.merged
@@ -99,7 +104,7 @@ def busy_programs(layers: Layers) -> Seen:
     running = subprocess.Popen([top / "program", "60"])
     try:
         for flags in (os.O_WRONLY, os.O_RDWR | os.O_TRUNC, os.O_RDONLY):
-            seen.append(rawcalls.outcome(lambda flags=flags: os.close(os.open(top / "program", flags))))
+            seen.append(rawcalls.outcome(partial(_open_and_close, top / "program", flags)))
         seen.append(rawcalls.outcome(lambda: os.truncate(top / "program", 10)))
         seen.append(rawcalls.outcome(lambda: os.replace(top / "other", top / "program")))
         seen.append(running.poll())
@@ -118,7 +123,6 @@ def shared_mappings(layers: Layers) -> Seen:
         os.pwrite(fd, b"write", 0)
         seen.append(bytes(mapping[:15]))
         mapping.flush()
-        assert layers.upper is not None
         seen.append((layers.upper / "file").read_bytes()[:15])
         os.ftruncate(fd, 5)
         seen.append(path.read_bytes())
@@ -152,7 +156,7 @@ def whiteouts(layers: Layers) -> Seen:
 
 SCENES = (birth_times, locks, busy_programs, shared_mappings, nameless_files, whiteouts)
 # What an engine must be capable of for a scene.
-NEEDED = {birth_times: "statx", nameless_files: "tmpfile"}
+NEEDED: dict[Scene, str] = {birth_times: "statx", nameless_files: "tmpfile"}
 
 
 @pytest.mark.parametrize("engine", flavours())

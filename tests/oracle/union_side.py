@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.union.overlay import Overlay
 from tests import rawcalls
-from tests.mounts import Layers
+from tests.mounts import Layers, LowerLayers
 from tests.oracle.operations import Interpreter, Outcome
 from tests.oracle.overlay_vfs import OverlayVfs
 from tests.snapshots import Dirent, Reader, Status
 
 
-def union_options(layers: Layers, options: Mapping[str, str]) -> UnionOptions:
+def union_options(layers: LowerLayers, options: Mapping[str, str]) -> UnionOptions:
     """Mount options as the union takes them."""
+    above = (layers.upper, layers.work) if isinstance(layers, Layers) else None
     return UnionOptions(
         lower=tuple(os.fsencode(path) for path in layers.lowers),
-        upper=os.fsencode(layers.upper) if layers.upper else None,
-        work=os.fsencode(layers.work) if layers.work else None,
+        upper=os.fsencode(above[0]) if above else None,
+        work=os.fsencode(above[1]) if above else None,
         redirect_dir=options.get("redirect_dir", "off"),
         metacopy=options.get("metacopy") == "on",
         index=options["index"] == "on" if "index" in options else None,

@@ -7,18 +7,21 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests import rawcalls
-from tests.mounts import COMMAND, Layers
+from tests.mounts import COMMAND, Layers, LowerLayers
 
 TIMEOUT = 60.0
 
 
-def overlayfs_py(*words: str | Path, **more: object) -> subprocess.CompletedProcess[str]:
+def overlayfs_py(*words: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    return subprocess.run(
-        [str(COMMAND), *map(str, words)], capture_output=True, text=True, timeout=TIMEOUT, check=False, **more
+    command = [str(COMMAND), *map(str, words)]
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT, check=False, **more
     )
+    return done
 
 
 def pyctl(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -93,5 +96,5 @@ def one_line(result: subprocess.CompletedProcess[str], *says: str, program: str 
         assert words in result.stderr
 
 
-def options(layers: Layers, *more: str) -> Sequence[str]:
+def options(layers: LowerLayers, *more: str) -> Sequence[str]:
     return ["-o", ",".join([layers.options(), *more])]

@@ -15,7 +15,7 @@ from overlayfs_py.errors import MountError
 from overlayfs_py.service import client
 from tests import rawcalls
 from tests.conftest import Mounter
-from tests.mounts import Layers, OverlayMount, status
+from tests.mounts import Layers, LowerLayers, OverlayMount, status
 from tests.service.starts import one_line, pyctl
 from tests.snapshots import directory, facts
 
@@ -273,7 +273,7 @@ def test_sync_of_a_volatile_mount_is_no_promise(layers: Layers, mount: Mounter) 
 
 
 def test_a_read_only_mount_freezes(layers: Layers, mount: Mounter) -> None:
-    mount(Layers(lowers=layers.lowers, upper=None, work=None, merged=layers.merged))
+    mount(LowerLayers(lowers=layers.lowers, merged=layers.merged))
     assert pyctl("freeze", layers.merged, "--", "true").returncode == 0
     assert pyctl("sync", layers.merged).returncode == 0
 

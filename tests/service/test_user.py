@@ -73,8 +73,6 @@ assert refused.returncode == 1 and refused.stderr.count('\\n') == 1, refused
 def test_whole_life_as_an_ordinary_user(layers: Layers, where: Path) -> None:
     (layers.lowers[0] / "file").write_text("low")
     (layers.lowers[0] / "gone").touch()
-    assert layers.upper is not None
-    assert layers.work is not None
     for path in (layers.lowers[0], layers.lowers[0] / "file", layers.upper, layers.work, layers.merged):
         os.chown(path, NOBODY, NOBODY)
     device = where / "fuse"

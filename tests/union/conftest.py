@@ -10,7 +10,7 @@ import pytest
 
 from overlayfs_py.union.overlay import Overlay
 from tests import snapshots, trees
-from tests.mounts import KernelMount, Layers, scratch
+from tests.mounts import KernelMount, Layers, LowerLayers, scratch
 from tests.oracle.overlay_vfs import OverlayVfs
 from tests.oracle.union_side import OverlayReader, union_options
 from tests.snapshots import Snapshot, Status
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.root]
 class Union(OverlayVfs):
     """An open union with its layers: everything a program can do, and looks at the layers."""
 
-    def __init__(self, layers: Layers, options: dict[str, str]) -> None:
+    def __init__(self, layers: LowerLayers, options: dict[str, str]) -> None:
         self.layers = layers
         self.options = options
         super().__init__(Overlay.open(union_options(layers, options)))
@@ -67,8 +67,13 @@ class Union(OverlayVfs):
 
     @property
     def upper(self) -> Path:
-        assert self.layers.upper is not None
+        assert isinstance(self.layers, Layers)
         return self.layers.upper
+
+    @property
+    def work(self) -> Path:
+        assert isinstance(self.layers, Layers)
+        return self.layers.work
 
     def upper_xattrs(self, path: str) -> dict[str, bytes]:
         where = self.upper / path
@@ -77,8 +82,7 @@ class Union(OverlayVfs):
 
     def leftovers(self) -> list[str]:
         """What lies in the work directory although nothing is under way."""
-        assert self.layers.work is not None
-        return os.listdir(self.layers.work / "work")
+        return os.listdir(self.work / "work")
 
     def kernel_snapshot(self) -> Snapshot:
         """The same layers by the kernel; the union is closed by it."""

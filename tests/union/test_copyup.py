@@ -5,15 +5,17 @@ import errno
 import os
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from overlayfs_py.syscalls.copy import copy_data
 from overlayfs_py.union import copyup
 from tests import trees
-from tests.mounts import loop_filesystem
-from tests.trees import Dir, File, Link, Symlink, char_device, fifo, socket
-from tests.union.conftest import Opener, fails
+from tests.mounts import Layers, loop_filesystem
+from tests.trees import Dir, Entry, File, Link, Symlink, char_device, fifo, socket
+from tests.union.conftest import Opener, Union, fails
 
 pytestmark = [pytest.mark.root]
 
@@ -53,13 +55,13 @@ def test_special_files_come_along(open_union: Opener, entry: trees.Entry) -> Non
 @pytest.mark.parametrize("kind", ["file", "directory", "fifo", "socket"])
 def test_all_4096_modes_are_kept(open_union: Opener, kind: str) -> None:
     """Every mode of every kind survives a copy-up by a change of time, exactly."""
-    make = {
+    makers: dict[str, Callable[[int], Entry]] = {
         "file": lambda mode: File(b"x", mode=mode),
         "directory": lambda mode: Dir(mode=mode),
         "fifo": fifo,
         "socket": socket,
-    }[kind]
-    union = open_union({f"{mode:04o}": make(mode) for mode in range(0o10000)})
+    }
+    union = open_union({f"{mode:04o}": makers[kind](mode) for mode in range(0o10000)})
     for mode in range(0o10000):
         union.utimens(b"%04o" % mode, 1, 2, False)
     for mode in range(0o10000):
@@ -91,9 +93,8 @@ def test_the_temporary_file_is_never_wider(open_union: Opener, monkeypatch: pyte
 
     def watch(src_fd: int, dst_fd: int, size: int) -> None:
         seen.append(stat.S_IMODE(os.fstat(dst_fd).st_mode))
-        real(src_fd, dst_fd, size)
+        copy_data(src_fd, dst_fd, size)
 
-    real = copyup.copy_data
     monkeypatch.setattr(copyup, "copy_data", watch)
     for name in (b"f", b"g"):
         union.touch(name)
@@ -152,10 +153,12 @@ def test_truncation_copies_no_data_it_drops(open_union: Opener, monkeypatch: pyt
     """O_TRUNC of a large lower file moves no byte."""
     union = open_union({"f": File(b"x" * 100_000)})
     sizes = []
-    real = copyup.copy_data
-    monkeypatch.setattr(
-        copyup, "copy_data", lambda src, dst, size: (sizes.append(size), real(src, dst, size))[1]
-    )
+
+    def watch(src_fd: int, dst_fd: int, size: int) -> None:
+        sizes.append(size)
+        copy_data(src_fd, dst_fd, size)
+
+    monkeypatch.setattr(copyup, "copy_data", watch)
     union.close(union.open(b"f", os.O_WRONLY | os.O_TRUNC, 0))
     assert sum(sizes) == 0
     assert union.content(b"f") == b""
@@ -216,10 +219,8 @@ def test_a_full_upper(open_union: Opener, ground: Path) -> None:
         for name in ("upper", "work"):
             (disk / name).mkdir()
         lowers = union.layers.lowers
-        moved = type(union.layers)(
-            lowers=lowers, upper=disk / "upper", work=disk / "work", merged=union.layers.merged
-        )
-        full = type(union)(moved, {"index": "off"})
+        moved = Layers(lowers=lowers, upper=disk / "upper", work=disk / "work", merged=union.layers.merged)
+        full = Union(moved, {"index": "off"})
         try:
             free = os.statvfs(disk).f_bfree
             with fails(errno.ENOSPC):

@@ -10,7 +10,7 @@ from overlayfs_py.errors import OverlayError
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.union.overlay import Overlay
 from tests import trees
-from tests.mounts import Layers
+from tests.mounts import Layers, LowerLayers
 from tests.oracle.overlay_vfs import OverlayVfs
 from tests.trees import Dir, File
 from tests.union.conftest import Opener, Union, fails
@@ -30,7 +30,7 @@ def test_a_thousand_lowers_with_long_paths(open_union: Opener) -> None:
         (lower / f"own{number}").write_bytes(b"x")
         lowers.append(lower)
     assert len(str(lowers[0])) >= 100
-    layers = Layers(lowers=tuple(lowers), upper=union.upper, work=union.layers.work, merged=top)
+    layers = Layers(lowers=tuple(lowers), upper=union.upper, work=union.work, merged=top)
     union.close_all_layers()
     deep = Union(layers, {"index": "off"})
     try:
@@ -95,7 +95,7 @@ def _everything_that_writes(union: OverlayVfs) -> list[Callable[[], object]]:
 def test_without_an_upper_everything_is_erofs(open_union: Opener) -> None:
     """A union of lowers alone reads, and answers EROFS to all that writes."""
     layers = open_union({"f": File(b"f", xattrs={b"user.k": b"v"}), "d": Dir()}).layers
-    only = Layers(lowers=layers.lowers, upper=None, work=None, merged=layers.merged)
+    only = LowerLayers(lowers=layers.lowers, merged=layers.merged)
     union = Union(only, {})
     try:
         assert union.overlay.read_only
@@ -134,11 +134,11 @@ def test_statfs_is_the_uppers(open_union: Opener) -> None:
 )
 def test_layers_that_cannot_be(open_union: Opener, change: dict[str, object]) -> None:
     """One of the package's own errors that names the directory or the option; never a bare OSError."""
-    layers = open_union().layers
+    union = open_union()
     options = {
-        "lower": tuple(os.fsencode(path) for path in layers.lowers),
-        "upper": os.fsencode(layers.upper or ""),
-        "work": os.fsencode(layers.merged),
+        "lower": tuple(os.fsencode(path) for path in union.layers.lowers),
+        "upper": os.fsencode(union.upper),
+        "work": os.fsencode(union.layers.merged),
         **change,
     }
     with pytest.raises(OverlayError, match=r"."):
@@ -179,9 +179,8 @@ def test_close_is_idempotent_and_lets_go(open_union: Opener) -> None:
 def test_leftovers_of_a_crash_are_cleaned(open_union: Opener) -> None:
     """Whatever lies in work/work at the start is gone: directories with content, whiteouts, files."""
     union = open_union()
-    assert union.layers.work is not None
     union.close_all_layers()
     trees.build(
-        union.layers.work / "work", {"#1": Dir(mode=0), "#1/x": File(), "#2": File(), "#3": trees.Whiteout()}
+        union.work / "work", {"#1": Dir(mode=0), "#1/x": File(), "#2": File(), "#3": trees.Whiteout()}
     )
     assert union.reopen().leftovers() == []

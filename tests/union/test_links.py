@@ -68,9 +68,8 @@ def test_unlink_counts_down(open_union: Opener) -> None:
         assert union.lstat(b"b").nlink == left
     union.unlink(b"b")
     assert union.names() == [b"d"]
-    assert union.layers.work is not None
     union = union.reopen()
-    assert os.listdir(union.layers.work / "index") == []
+    assert os.listdir(union.work / "index") == []
 
 
 def test_a_removed_name_linked_again(open_union: Opener) -> None:

@@ -132,7 +132,7 @@ def test_a_setgid_directory_gives_its_group(open_union: Opener) -> None:
 def test_the_work_directorys_acl_does_not_leak(open_union: Opener) -> None:
     """CVE-2016-1575: a default ACL or set-gid bit on the work directory reaches nothing."""
     union = open_union({"f": File(b"f", mode=0o640, gid=5), "d": Dir(mode=0o700, gid=5)})
-    for directory in (union.layers.work, union.upper, union.layers.work / "work"):
+    for directory in (union.work, union.upper, union.work / "work"):
         os.setxattr(directory, trees.ACL_DEFAULT, DEFAULT)
         os.chown(directory, 0, 2000)
         directory.chmod(0o2755)

@@ -10,7 +10,7 @@ from layerstore.layer.commit import LayerResult, write_layer
 from layerstore.layer.stack import Stack
 from tests import snapshots
 from tests.layerstore.layer.tars import unpack
-from tests.mounts import KernelMount, Layers, make_layers
+from tests.mounts import KernelMount, LowerLayers, make_layers
 
 
 class Workspace:
@@ -21,7 +21,6 @@ class Workspace:
         self.layers = make_layers(where, lowers=lowers)
         self.lowers = self.layers.lowers
         self.root = self.layers.merged
-        assert self.layers.upper is not None
         self.upper = self.layers.upper
 
     def mounted(self, **options: str) -> KernelMount:
@@ -32,7 +31,7 @@ class Workspace:
         return Stack(
             os.fsencode(self.upper),
             tuple(os.fsencode(path) for path in self.lowers),
-            work=os.fsencode(self.layers.work or b""),
+            work=os.fsencode(self.layers.work),
         )
 
     def commit(self, **options: object) -> tuple[bytes, LayerResult]:
@@ -52,7 +51,7 @@ class Workspace:
         merged.mkdir()
         lowers = (layer, *self.lowers)
         with ExitStack() as stack:
-            stack.enter_context(KernelMount(Layers(lowers=lowers, upper=None, work=None, merged=merged)))
+            stack.enter_context(KernelMount(LowerLayers(lowers=lowers, merged=merged)))
             return tree_of(merged)
 
 
