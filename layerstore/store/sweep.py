@@ -21,6 +21,16 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
+class Needed:
+    """What images need, by hexadecimal digest: blobs, and unpacked layers by diffID. Apart, as the blob of an
+    uncompressed layer has the unpacked layer's name, and one may be needed without the other.
+    """
+
+    blobs: set[str] = field(default_factory=set)
+    layers: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class Swept:
     """What a sweep removed; `alone` is False when it did nothing, as somebody was writing."""
 
@@ -42,23 +52,23 @@ def sweep(store: Store, extra: Iterable[Descriptor] = (), *, only: Collection[Di
         needed = needed_by(store, [*index.read(store).manifests, *extra])
         swept = Swept()
         if only is None:
-            _sweep_layers(store, needed, swept)
-        _sweep_blobs(store, needed, only, swept)
+            _sweep_layers(store, needed.layers, swept)
+        _sweep_blobs(store, needed.blobs, only, swept)
         return swept
 
 
-def needed_by(store: Store, entries: Iterable[Descriptor]) -> set[str]:
-    """The hexadecimal digests of all blobs and diffIDs of all layers that these images need."""
-    needed: set[str] = set()
+def needed_by(store: Store, entries: Iterable[Descriptor]) -> Needed:
+    """All blobs and layers that these images need."""
+    needed = Needed()
     for entry in entries:
         _mark(store, entry, needed)
     return needed
 
 
-def _mark(store: Store, entry: Descriptor, needed: set[str]) -> None:
-    if entry.digest.hex in needed:
+def _mark(store: Store, entry: Descriptor, needed: Needed) -> None:
+    if entry.digest.hex in needed.blobs:
         return
-    needed.add(entry.digest.hex)
+    needed.blobs.add(entry.digest.hex)
     try:
         raw = blobs.read_blob(store, entry)
     except NotFound:
@@ -68,10 +78,10 @@ def _mark(store: Store, entry: Descriptor, needed: set[str]) -> None:
             _mark(store, nested, needed)
         return
     manifest = model.parse_manifest(raw, entry.media_type)
-    needed.update(descriptor.digest.hex for descriptor in (manifest.config, *manifest.layers))
+    needed.blobs.update(descriptor.digest.hex for descriptor in (manifest.config, *manifest.layers))
     if manifest.config.media_type in media.CONFIGS and blobs.is_present(store, manifest.config):
         config = model.parse_config(blobs.read_blob(store, manifest.config))
-        needed.update(diff_id.hex for diff_id in config.rootfs.diff_ids)
+        needed.layers.update(diff_id.hex for diff_id in config.rootfs.diff_ids)
 
 
 def _sweep_layers(store: Store, needed: Collection[str], swept: Swept) -> None:

@@ -82,14 +82,14 @@ def df(*, root: Root = None, note: Note | None = None) -> list[Usage]:
             total=len(images),
             active=len(used),
             size=sum(blob_sizes.values()),
-            reclaimable=sum(size for name, size in blob_sizes.items() if name not in needed),
+            reclaimable=sum(size for name, size in blob_sizes.items() if name not in needed.blobs),
         ),
         Usage(
             type="Layers",
             total=len(layer_sizes),
-            active=sum(name in needed for name in layer_sizes),
+            active=sum(name in needed.layers for name in layer_sizes),
             size=sum(layer_sizes.values()),
-            reclaimable=sum(size for name, size in layer_sizes.items() if name not in needed),
+            reclaimable=sum(size for name, size in layer_sizes.items() if name not in needed.layers),
         ),
         _workspace_usage(store),
         _partial_usage(store),
@@ -139,9 +139,10 @@ def df_details(*, root: Root = None, note: Note | None = None) -> Details:
     store, note = open_store(root), noting(note)
     images = _images(store, note)
     layer_sizes = _sizes(store.layers)
-    sizes = Counter(_sizes(store.blobs)) + Counter(layer_sizes)
-    needs = [sweep.needed_by(store, [found.entry]) for found in images]
-    users = Counter(name for needed in needs for name in needed)
+    sizes = {f"blob {name}": size for name, size in _sizes(store.blobs).items()}
+    sizes |= {f"layer {name}": size for name, size in layer_sizes.items()}
+    needs = [_needs(store, found) for found in images]
+    users = Counter(part for needed in needs for part in needed)
     based = Counter(one.record.manifest.digest for one in all_workspaces(store, []))
     return Details(
         images=[
@@ -149,7 +150,7 @@ def df_details(*, root: Root = None, note: Note | None = None) -> Details:
             for found, needed in zip(images, needs, strict=True)
         ],
         layers=[
-            LayerUsage(diff_id=Digest(f"sha256:{name}"), size=size, images=users[name])
+            LayerUsage(diff_id=Digest(f"sha256:{name}"), size=size, images=users[f"layer {name}"])
             for name, size in sorted(layer_sizes.items())
         ],
         workspaces=[
@@ -165,14 +166,20 @@ def df_details(*, root: Root = None, note: Note | None = None) -> Details:
     )
 
 
+def _needs(store: Store, found: Found) -> set[str]:
+    """The parts of one image: an uncompressed layer and its blob have the same digest, and are two."""
+    needed = sweep.needed_by(store, [found.entry])
+    return {f"blob {name}" for name in needed.blobs} | {f"layer {name}" for name in needed.layers}
+
+
 def _image_usage(
-    found: Found, needed: set[str], sizes: Counter[str], users: Counter[str], based: Counter[Digest]
+    found: Found, needed: set[str], sizes: dict[str, int], users: Counter[str], based: Counter[Digest]
 ) -> ImageUsage:
     return ImageUsage(
         names=found.names,
         id=found.image.id,
         created=found.image.created,
-        shared=sum(sizes[name] for name in needed if users[name] > 1),
-        unique=sum(sizes[name] for name in needed if users[name] == 1),
+        shared=sum(sizes.get(part, 0) for part in needed if users[part] > 1),
+        unique=sum(sizes.get(part, 0) for part in needed if users[part] == 1),
         workspaces=based[found.image.descriptor.digest],
     )

@@ -147,8 +147,8 @@ def check_no_orphans(root: Path) -> None:
     """There is nothing that no image and no workspace needs."""
     store = Store.open(root)
     needed = sweep.needed_by(store, [*index.read(store).manifests, *kept_for_workspaces(store)])
-    assert {path.name for path in store.blobs.iterdir()} <= needed
-    assert {path.name for path in store.layers.iterdir()} <= needed
+    assert {path.name for path in store.blobs.iterdir()} <= needed.blobs
+    assert {path.name for path in store.layers.iterdir()} <= needed.layers
     assert not partials.directory(store).exists()
     assert {path.name for path in root.iterdir()} == {"oci", "layers", "workspaces"}
     assert {path.name for path in store.oci.iterdir()} == {"oci-layout", "index.json", "blobs"}

@@ -79,6 +79,27 @@ def test_prune_leaves_no_orphan_byte(two: Cli) -> None:
     assert contents(two.root) == empty(two)
 
 
+def test_an_uncompressed_layer_goes_with_its_image(base: Cli) -> None:
+    """Its blob has the name of the unpacked layer, which others need."""
+    base.run("create", "--name", "w", "base:1")
+    (base.root / "workspaces/w/upper/new").write_bytes(os.urandom(100_000))
+    base.run("commit", "w", "small:1", "--compression", "gzip")
+    assert base.run("diff", "base:1", "small:1") == "A /new"  # unpacks it
+    before = contents(base.root)
+    base.run("commit", "w", "large:1", "--compression", "none")
+    large = blob(base, "large:1", top_layer)
+    assert (base.root / "layers" / large.name).is_dir()
+    plain, packed = sorted(
+        (one for one in layerstore.df_details(root=base.root).images if one.names != ("base:1",)),
+        key=lambda one: one.names != ("large:1",),
+    )
+    assert plain.shared == packed.shared  # the base and the unpacked layer
+    assert min(plain.unique, packed.unique) >= 100_000
+    base.run("rmi", "large:1")
+    assert contents(base.root) == before
+    assert not large.exists()
+
+
 def test_what_a_workspace_needs_stays(two: Cli) -> None:
     two.run("create", "--name", "w", "app:1")
     two.run("create", "--name", "v", "base:1")
