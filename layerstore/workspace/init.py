@@ -87,7 +87,7 @@ def _make(overlay: "Overlay", place: Place) -> None:
     *parents, last = os.fsencode(place.path.strip("/")).split(b"/")
     node = overlay.root
     for depth, name in enumerate(parents, start=1):
-        below = overlay.lookup(node, name) or overlay.mkdir(node, name, 0o755, owner)
+        below = overlay.lookup(node, name) or overlay.mkdir(node, name, 0o755, owner)[0]
         if not below.is_dir:
             if not place.needed:
                 return

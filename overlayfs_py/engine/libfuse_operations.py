@@ -41,13 +41,13 @@ class OverlayOperations(Session):
         self, parent_id: int, name: bytes, mode: int, rdev: int, ctx: Context
     ) -> pyfuse3.EntryAttributes:
         parent = self._parent(parent_id)
-        node = self._overlay.mknod(parent, name, mode, rdev, _caller(ctx))
+        node, _ = self._overlay.mknod(parent, name, mode, rdev, _caller(ctx))
         self._changed(parent, ctx)
         return self._entry(node)
 
     async def mkdir(self, parent_id: int, name: bytes, mode: int, ctx: Context) -> pyfuse3.EntryAttributes:
         parent = self._parent(parent_id)
-        node = self._overlay.mkdir(parent, name, mode, _caller(ctx))
+        node, _ = self._overlay.mkdir(parent, name, mode, _caller(ctx))
         self._changed(parent, ctx)
         return self._entry(node)
 
@@ -55,7 +55,7 @@ class OverlayOperations(Session):
         self, parent_id: int, name: bytes, target: bytes, ctx: Context
     ) -> pyfuse3.EntryAttributes:
         parent = self._parent(parent_id)
-        node = self._overlay.symlink(parent, name, target, _caller(ctx))
+        node, _ = self._overlay.symlink(parent, name, target, _caller(ctx))
         self._changed(parent, ctx)
         return self._entry(node)
 

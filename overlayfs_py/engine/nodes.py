@@ -8,7 +8,6 @@ listing cannot say it separately: for it a name is lent an inode of the right nu
 import errno
 import os
 from collections.abc import Callable
-from typing import cast
 
 from overlayfs_py.union.node import Node
 
@@ -87,11 +86,12 @@ class NodeTable:
 
     def known(self, node: Node) -> Inode | None:
         """The inode of `node`, None when the kernel holds none."""
-        return cast("Inode | None", node.outside)
+        inode: Inode | None = node.outside
+        return inode
 
     def remember(self, node: Node, ino: int) -> Inode:
         """Count one more lookup of `node`, whose st_ino is `ino`."""
-        inode = cast("Inode | None", node.outside)
+        inode: Inode | None = node.outside
         if inode is None:
             nodeid = ino if ino > ROOT_ID and ino not in self._by_id else self._make_up()
             inode = Inode(node, nodeid, self._generation)

@@ -23,6 +23,9 @@ from overlayfs_py.union.node import Directory, DirIndex, Node
 from overlayfs_py.union.redirect import point_to_data
 from overlayfs_py.union.stack import Stack
 
+# A new inode's node, and the stat of what was made.
+Made = tuple[Node, os.stat_result]
+
 
 class _Plan:
     """What a new inode shall be: final mode and ids in the upper, inherited ACLs, and whether one call
@@ -32,7 +35,7 @@ class _Plan:
     __slots__ = ("acl_access", "acl_default", "gid", "mode", "override", "uid")
 
     def __init__(self, stack: Stack, parent: Node, mode: int, caller: Caller) -> None:
-        gid, default = inherits(stack, parent)
+        gid, default = parent.inherits or inherits(stack, parent)
         kind = stat.S_IFMT(mode)
         self.acl_access = self.acl_default = None
         if default is None or kind == stat.S_IFLNK:
@@ -89,7 +92,7 @@ def check_new_name(stack: Stack, parent: Node, name: bytes) -> DirIndex:
     if parent.nlink == 0:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     index = dir_index(stack, parent)
-    if find_entry(stack, parent, name) is not None:
+    if name in index.entries or (index.unlisted and find_entry(stack, parent, name) is not None):
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
     return index
 
@@ -98,12 +101,12 @@ def create(
     stack: Stack, parent: Node, name: bytes, flags: int, mode: int, caller: Caller
 ) -> tuple[Node, Handle]:
     """Make a regular file and open it read-write; it must not exist."""
-    node, fd = _make_node(stack, parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller, 0, b"")
+    node, _, fd = _make_node(stack, parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller, 0, b"")
     replace(node, fd)
     return node, Handle(node, flags)
 
 
-def mknod(stack: Stack, parent: Node, name: bytes, mode: int, rdev: int, caller: Caller) -> Node:
+def mknod(stack: Stack, parent: Node, name: bytes, mode: int, rdev: int, caller: Caller) -> Made:
     """Make a file of any kind but directory and symlink. A 0:0 character device would be a whiteout:
     EPERM.
     """
@@ -111,32 +114,32 @@ def mknod(stack: Stack, parent: Node, name: bytes, mode: int, rdev: int, caller:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
     if not stat.S_IFMT(mode):
         mode |= stat.S_IFREG
-    node, fd = _make_node(stack, parent, name, mode, caller, rdev, b"")
+    node, st, fd = _make_node(stack, parent, name, mode, caller, rdev, b"")
     if fd >= 0:
         replace(node, fd)
-    return node
+    return node, st
 
 
-def mkdir(stack: Stack, parent: Node, name: bytes, mode: int, caller: Caller) -> Node:
+def mkdir(stack: Stack, parent: Node, name: bytes, mode: int, caller: Caller) -> Made:
     """Make a directory."""
     mode = stat.S_IFDIR | mode & 0o1777
-    node, _ = _make_node(stack, parent, name, mode, caller, 0, b"")
+    node, st, _ = _make_node(stack, parent, name, mode, caller, 0, b"")
     node.index = DirIndex()
-    return node
+    return node, st
 
 
-def symlink(stack: Stack, parent: Node, name: bytes, target: bytes, caller: Caller) -> Node:
+def symlink(stack: Stack, parent: Node, name: bytes, target: bytes, caller: Caller) -> Made:
     """Make a symbolic link to `target`."""
-    node, _ = _make_node(stack, parent, name, stat.S_IFLNK | 0o777, caller, 0, target)
-    return node
+    node, st, _ = _make_node(stack, parent, name, stat.S_IFLNK | 0o777, caller, 0, target)
+    return node, st
 
 
 def _make_node(
     stack: Stack, parent: Node, name: bytes, mode: int, caller: Caller, rdev: int, target: bytes
-) -> tuple[Node, int]:
+) -> tuple[Node, os.stat_result, int]:
     """Make the inode in the upper and its node; the descriptor is a regular file's, else -1."""
     index = check_new_name(stack, parent, name)
-    directory = copy_up_dir(stack, parent)
+    directory = parent.upper or copy_up_dir(stack, parent)
     plan = _Plan(stack, parent, mode, caller)
     real = directory.child(name)
     whiteout = name in index.whiteouts
@@ -153,7 +156,7 @@ def _make_node(
     node.upper = real
     node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
     node.attach(parent, name)
-    return node, fd
+    return node, st, fd
 
 
 def _make_inode(real: Real, mode: int, rdev: int, target: bytes) -> int:

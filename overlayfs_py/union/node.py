@@ -5,6 +5,7 @@ below it. Paths are never stored: a node knows its parent and its name there.
 """
 
 import stat
+from typing import Any
 
 from overlayfs_py.union.layer import Real
 
@@ -102,7 +103,7 @@ class Node:
         self.known = False
         self.aliases: list[tuple[Node, bytes]] | None = None
         self.keys: tuple[tuple[int, int], ...] = ()
-        self.outside: object = None
+        self.outside: Any = None
 
     def __repr__(self) -> str:
         return (
@@ -116,7 +117,7 @@ class Node:
     @property
     def top(self) -> Real:
         """The part whose metadata counts."""
-        return self.upper if self.upper is not None else self.lowers[0]
+        return self.upper or self.lowers[0]
 
     @property
     def data(self) -> Real:
@@ -144,11 +145,9 @@ class Node:
             parent.children = {}
         parent.children[name] = self
         self.known = True
-        if self.parent is parent and self.name == name:
-            return
         if self.parent is None:
             self.parent, self.name = parent, name
-        else:
+        elif self.parent is not parent or self.name != name:
             if self.aliases is None:
                 self.aliases = []
             if (parent, name) not in self.aliases:

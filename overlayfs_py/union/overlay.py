@@ -94,7 +94,7 @@ class Overlay:
         if found is None:
             return None
         node, st = found
-        attr = self._attr(node, st or node.top.stat())
+        attr = self.getattr(node) if st is None else self._attr(node, st)
         node.attach(parent, name)
         return node, attr
 
@@ -139,20 +139,27 @@ class Overlay:
         self._data.note(node)
         return node, opened
 
-    def mknod(self, parent: Node, name: bytes, mode: int, rdev: int, caller: Caller) -> Node:
+    def mknod(self, parent: Node, name: bytes, mode: int, rdev: int, caller: Caller) -> tuple[Node, Attr]:
         """Make a file, fifo, socket or device; EPERM for a 0:0 character device."""
-        node = create.mknod(self._stack, parent, name, mode, rdev, caller)
+        node, st = create.mknod(self._stack, parent, name, mode, rdev, caller)
         if node.fd >= 0:
             self._data.note(node)
-        return node
+        return self._made(node, st)
 
-    def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> Node:
+    def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> tuple[Node, Attr]:
         """Make a directory."""
-        return create.mkdir(self._stack, parent, name, mode, caller)
+        return self._made(*create.mkdir(self._stack, parent, name, mode, caller))
 
-    def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> Node:
+    def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> tuple[Node, Attr]:
         """Make a symbolic link."""
-        return create.symlink(self._stack, parent, name, target, caller)
+        return self._made(*create.symlink(self._stack, parent, name, target, caller))
+
+    def _made(self, node: Node, st: os.stat_result) -> tuple[Node, Attr]:
+        try:
+            return node, self._attr(node, st)
+        except BaseException:
+            self.forget(node)  # nobody outside will hear of it
+            raise
 
     def link(self, node: Node, parent: Node, name: bytes) -> Node:
         """Give `node` a further name; the node itself is returned."""
@@ -192,7 +199,8 @@ class Overlay:
 
     def getattr(self, node: Node) -> Attr:
         """The node's attributes."""
-        return self._attr(node, node.top.stat())
+        st = os.fstat(node.fd) if node.fd_writable else (node.upper or node.lowers[0]).stat()
+        return self._attr(node, st)
 
     def _attr(self, node: Node, st: os.stat_result) -> Attr:
         stack = self._stack

@@ -309,7 +309,7 @@ class OverlayVfs(Files):
 
     def mkdir(self, path: bytes, mode: int) -> None:
         place = self._resolver.vacancy(path)
-        made = self.overlay.mkdir(place.parent, place.name, mode & 0o1777, self.caller)
+        made, _ = self.overlay.mkdir(place.parent, place.name, mode & 0o1777, self.caller)
         self._resolver.handed_out.add(made)
 
     def rmdir(self, path: bytes) -> None:
@@ -320,7 +320,8 @@ class OverlayVfs(Files):
 
     def mknod(self, path: bytes, mode: int, rdev: int) -> None:
         place = self._resolver.vacancy(path)
-        self._resolver.handed_out.add(self.overlay.mknod(place.parent, place.name, mode, rdev, self.caller))
+        made, _ = self.overlay.mknod(place.parent, place.name, mode, rdev, self.caller)
+        self._resolver.handed_out.add(made)
 
     def bind(self, path: bytes) -> None:
         parent = self._resolver.node(os.path.dirname(path), follow=True)
@@ -335,7 +336,8 @@ class OverlayVfs(Files):
 
     def symlink(self, target: bytes, path: bytes) -> None:
         place = self._resolver.vacancy(path)
-        self._resolver.handed_out.add(self.overlay.symlink(place.parent, place.name, target, self.caller))
+        made, _ = self.overlay.symlink(place.parent, place.name, target, self.caller)
+        self._resolver.handed_out.add(made)
 
     def link(self, source: bytes, path: bytes) -> None:
         node = self._resolver.node(source, follow=False)

@@ -63,7 +63,7 @@ def test_a_path_longer_than_path_max(open_union: Opener) -> None:
     name = b"d" * 200
     overlay, here = union.overlay, union.overlay.root
     for _ in range(40):
-        here = overlay.mkdir(here, name, 0o755, union.caller)
+        here, _ = overlay.mkdir(here, name, 0o755, union.caller)
     overlay.mkdir(here, b"leaf", 0o755, union.caller)
     overlay.rename(here, b"leaf", here, b"renamed", 0)
     assert [entry[0] for entry in overlay.list_dir(here).entries] == [b"renamed"]

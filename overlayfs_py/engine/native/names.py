@@ -26,27 +26,23 @@ class NameRequests:
     def mknod(self, request: Request, mode: int, rdev: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)
         parent = self._state.directory(request.nodeid)
-        node = self._overlay.mknod(parent, name, mode, rdev, caller)
+        made = self._overlay.mknod(parent, name, mode, rdev, caller)
         self._state.changed(parent, request.pid)
-        entry = self._state.entry(node)
-        inode = self._state.nodes.known(node)
-        if inode is not None:
-            inode.uncapable = True
-        return entry
+        return self._state.made(*made)
 
     def mkdir(self, request: Request, mode: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)
         parent = self._state.directory(request.nodeid)
-        node = self._overlay.mkdir(parent, name, mode, caller)
+        made = self._overlay.mkdir(parent, name, mode, caller)
         self._state.changed(parent, request.pid)
-        return self._state.entry(node)
+        return self._state.made(*made)
 
     def symlink(self, request: Request, name: bytes, target: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, 0)
         parent = self._state.directory(request.nodeid)
-        node = self._overlay.symlink(parent, name, target, caller)
+        made = self._overlay.symlink(parent, name, target, caller)
         self._state.changed(parent, request.pid)
-        return self._state.entry(node)
+        return self._state.made(*made)
 
     def link(self, request: Request, old_nodeid: int, name: bytes) -> bytes:
         state = self._state

@@ -76,6 +76,12 @@ class State:
         inode = self.nodes.remember(node, attr[0])
         return message.entry(inode.nodeid, self.names, self.kept(node) if kept is None else kept, attr)
 
+    def made(self, node: Node, attr: Attr) -> bytes:
+        """As `entry` for an inode that is all new, and so has no file capability."""
+        inode = self.nodes.remember(node, attr[0])
+        inode.uncapable = True
+        return message.entry(inode.nodeid, self.names, self.attrs, attr)
+
     def found(self, node: Node, attr: Attr, asker: int) -> bytes:
         """As `entry` where the attributes are known, for the thread `asker`."""
         inode = self.nodes.remember(node, attr[0])
@@ -183,7 +189,7 @@ class State:
 
     def directory(self, nodeid: int) -> Node:
         """The directory to change, with an upper part: there is nothing long about that."""
-        node = self.node(nodeid)
+        node = self.nodes.inode(nodeid).node
         if node.upper is None:
             before = Before(node)
             self.overlay.copy_up(node)
