@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyfuse3
+
 from overlayfs_py import cli
-from overlayfs_py.engine import libfuse_operations
 from overlayfs_py.engine.libfuse_operations import HANDLERS, OverlayOperations, guarded
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.dispatch import Dispatcher
@@ -18,9 +19,7 @@ EXCEPTIONS: dict[str, Exception] = {
     "ValueError": ValueError("a defect"),
     "KeyError": KeyError(7),
     "MemoryError": MemoryError(),
-    "FUSEError": libfuse_operations.pyfuse3.FUSEError(
-        33
-    ),  # an exception like any other for the native engine
+    "FUSEError": pyfuse3.FUSEError(33),  # an exception like any other for the native engine
 }
 
 
@@ -72,7 +71,7 @@ def spoil(fault_file: Path) -> None:
             for opcode, handler in find(self, no_open=no_open).items()
         }
 
-    Dispatcher._find_handlers = find_faulty
+    Dispatcher._find_handlers = find_faulty  # type: ignore[method-assign]  # the fault itself
 
 
 if __name__ == "__main__":

@@ -309,7 +309,7 @@ def test_a_long_copy_lets_others_work(where: Path, mount: Mounter) -> None:
     writers = [threading.Thread(target=lambda at=at: _patch(target, at)) for at in (0, 1)]
     for thread in writers:
         thread.start()
-    waits = []
+    waits: list[float] = []
     while any(thread.is_alive() for thread in writers):
         start = time.monotonic()
         os.path.exists(layers.merged / f"missing{len(waits)}")

@@ -112,11 +112,11 @@ def test_nothing_is_lent_across_kinds(table: NodeTable) -> None:
 def test_memory_of_many_is_given_back() -> None:
     """Told once most of them are gone, and not again for a few."""
     shrunk = []
-    table = NodeTable(Directory(None, b""), lambda: shrunk.append(len(table)))
+    nodes = NodeTable(Directory(None, b""), lambda: shrunk.append(len(nodes)))
     for number in range(2, 8002):
-        table.remember(node(), number)
+        nodes.remember(node(), number)
     for number in range(2, 8002):
-        table.forget(number, 1)
+        nodes.forget(number, 1)
     assert len(shrunk) == 1
     assert shrunk[0] < 8000 // 4
-    assert len(table) == 1
+    assert len(nodes) == 1

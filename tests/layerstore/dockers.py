@@ -68,13 +68,13 @@ def docker_daemon(where: Path) -> Iterator[Docker]:
     command = [
         "dockerd",
         "--data-root",
-        where / "data",
+        str(where / "data"),
         "--exec-root",
-        where / "exec",
+        str(where / "exec"),
         "-H",
         f"unix://{socket}",
     ]
-    command += ["--pidfile", where / "pid", "--storage-driver", "vfs", *_NO_NETWORK]
+    command += ["--pidfile", str(where / "pid"), "--storage-driver", "vfs", *_NO_NETWORK]
     with open(where / "log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=where)
     try:

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_names_are_saved_by_dockers_rules(two: Cli, other: Cli) -> None:
 
 
 @pytest.mark.parametrize("squeeze", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
-def test_compressed_archives(base: Cli, other: Cli, squeeze) -> None:
+def test_compressed_archives(base: Cli, other: Cli, squeeze: Callable[[bytes], bytes]) -> None:
     archive = base.call("save", "base:1").stdout
     assert other.run("load", stdin=squeeze(archive)) == "Loaded image: base:1"
     assert digests(other) == digests(base)
@@ -129,7 +130,7 @@ def test_layers_that_are_links_within_the_archive(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("squeeze", [gzip.compress, zstandard.compress, bz2.compress, lzma.compress])
-def test_compressed_layers_in_an_old_archive(cli: Cli, squeeze) -> None:
+def test_compressed_layers_in_an_old_archive(cli: Cli, squeeze: Callable[[bytes], bytes]) -> None:
     cli.run("load", stdin=pack(old_docker(layer=squeeze(LAYER))))
     cli.run("create", "--name", "w", "old:1")
 

@@ -67,7 +67,7 @@ def unpacked_by_umoci(cli: Cli, name: str, where: Path) -> Tree:
     if umoci is None:
         pytest.skip("needs umoci")
     bundle = where / f"bundle-{name.replace(':', '-')}"
-    command = [umoci, "unpack", "--image", f"{cli.root}/oci:{name}", bundle]
+    command = [umoci, "unpack", "--image", f"{cli.root}/oci:{name}", str(bundle)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return seen(bundle / "rootfs", times=False)

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -21,9 +22,9 @@ TAR = tarball(ROOTFS)
 FIXED = {"SOURCE_DATE_EPOCH": "1700000000"}
 
 
-def only_manifest(cli: Cli) -> dict[str, object]:
+def only_manifest(cli: Cli) -> dict[str, Any]:
     (entry,) = json.loads((cli.root / "oci/index.json").read_text())["manifests"]
-    return json.loads((cli.root / "oci/blobs/sha256" / entry["digest"][7:]).read_text())
+    return dict(json.loads((cli.root / "oci/blobs/sha256" / entry["digest"][7:]).read_text()))
 
 
 @pytest.mark.parametrize(

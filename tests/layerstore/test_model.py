@@ -60,7 +60,8 @@ def test_manifest_refused(raw: bytes, error: type[LayerstoreError]) -> None:
 
 
 def test_index_that_is_a_manifest_too() -> None:
-    for extra in ({"layers": []}, {"config": CONFIG}):
+    extras: list[dict[str, object]] = [{"layers": []}, {"config": CONFIG}]
+    for extra in extras:
         with pytest.raises(InvalidImage):
             model.parse_index(json.dumps({**INDEX, **extra}).encode())
     assert model.parse_index(json.dumps(INDEX).encode()).manifests
@@ -74,7 +75,8 @@ def test_config() -> None:
         model.parse_config(json.dumps({**config, "rootfs": {"type": "tree", "diff_ids": []}}).encode())
     with pytest.raises(InvalidImage):
         model.parse_config(json.dumps({**config, "rootfs": {"type": "layers", "diff_ids": ["x"]}}).encode())
-    for wrong in ({"Env": [1]}, {"Env": "A=1"}, {"Labels": {"a": 1}}, {"Cmd": "sh"}, {"OnBuild": {}}, []):
+    lists: list[object] = [{"Env": [1]}, {"Env": "A=1"}, {"Cmd": "sh"}, {"OnBuild": {}}]
+    for wrong in [*lists, {"Labels": {"a": 1}}, []]:
         with pytest.raises(InvalidImage):
             model.parse_config(json.dumps({**config, "config": wrong}).encode())
     plain = {

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,20 +38,23 @@ def empty(cli: Cli) -> list[str]:
     return contents(other.root)
 
 
-def manifest_of(cli: Cli, name: str) -> dict[str, dict[str, str]]:
+Manifest = dict[str, Any]
+
+
+def manifest_of(cli: Cli, name: str) -> Manifest:
     (image,) = layerstore.images(name, root=cli.root)
     return dict(json.loads((cli.root / BLOBS / image.digest.hex).read_text()))
 
 
-def blob(cli: Cli, name: str, which: Callable[[dict], str]) -> Path:
+def blob(cli: Cli, name: str, which: Callable[[Manifest], str]) -> Path:
     return cli.root / BLOBS / which(manifest_of(cli, name))[7:]
 
 
-def top_layer(manifest: dict) -> str:
+def top_layer(manifest: Manifest) -> str:
     return str(manifest["layers"][-1]["digest"])
 
 
-def config(manifest: dict) -> str:
+def config(manifest: Manifest) -> str:
     return str(manifest["config"]["digest"])
 
 
@@ -165,7 +169,7 @@ def test_a_good_store(two: Cli) -> None:
 
 @pytest.mark.parametrize("which", [top_layer, config])
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "gone", "link", "directory"])
-def test_a_damaged_blob(two: Cli, which: Callable[[dict], str], damage: str) -> None:
+def test_a_damaged_blob(two: Cli, which: Callable[[Manifest], str], damage: str) -> None:
     """Found, named with its image; repaired away; the other image stays; the lost one loads again."""
     archive = io.BytesIO()
     layerstore.save(["base:1", "app:1"], archive, root=two.root)

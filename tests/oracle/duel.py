@@ -117,7 +117,7 @@ class Duel:
         """Which slots are open: drawing the next operation asks."""
         slots = self.held.setdefault(user, [])
         if name in {"open", "close"} and arguments[0] in slots:
-            slots.remove(cast(int, arguments[0]))
+            slots.remove(arguments[0])
         if name == "open" and outcome[0] == "ok" and outcome[1] != "special":
             slots.append(cast(int, arguments[0]))
 
@@ -165,14 +165,14 @@ class Duel:
         self._report(snapshots.differences(left, right, names))
 
     def _agree(self, left: Snapshot, right: Snapshot, *, names: tuple[str, str]) -> None:
-        facts = (
+        ours, theirs = (
             {
                 path: normalise_facts(path, entry, self.stack, self.sides[1].name)
                 for path, entry in snapshots.facts(snapshot).items()
             }
             for snapshot in (left, right)
         )
-        self._report(snapshots.differences(*facts, names))
+        self._report(snapshots.differences(ours, theirs, names))
 
     def _report(self, lines: Sequence[str]) -> None:
         if lines:

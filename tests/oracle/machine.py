@@ -130,7 +130,7 @@ def contest(
     """Run the machine with these sides under a profile; its directories are made under `ground`."""
     chosen = {"sides": staticmethod(sides), "ground": ground, "without": without, "single_user": single_user}
     machine = type("Contest", (OracleMachine,), chosen)
-    run_state_machine_as_test(machine, settings=profile)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=profile)
 
 
 def chosen_seed() -> int:

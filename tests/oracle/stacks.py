@@ -56,8 +56,8 @@ GROWING_OPTIONS: Mapping[str, str] = {"redirect_dir": "on", "metacopy": "on", "i
 
 def _grow(where: Path, below: tuple[Path, ...], operations: tuple[Operation, ...]) -> Path:
     """An upper as kernel overlayfs leaves it after some operations: real redirects and metacopies."""
-    for name in ("", "upper", "work", "merged"):
-        (where / name).mkdir(mode=0o755)
+    for part in ("", "upper", "work", "merged"):
+        (where / part).mkdir(mode=0o755)
     layers = Layers(lowers=below, upper=where / "upper", work=where / "work", merged=where / "merged")
     with KernelMount(layers, GROWING_OPTIONS) as mount:
         interpreter = Interpreter(OsVfs(mount.root))

@@ -124,7 +124,7 @@ def test_figures_for_people() -> None:
 
 def _strange_lines(dice: random.Random) -> list[bytes]:
     values = [None, True, -1, 0, 1e308, 10**30, "", "x", [], {}, ["a"], {"verb": "freeze"}, "\ud800"]
-    verbs = ["status", "stats", "thaw", "freeze", "", None, [], {}, "umount\0", "__class__"]
+    verbs: list[object] = ["status", "stats", "thaw", "freeze", "", None, [], {}, "umount\0", "__class__"]
     lines = [
         b"[" * 60000,
         b'{"verb":' * 8000,

@@ -88,11 +88,13 @@ def test_a_stubborn_child_is_killed(monkeypatch: pytest.MonkeyPatch, number: int
     monkeypatch.setattr(subprocesses, "_END_SECONDS", 0.2)
     with pytest.raises(Interrupted), subprocesses.running(_STUBBORN, stdout=subprocess.PIPE) as process:
         interrupt_when_ready(process, number)
+    assert process.stdout
     process.stdout.close()
     assert_ended(process, signal.SIGKILL)
 
 
 def interrupt_when_ready(process: "subprocess.Popen[Any]", number: int) -> None:
+    assert process.stdout
     process.stdout.readline()
     signal.raise_signal(number)
 
@@ -121,8 +123,13 @@ def test_what_is_ignored_stays_ignored(number: int) -> None:
 
 
 def test_it_is_told_when_the_block_is_over(number: int) -> None:
-    done = []
+    done: list[int] = []
+
+    def work() -> None:
+        signal.raise_signal(number)
+        done.append(number)
+
     with pytest.raises(Interrupted), subprocesses.postponed():
-        done.append(signal.raise_signal(number))
+        work()
     assert done
     assert signal.getsignal(number) is _raise

@@ -13,10 +13,12 @@ import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from unittest import mock
 
 import trio
 
 from overlayfs_py.engine.native import wire
+from overlayfs_py.engine.native.session import NativeEngine
 from overlayfs_py.options import MountOptions, ServiceOptions, UnionOptions
 from overlayfs_py.syscalls.mount import mount_fuse, unmount
 from overlayfs_py.union.overlay import Overlay
@@ -61,35 +63,33 @@ def work(root: Path) -> None:
 
 
 def capture(into: Path) -> None:
-    from overlayfs_py.engine.native.session import NativeEngine
-
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
         for part in ("lower", "upper", "work", "merged"):
             (top / part).mkdir()
         (top / "lower/lower").write_bytes(b"lower")
-        layers = {part: os.fsencode(top / part) for part in ("upper", "work")}
-        overlay = Overlay.open(UnionOptions(lower=(os.fsencode(top / "lower"),), **layers))
+        lower, upper, work_dir = (os.fsencode(top / part) for part in ("lower", "upper", "work"))
+        overlay = Overlay.open(UnionOptions(lower=(lower,), upper=upper, work=work_dir))
         engine = NativeEngine(overlay, ServiceOptions())
         serve = engine._dispatcher.serve
         seen: set[int] = set()
 
-        def keep(buffer: bytearray, length: int) -> None:
+        def keep(buffer: bytearray | bytes, length: int) -> None:
             opcode = wire.IN_HEADER.unpack_from(buffer)[1]
             if opcode not in seen:
                 seen.add(opcode)
                 _write(into, opcode, bytes(buffer[:length]))
             serve(buffer, length)
 
-        engine._dispatcher.serve = keep
         mountpoint = os.fsencode(top / "merged")
-        engine.attach(mount_fuse(MountOptions(mountpoint=mountpoint)))
-        trio.run(_serve, engine, top / "merged")
-        engine.close()
+        with mock.patch.object(engine._dispatcher, "serve", keep):
+            engine.attach(mount_fuse(MountOptions(mountpoint=mountpoint)))
+            trio.run(_serve, engine, top / "merged")
+            engine.close()
         overlay.close()
 
 
-async def _serve(engine: object, root: Path) -> None:
+async def _serve(engine: NativeEngine, root: Path) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(engine.serve)
         command = [sys.executable, "-m", "tests.engine.native.capturing", "--work", str(root)]

@@ -39,9 +39,9 @@ def native() -> Iterator[Callable[..., OverlayMount]]:
 
 def requests(mount: OverlayMount, action: Callable[[], object]) -> int:
     """How many requests `action` costs."""
-    before = status(mount)["statistics"]["requests"]
+    before = int(status(mount)["statistics"]["requests"])
     action()
-    return status(mount)["statistics"]["requests"] - before
+    return int(status(mount)["statistics"]["requests"]) - before
 
 
 def read(path: Path) -> bytes:
@@ -243,8 +243,11 @@ def backed(layers: Layers, native: Callable[..., OverlayMount]) -> OverlayMount:
 def test_reads_and_writes_reach_nobody(layers: Layers, backed: OverlayMount) -> None:
     fd = os.open(layers.merged / "new", os.O_RDWR | os.O_CREAT)
     try:
-        work = [lambda: os.pwrite(fd, b"x" * 65536, 0), lambda: os.pread(fd, 65536, 0)] * 50
-        assert requests(backed, lambda: [step() for step in work]) <= 4
+        work: list[Callable[[], object]] = [
+            lambda: os.pwrite(fd, b"x" * 65536, 0),
+            lambda: os.pread(fd, 65536, 0),
+        ]
+        assert requests(backed, lambda: [step() for step in work * 50]) <= 4
         assert os.fstat(fd).st_size == 65536
     finally:
         os.close(fd)

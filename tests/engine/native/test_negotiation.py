@@ -11,12 +11,13 @@ from overlayfs_py.engine.native.wire import Init
 from tests.engine.native.captured import captured
 
 RAW = captured()["INIT"]
-OFFER = parse(RAW, len(RAW)).arguments
-ALL = (7, 45, 131072, 0xFFFFFFFF, b"\xff" * 4)
+Offer = tuple[int, int, int, int, bytes]
+OFFER: Offer = parse(RAW, len(RAW)).arguments
+ALL: Offer = (7, 45, 131072, 0xFFFFFFFF, b"\xff" * 4)
 
 
-def agree(wishes: Wishes, offer: tuple[object, ...] = OFFER) -> Session:
-    session = negotiate(*offer, wishes)  # type: ignore[arg-type]
+def agree(wishes: Wishes, offer: Offer = OFFER) -> Session:
+    session = negotiate(*offer, wishes)
     assert session is not None
     return session
 

@@ -1,5 +1,7 @@
 """The protocol's table: every row against what the kernel's header says, and against itself."""
 
+from struct import Struct
+
 import pytest
 
 from overlayfs_py.engine.native import wire
@@ -88,8 +90,8 @@ def test_refused_are_rows() -> None:
     [
         (Op(1, "LOOKUP"), Op(1, "FORGET")),
         (Op(1, "LOOKUP"), Op(2, "LOOKUP")),
-        (Op(1, "LOOKUP", wire.Struct("=12s")),),
-        (Op(1, "LOOKUP", reply=wire.Struct("=7s")),),
+        (Op(1, "LOOKUP", Struct("=12s")),),
+        (Op(1, "LOOKUP", reply=Struct("=7s")),),
         (Op(1, "FORGET", reply=wire.ENTRY_OUT, answered=False),),
     ],
 )

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from layerstore.layer.apply import ApplyResult, apply_layer
 
@@ -47,12 +48,12 @@ def padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 512)
 
 
-def member(name: bytes = b"file", data: bytes = b"", **fields: object) -> bytes:
+def member(name: bytes = b"file", data: bytes = b"", **fields: Any) -> bytes:
     """A header and its data."""
-    return block(name, size=len(data), **fields) + padded(data)  # type: ignore[arg-type]
+    return block(name, size=len(data), **fields) + padded(data)
 
 
-def directory(name: bytes, mode: int = 0o755, **fields: object) -> bytes:
+def directory(name: bytes, mode: int = 0o755, **fields: Any) -> bytes:
     return member(name, kind=b"5", mode=mode, **fields)
 
 
@@ -60,7 +61,7 @@ def symlink(name: bytes, target: bytes) -> bytes:
     return member(name, kind=b"2", link=target, mode=0o777)
 
 
-def hard_link(name: bytes, target: bytes, **fields: object) -> bytes:
+def hard_link(name: bytes, target: bytes, **fields: Any) -> bytes:
     return member(name, kind=b"1", link=target, **fields)
 
 
@@ -77,12 +78,12 @@ def pax(records: Mapping[bytes, bytes] | Sequence[tuple[bytes, bytes]], kind: by
     return member(b"pax", b"".join(record(key, value) for key, value in pairs), kind=kind)
 
 
-def unpack(tar: bytes, where: Path, **options: object) -> ApplyResult:
+def unpack(tar: bytes, where: Path, **options: Any) -> ApplyResult:
     """Unpack into the directory `where`, which is made if need be."""
     where.mkdir(exist_ok=True)
     fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return apply_layer(io.BytesIO(tar), fd, **options)  # type: ignore[arg-type]
+        return apply_layer(io.BytesIO(tar), fd, **options)
     finally:
         os.close(fd)
 

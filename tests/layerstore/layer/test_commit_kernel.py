@@ -62,28 +62,26 @@ def test_every_kind_of_change(workspace: Workspace) -> None:
     root = workspace.root
     with workspace.mounted():
         (root / "new").mkdir()
-        trees.build(
-            root / "new",
-            {
-                "file": File(
-                    b"new\n", mode=0o4711, uid=7, gid=8, xattrs={b"user.a": b"\0\xff=\n", b"trusted.t": b"t"}
-                ),
-                "again": Link(to="file"),
-                "link": Symlink(target=b"no\xffwhere"),
-                "fifo": trees.fifo(mode=0o600),
-                "char": trees.char_device(1, 3),
-                "block": trees.block_device(259, 300000),
-                b"n\xffon-utf8\n": File(b"name"),
-                "dir": Dir(mode=0o3777, xattrs={b"user.d": b"d", trees.ACL_DEFAULT: ACL_D}),
-                "caps": File(b"c", mode=0o755, xattrs={trees.CAPABILITY: trees.NET_RAW}),
-                "acl": File(b"a", mode=0o664, xattrs={trees.ACL_ACCESS: ACL}),
-                "holes": File(b"end", holes=5 << 20),
-                "old": File(b"", mtime_ns=-1_500_000_000),
-                "late": File(b"", mtime_ns=10_000_000_000_000_000_001),
-                "l" * 255: File(b"long"),
-                "/".join(["d" * 100] * 5): File(b"deep"),
-            },
-        )
+        made: dict[str | bytes, trees.Entry] = {
+            "file": File(
+                b"new\n", mode=0o4711, uid=7, gid=8, xattrs={b"user.a": b"\0\xff=\n", b"trusted.t": b"t"}
+            ),
+            "again": Link(to="file"),
+            "link": Symlink(target=b"no\xffwhere"),
+            "fifo": trees.fifo(mode=0o600),
+            "char": trees.char_device(1, 3),
+            "block": trees.block_device(259, 300000),
+            b"n\xffon-utf8\n": File(b"name"),
+            "dir": Dir(mode=0o3777, xattrs={b"user.d": b"d", trees.ACL_DEFAULT: ACL_D}),
+            "caps": File(b"c", mode=0o755, xattrs={trees.CAPABILITY: trees.NET_RAW}),
+            "acl": File(b"a", mode=0o664, xattrs={trees.ACL_ACCESS: ACL}),
+            "holes": File(b"end", holes=5 << 20),
+            "old": File(b"", mtime_ns=-1_500_000_000),
+            "late": File(b"", mtime_ns=10_000_000_000_000_000_001),
+            "l" * 255: File(b"long"),
+            "/".join(["d" * 100] * 5): File(b"deep"),
+        }
+        trees.build(root / "new", made)
         (root / "etc/shadow").unlink()
         shutil.rmtree(root / "tree")
         (root / "tree").mkdir()

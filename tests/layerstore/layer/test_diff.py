@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from layerstore.layer.diff import Change, changes, changes_between
-from layerstore.layer.merged import Merged
+from layerstore.layer.merged import Merged, Part
 from layerstore.layer.rootdir import remove
 from layerstore.layer.stack import Stack
 from tests import trees
@@ -169,7 +169,12 @@ def test_cost_follows_the_upper(where: Path, monkeypatch: pytest.MonkeyPatch) ->
     trees.build(workspace.upper, {"d3/f3": File(b"changed"), "d3": Dir()})
     listed = []
     original = Merged.list
-    monkeypatch.setattr(Merged, "list", lambda self, part: listed.append(part) or original(self, part))
+
+    def watched(self: Merged, part: Part) -> list[tuple[bytes, int]]:
+        listed.append(part)
+        return original(self, part)
+
+    monkeypatch.setattr(Merged, "list", watched)
     assert "C /d3/f3" in lines(workspace)
     assert {part.layer for part in listed} == {0}
 

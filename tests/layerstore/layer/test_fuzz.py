@@ -44,7 +44,7 @@ def beside_a_canary() -> Iterator[Path]:
 
 
 def outside(where: Path) -> list[tuple[int, ...]]:
-    found = []
+    found: list[tuple[int, ...]] = []
     for path in (where / "outside", where / "outside/f"):
         st_ = os.lstat(path)
         found.append((st_.st_mode, st_.st_uid, st_.st_nlink, st_.st_mtime_ns, st_.st_ctime_ns, st_.st_size))

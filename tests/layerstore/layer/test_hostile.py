@@ -52,7 +52,7 @@ def canary(where: Path) -> Iterator[Path]:
 
 
 def state(where: Path) -> list[tuple[object, ...]]:
-    found = []
+    found: list[tuple[object, ...]] = []
     for name in ["", *paths(where)]:
         st = os.lstat(where / name)
         found.append(
@@ -299,6 +299,7 @@ def test_limits_each(where: Path, canary: Path) -> None:
 def bomb(kind: str, size: int) -> Iterator[bytes]:
     """A compressed member of `size` zeros, piece by piece."""
     head = block(b"bomb", size=size)
+    stream: zlib._Compress | zstandard.ZstdCompressionObj
     if kind == "gzip":
         stream = zlib.compressobj(9, zlib.DEFLATED, 31)
     else:

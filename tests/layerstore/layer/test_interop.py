@@ -30,7 +30,7 @@ BASE = {
 
 # What umoci, docker, podman and GNU tar all keep: whole-second times (umoci rounds), no default ACLs.
 S = 10**9
-PLAIN = {
+PLAIN: dict[str | bytes, trees.Entry] = {
     "": Dir(mtime_ns=1_500_000_000 * S),
     "etc": Dir(mtime_ns=1_600_000_000 * S),
     "etc/gone": Whiteout(),
@@ -145,7 +145,7 @@ def test_gnu_tar_unpacks(workspace: Workspace, compression: str) -> None:
     there = workspace.where / "there"
     there.mkdir()
     decompress = {"none": [], "gzip": ["-z"], "zstd": ["--zstd"]}[compression]
-    words = [
+    words: list[str | Path] = [
         tar,
         "-x",
         *decompress,

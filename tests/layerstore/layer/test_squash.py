@@ -7,6 +7,7 @@ import random
 import shutil
 import stat
 import tarfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -101,19 +102,29 @@ def test_replaced_by_the_same_is_left_out(workspace: Workspace) -> None:
     assert squashed(workspace, live) == []
 
 
+def instead(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """A change that puts something else in place of a file."""
+
+    def change(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return change
+
+
 def test_any_other_difference_is_kept(workspace: Workspace) -> None:
     """Each of these is the least difference of its kind; directories come with what is in them."""
     root = workspace.root
-    changes = {
+    changes: dict[str, Callable[[Path], object]] = {
         "etc/passwd": lambda path: os.setxattr(path, "user.x", b"2"),
         "etc/shadow": lambda path: os.chown(path, 0, 43),
-        "etc/link": lambda path: (path.unlink(), os.symlink("shadow", path)),
+        "etc/link": instead(lambda path: path.symlink_to("shadow")),
         "etc/fifo": lambda path: os.chmod(path, 0o600),
-        "etc/null": lambda path: (path.unlink(), os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))),
+        "etc/null": instead(lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))),
         "usr/bin/tool": lambda path: path.write_bytes(b"t" * 199_999 + b"T"),
         "usr/lib/a/b/c": lambda path: path.unlink(),
         "usr/lib/empty": lambda path: os.chmod(path, 0o775),
-        "top/x": lambda path: (path.unlink(), path.mkdir()),
+        "top/x": instead(Path.mkdir),
     }
     with workspace.mounted():
         for path, change in changes.items():
@@ -178,6 +189,12 @@ def test_random_changes(workspace: Workspace, seed: int) -> None:
         squashed(workspace, live)
 
 
+def renew(path: Path) -> None:
+    """The same content under the same name, in another inode."""
+    shutil.copy2(path, path.with_name("copy"))
+    os.rename(path.with_name("copy"), path)
+
+
 def one_change(root: Path, chance: random.Random) -> None:
     """Something that happens to a tree; what does not go is passed over."""
     found = [Path(top, name) for top, dirs, files in os.walk(root) for name in sorted((*dirs, *files))]
@@ -186,7 +203,7 @@ def one_change(root: Path, chance: random.Random) -> None:
     path, other = chance.choice(found), chance.choice(found)
     status = path.lstat()
     is_file, is_link = stat.S_ISREG(status.st_mode), stat.S_ISLNK(status.st_mode)
-    actions = [
+    actions: list[Callable[[], object]] = [
         lambda: rewrite(path) if is_file else os.utime(path, follow_symlinks=False),
         lambda: None if is_link else os.chmod(path, stat.S_IMODE(status.st_mode)),
         lambda: None if is_link else os.chmod(path, chance.choice((0o755, 0o644, 0o4711))),
@@ -196,14 +213,10 @@ def one_change(root: Path, chance: random.Random) -> None:
         lambda: shutil.rmtree(path) if path.is_dir() and not is_link else path.unlink(),
         lambda: os.rename(path, path.with_name(path.name + "_")),
         lambda: os.rename(path.with_name(path.name + "_"), path),
-        lambda: (os.rename(path, path.with_name("t")), os.rename(path.with_name("t"), path)),
+        lambda: path.rename(path.with_name("t")).rename(path),
         lambda: os.rename(path, other),
         lambda: os.link(path, path.with_name(f"link{chance.random()}"), follow_symlinks=False),
-        lambda: (
-            (shutil.copy2(path, path.with_name("copy")), os.rename(path.with_name("copy"), path))
-            if is_file
-            else None
-        ),
+        lambda: renew(path) if is_file else None,
     ]
     try:
         chance.choice(actions)()

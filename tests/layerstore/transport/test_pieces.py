@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,11 @@ pytestmark = needs_registry
 PIECE = MIB // 4
 LAYER = os.urandom(20 * PIECE + 12345)
 BLOB = f"^GET .*/blobs/{Digest.of(LAYER)}"
-SLOWLY = {"pause": 0.002}  # so that there is time to help
+
+
+def slow(times: int = 99, *, no_range: bool = False) -> Fault:
+    """Pieces come so slowly that there is time to help."""
+    return Fault(BLOB, times=times, no_range=no_range, pause=0.002)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +65,7 @@ def ranges(proxy: Proxy) -> list[tuple[int, int]]:
 
 
 def test_all_connections_work_at_the_last_blob(repository: str, registry: str, other: Store) -> None:
-    with faulty_proxy(registry, Fault(BLOB, times=99, **SLOWLY)) as proxy:
+    with faulty_proxy(registry, slow()) as proxy:
         pull(proxy, other)
         asked = ranges(proxy)
     assert len(asked) > 10
@@ -97,9 +102,9 @@ def test_one_connection_needs_no_pieces(repository: str, registry: str, other: S
     ids=["reset", "cut", "429", "503", "short"],
 )
 def test_a_piece_that_fails_is_asked_for_again(
-    repository: str, registry: str, other: Store, fault: dict[str, object]
+    repository: str, registry: str, other: Store, fault: dict[str, Any]
 ) -> None:
-    faults = [Fault(BLOB, skip=5, **fault), Fault(BLOB, times=99, **SLOWLY)]  # type: ignore[arg-type]
+    faults = [Fault(BLOB, skip=5, **fault), slow()]
     with faulty_proxy(registry, *faults) as proxy:
         pull(proxy, other)
         assert faults[0].times == 0
@@ -111,21 +116,20 @@ def test_a_registry_that_ignores_ranges_sends_the_whole(
     repository: str, registry: str, other: Store, skip: int
 ) -> None:
     """It said that it takes ranges, and does not (any more)."""
-    slow = Fault(BLOB, times=skip, **SLOWLY)
-    with faulty_proxy(registry, slow, Fault(BLOB, times=99, no_range=True, **SLOWLY)) as proxy:
+    with faulty_proxy(registry, slow(skip), slow(no_range=True)) as proxy:
         pull(proxy, other)
         assert proxy.requests(BLOB)[-1].status == 200
 
 
 def test_another_range_than_asked_for(repository: str, registry: str, other: Store) -> None:
     wrong = Fault(BLOB, skip=3, status=206, headers={"Content-Range": "bytes 5-9/10"})
-    with faulty_proxy(registry, wrong, Fault(BLOB, times=99, **SLOWLY)) as proxy:
+    with faulty_proxy(registry, wrong, slow()) as proxy:
         pull(proxy, other)
         assert wrong.times == 0
 
 
 def test_a_wrong_byte_is_found(repository: str, registry: str, other: Store) -> None:
-    faults = [Fault(BLOB, skip=4, damage=True), Fault(BLOB, times=99, **SLOWLY)]
+    faults = [Fault(BLOB, skip=4, damage=True), slow()]
     with faulty_proxy(registry, *faults) as proxy:
         with pytest.raises(DigestMismatch, match="the content's digest is"):
             pull(proxy, other)
@@ -136,7 +140,7 @@ def test_a_wrong_byte_is_found(repository: str, registry: str, other: Store) -> 
 
 def test_a_failed_pull_goes_on_from_what_is_written(repository: str, registry: str, other: Store) -> None:
     """What is on disk is a beginning of the blob, whatever came out of order."""
-    with faulty_proxy(registry, Fault(BLOB, times=9, **SLOWLY), Fault(BLOB, times=99, status=503)) as proxy:
+    with faulty_proxy(registry, slow(9), Fault(BLOB, times=99, status=503)) as proxy:
         with pytest.raises(RegistryError, match="gave up after 4 attempts"):
             pull(proxy, other)
         (left,) = leftovers(other.root)
@@ -200,7 +204,7 @@ def test_memory_is_bounded(
         receive(self, start, data)
 
     monkeypatch.setattr(pieces.Pieces, "_deliver", watched)
-    faults = [Fault(BLOB, skip=2, pause=0.05), Fault(BLOB, times=99, **SLOWLY)]
+    faults = [Fault(BLOB, skip=2, pause=0.05), slow()]
     with faulty_proxy(registry, *faults) as proxy:
         pull(proxy, other, jobs=8)
     assert max(ahead) <= (pieces._AHEAD + 1) * PIECE

@@ -61,11 +61,11 @@ def test_nothing_to_choose() -> None:
             platforms.choose(entries(*offered), platforms.parse("linux/arm/v6"), "x")
 
 
-def test_pauses() -> None:
+def test_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """They grow, progress sets them back, and there is an end."""
     slept: list[float] = []
     stop = Stop()
-    stop.sleep = slept.append  # type: ignore[method-assign]
+    monkeypatch.setattr(stop, "sleep", slept.append)
     retry = Retry("cannot", RegistryOptions(attempts=4, backoff=1), stop)
     for _ in range(3):
         retry.pause(Transient("x"))
