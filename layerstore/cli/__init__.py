@@ -51,15 +51,14 @@ def layerstore(context: click.Context, root: str | None, changes: tuple[str, ...
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0, 1 with one line on stderr, or 2 for a usage error."""
+    """Run the command line and exit: 0, or with one line on stderr 1, 2 for a usage error."""
     interrupts.install()
     try:
         status = layerstore.main(prog_name="layerstore", standalone_mode=False)
     except click.exceptions.Exit as ended:
         status = ended.exit_code
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
+    except click.UsageError as error:
+        status = _complain_of_words(error)
     except (KeyboardInterrupt, click.Abort):
         status = 130
     except BrokenPipeError:
@@ -79,10 +78,19 @@ def main() -> NoReturn:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def complain(line: str) -> int:
-    """One line on stderr; returns exit status 1."""
+def _complain_of_words(error: click.UsageError) -> int:
+    """Of a wrong command line; without any words (to click an error, too) the help is shown."""
+    words = "layerstore" if error.ctx is None else error.ctx.command_path
+    if len(sys.argv) == 1:
+        error.show()
+        return error.exit_code
+    return complain(f"{error.format_message().rstrip('.')}; see {words} --help", error.exit_code)
+
+
+def complain(line: str, status: int = 1) -> int:
+    """One line on stderr; returns the exit status."""
     print("layerstore:", one_line(" ".join(line.split("\n"))), file=sys.stderr)
-    return 1
+    return status
 
 
 def explain(error: OSError) -> str:

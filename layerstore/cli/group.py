@@ -1,5 +1,6 @@
 """The group of verbs: each is imported when it is used, so that every verb starts fast."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -58,7 +59,15 @@ class VerbGroup(click.Group):
         if verb not in VERBS:
             return None
         module = import_module(f"layerstore.cli.{VERBS[verb]}")
-        return cast(click.Command, getattr(module, f"{verb}_command"))
+        command = cast(click.Command, getattr(module, f"{verb}_command"))
+        command.short_help = summary(command)
+        return command
+
+
+def summary(command: click.Command) -> str:
+    """What a command does in a few words: the first part of its help's first sentence."""
+    text = " ".join((command.help or "").split("\n\n")[0].split())
+    return re.split(r"[.;:](?:\s|$)", text, maxsplit=1)[0]
 
 
 def examples(*lines: str) -> str:

@@ -111,7 +111,7 @@ def images_command(
     form: str,
     pattern: str | None,
 ) -> None:
-    """List images (also: ls); FILTER is REPOSITORY[:TAG] with *, ? and [...], which never stand for a slash.
+    """List images (ls, too). FILTER is REPOSITORY[:TAG] with *, ? and [...], which never stand for a slash.
 
     SIZE is what the image takes in the store, compressed.
     """

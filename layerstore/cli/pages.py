@@ -5,7 +5,6 @@ All of it is made from the commands themselves, so that it says what they do.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from layerstore.cli import layerstore
-from layerstore.cli.group import VERBS
+from layerstore.cli.group import VERBS, summary
 from overlayfs_py.share import COMPLETIONS, roff, write
 
 _PROGRAM = "layerstore"
@@ -53,7 +52,7 @@ def _lines(command: click.Command, context: click.Context, words: str) -> Iterat
     paragraphs = [part for part in (command.help or "").split("\n\n") if part.strip()]
     usage = " ".join(command.collect_usage_pieces(context))
     yield f'.TH "{title.upper()}" 1 "" "overlayfs-py" "User Commands"'
-    yield from (".SH NAME", f"{roff(title)} \\- {roff(_first_sentence(paragraphs))}")
+    yield from (".SH NAME", f"{roff(title)} \\- {roff(summary(command))}")
     yield from (".SH SYNOPSIS", f".B {roff(words)}", roff(usage), ".SH DESCRIPTION")
     for paragraph in paragraphs:
         yield from (".PP", roff(" ".join(paragraph.split())))
@@ -62,7 +61,7 @@ def _lines(command: click.Command, context: click.Context, words: str) -> Iterat
         yield ".SH COMMANDS"
         for verb in command.list_commands(context):
             below = command.get_command(context, verb)
-            said = "" if below is None else _first_sentence((below.help or "").split("\n\n"))
+            said = "" if below is None else summary(below)
             yield from (".TP", f".BR {roff(words)}\\-{roff(verb)} (1)", roff(said))
     examples = (command.epilog or "").partition("Examples:\n")[2]
     if examples:
@@ -78,11 +77,6 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
         record = parameter.get_help_record(context)
         if record is not None and record[1]:
             yield from (".TP", f".B {roff(record[0])}", roff(record[1]))
-
-
-def _first_sentence(paragraphs: list[str]) -> str:
-    text = " ".join((paragraphs or [""])[0].split())
-    return re.split(r"[.;:](?:\s|$)", text, maxsplit=1)[0]
 
 
 if __name__ == "__main__":

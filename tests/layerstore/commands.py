@@ -49,9 +49,8 @@ class Cli:
         text = done.stderr.decode()
         assert done.returncode == status, (done, text)
         assert "Traceback" not in text
-        if status == 1:
-            assert text.count("\n") == 1, text
-            assert text.startswith("layerstore: ")
+        assert text.count("\n") == 1, text
+        assert text.startswith("layerstore: ")
         return text.removeprefix("layerstore: ").rstrip("\n")
 
     def objects(self, *words: object) -> list[dict[str, Any]]:

@@ -26,7 +26,19 @@ def test_help_has_examples(cli: Cli, verb: str) -> None:
 def test_general(cli: Cli) -> None:
     assert "commit" in cli.run("--help")
     assert cli.run("--version").startswith("layerstore, version ")
-    assert "No such command" in cli.fail("build", status=2)
+    help_text = cli.run("--help")
+    assert "..." not in help_text.split("Commands:")[1].split("Examples:")[0]
+    done = subprocess.run([PROGRAM], capture_output=True, timeout=30)
+    assert (done.returncode, (done.stdout or done.stderr).decode().strip()) in (
+        (0, help_text),
+        (2, help_text),
+    )
+
+
+def test_a_wrong_command_line_is_one_line(cli: Cli) -> None:
+    assert cli.fail("build", status=2) == "No such command 'build'; see layerstore --help"
+    assert cli.fail("save", status=2) == "Missing argument 'IMAGE...'; see layerstore save --help"
+    assert cli.fail("prune", "-a", status=2).endswith("use -f; see layerstore prune --help")
 
 
 def test_completion(cli: Cli) -> None:
@@ -73,7 +85,8 @@ def test_manual_pages_and_completions(tmp_path: Path) -> None:
     for shell in ("bash-completion/completions/layerstore", "zsh/site-functions/_layerstore"):
         assert "_LAYERSTORE_COMPLETE=" in (tmp_path / shell).read_text()
     if shutil.which("groff"):
-        command = ["groff", "-man", "-Tutf8", "-ww", "-z", *sorted((tmp_path / "man/man1").iterdir())]
+        pages = sorted(map(str, (tmp_path / "man/man1").iterdir()))
+        command = ["groff", "-man", "-Tutf8", "-ww", "-z", *pages]
         done = subprocess.run(command, capture_output=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, b"")
 
@@ -165,13 +178,13 @@ def test_internal_errors_are_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import layerstore
-    from layerstore import cli as commands
+    from layerstore.cli import program
 
     def broken(*args: object, **options: object) -> None:
         raise ZeroDivisionError("why\nnot")
 
     monkeypatch.setattr(layerstore, "ps", broken)
-    for signals in ("install", "ignore"):  # they are this process's
+    monkeypatch.setattr(program.interrupts, "ignore", lambda: None)  # they are this process's
         monkeypatch.setattr(commands.interrupts, signals, lambda: None)
     monkeypatch.setattr("sys.argv", ["layerstore", "ps"])
     with pytest.raises(SystemExit) as ended:
