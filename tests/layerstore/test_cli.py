@@ -178,13 +178,13 @@ def test_internal_errors_are_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import layerstore
-    from layerstore.cli import program
+    from layerstore import cli as commands
 
     def broken(*args: object, **options: object) -> None:
         raise ZeroDivisionError("why\nnot")
 
     monkeypatch.setattr(layerstore, "ps", broken)
-    monkeypatch.setattr(program.interrupts, "ignore", lambda: None)  # they are this process's
+    for signals in ("install", "ignore"):  # they are this process's
         monkeypatch.setattr(commands.interrupts, signals, lambda: None)
     monkeypatch.setattr("sys.argv", ["layerstore", "ps"])
     with pytest.raises(SystemExit) as ended:
