@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,9 +110,11 @@ def work_in_the_upper(layers: Layers) -> str:
         work_in_the_upper,
     ],
 )
-def test_unusable_directories(layers: Layers, spoil: object, foreground: tuple[str, ...]) -> None:
+def test_unusable_directories(
+    layers: Layers, spoil: Callable[[Layers], str], foreground: tuple[str, ...]
+) -> None:
     """The line names the directory, and nothing is mounted."""
-    name = spoil(layers)  # type: ignore[operator]
+    name = spoil(layers)
     with cleared(layers.merged):
         one_line(run(*foreground, *options(layers), layers.merged), name)
         assert not is_mounted(layers)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -75,9 +75,9 @@ def frozen(workspace: Path) -> bool:
         return daemon.ask("status")["frozen"] is not None
 
 
-def wait_until(condition: object, patience: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], patience: float = 20.0) -> None:
     deadline = time.monotonic() + patience
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 

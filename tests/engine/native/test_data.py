@@ -4,7 +4,7 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,13 +39,13 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     def nothing_cached(*_: object) -> int:
         raise BlockingIOError(errno.EAGAIN, "not in memory")
 
-    def read(fd: int, size: int, offset: int, real: object = os.pread) -> bytes:
+    def read(fd: int, size: int, offset: int, real: Callable[[int, int, int], bytes] = os.pread) -> bytes:
         assert turning.wait(10)
-        return bytes(real(fd, size, offset))  # type: ignore[operator]
+        return real(fd, size, offset)
 
-    def write(fd: int, data: bytes, offset: int, real: object = os.pwrite) -> int:
+    def write(fd: int, data: bytes, offset: int, real: Callable[[int, bytes, int], int] = os.pwrite) -> int:
         assert turning.wait(10)
-        return int(real(fd, data[:3], offset))  # type: ignore[operator]
+        return real(fd, data[:3], offset)
 
     monkeypatch.setattr(os, "preadv", nothing_cached)
     monkeypatch.setattr(os, "pread", read)

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def upper(where: Path) -> Path:
 
 
 def commit_when(
-    upper: Path, monkeypatch: pytest.MonkeyPatch, change: object, **options: object
+    upper: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object], **options: object
 ) -> tuple[bytes, tuple[str, ...]]:
     """Commit; `change` happens once the root has been listed."""
     original = Merged.list
@@ -38,7 +39,7 @@ def commit_when(
     def listing(self: Merged, part: Part) -> list[tuple[bytes, int]]:
         found = original(self, part)
         if pending:
-            pending.pop()()  # type: ignore[operator]
+            pending.pop()()
         return found
 
     monkeypatch.setattr(Merged, "list", listing)

@@ -3,6 +3,7 @@
 import email.utils
 import threading
 import time
+from functools import partial
 
 import httpx
 import pytest
@@ -93,8 +94,9 @@ def test_retry_after() -> None:
 
 def test_workers() -> None:
     """The first failure is told, what had not begun is not, and what is under way is stopped."""
-    stop, done = Stop(), []
-    run_all([lambda n=n: done.append(n) for n in range(20)], 3, stop)  # type: ignore[misc]
+    stop = Stop()
+    done: list[int] = []
+    run_all([partial(done.append, n) for n in range(20)], 3, stop)
     assert sorted(done) == list(range(20))
     run_all([], 3, stop)
     started = threading.Event()
