@@ -11,26 +11,32 @@ FICLONE = 0x40049409  # _IOW(0x94, 9, int)
 _CHUNK = 1 << 20
 _SMALL = 1 << 16  # two calls are quicker than asking for extents and copying each
 _RANGE = 1 << 30  # copy_file_range's own limit is just below 2 GiB
+_NEVER_CLONES = frozenset((errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY))
 _CANNOT_COPY = frozenset((errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM))
 
 
-def copy_data(src_fd: int, dst_fd: int, size: int) -> None:
+def copy_data(src_fd: int, dst_fd: int, size: int, *, clone: bool = True, dense: bool = False) -> bool:
     """Make the empty file `dst_fd` hold the first `size` bytes of `src_fd`, with the same holes.
+
+    `clone`: whether to try to share the blocks; returned is whether to try it with the next file of these two
+    file systems. `dense`: it is known that `src_fd` has no holes.
 
     The offset of neither descriptor matters, but that of `src_fd` is moved. On an error (ENOSPC, EDQUOT,
     EIO, EFBIG ...) the content of `dst_fd` is undefined. EIO: `src_fd` became shorter than `size`.
     """
     if not size:
-        return
-    if not _clone(src_fd, dst_fd):
-        if size <= _SMALL and _copy_whole(src_fd, dst_fd, size):
-            return
+        return clone
+    cloned = _clone(src_fd, dst_fd) if clone else None
+    if not cloned:
+        if size <= _SMALL and (dense or _is_dense(src_fd)) and _copy_whole(src_fd, dst_fd, size):
+            return cloned is not None
         copier = _Copier(src_fd, dst_fd)
         for start, end in data_extents(src_fd, size):
             copier.copy(start, end)
     if os.fstat(src_fd).st_size < size:
         raise _shrunk()
     os.ftruncate(dst_fd, size)
+    return cloned is not None
 
 
 def copy_range(src_fd: int, src_off: int, dst_fd: int, dst_off: int, size: int) -> int:
@@ -70,19 +76,28 @@ def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _clone(src_fd: int, dst_fd: int) -> bool:
+def _clone(src_fd: int, dst_fd: int) -> bool | None:
+    """Whether the blocks are shared now; None where they never are: two file systems, or one without
+    reflinks.
+    """
     try:
         fcntl.ioctl(dst_fd, FICLONE, src_fd)
-    except OSError:
-        return False  # no reflinks here, or a real trouble that the copy meets again and reports
+    except OSError as error:  # or a real trouble, which the copy meets again and reports
+        return None if error.errno in _NEVER_CLONES else False
     return os.fstat(dst_fd).st_size > 0
 
 
+def is_dense(st: os.stat_result) -> bool:
+    """Whether the file has no holes; False also for one whose blocks say less than its size (compressed)."""
+    return st.st_blocks * 512 >= st.st_size
+
+
+def _is_dense(fd: int) -> bool:
+    return is_dense(os.fstat(fd))
+
+
 def _copy_whole(src_fd: int, dst_fd: int, size: int) -> bool:
-    """Copy a small file at once; False for one with holes, or that has to be told why it cannot be read."""
-    st = os.fstat(src_fd)
-    if st.st_blocks * 512 < st.st_size:
-        return False
+    """Copy a small file without holes at once; False for one that has to be told why it cannot be."""
     content = os.pread(src_fd, size, 0)
     return len(content) == size == os.pwrite(dst_fd, content, 0)
 

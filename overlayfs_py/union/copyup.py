@@ -11,41 +11,71 @@ import os
 import stat
 
 from overlayfs_py.syscalls import attrs
-from overlayfs_py.syscalls.copy import copy_data
+from overlayfs_py.syscalls.copy import copy_data, is_dense
 from overlayfs_py.union import handle, marks
-from overlayfs_py.union.dress import CAPABILITY, Late, dress
+from overlayfs_py.union.dress import CAPABILITY, NOTHING_LATE, Late, dress, plain_mode
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import needs_index, register
 from overlayfs_py.union.listing import dir_index, note_upper
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
 
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+
 
 class CopyUp:
     """A prepared copy-up of one regular file. Owns both descriptors and the temporary inode until it ends."""
 
-    __slots__ = ("_dst_fd", "_late", "_node", "_origin", "_src_fd", "_stack", "_stat", "_temp", "size")
+    __slots__ = (
+        "_clones",
+        "_dense",
+        "_dst_fd",
+        "_fsid",
+        "_late",
+        "_node",
+        "_origin",
+        "_src_fd",
+        "_stack",
+        "_stat",
+        "_temp",
+        "size",
+    )
 
-    def __init__(self, stack: Stack, node: Node, temp: Real | None, st: os.stat_result, size: int) -> None:
+    _stat: os.stat_result
+
+    def __init__(self, stack: Stack, node: Node, temp: Real | None) -> None:
         self._stack = stack
         self._node = node
         self._temp = temp  # None: the data of a metacopy file, copied into the upper file itself
-        self._stat = st
-        self._late = Late(st.st_mode, None)
+        self._late = NOTHING_LATE
         self._src_fd = self._dst_fd = -1
         self._origin: bytes | None = None
-        self.size = size
+        self._clones = self._dense = False
+        self._fsid = self.size = 0
+
+    def _read_from(self, real: Real, size: int | None) -> os.stat_result:
+        """Open what is copied, `size` bytes of it if not all; its stat."""
+        self._src_fd = handle.open_reading(real)
+        st = os.fstat(self._src_fd)
+        self.size = st.st_size if size is None else min(size, st.st_size)
+        assert self._stack.work is not None
+        self._fsid = real.layer.fsid
+        self._clones = self._fsid not in self._stack.work.unclonable
+        self._dense = is_dense(st)
+        return st
 
     def transfer(self) -> None:
         """Move the bytes, complete the metadata, make it durable; errors such as ENOSPC reach the caller,
         who aborts.
         """
+        dst_fd, st = self._dst_fd, self._stat
         if self.size:
-            copy_data(self._src_fd, self._dst_fd, self.size)
-        self._late.apply_fd(self._dst_fd)
-        attrs.set_times(self._dst_fd, b"", self._stat.st_atime_ns, self._stat.st_mtime_ns)
+            self._clones = copy_data(self._src_fd, dst_fd, self.size, clone=self._clones, dense=self._dense)
+        if self._late is not NOTHING_LATE:
+            self._late.apply_fd(dst_fd)
+        os.utime(dst_fd, ns=(st.st_atime_ns, st.st_mtime_ns))
         if not self._stack.options.volatile:
-            os.fsync(self._dst_fd)
+            os.fsync(dst_fd)
 
     def commit(self) -> None:
         """Make the copy the node's upper. When somebody else copied it up meanwhile, the copy is dropped."""
@@ -57,7 +87,7 @@ class CopyUp:
                     node.metacopy = False
                     stack.copied.size += self.size
             elif node.upper is None:
-                _install(stack, node, self._temp, self._origin)
+                _install(stack, node, self._temp, self._origin, os.fstat(self._dst_fd))
                 node.metacopy = False
                 self._temp = None
                 stack.copied.inodes += 1
@@ -68,6 +98,8 @@ class CopyUp:
         except BaseException:
             self.abort()
             raise
+        if not self._clones and stack.work is not None:
+            stack.work.unclonable.add(self._fsid)
         os.close(self._src_fd)
         handle.replace(node, self._dst_fd)
         self._src_fd = self._dst_fd = -1
@@ -119,28 +151,31 @@ def prepare(stack: Stack, node: Node, *, data: bool = True, size: int | None = N
     if node.upper is not None:
         return _prepare_data(stack, node, size) if data and node.metacopy else None
     need_writable(stack)
-    if node.parent is not None:
+    if node.parent is not None and node.parent.upper is None:
         copy_up_dir(stack, node.parent)
-    if not node.is_file:
+    if not node.is_file or (not data and stack.metacopy and not node.unlinked):
         _copy_now(stack, node)
         return None
-    st = node.top.stat()
-    length = node.data.stat().st_size
-    if not data and stack.metacopy and not node.unlinked:
-        _copy_now(stack, node)
-        return None
-    return _prepare_file(stack, node, st, length if size is None else min(size, length))
+    return _prepare_file(stack, node, size)
 
 
-def _prepare_file(stack: Stack, node: Node, st: os.stat_result, size: int) -> CopyUp:
+def _prepare_file(stack: Stack, node: Node, size: int | None) -> CopyUp:
     assert stack.work is not None
     temp = stack.work.new_temp()
-    job = CopyUp(stack, node, temp, st, size)
+    job = CopyUp(stack, node, temp)
     try:
-        job._src_fd = node.data.open(os.O_RDONLY)
+        st = job._read_from(node.data, size)
+        source_fd = job._src_fd
+        if node.metacopy:
+            source_fd, st = -1, node.top.stat()
+        job._stat = st
+        names = marks.list_xattrs(node.top) if source_fd < 0 else marks.list_xattrs_fd(source_fd)
+        mode = plain_mode(stack, st, names)
         fd, name = temp.at()
-        job._dst_fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=fd)
-        job._late, job._origin = _dress(stack, node, temp, st)
+        job._dst_fd = os.open(name, _NEW_FILE, 0o600 if mode is None else mode, dir_fd=fd)
+        if mode is None:
+            job._late = dress(stack, node.top, temp, st, names)
+        job._origin = _mark_origin(stack, node, st, source_fd, temp, job._dst_fd)
     except BaseException:
         job.abort()
         raise
@@ -150,11 +185,10 @@ def _prepare_file(stack: Stack, node: Node, st: os.stat_result, size: int) -> Co
 def _prepare_data(stack: Stack, node: Node, size: int | None) -> CopyUp:
     """The data of a metacopy file goes into the upper inode in place: the mark stays until it is durable."""
     assert node.upper is not None
-    st = node.upper.stat()
-    length = node.data.stat().st_size
-    job = CopyUp(stack, node, None, st, length if size is None else min(size, length))
+    job = CopyUp(stack, node, None)
     try:
-        job._src_fd = node.data.open(os.O_RDONLY)
+        job._read_from(node.data, size)
+        job._stat = st = node.upper.stat()
         job._late = Late(st.st_mode, marks.get_xattr(node.upper, CAPABILITY))
         job._dst_fd = open_for_writing(node.upper)
     except BaseException:
@@ -185,13 +219,14 @@ def _copy_now(stack: Stack, node: Node) -> None:
     fd, name = temp.at()
     try:
         _make(node, st, fd, name)
-        late, origin = _dress(stack, node, temp, st)
+        late = dress(stack, node.top, temp, st)
+        origin = _mark_origin(stack, node, st, -1, temp, -1)
         if node.is_file:
             os.truncate(b"/proc/self/fd/%d/%s" % (fd, name), node.data.stat().st_size)
             marks.set_xattr(temp, stack.marks.metacopy, b"")
         late.apply(temp)
         attrs.set_times(fd, name, st.st_atime_ns, st.st_mtime_ns)
-        _install(stack, node, temp, origin)
+        _install(stack, node, temp, origin, temp.stat())
     except BaseException:
         stack.work.discard(temp)
         raise
@@ -207,26 +242,29 @@ def _make(node: Node, st: os.stat_result, fd: int, name: bytes) -> None:
     elif kind == stat.S_IFLNK:
         os.symlink(node.top.readlink(), name, dir_fd=fd)
     elif kind == stat.S_IFREG:
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
+        os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=fd))
     else:
         os.mknod(name, kind, st.st_rdev, dir_fd=fd)
 
 
-def _dress(stack: Stack, node: Node, temp: Real, st: os.stat_result) -> tuple[Late, bytes | None]:
-    """Make the temporary inode look like the node's, and mark where it comes from. Returns what is to be
-    set last, and the origin handle.
+def _mark_origin(
+    stack: Stack, node: Node, st: os.stat_result, source_fd: int, temp: Real, temp_fd: int
+) -> bytes | None:
+    """Mark the copy with where it comes from; returns the handle. None: it is an inode of its own, or the
+    file system has no handles. The descriptors are of the node's top part and of `temp`, -1 without.
     """
-    late = dress(stack, node.top, temp, st)
-    if not node.is_dir and st.st_nlink > 1 and not stack.indexing:
-        return late, None  # breaking a hard link: the copy is an inode of its own
-    origin = stack.origins.encode(node.lowers[0])
-    if node.kind in (stat.S_IFREG, stat.S_IFDIR) or stack.marks.prefix.startswith("trusted."):
+    if st.st_nlink > 1 and not (node.is_dir or stack.indexing):
+        return None  # breaking a hard link
+    origin = stack.origins.encode(node.lowers[0], source_fd)
+    if temp_fd >= 0:
+        os.setxattr(temp_fd, stack.marks.origin, origin or b"")
+    elif node.kind in (stat.S_IFREG, stat.S_IFDIR) or stack.marks.prefix.startswith("trusted."):
         marks.set_xattr(temp, stack.marks.origin, origin or b"")
-    return late, origin
+    return origin
 
 
-def _install(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> None:
-    """Rename the finished inode into place and make it the node's upper."""
+def _install(stack: Stack, node: Node, temp: Real, origin: bytes | None, st: os.stat_result) -> None:
+    """Rename the finished inode, whose stat is `st`, into place and make it the node's upper."""
     if node.unlinked:
         fd, name = temp.at()
         temp.detach()  # no name to give: the copy lives by its descriptor
@@ -234,14 +272,12 @@ def _install(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> None
         node.upper = temp
         return
     assert node.parent is not None
-    real = _place(stack, node, temp, origin)
-    upper_st = real.stat()
-    node.upper = real
+    real = node.upper = _place(stack, node, temp, origin)
     if origin is not None:
         node.has_origin = True
     elif not node.is_dir:
-        node.ino = stack.inodes.number(real.layer.fsid, upper_st.st_ino)
-    note_upper(dir_index(stack, node.parent), node.name, upper_st.st_ino, upper_st.st_mode)
+        node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
+    note_upper(dir_index(stack, node.parent), node.name, st.st_ino, st.st_mode)
 
 
 def _place(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> Real:
@@ -251,15 +287,17 @@ def _place(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> Real:
     assert node.parent is not None
     assert node.parent.upper is not None
     directory = node.parent.upper
-    make_impure(stack, node.parent)
-    times = directory.stat()
-    fd, name = temp.at()
-    if needs_index(stack, node) and origin is not None:
+    if not node.parent.impure:
+        make_impure(stack, node.parent)
+    directory_fd = directory.dir_fd()
+    times = os.fstat(directory_fd)
+    if origin is not None and needs_index(stack, node):
         real = _place_indexed(stack, node, temp, origin)
         link_real(real, directory, node.name)
         marks.set_xattr(real, stack.marks.nlink, b"U%+d" % (node.nlink - real.stat().st_nlink))
     else:
-        os.rename(name, node.name, src_dir_fd=fd, dst_dir_fd=directory.dir_fd())
+        fd, name = temp.at()
+        os.rename(name, node.name, src_dir_fd=fd, dst_dir_fd=directory_fd)
         real = temp
         real.parent, real.name = directory, node.name
     restore_times(directory, times)

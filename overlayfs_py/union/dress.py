@@ -17,46 +17,66 @@ CAPABILITY = "security.capability"
 
 
 class Late(NamedTuple):
-    """What writing and chown strip, so it is set when everything else is done: permission bits and the
-    file capability.
+    """What writing and chown strip, so it is set when everything else is done: the mode, None when it is
+    right already, and the file capability.
     """
 
-    mode: int
+    mode: int | None
     capability: bytes | None
 
     def apply(self, real: Real) -> None:
-        if not stat.S_ISLNK(self.mode):
+        if self.mode is not None and not stat.S_ISLNK(self.mode):
             attrs.set_mode(*real.at(), stat.S_IMODE(self.mode))
         if self.capability is not None:
             marks.set_xattr(real, CAPABILITY, self.capability)
 
     def apply_fd(self, fd: int) -> None:
-        os.fchmod(fd, stat.S_IMODE(self.mode))
+        if self.mode is not None:
+            os.fchmod(fd, stat.S_IMODE(self.mode))
         if self.capability is not None:
             os.setxattr(fd, CAPABILITY, self.capability)
 
 
-def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result) -> Late:
-    """Give a new inode the owner and xattrs of `source`; returned is what must come last, so that it is
-    never wider than wanted. What a nosuid layer does not grant, its copy does not either (CVE-2023-0386).
+NOTHING_LATE = Late(None, None)
+
+
+def plain_mode(stack: Stack, st: os.stat_result, names: list[str]) -> int | None:
+    """The permission bits of a regular file that is like `st`, with the xattrs `names`, once it is made with
+    them; None for one that has to be dressed. What comes on the way needs, widens or strips none of them.
+    """
+    mode = st.st_mode & 0o7777
+    ours = st.st_uid == stack.euid and st.st_gid == stack.egid
+    if ours and not names and mode & 0o7600 == 0o600 and not mode & stack.umask:
+        return mode
+    return None
+
+
+def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result, names: list[str] | None = None) -> Late:
+    """Give a new inode the owner and xattrs of `source`, which has those of `names` if they are known;
+    returned is what must come last, so that it is never wider than wanted. What a nosuid layer does not
+    grant, its copy does not either (CVE-2023-0386).
     """
     nosuid = source.layer.nosuid and not temp.layer.nosuid
     if (st.st_uid, st.st_gid) != (stack.euid, stack.egid):
         try:
-            temp.chown(st.st_uid, st.st_gid)
+            fd, name = temp.at()
+            os.chown(name, st.st_uid, st.st_gid, dir_fd=fd, follow_symlinks=False)
         except PermissionError:
             if stack.uids.trivial:  # squashed or mapped owners are shown whatever the file's own is
                 raise
             nosuid = True
-    _copy_xattrs(stack, source, temp)
+    if names is None:
+        names = marks.list_xattrs(source)
+    _copy_xattrs(stack, source, temp, names)
     if nosuid and not stat.S_ISDIR(st.st_mode):
         return Late(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), None)
-    return Late(st.st_mode, marks.get_xattr(source, CAPABILITY) if stat.S_ISREG(st.st_mode) else None)
+    capable = CAPABILITY in names and stat.S_ISREG(st.st_mode)
+    return Late(st.st_mode, marks.get_xattr(source, CAPABILITY) if capable else None)
 
 
-def _copy_xattrs(stack: Stack, source: Real, temp: Real) -> None:
+def _copy_xattrs(stack: Stack, source: Real, temp: Real, names: list[str]) -> None:
     """All xattrs but the overlay's own; one that cannot be kept fails the copy-up, as in the kernel."""
-    for name in marks.list_xattrs(source):
+    for name in names:
         if marks.is_internal(name) or name == CAPABILITY:
             continue
         value = marks.get_xattr(source, name)

@@ -7,6 +7,7 @@ copy-up, and a node can be read and written without any open (engines that get n
 import itertools
 import os
 
+from overlayfs_py.union.layer import Real
 from overlayfs_py.union.node import Node
 
 
@@ -73,13 +74,13 @@ class DataFds:
 def readable_fd(node: Node) -> int:
     """The node's descriptor, opened for reading when there is none."""
     if node.fd < 0:
-        node.fd = _open_reading(node)
+        node.fd = open_reading(node.data)
         node.fd_writable = False
     return node.fd
 
 
-def _open_reading(node: Node) -> int:
-    real = node.data
+def open_reading(real: Real) -> int:
+    """A descriptor to read a file by, for the caller to close; a lower's access time stays as it is."""
     if real.layer.is_upper:
         return real.open(os.O_RDONLY)
     try:

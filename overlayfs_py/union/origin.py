@@ -63,10 +63,12 @@ class Origins:
             self._uuids[layer.fsid] = uuid
         return uuid
 
-    def encode(self, real: Real) -> bytes | None:
-        """`real`'s origin handle; None where its file system has no file handles."""
+    def encode(self, real: Real, fd: int = -1) -> bytes | None:
+        """`real`'s origin handle; None where its file system has no file handles. `fd`: one of `real`, if
+        it is open.
+        """
         try:
-            kind, handle = handles.encode_handle(*real.at())
+            kind, handle = handles.encode_handle(fd, b"") if fd >= 0 else handles.encode_handle(*real.at())
         except OSError:
             return None
         if kind > 255:

@@ -19,7 +19,7 @@ def setattr_node(stack: Stack, node: Node, changes: AttrChanges) -> None:
     need_writable(stack)
     if changes.size is not None:
         truncate(stack, node, changes.size)
-    else:
+    elif node.upper is None:
         copy_up(stack, node, data=False)
     if node.is_dir:
         node.inherits = None
@@ -28,7 +28,7 @@ def setattr_node(stack: Stack, node: Node, changes: AttrChanges) -> None:
     else:
         _own(stack, node, changes)
     if changes.atime_ns is not None or changes.mtime_ns is not None:
-        attrs.set_times(*node.top.at(), changes.atime_ns, changes.mtime_ns)
+        _set_times(node, changes.atime_ns, changes.mtime_ns)
 
 
 def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
@@ -36,8 +36,19 @@ def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
     if changes.uid is not None or changes.gid is not None:
         uid, gid = map_owner(stack, changes.uid or 0, changes.gid or 0)
         real.chown(uid if changes.uid is not None else -1, gid if changes.gid is not None else -1)
-    if changes.mode is not None:
+    if changes.mode is None:
+        return
+    if node.fd_writable:
+        os.fchmod(node.fd, stat.S_IMODE(changes.mode))
+    else:
         attrs.set_mode(*real.at(), stat.S_IMODE(changes.mode))
+
+
+def _set_times(node: Node, atime_ns: int | None, mtime_ns: int | None) -> None:
+    if node.fd_writable and atime_ns is not None and mtime_ns is not None:
+        os.utime(node.fd, ns=(atime_ns, mtime_ns))
+    else:
+        attrs.set_times(*node.top.at(), atime_ns, mtime_ns)
 
 
 def _override(stack: Stack, node: Node, changes: AttrChanges) -> None:

@@ -25,6 +25,8 @@ _FILE = trees.File(
 _PLAIN = {"d/f": trees.File(BIG, mode=0o640, uid=1000, gid=2000, xattrs={b"user.k": b"v"})}
 _ONE = {"d/f": _FILE, "d/g": trees.File(b"g", mode=0o600)}
 _TREE = {**_ONE, "d/sub/x": trees.File(b"x"), "e": trees.Dir()}
+# Nothing has to be changed in its copy: made with its mode, copied in one piece.
+_SMALL = {"d/s": trees.File(b"small" * 600, mode=0o644)}
 _LINKS = {"a": _FILE, "b": trees.Link("a")}
 
 POINTS = {
@@ -32,6 +34,7 @@ POINTS = {
     "chown under metacopy": Point(
         lower=_PLAIN, operation=(0, "chown", b"d/f", 5, 6), options={"metacopy": "on", "redirect_dir": "on"}
     ),
+    "chmod of a plain file": Point(lower=_SMALL, operation=(0, "chmod", b"d/s", 0o600)),
     "setxattr": Point(lower=_ONE, operation=(0, "setxattr", b"d/f", b"user.new", b"value", 0)),
     "truncate": Point(lower=_PLAIN, operation=(0, "truncate", b"d/f", 1000)),
     "copy-up of links": Point(lower=_LINKS, operation=(0, "chmod", b"b", 0o700), options={"index": "on"}),

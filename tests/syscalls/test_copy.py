@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import random
 from collections.abc import Callable
@@ -79,6 +80,28 @@ def test_clones_where_the_file_system_can(image: MountType, mkfs: tuple[str, ...
     assert (where / "source").read_bytes() == (where / "target").read_bytes()
     part = copied(where / "source", where / "part", 5 * MIB + 3)
     assert part.read_bytes() == (where / "source").read_bytes()[: 5 * MIB + 3]
+
+
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [(errno.EXDEV, False), (errno.EOPNOTSUPP, False), (errno.ENOTTY, False), (errno.EINVAL, True)],
+)
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_tells_whether_cloning_is_worth_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: int, again: bool, size: int
+) -> None:
+    """Two file systems, or one without reflinks, will never do it; one file may be at fault for the rest."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(said, os.strerror(said))
+
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    (tmp_path / "source").write_bytes(b"x" * size)
+    with open(tmp_path / "source", "rb") as src:
+        for clone, expected in ((True, again), (False, False)):
+            with open(tmp_path / "target", "w+b") as dst:
+                assert copy.copy_data(src.fileno(), dst.fileno(), size, clone=clone) is expected
+            assert (tmp_path / "target").read_bytes() == b"x" * size
 
 
 @pytest.mark.parametrize("refused", [errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM])

@@ -87,19 +87,56 @@ def test_a_nosuid_layer_hands_on_no_rights(open_union: Opener) -> None:
 
 
 def test_the_temporary_file_is_never_wider(open_union: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While data is copied nobody but the owner could open the copy."""
-    union = open_union({"f": File(b"secret", mode=0o600), "g": File(b"secret", mode=0o000)})
-    seen = []
+    """While data is copied nobody could open the copy who cannot open the file."""
+    acl = {trees.ACL_ACCESS: ACL}
+    files = {
+        "f": File(b"secret", mode=0o600),
+        "g": File(b"secret", mode=0o000),
+        "ours": File(b"ours", mode=0o644),
+        "other": File(b"another's", mode=0o666, uid=5),
+        "acl": File(b"some people's", mode=0o660, xattrs=acl),
+        "suid": File(b"suid", mode=0o4755),
+    }
+    union = open_union(files)
+    seen: dict[str, int] = {}
 
-    def watch(src_fd: int, dst_fd: int, size: int) -> None:
-        seen.append(stat.S_IMODE(os.fstat(dst_fd).st_mode))
-        copy_data(src_fd, dst_fd, size)
+    def watch(src_fd: int, dst_fd: int, size: int, **hints: bool) -> bool:
+        seen[name] = stat.S_IMODE(os.fstat(dst_fd).st_mode)
+        return copy_data(src_fd, dst_fd, size, **hints)
 
     monkeypatch.setattr(copyup, "copy_data", watch)
-    for name in (b"f", b"g"):
+    for name in files:
+        union.touch(os.fsencode(name))
+    assert seen.pop("ours") == 0o644
+    assert len(seen) == len(files) - 1
+    assert all(not mode & 0o7077 or name == "acl" for name, mode in seen.items())
+    assert not seen["acl"] & 0o007
+
+
+def test_copying_up_reads_without_a_trace(open_union: Opener) -> None:
+    """The layer below is as it was, its access times too, as in the kernel (ovl_path_open)."""
+    union = open_union({"f": File(b"old")})
+    lower = union.layers.lowers[0] / "f"
+    os.utime(lower, ns=(1, 2))
+    union.write_file(b"f", b"new")
+    assert (lower.stat().st_atime_ns, lower.stat().st_mtime_ns) == (1, 2)
+
+
+def test_blocks_that_cannot_be_shared_are_asked_for_once(
+    open_union: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    union = open_union({name: File(b"old") for name in "abc"})
+    asked = []
+
+    def watch(src_fd: int, dst_fd: int, size: int, *, clone: bool, dense: bool) -> bool:
+        asked.append(clone)
+        copy_data(src_fd, dst_fd, size, clone=clone, dense=dense)
+        return len(asked) < 2
+
+    monkeypatch.setattr(copyup, "copy_data", watch)
+    for name in (b"a", b"b", b"c"):
         union.touch(name)
-    assert len(seen) == 2
-    assert all(not mode & 0o077 for mode in seen)
+    assert asked == [True, True, False]
 
 
 def test_parents_are_copied_up_first_and_keep_their_times(open_union: Opener) -> None:
@@ -154,9 +191,9 @@ def test_truncation_copies_no_data_it_drops(open_union: Opener, monkeypatch: pyt
     union = open_union({"f": File(b"x" * 100_000)})
     sizes = []
 
-    def watch(src_fd: int, dst_fd: int, size: int) -> None:
+    def watch(src_fd: int, dst_fd: int, size: int, **hints: bool) -> bool:
         sizes.append(size)
-        copy_data(src_fd, dst_fd, size)
+        return copy_data(src_fd, dst_fd, size, **hints)
 
     monkeypatch.setattr(copyup, "copy_data", watch)
     union.close(union.open(b"f", os.O_WRONLY | os.O_TRUNC, 0))
@@ -171,7 +208,7 @@ def test_an_error_while_copying_reaches_the_caller(
     """The caller gets the errno, the file is as before, no temporary name stays, and a later try works."""
     union = open_union({"d/f": File(b"old")})
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as broken:
