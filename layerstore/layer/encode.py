@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 from zlib import adler32
 
-from layerstore.layer.entry import BLOCK, BLOCK_DEVICE, CHAR_DEVICE, Entry, padding
+from layerstore.layer.entry import BLOCK, BLOCK_DEVICE, CHAR_DEVICE, REGULAR, Entry, padding
 
 END = bytes(2 * BLOCK)
 
@@ -37,6 +37,8 @@ def _sum(data: bytes) -> int:
 _MTIME_AROUND = len(b"10 mtime=\n")  # of two digits: such a record has 12 to 31 bytes
 _SUM_OF_REST = _sum(_REST)
 _SUM_OF_SPACES = 8 * 32  # the checksum's own field counts as spaces
+_FILE_TAIL = REGULAR + _NO_LINK + _REST
+_SUM_OF_FILE = REGULAR[0] + _SUM_OF_REST + _SUM_OF_SPACES
 
 
 def encode(entry: Entry) -> bytes:
@@ -74,6 +76,30 @@ def encode(entry: Entry) -> bytes:
     body = records[0] if len(records) == 1 else b"".join(records)
     pax, pad = _pax_header(len(body))
     return b"%b%b%b%b%06o\0 %b%b%b" % (pax, body, pad, head, total, entry.kind, link, rest)
+
+
+def encode_file(name: bytes, mode: int, uid: int, gid: int, size: int, mtime_ns: int) -> bytes:
+    """The header of a file without xattrs and holes: what `encode` makes of it, in half the time, as nearly
+    every entry of a layer is one.
+    """
+    seconds, part = divmod(mtime_ns, _BILLION)
+    owned = _owned(mode & 0o7777, uid, gid)
+    if len(name) > 100 or not name.isascii() or not owned or not 0 <= seconds <= _OCTAL_11 >= size:
+        return encode(Entry(name, REGULAR, mode, uid, gid, size, mtime_ns, stored=size))
+    head = b"%b%b%011o\0%011o\0" % (name.ljust(100, b"\0"), owned, size, seconds)
+    total = (adler32(head) & 0xFFFF) - 1 + _SUM_OF_FILE
+    if not part:
+        return b"%b%06o\0 %b" % (head, total, _FILE_TAIL)
+    text = (b"%d.%09d" % (seconds, part)).rstrip(b"0")
+    length = len(text) + _MTIME_AROUND
+    pax, pad = _pax_header(length)
+    return b"%b%d mtime=%b\n%b%b%06o\0 %b" % (pax, length, text, pad, head, total, _FILE_TAIL)
+
+
+@lru_cache(256)  # most files of a layer have one of a few
+def _owned(mode: int, uid: int, gid: int) -> bytes:
+    """The three fields; nothing when an id does not fit."""
+    return b"%07o\0%07o\0%07o\0" % (mode, uid, gid) if uid <= _OCTAL_7 >= gid else b""
 
 
 @lru_cache(256)  # with times in nanoseconds every file has one, and nearly all are of one length

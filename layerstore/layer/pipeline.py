@@ -121,7 +121,12 @@ class BlockWriter:
         self._block[self._at : data] = header
         self._at = data
         if size:
-            self.copy(fd, 0, size)
+            try:
+                self._at += os.preadv(fd, (self._view[data:end],), 0)
+            except OSError as e:
+                raise Unreadable(e.strerror) from e
+            if self._at < end:
+                self.copy(fd, self._at - data, end - self._at)
             self._block[end:stop] = _ZEROS[: stop - end]
             self._at = stop
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from layerstore.layer.decode import TarReader
 from layerstore.layer.decompress import LayerReader
-from layerstore.layer.encode import END, encode
+from layerstore.layer.encode import END, encode, encode_file
 from layerstore.layer.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
 from layerstore.layer.readahead import TarBytes
 from layerstore.limits import DEFAULT_LIMITS
@@ -66,6 +66,22 @@ def test_python_reads_the_same(entry: Entry) -> None:
     assert (member.mode, member.uid, member.gid) == (entry.mode, entry.uid, entry.gid)
     assert member.linkname.encode("utf-8", "surrogateescape") == entry.linkname
     assert abs(member.mtime - entry.mtime_ns / 1e9) < 1e-3 * max(1, abs(entry.mtime_ns) / 1e15)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    names,
+    st.integers(0, 0o177777),
+    st.sampled_from([0, 1000, 0o7777777, 0o10000000, 2**32 - 2]),
+    st.sampled_from([0, 1000, 0o7777777, 0o10000000, 2**32 - 2]),
+    st.sampled_from([0, 1, 0o77777777777, 0o100000000000]),
+    st.one_of(st.integers(0, 2**62), st.integers(-(2**62), 2**62), st.sampled_from([0, 10**18, 10**20])),
+)
+def test_ordinary_files_have_the_header_of_any_entry(
+    name: bytes, mode: int, uid: int, gid: int, size: int, mtime_ns: int
+) -> None:
+    entry = Entry(name, REGULAR, mode, uid, gid, size, mtime_ns, stored=size)
+    assert encode_file(name, mode, uid, gid, size, mtime_ns) == encode(entry)
 
 
 def test_plain_entries_need_no_pax() -> None:
