@@ -5,6 +5,7 @@ directory is wrong; it leaves nothing open when it fails. `Stack.close` releases
 descriptor and lock.
 """
 
+import fcntl
 import os
 import resource
 
@@ -42,6 +43,7 @@ class Stack:
         self.options = options
         self.fds = DirFds(_directory_limit())
         self.upper: Layer | None = None
+        self.upper_lock_fd = -1
         self.work: WorkDir | None = None
         self.lowers: list[Layer] = []
         self.data_lowers: list[Layer] = []
@@ -91,6 +93,9 @@ class Stack:
             self.work.close()
         for layer in self.layers():
             layer.close()
+        if self.upper_lock_fd >= 0:
+            os.close(self.upper_lock_fd)
+            self.upper_lock_fd = -1
 
 
 def _directory_limit() -> int:
@@ -123,6 +128,7 @@ def _open_layers(stack: Stack) -> None:
             )
         _refuse_overlap(options)
         stack.upper = _open_layer(stack, "upperdir", options.upper, -1)
+        stack.upper_lock_fd = _lock(stack.upper)
         work_fd = _open_directory("workdir", options.work)
         if os.fstat(work_fd).st_dev != stack.upper.dev:
             os.close(work_fd)
@@ -164,6 +170,23 @@ def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
             os.close(fd)
             fd = private_fd
     return Layer(path, fd, position, stack.fds)
+
+
+def _lock(upper: Layer) -> int:
+    """A descriptor that holds the lock on an upper: two mounts, each with a workdir of its own, would not see
+    what the other has changed. (The kernel refuses it with index=on, EBUSY.)
+    """
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=upper.root.fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        os.close(fd)
+        if isinstance(e, BlockingIOError):
+            raise LayerError(
+                f"upperdir {os.fsdecode(upper.path)}: in use by another live mount; unmount it first"
+            ) from None
+        raise
+    return fd
 
 
 def _ancestors(path: bytes) -> set[tuple[int, int]]:

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -150,6 +151,16 @@ def test_a_work_directory_in_use_is_refused(open_union: Opener) -> None:
     union = open_union()
     with pytest.raises(OverlayError, match="in use"):
         Union(union.layers, {})
+    assert union.reopen().names() == []
+
+
+def test_an_upper_in_use_is_refused(open_union: Opener, tmp_path: Path) -> None:
+    """With another work directory too: neither would see what the other changes."""
+    union = open_union()
+    here = union.layers
+    other = Layers(lowers=here.lowers, upper=union.upper, work=tmp_path, merged=here.merged)
+    with pytest.raises(OverlayError, match=r"upperdir .* in use"):
+        Union(other, {})
     assert union.reopen().names() == []
 
 
