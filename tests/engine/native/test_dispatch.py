@@ -116,7 +116,7 @@ def test_long_copy_lets_others_go_on(bench: Bench) -> None:
 
 
 def test_failed_copy_is_told_to_the_writer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_space(*_: object) -> None:
+    def no_space(*_: object, **hints: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("overlayfs_py.union.copyup.copy_data", no_space)
