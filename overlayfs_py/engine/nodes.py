@@ -47,8 +47,10 @@ class Inode:
 
     def answered(self, asker: int) -> None:
         """Its attributes are sent to the thread `asker`, which may take a while until it takes them in."""
-        if asker not in (NOBODY, self.asker):
-            self.asker = asker if self.asker == NOBODY else OTHERS
+        if self.asker == NOBODY:
+            self.asker = asker
+        elif asker not in (NOBODY, self.asker):
+            self.asker = OTHERS
 
     def outdated(self, changer: int) -> bool:
         """Whether somebody else than `changer`, who changed it, may yet take in attributes from before that.

@@ -100,15 +100,15 @@ def format_override(uid: int, gid: int, mode: int) -> bytes:
 _attr: Callable[[tuple[int, ...]], Attr] = functools.partial(tuple.__new__, Attr)
 
 
-def make_attr(st: os.stat_result, ino: int, nlink: int, uid: int, gid: int) -> Attr:
-    """An Attr from a real inode's stat with the union's number, link count and owners."""
+def make_attr(st: os.stat_result, ino: int, nlink: int) -> Attr:
+    """An Attr from a real inode's stat with the union's number and link count."""
     return _attr(
         (
             ino,
             st.st_mode,
             nlink,
-            uid,
-            gid,
+            st.st_uid,
+            st.st_gid,
             st.st_rdev,
             st.st_size,
             st.st_blocks,

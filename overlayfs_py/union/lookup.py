@@ -29,10 +29,9 @@ def resolve(stack: Stack, parent: Node, name: bytes) -> Node | None:
 
 def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result | None] | None:
     """As `resolve`, with the stat of the node's top part where finding it took one."""
-    if parent.children is not None:
-        node = parent.children.get(name)
-        if node is not None:
-            return node, None
+    node = parent.children.get(name) if parent.children else None
+    if node is not None:
+        return node, None
     if len(name) > stack.name_max:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     entry = find_entry(stack, parent, name)
@@ -41,12 +40,12 @@ def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result 
     positions = entry[0]
     part = _part(parent, positions[0])
     real = Real(part.layer, part, name)
-    st = real.stat()
+    st = os.stat(name, dir_fd=part.dir_fd(), follow_symlinks=False)
     if stat.S_ISDIR(st.st_mode):
         below = [_part(parent, position).child(name) for position in positions[1:]]
         return _directory(stack, parent, name, [real, *below], st), st
     node = _inode(stack, parent, name, entry, real, st)
-    return node, (st if node.top is real else None)
+    return node, (st if (node.upper or node.lowers[0]) is real else None)
 
 
 def _part(node: Node, position: int) -> Real:
@@ -173,7 +172,7 @@ def _inode(stack: Stack, parent: Node, name: bytes, entry: Entry, real: Real, st
         node.lowers = (real,)
         listed = entry[1]  # as a rule the same number, and then one object is enough
         node.ino = stack.inodes.number(real.layer.fsid, listed if listed == st.st_ino else st.st_ino)
-        if node.is_file and (real.layer.position < len(stack.lowers) - 1 or stack.data_lowers):
+        if node.kind == stat.S_IFREG and (real.layer.position < len(stack.lowers) - 1 or stack.data_lowers):
             _find_data(stack, parent, node, real)
         if several and stack.indexing:
             shared = adopt_index(

@@ -50,6 +50,8 @@ class Overlay:
             self._stack.close()
             raise
         self._data = DataFds(self._stack.fds.limit)
+        mapped = not (self._stack.uids.trivial and self._stack.gids.trivial)
+        self._owners_as_stored = not (mapped or options.xattr_permissions)
 
     @classmethod
     def open(cls, options: UnionOptions) -> "Overlay":
@@ -203,19 +205,19 @@ class Overlay:
         return self._attr(node, st)
 
     def _attr(self, node: Node, st: os.stat_result) -> Attr:
-        stack = self._stack
         nlink = node.nlink if node.nlink >= 0 else st.st_nlink
-        if node.is_dir and nlink and (node.lowers or stack.options.static_nlink):
+        if node.is_dir and nlink and (node.lowers or self.options.static_nlink):
             nlink = 1  # the kernel does not count the subdirectories of a merged directory either
-        uid, gid = st.st_uid, st.st_gid
-        if not stack.uids.trivial:
-            uid = stack.uids.inside(uid)
-        if not stack.gids.trivial:
-            gid = stack.gids.inside(gid)
-        attr = make_attr(st, node.ino, nlink, uid, gid)
+        attr = make_attr(st, node.ino, nlink)
         if node.metacopy:
             attr = attr._replace(blocks=node.data.stat().st_blocks)
-        if stack.options.xattr_permissions and node.kind != stat.S_IFLNK:
+        return attr if self._owners_as_stored else self._with_owner(node, attr)
+
+    def _with_owner(self, node: Node, attr: Attr) -> Attr:
+        """Owner and mode as the options say."""
+        uids, gids = self._stack.uids, self._stack.gids
+        attr = attr._replace(uid=uids.inside(attr.uid), gid=gids.inside(attr.gid))
+        if self.options.xattr_permissions and node.kind != stat.S_IFLNK:
             override = setattr.read_override(node)
             if override is not None:
                 attr = attr._replace(uid=override[0], gid=override[1], mode=node.kind | override[2])

@@ -20,6 +20,8 @@ _row = wire.OPS.get
 _pack_attr = wire.ATTR.pack
 _pack_entry = wire.ENTRY_HEAD.pack
 _pack_dirent = wire.DIRENT.pack
+# By the size of a name modulo the alignment; what comes before the name is aligned.
+_PADDING = tuple(bytes(-size % wire.DIRENT_ALIGNMENT) for size in range(wire.DIRENT_ALIGNMENT))
 
 # What `Overlay.getattr` returns: ino mode nlink uid gid rdev size blocks blksize atime_ns mtime_ns ctime_ns.
 Attributes = tuple[int, ...]
@@ -195,5 +197,4 @@ def joined_names(names: Sequence[bytes]) -> bytes:
 def dirent(name: bytes, ino: int, kind: int, cookie: int, described: bytes = b"") -> bytes:
     """fuse_dirent, or fuse_direntplus behind what LOOKUP would answer; `cookie`: to go on after it."""
     size = len(name)
-    whole = described + _pack_dirent(ino, cookie, size, kind) + name
-    return whole + bytes(-size % wire.DIRENT_ALIGNMENT)  # what comes before the name is aligned
+    return described + _pack_dirent(ino, cookie, size, kind) + name + _PADDING[size % wire.DIRENT_ALIGNMENT]
