@@ -196,9 +196,8 @@ def note_upper(index: DirIndex, name: bytes, ino: int, mode: int) -> None:
 
 def note_gone(index: DirIndex, name: bytes, *, whiteout: bool) -> None:
     """Record that `name` is gone, and whether the upper now holds a whiteout for it."""
-    hidden = lower_positions(index, name)
-    index.entries.pop(name, None)
     if whiteout:
-        index.whiteouts[name] = hidden
+        index.whiteouts[name] = lower_positions(index, name)
     else:
         index.whiteouts.pop(name, None)
+    index.entries.pop(name, None)

@@ -137,7 +137,7 @@ class Node:
     @property
     def carries_marks(self) -> bool:
         """Its upper entry has marks that a lookup must read: the directory that gets it becomes impure."""
-        return self.has_origin or self.metacopy or self.is_merged
+        return self.has_origin or self.metacopy or (self.is_dir and bool(self.lowers))
 
     def attach(self, parent: "Node", name: bytes) -> None:
         """Make the node known under `name` of `parent`; a further name of a hard link is kept as an alias."""

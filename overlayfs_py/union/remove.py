@@ -33,18 +33,19 @@ def unlink(stack: Stack, parent: Node, name: bytes) -> None:
     if node.is_dir:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     prepare_unlink(stack, node, parent, name)
-    directory = copy_up_dir(stack, parent)
+    directory = parent.upper or copy_up_dir(stack, parent)
     index = dir_index(stack, parent)
     entry = index.entries[name]
+    whiteout = covered(entry)
     if in_upper(entry):
         keep_reachable(node, directory, name)
-        if covered(entry):
+        if whiteout:
             _replace_by_whiteout(stack, parent, directory, name)
         else:
             os.unlink(name, dir_fd=directory.dir_fd())
     else:
         make_whiteout(stack, parent, directory, name)
-    note_gone(index, name, whiteout=covered(entry))
+    note_gone(index, name, whiteout=whiteout)
     finish_unlink(stack, node, parent, name)
 
 
@@ -52,6 +53,8 @@ def prepare_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
     """Before a name of an indexed inode goes, it gets its link in the upper and the union's count is stored
     relative to the upper's: then one system call lowers both, and no crash falls between (ovl_nlink_start).
     """
+    if not (node.keys or node.indexed):
+        return
     if needs_index(stack, node):
         copy_up(stack, node, data=False)
     if node.indexed and not in_upper(dir_index(stack, parent).entries[name]):
@@ -73,7 +76,7 @@ def keep_reachable(node: Node, directory: Real, name: bytes) -> None:
             return
     if node.known or node.opens:
         try:
-            real.detach()
+            real.detach(node.fd if node.fd_writable else -1)
         except OSError as e:
             # Out of descriptors: only what the kernel still asks about a deleted, unopened file suffers.
             if e.errno not in (errno.EMFILE, errno.ENFILE) or node.opens:

@@ -36,16 +36,8 @@ class _Side:
         self.parent = parent
         self.name = name
         self.node = resolve(stack, parent, name)
-        self.index = dir_index(stack, parent)
+        self.index = parent.index or dir_index(stack, parent)
         self.directory: Real | None = None
-
-    @property
-    def covered(self) -> bool:
-        return covered(self.index.entries.get(self.name))
-
-    @property
-    def whiteout(self) -> bool:
-        return self.name in self.index.whiteouts
 
     def dir_fd(self) -> int:
         assert self.directory is not None
@@ -62,7 +54,8 @@ def rename(
     stack: Stack, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int = 0
 ) -> None:
     """renameat2 on the merged view; errno as the kernel's overlayfs gives it."""
-    check_flags(flags)
+    if flags:
+        check_flags(flags)
     need_writable(stack)
     old = _Side(stack, parent, name)
     new = _Side(stack, new_parent, new_name)
@@ -99,8 +92,8 @@ def _check(stack: Stack, old: _Side, new: _Side, *, exchange: bool, noreplace: b
 
 
 def _copy_up_both(stack: Stack, old: _Side, new: _Side, *, exchange: bool) -> None:
-    new.directory = copy_up_dir(stack, new.parent)
-    old.directory = copy_up_dir(stack, old.parent)
+    new.directory = new.parent.upper or copy_up_dir(stack, new.parent)
+    old.directory = old.parent.upper or copy_up_dir(stack, old.parent)
     _have_upper_name(stack, old)
     if exchange:
         _have_upper_name(stack, new)
@@ -157,8 +150,8 @@ def _move(stack: Stack, old: _Side, new: _Side) -> None:
     it.
     """
     victim = new.node
-    leave_whiteout = old.covered
-    new_whiteout = new.whiteout
+    leave_whiteout = covered(old.index.entries.get(old.name))
+    new_whiteout = new.name in new.index.whiteouts
     assert old.node is not None
     assert old.directory is not None
     assert new.directory is not None
