@@ -15,6 +15,10 @@ _header = struct.Struct("=Ii")  # struct file_handle: handle_bytes, handle_type,
 _name_to_handle_at = function(
     "name_to_handle_at", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
 )
+_FirstRoom = ctypes.c_char * (_header.size + _FIRST_SIZE)
+_first_question = _header.pack(_FIRST_SIZE, 0) + bytes(_FIRST_SIZE)
+_unused_mount_id = ctypes.byref(ctypes.c_int())
+
 _open_by_handle_at = function("open_by_handle_at", ctypes.c_int, ctypes.c_char_p, ctypes.c_int)
 
 
@@ -24,18 +28,18 @@ def encode_handle(dir_fd: int, name: bytes) -> tuple[int, bytes]:
     A symbolic link is not followed. EOPNOTSUPP: the filesystem has no file handles.
     """
     flags = 0 if name else AT_EMPTY_PATH
-    mount_id = ctypes.c_int()
     room = _FIRST_SIZE
-    while True:
-        buffer = ctypes.create_string_buffer(_header.pack(room, 0), _header.size + room)
-        result = _name_to_handle_at(dir_fd, name, buffer, ctypes.byref(mount_id), flags)
-        size, handle_type = _header.unpack_from(buffer)
-        if result == 0:
-            return handle_type, buffer.raw[_header.size : _header.size + size]
+    buffer: ctypes.Array[ctypes.c_char] = _FirstRoom.from_buffer_copy(_first_question)
+    while _name_to_handle_at(dir_fd, name, buffer, _unused_mount_id, flags) < 0:
         error = last_error()
+        size, _ = _header.unpack_from(buffer)
         if error.errno != errno.EOVERFLOW or not room < size <= _MAX_HANDLE_SIZE:
             raise error
         room = size
+        buffer = ctypes.create_string_buffer(_header.pack(room, 0), _header.size + room)
+    answer = buffer.raw
+    size, handle_type = _header.unpack_from(answer)
+    return handle_type, answer[_header.size : _header.size + size]
 
 
 def open_handle(mount_fd: int, handle_type: int, handle: bytes, flags: int) -> int:

@@ -100,7 +100,7 @@ class WorkDir:
 
     def new_temp(self) -> Real:
         """A fresh entry of `temp`; nothing is created."""
-        return self.temp.child(self.temp_name())
+        return Real(self.layer, self.temp, self.temp_name())
 
     def discard(self, real: Real) -> None:
         """Remove a temporary inode, directory or not; it may be gone already."""

@@ -1,5 +1,7 @@
+import ctypes
 import errno
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +50,17 @@ def test_a_handle_too_long_for_the_first_buffer(
 ) -> None:
     expected = handles.encode_handle(dir_fd, b"")
     monkeypatch.setattr(handles, "_FIRST_SIZE", 4)
+    monkeypatch.setattr(handles, "_first_question", struct.pack("=Ii", 4, 0) + bytes(32))
+    again: list[int] = []
+    make = ctypes.create_string_buffer
+
+    def watched(init: bytes, size: int) -> object:
+        again.append(size)
+        return make(init, size)
+
+    monkeypatch.setattr(ctypes, "create_string_buffer", watched)
     assert handles.encode_handle(dir_fd, b"") == expected
+    assert again == [8 + len(expected[1])]
 
 
 def test_errors(root: None, tmp_path: Path, dir_fd: int) -> None:
