@@ -4,6 +4,7 @@ Because every handle reads through its node, an open file sees what is written a
 copy-up, and a node can be read and written without any open (engines that get no OPEN).
 """
 
+import errno
 import itertools
 import os
 
@@ -87,6 +88,12 @@ def open_reading(real: Real) -> int:
         return real.open(os.O_RDONLY | os.O_NOATIME)
     except PermissionError:  # not ours: O_NOATIME is for owners
         return real.open(os.O_RDONLY)
+
+
+def may_write(node: Node, offset: int) -> None:
+    """EPERM if `node.fd` only appends and the end is elsewhere; the kernel does not know the file's flag."""
+    if not node.fd_writable and os.fstat(node.fd).st_size != offset:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def replace(node: Node, fd: int) -> None:

@@ -4,6 +4,7 @@ All methods raise OSError(errno) only; a lookup miss is None. The overlay owns e
 descriptor. It is not thread-safe: only `CopyUp.transfer` may run in another thread.
 """
 
+import errno
 import os
 import stat
 
@@ -256,12 +257,20 @@ class Overlay:
             copyup.need_writable(self._stack)
             copyup.copy_up(self._stack, node, size=size)
             fd = setattr.writable_fd(node)
+            self._data.note(node)
+            if not node.fd_writable and not flags & os.O_APPEND:
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             if flags & os.O_TRUNC:
                 os.ftruncate(fd, 0)
         else:
             handle.readable_fd(node)
-        self._data.note(node)
+            self._data.note(node)
         return Handle(node, flags)
+
+    def flags_changed(self, node: Node) -> None:
+        """The inode's flags were set (chattr): whoever writes next asks the file again whether it may."""
+        if not node.unlinked:  # else it could not be opened again
+            node.fd_writable = False
 
     def release(self, opened: Handle) -> None:
         """End a handle."""
@@ -280,7 +289,10 @@ class Overlay:
 
     def write(self, node: Node, offset: int, data: bytes | memoryview) -> int:
         """Write `data` at `offset`; copies up when nobody did. Returns how much of it the disk took."""
-        return write_at(self._writable(node), data, offset)
+        fd = self._writable(node)
+        if not node.fd_writable:
+            handle.may_write(node, offset)
+        return write_at(fd, data, offset)
 
     def durable_fd(self, node: Node) -> int | None:
         """A descriptor to sync, for the caller to close; None: nothing to do without an upper, or when

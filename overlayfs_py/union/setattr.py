@@ -1,6 +1,7 @@
 """Changing attributes: size, owner, mode and times of the upper inode, copied up first."""
 
 import errno
+import functools
 import os
 import stat
 
@@ -35,7 +36,8 @@ def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
     real = node.top
     if changes.uid is not None or changes.gid is not None:
         uid, gid = map_owner(stack, changes.uid or 0, changes.gid or 0)
-        real.chown(uid if changes.uid is not None else -1, gid if changes.gid is not None else -1)
+        chown = functools.partial(os.fchown, node.fd) if node.fd_writable else real.chown
+        chown(uid if changes.uid is not None else -1, gid if changes.gid is not None else -1)
     if changes.mode is None:
         return
     if node.fd_writable:
@@ -87,8 +89,16 @@ def truncate(stack: Stack, node: Node, size: int) -> None:
 
 
 def writable_fd(node: Node) -> int:
-    """The node's descriptor, opened read-write; the node has been copied up."""
+    """The node's descriptor, opened read-write; the node has been copied up. That of an append-only file
+    (chattr +a) does not count as writable: see `handle.may_write`.
+    """
     if node.fd < 0 or not node.fd_writable:
         assert node.upper is not None
-        handle.replace(node, open_for_writing(node.upper))
+        try:
+            handle.replace(node, open_for_writing(node.upper))
+        except PermissionError as error:
+            if error.errno != errno.EPERM:
+                raise
+            handle.replace(node, node.upper.open(os.O_RDWR | os.O_APPEND))
+            node.fd_writable = False
     return node.fd

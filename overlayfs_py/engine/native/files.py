@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Callable
 from time import perf_counter
-from typing import NoReturn
 
 from overlayfs_py.engine.native import pipes, wire
 from overlayfs_py.engine.native.deferral import Postponed
@@ -107,6 +106,9 @@ class FileRequests:
             state.need_upper(node, data=True)
         if flags & wire.WRITE_KILL_SUIDGID:
             state.drop_setid(node, request)
+        if state.collects and flags & wire.WRITE_CACHE:
+            with state.times_told(node):
+                return wire.WRITE_OUT.pack(self._overlay.write(node, offset, data), 0)
         patience = self._writing
         if patience.lost:
             self._write_later(node, offset, data, flags)
@@ -120,9 +122,12 @@ class FileRequests:
             self._state.written_back(node)
         return wire.WRITE_OUT.pack(done, 0)
 
-    def _write_later(self, node: Node, offset: int, data: memoryview, flags: int) -> NoReturn:
-        """In a thread: the disk is slow, or makes writers wait."""
-        fd = self._descriptor(node, os.O_RDWR)
+    def _write_later(self, node: Node, offset: int, data: memoryview, flags: int) -> None:
+        """Raises what a thread does, as the disk is slow or makes writers wait; not for append-only files."""
+        try:
+            fd = self._descriptor(node, os.O_RDWR)
+        except PermissionError:
+            return
         copy = bytes(data)
         done = 0
 
@@ -134,12 +139,21 @@ class FileRequests:
 
     def fallocate(self, request: Request, fh: int, offset: int, length: int, mode: int) -> bytes:
         node = self._prepared_to_write(request.nodeid, request)
-        self._overlay.fallocate(node, mode, offset, length)
+        with self._state.times_told(node):
+            self._overlay.fallocate(node, mode, offset, length)
         self._state.changed(node, request.pid)
         return b""
 
     def lseek(self, request: Request, fh: int, offset: int, whence: int) -> bytes:
-        return wire.LSEEK_OUT.pack(self._overlay.seek(self._state.node(request.nodeid), offset, whence))
+        node = self._state.node(request.nodeid)
+
+        def found() -> bytes:
+            return wire.LSEEK_OUT.pack(self._overlay.seek(node, offset, whence))
+
+        if not self._state.collects:
+            return found()
+        # The kernel does not write back before it asks; to drop its pages it must.
+        raise Postponed.on([], lambda: self._state.drop_pages([node]), found)
 
     def copy_file_range(
         self, request: Request, fh: int, offset: int, to_nodeid: int, to_fh: int, to_offset: int, *rest: int
@@ -168,7 +182,8 @@ class FileRequests:
         target = self._prepared_to_write(to_nodeid, request)
         size = min(size, _COPY_LIMIT)
         if size <= INLINE_SIZE:
-            return answer(self._overlay.copy_range(source, offset, target, to_offset, size))
+            with self._state.times_told(target):
+                return answer(self._overlay.copy_range(source, offset, target, to_offset, size))
         fds = [self._descriptor(source, os.O_RDONLY), self._descriptor(target, os.O_RDWR)]
         copied = 0
 
@@ -218,6 +233,7 @@ class FileRequests:
         finally:
             os.close(fd)
         if command in _FLAG_CHANGES:  # and with it the time of change, of which the kernel knows nothing
+            self._overlay.flags_changed(node)
             self._state.attributes_changed(node)
         return wire.IOCTL_OUT.pack(0, 0, 0, 0) + found[:out_size]
 

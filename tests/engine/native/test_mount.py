@@ -140,6 +140,56 @@ def test_inode_flags(layers: Layers, native: Callable[..., OverlayMount]) -> Non
     assert os.listdir(layers.upper) == ["file"]
 
 
+@pytest.fixture
+def chattr(layers: Layers) -> Iterator[Callable[[str], None]]:
+    """Changes the flags of ``merged/file``, which are taken off at the end so that it can be removed."""
+
+    def change(flags: str) -> None:
+        subprocess.run(["chattr", flags, layers.merged / "file"], check=True, timeout=10)
+
+    try:
+        yield change
+    finally:
+        subprocess.run(["chattr", "-ia", layers.upper / "file"], capture_output=True, timeout=10)
+
+
+def append(path: Path, offset: int | None = None) -> None:
+    fd = os.open(path, os.O_RDWR | (os.O_APPEND if offset is None else 0))
+    try:
+        assert (os.write(fd, b"x") if offset is None else os.pwrite(fd, b"y", offset)) == 1
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("data", ["cached", "passthrough"])
+def test_append_only_and_immutable_files(
+    layers: Layers, native: Callable[..., OverlayMount], chattr: Callable[[str], None], data: str
+) -> None:
+    """As in the kernel: the flags hold at once, and after a remount."""
+    (layers.lowers[0] / "file").write_bytes(b"one")
+    mount = native(layers, data)
+    file = layers.merged / "file"
+    append(file)
+    chattr("+a")
+    for _ in range(2):
+        with pytest.raises(PermissionError):
+            append(file, 0)
+        with pytest.raises(PermissionError):
+            os.truncate(file, 1)
+        append(file)
+        append(file)
+        mount.unmount()
+        mount = native(layers, data)
+    assert file.read_bytes() == b"one" + b"x" * 5
+    chattr("-a")
+    append(file, 0)
+    chattr("+i")
+    with pytest.raises(PermissionError):
+        append(file)
+    chattr("-i")
+    append(file)
+
+
 def test_holes(layers: Layers, native: Callable[..., OverlayMount]) -> None:
     with (layers.lowers[0] / "sparse").open("wb") as file:
         file.seek(1 << 20)
