@@ -1,7 +1,6 @@
 """Changing attributes: size, owner, mode and times of the upper inode, copied up first."""
 
 import errno
-import functools
 import os
 import stat
 
@@ -36,8 +35,7 @@ def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
     real = node.top
     if changes.uid is not None or changes.gid is not None:
         uid, gid = map_owner(stack, changes.uid or 0, changes.gid or 0)
-        chown = functools.partial(os.fchown, node.fd) if node.fd_writable else real.chown
-        chown(uid if changes.uid is not None else -1, gid if changes.gid is not None else -1)
+        real.chown(uid if changes.uid is not None else -1, gid if changes.gid is not None else -1)
     if changes.mode is None:
         return
     if node.fd_writable:
