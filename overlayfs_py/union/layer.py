@@ -164,8 +164,10 @@ class Real:
 
     def chown(self, uid: int, gid: int) -> None:
         """lchown; -1 leaves an id alone."""
-        path, follow = self.proc_path()
-        os.chown(path, uid, gid, follow_symlinks=follow)
+        if self.parent is None:
+            os.chown(b"/proc/self/fd/%d" % self.fd, uid, gid)
+        else:
+            os.chown(self.name, uid, gid, dir_fd=self.parent.dir_fd(), follow_symlinks=False)
 
     def detach(self, open_fd: int = -1) -> None:
         """Keep the inode reachable by descriptor: its name is about to go. The owner closes `fd` by

@@ -35,7 +35,11 @@ def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
     real = node.top
     if changes.uid is not None or changes.gid is not None:
         uid, gid = map_owner(stack, changes.uid or 0, changes.gid or 0)
-        real.chown(uid if changes.uid is not None else -1, gid if changes.gid is not None else -1)
+        ids = -1 if changes.uid is None else uid, -1 if changes.gid is None else gid
+        if node.fd_writable:
+            os.fchown(node.fd, *ids)
+        else:
+            real.chown(*ids)
     if changes.mode is None:
         return
     if node.fd_writable:

@@ -78,7 +78,7 @@ class AttributeRequests:
         found = self._overlay.setattr(node, changes)
         if before is not None:
             state.copied(before)
-        if valid & wire.FATTR_KILL_SUIDGID:
+        if valid & wire.FATTR_KILL_SUIDGID and found.mode & (stat.S_ISUID | stat.S_ISGID):
             state.drop_setid(node, request)
             found = self._overlay.getattr(node)
         return state.attributes(node, found)
