@@ -32,7 +32,7 @@ STOP_TIMEOUT = 30.0
 _ENGINE_MODULES = {"pyfuse3": "overlayfs_py.engine.libfuse", "native": "overlayfs_py.engine.native.session"}
 
 # What a mount of ours can be asked for by name: an engine, or an engine's other data path.
-_FLAVOURS = {"passthrough": {"engine": "native", "data": "passthrough"}}
+_FLAVOURS = {data: {"engine": "native", "data": data} for data in ("passthrough", "writeback")}
 
 
 def engines() -> list[str]:

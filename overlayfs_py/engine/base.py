@@ -21,6 +21,7 @@ class EngineCapabilities:
     no_open: bool = False  # opens and closes cost no round trip
     cached_listings: bool = False  # a directory listed again costs none either
     passthrough: bool = False
+    writeback: bool = False
     fallocate: bool = False
     seek_data: bool = False
     copy_range: bool = False
@@ -35,7 +36,7 @@ class EngineCapabilities:
     @property
     def data(self) -> str:
         """The data path in force, as the option of that name calls it."""
-        return "passthrough" if self.passthrough else "cached"
+        return "passthrough" if self.passthrough else "writeback" if self.writeback else "cached"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

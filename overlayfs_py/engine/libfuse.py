@@ -65,6 +65,6 @@ class LibfuseEngine:
 
 def create(overlay: "Overlay", options: ServiceOptions) -> LibfuseEngine:
     """The engine for `open_engine`."""
-    if options.data == "passthrough":
-        raise EngineUnavailable("data=passthrough needs engine=native: libfuse cannot be told")
+    if options.data in ("passthrough", "writeback"):
+        raise EngineUnavailable(f"data={options.data} needs engine=native: libfuse cannot be told")
     return LibfuseEngine(overlay, options)

@@ -167,6 +167,8 @@ class _Reader:
         if fields.pop("remount", False):
             raise ConfigError("option remount is for a mount that lives, by the command line or mount(8)")
         self._check_layers()
+        if fields.get("service.data") == "writeback" and fields.get("service.timeout") == 0:
+            raise ConfigError("timeout=0, for layers that change underneath, excludes data=writeback")
         self._expand_squash()
         if upper is None:
             fields["mount.read_only"] = True

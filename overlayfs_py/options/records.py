@@ -60,7 +60,7 @@ class ServiceOptions:
     """How the daemon runs; the union and the mount table know nothing of it."""
 
     engine: str = "auto"  # auto | pyfuse3 | native
-    data: str = "auto"  # auto | cached | passthrough
+    data: str = "auto"  # auto | cached | writeback | passthrough
     timeout: float = 86400.0  # seconds the kernel may trust what it was told; 0: layers change underneath
     threads: int = 4  # long copies and fsyncs that may run at once
     poll: int = 500  # microseconds the native engine looks for the next request before it sleeps

@@ -95,8 +95,9 @@ DAEMON = (
     _words(
         "data",
         "service.data",
-        "auto cached passthrough",
-        "how file contents travel: auto is cached; passthrough is for databases and much data in few files",
+        "auto cached writeback passthrough",
+        "how file contents travel: auto is cached; writeback answers a write before the upper has it, as for "
+        "compilers; passthrough is for databases and much data in few files",
     ),
     Row("threads", Kind.INTEGER, "long copies and syncs that may run at once", "service.threads"),
     Row("poll", Kind.INTEGER, "µs to look for the next request before sleeping; 0: never", "service.poll"),
@@ -137,7 +138,8 @@ WITHOUT_EFFECT = (
     *_rows(Kind.SILENT, "for mount(8), fstab and systemd", "nofail _netdev defaults comment"),
     *_rows(Kind.SILENT, "how it is anyway", "default_permissions async relatime norelatime diratime loud"),
     *_rows(Kind.SILENT, "how it is anyway", "silent nolazytime nostrictatime nomand noiversion symfollow"),
-    *_rows(Kind.WARNED, "caching is set by timeout=", "kernel_cache auto_cache writeback noforget"),
+    *_rows(Kind.WARNED, "caching is set by timeout=", "kernel_cache auto_cache noforget"),
+    Row("writeback", Kind.WARNED, "see data=writeback"),
     *_rows(Kind.WARNED, "always so here", "big_writes use_ino readdir_ino nonempty hard_remove intr"),
     *_rows(Kind.WARNED, "there is one event loop; see threads=", "threaded clone_fd max_threads"),
     *_rows(Kind.WARNED, "there is one event loop; see threads=", "max_idle_threads"),

@@ -28,7 +28,7 @@ from contenders import CONTENDERS, ROOT, Contender
 
 Suite = Callable[[list[Contender], int, str, Path], str]  # contenders, rounds, only, base directory
 
-ALL = "kernel,fuse-overlayfs,cached,passthrough,pyfuse3,volatile"
+ALL = "kernel,fuse-overlayfs,cached,passthrough,pyfuse3,volatile,writeback"
 
 # Suite: what runs it, and its rounds when none are asked for.
 SUITES: dict[str, tuple[Suite, int]] = {

@@ -49,6 +49,8 @@ def _ours(name: str, options: str, only: tuple[str, ...] = ()) -> Contender:
     return Contender(name, (OURS,), options, only=only, version=(OURS, "--version"))
 
 
+_WRITES = ("sequential write", "4 KiB random write", "compile")
+
 CONTENDERS = {
     contender.name: contender
     for contender in (
@@ -58,6 +60,7 @@ CONTENDERS = {
         _ours("passthrough", "engine=native,data=passthrough"),
         _ours("pyfuse3", "engine=pyfuse3"),
         _ours("volatile", "engine=native,data=cached,volatile", only=("copy-up", "rename of a lower")),
+        _ours("writeback", "engine=native,data=writeback", only=_WRITES),
         _ours("default", ""),
         _ours("calm", "engine=native,data=cached,poll=0"),
     )

@@ -45,7 +45,7 @@ LIMITS = {
 }
 
 # The contenders that the goals are for.
-HELD_TO = ("cached", "passthrough", "volatile")
+HELD_TO = ("cached", "passthrough", "volatile", "writeback")
 
 
 def goal_of(row: str) -> Goal | None:

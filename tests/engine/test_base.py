@@ -44,6 +44,7 @@ def test_oserror_without_errno_is_eio() -> None:
     [
         ({"engine": "native"}, "engine=native"),
         ({"engine": "pyfuse3", "data": "passthrough"}, "data=passthrough"),
+        ({"engine": "pyfuse3", "data": "writeback"}, "data=writeback"),
     ],
 )
 def test_engine_that_is_not_there(

@@ -121,5 +121,5 @@ def overlay_side(engine: str) -> MountSide:
     return MountSide(
         f"ours[{engine}]",
         lambda layers, options: OverlayMount(layers, options, engine=engine),
-        late_copies=engine == "native",
+        late_copies=engine in {"native", "writeback"},
     )

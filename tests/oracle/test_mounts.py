@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.engine]
 CANNOT = {"pyfuse3": frozenset({"fallocate", "seek", "copy_range", "tmpfile"})}
 # Every operation and every option of a stack comes within 24 walks. What is to come of them is the union's,
 # which test_union walks further; passthrough is another way for the data of the native engine.
-WALKS = {"native": 48, "pyfuse3": 32, "passthrough": 24}
-EXAMPLES = {"native": 16, "pyfuse3": 16, "passthrough": 8}
+WALKS = {"native": 48, "pyfuse3": 32, "passthrough": 24, "writeback": 24}
+EXAMPLES = {"native": 16, "pyfuse3": 16, "passthrough": 8, "writeback": 8}
 CHUNK = 8
 
 

@@ -217,7 +217,7 @@ class Dispatcher:
         """
         state = self._state
         stale, state.stale_listings = state.stale_listings, []
-        state.deferrals.start(lambda: state.drop_listings(stale), lambda _: then())
+        state.deferrals.start(lambda: state.drop_pages(stale), lambda _: then())
 
     # -- frozen --------------------------------------------------------------------------------
 

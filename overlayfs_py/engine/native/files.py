@@ -106,6 +106,9 @@ class FileRequests:
             state.need_upper(node, data=True)
         if flags & wire.WRITE_KILL_SUIDGID:
             state.drop_setid(node, request)
+        if state.collects and flags & wire.WRITE_CACHE:
+            with state.times_told(node):
+                return wire.WRITE_OUT.pack(self._overlay.write(node, offset, data), 0)
         patience = self._writing
         if patience.lost:
             self._write_later(node, offset, data, flags)
@@ -136,12 +139,21 @@ class FileRequests:
 
     def fallocate(self, request: Request, fh: int, offset: int, length: int, mode: int) -> bytes:
         node = self._prepared_to_write(request.nodeid, request)
-        self._overlay.fallocate(node, mode, offset, length)
+        with self._state.times_told(node):
+            self._overlay.fallocate(node, mode, offset, length)
         self._state.changed(node, request.pid)
         return b""
 
     def lseek(self, request: Request, fh: int, offset: int, whence: int) -> bytes:
-        return wire.LSEEK_OUT.pack(self._overlay.seek(self._state.node(request.nodeid), offset, whence))
+        node = self._state.node(request.nodeid)
+
+        def found() -> bytes:
+            return wire.LSEEK_OUT.pack(self._overlay.seek(node, offset, whence))
+
+        if not self._state.collects:
+            return found()
+        # The kernel does not write back before it asks; to drop its pages it must.
+        raise Postponed.on([], lambda: self._state.drop_pages([node]), found)
 
     def copy_file_range(
         self, request: Request, fh: int, offset: int, to_nodeid: int, to_fh: int, to_offset: int, *rest: int
@@ -170,7 +182,8 @@ class FileRequests:
         target = self._prepared_to_write(to_nodeid, request)
         size = min(size, _COPY_LIMIT)
         if size <= INLINE_SIZE:
-            return answer(self._overlay.copy_range(source, offset, target, to_offset, size))
+            with self._state.times_told(target):
+                return answer(self._overlay.copy_range(source, offset, target, to_offset, size))
         fds = [self._descriptor(source, os.O_RDONLY), self._descriptor(target, os.O_RDWR)]
         copied = 0
 

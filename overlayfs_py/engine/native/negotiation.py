@@ -45,6 +45,7 @@ class Wishes:
     acl: bool = True
     no_open: bool = True
     passthrough: bool = False
+    writeback: bool = False
     changing: bool = False
 
 
@@ -110,4 +111,6 @@ def _wanted(wishes: Wishes) -> Init:
         wanted |= Init.EXPLICIT_INVAL_DATA
     if wishes.passthrough:
         wanted |= Init.PASSTHROUGH
+    if wishes.writeback:
+        wanted |= Init.WRITEBACK_CACHE
     return wanted

@@ -68,6 +68,7 @@ class NativeEngine:
             acl=not overlay.options.noacl,
             no_open=not passthrough,
             passthrough=passthrough,
+            writeback=options.data == "writeback",
             changing=options.timeout <= 0,
         )
         self._dispatcher = Dispatcher(
@@ -78,6 +79,9 @@ class NativeEngine:
         """INIT is answered: what the mount can do is known now."""
         passthrough = session.has(Init.PASSTHROUGH)
         no_open = session.has(Init.NO_OPEN_SUPPORT)
+        if session.has(Init.WRITEBACK_CACHE):
+            self._state.collects = True
+            self.capabilities = replace(self.capabilities, writeback=True, marked_write_back=False)
         self.capabilities = replace(self.capabilities, no_open=no_open, passthrough=passthrough)
         if passthrough:
             self._state.backings.enable(self._fuse_fd)

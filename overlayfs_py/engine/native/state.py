@@ -5,7 +5,8 @@ Of the notifications INVAL_INODE alone is sent; the others deadlock or have no u
 
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 
 from overlayfs_py.engine.caching import CachePolicy
@@ -54,6 +55,8 @@ class State:
         self.snapshots: OrderedDict[Node, list[Row]] = OrderedDict()
         # Directories that the kernel has listed without attributes, and how many names it looked up since.
         self.bare_listings: dict[Node, int] = {}
+        # data=writeback: the kernel collects writes. Sizes and times of files are its own, to be told later.
+        self.collects = False
         self.pipe: AnswerPipe | None = None
         self._copying = Patience()  # with small ones
 
@@ -129,7 +132,7 @@ class State:
         count = self.bare_listings.get(parent, -1)
         if count >= _ONE_BY_ONE:
             del self.bare_listings[parent]
-            self.deferrals.start(lambda: self.drop_listings([parent]), lambda error: None)
+            self.deferrals.start(lambda: self.drop_pages([parent]), lambda error: None)
         elif count >= 0:
             self.bare_listings[parent] = count + 1
 
@@ -240,10 +243,22 @@ class State:
             if self.overlay.getattr(node).nlink > 1:
                 self.deferrals.later(_TAKEN_IN, lambda: self._void(node))
 
+    @contextmanager
+    def times_told(self, node: Node) -> Iterator[None]:
+        """What changes `node` inside does not move its mtime where the kernel keeps that: it tells by SETATTR
+        when the change was made, unless that is the very time it was told last.
+        """
+        if not self.collects:
+            yield
+            return
+        mtime = self.overlay.getattr(node).mtime_ns
+        yield
+        self.overlay.setattr(node, AttrChanges(mtime_ns=mtime))
+
     def _void(self, node: Node) -> None:
         self.deferrals.start(lambda: self.attributes_changed(node), lambda error: None)
 
-    def drop_listings(self, nodes: Sequence[Node]) -> None:
+    def drop_pages(self, nodes: Sequence[Node]) -> None:
         """Make the kernel forget the listings it has of these directories; from a worker's thread only.
 
         The kernel may have to wait for a reader of the listing, who may wait for the loop.
