@@ -128,7 +128,6 @@ def _open_layers(stack: Stack) -> None:
             )
         _refuse_overlap(options)
         stack.upper = _open_layer(stack, "upperdir", options.upper, -1)
-        stack.upper_lock_fd = _lock(stack.upper)
         work_fd = _open_directory("workdir", options.work)
         if os.fstat(work_fd).st_dev != stack.upper.dev:
             os.close(work_fd)
@@ -137,6 +136,7 @@ def _open_layers(stack: Stack) -> None:
                 f"{os.fsdecode(options.upper)}; both must be in one"
             )
         stack.work = WorkDir(options.work, work_fd, stack.fds)
+        stack.upper_lock_fd = _lock(stack.upper)
     for number, path in enumerate(options.lower):
         stack.lowers.append(_open_layer(stack, "lowerdir", path, number))
     for number, path in enumerate(options.data_lower, start=len(options.lower)):
