@@ -175,7 +175,9 @@ def _start(options: Options, parent_fd: int | None) -> int:
     from overlayfs_py.service.log import log_to_stderr
     from overlayfs_py.service.report import FdReport, StderrReport
 
-    log_to_stderr(debug=options.service.debug, journal="JOURNAL_STREAM" in os.environ)
+    log_to_stderr(
+        debug=options.service.debug, journal="JOURNAL_STREAM" in os.environ, quiet=parent_fd is not None
+    )
     if parent_fd is None:
         return _run(options, StderrReport())
     return _run(options, FdReport(parent_fd), parent_fd)

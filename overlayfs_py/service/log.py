@@ -23,13 +23,13 @@ class _JournalFormatter(logging.Formatter):
         return "\n".join(prefix + line for line in super().format(record).splitlines())
 
 
-def log_to_stderr(*, debug: bool, journal: bool) -> None:
-    """For the foreground; `journal`: stderr is systemd's."""
+def log_to_stderr(*, debug: bool, journal: bool, quiet: bool = False) -> None:
+    """For the foreground; `journal`: stderr is systemd's; `quiet`: only what is wrong."""
     output = logging.StreamHandler()
     output.setFormatter(
         _JournalFormatter("%(message)s") if journal else logging.Formatter("overlayfs-py: %(message)s")
     )
-    _use(output, logging.DEBUG if debug else logging.INFO)
+    _use(output, logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
 
 
 def log_to_syslog() -> None:

@@ -36,6 +36,13 @@ def test_throw_away_upper(layers: Layers, where: Path, monkeypatch: pytest.Monke
     assert set(os.listdir(where)) == before
 
 
+def test_says_nothing_when_all_is_well(layers: Layers, capfd: pytest.CaptureFixture[str]) -> None:
+    """The program's own output is not for remarks of a library."""
+    with cleared(layers.merged), overlayfs_py.mount(lower=layers.lowers, mountpoint=layers.merged):
+        pass
+    assert capfd.readouterr() == ("", "")
+
+
 def test_read_only(layers: Layers) -> None:
     with (
         cleared(layers.merged),
