@@ -82,3 +82,7 @@ def __getattr__(name: str) -> Any:
     verb = getattr(import_module(f"layerstore.verbs.{_VERBS[name]}"), name)
     globals()[name] = verb
     return verb
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_VERBS})
