@@ -10,7 +10,7 @@ from overlayfs_py.errors import MountError
 from overlayfs_py.service.log import log_to_stderr, log_to_syslog
 from overlayfs_py.service.report import FdReport, wait_for_report
 
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_in_background(run: Callable[[FdReport], int]) -> None:
@@ -22,12 +22,16 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
     ours, theirs = os.pipe()
     # Interrupted in fork(2) or behind it, before anybody waits, nobody would know of the child.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
-    signal.signal(signal.SIGTERM, _terminated)
+    # Under nohup(1) SIGHUP stays ignored; SIGINT raises by itself.
+    deadly = [number for number in _INTERRUPTS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in deadly:
+        signal.signal(number, _terminated)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in deadly:
+                signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(ours)
             _leave_the_caller(keep=theirs)
@@ -44,6 +48,7 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
         _reap(pid)
         raise
     except BaseException:  # interrupted: nobody would know of the mount
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
         os.kill(pid, signal.SIGTERM)
         _reap(pid)
         raise

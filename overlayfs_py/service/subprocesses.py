@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _END_SECONDS = 10.0
 
 
@@ -32,7 +32,7 @@ def running(command: Sequence[str], **settings: Any) -> Iterator["subprocess.Pop
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """SIGINT and SIGTERM take effect at the end of the block.
+    """SIGINT, SIGTERM and SIGHUP take effect at the end of the block.
 
     By handlers, and not by a signal mask, which children begun inside would inherit; and only where there
     is a handler, so that they go on ignoring what we ignore.
@@ -52,16 +52,19 @@ def postponed() -> Iterator[None]:
             signal.signal(number, note)
         yield
     finally:
+        # All handlers are back before one of them may raise.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
         for number, handler in caught.items():
             signal.signal(number, handler)
         for number in came:
             signal.raise_signal(number)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _end(process: "subprocess.Popen[Any]") -> None:
-    process.terminate()
-    try:
-        process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with process:  # closes its pipes
+        process.terminate()
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()

@@ -52,7 +52,7 @@ def started(when: str, number: int) -> tuple[int, int, bool]:
     return done.returncode, int(pid), said == ["interrupted"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("when", ["fork", "ready"])
 def test_interrupted_takes_the_daemon_along(when: str, number: int) -> None:
     """In fork(2) itself, too: then nobody knows its pid yet."""
@@ -62,7 +62,7 @@ def test_interrupted_takes_the_daemon_along(when: str, number: int) -> None:
         os.kill(pid, 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_too_late_to_interrupt(number: int) -> None:
     """What is mounted stays, and the command says so by its exit status."""
     status, pid, interrupted = started("later", number)

@@ -29,7 +29,7 @@ def _raise(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], autouse=True)
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP], autouse=True)
 def number(request: pytest.FixtureRequest) -> Iterator[int]:
     """A signal that raises here."""
     before = signal.signal(request.param, _raise)
@@ -133,3 +133,22 @@ def test_it_is_told_when_the_block_is_over(number: int) -> None:
         work()
     assert done
     assert signal.getsignal(number) is _raise
+
+
+def test_all_handlers_are_back_when_one_raises() -> None:
+    before = [signal.signal(other, _raise) for other in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with pytest.raises(Interrupted), subprocesses.postponed():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGTERM) is _raise
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    finally:
+        for other, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(other, handler)
+
+
+def test_pipes_are_closed(number: int) -> None:
+    with pytest.raises(Interrupted), subprocesses.running(_SLEEP, stdout=subprocess.PIPE) as process:
+        signal.raise_signal(number)
+    assert process.stdout is not None
+    assert process.stdout.closed
