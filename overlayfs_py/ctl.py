@@ -3,9 +3,11 @@
 import argparse
 import json
 import os
-import subprocess
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import overlayfs_py
@@ -13,6 +15,7 @@ from overlayfs_py.errors import ConfigError, OverlayError, say
 from overlayfs_py.service import client
 from overlayfs_py.service.exposition import prometheus, readable
 from overlayfs_py.service.rundir import default_run_dir
+from overlayfs_py.service.subprocesses import running
 
 _PROGRAM = "overlayfs-pyctl"
 FREEZE_SECONDS = 60.0
@@ -217,12 +220,36 @@ def _freeze(arguments: argparse.Namespace, run_dir: bytes) -> int:
 
 
 def _run(command: Sequence[str]) -> int:
+    """The command's exit status. It does not outlive us: then changes go on, and it would not know."""
     try:
-        with subprocess.Popen(command) as running:
-            status = running.wait()
+        with _caring_for_signals(), running(command) as process:
+            status = process.wait()
     except OSError as error:
         raise ConfigError(f"{command[0]}: {error.strerror}") from error
-    return status if status >= 0 else 128 - status
+    return int(status if status >= 0 else 128 - status)
+
+
+@contextmanager
+def _caring_for_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise. A terminal tells the command of Ctrl-C, too: that is its affair."""
+    handlers = {signal.SIGINT: _ignored, signal.SIGTERM: _terminated, signal.SIGHUP: _terminated}
+    before = {number: signal.getsignal(number) for number in handlers}
+    caught = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    try:
+        for number in caught:
+            signal.signal(number, handlers[number])
+        yield
+    finally:
+        for number, handler in caught.items():
+            signal.signal(number, handler)
+
+
+def _ignored(number: int, frame: FrameType | None) -> None:
+    """By a handler, which the command does not inherit."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _thaw(arguments: argparse.Namespace, run_dir: bytes) -> None:
