@@ -2,105 +2,15 @@
 about images.
 """
 
-import os
-import sys
 from typing import NoReturn
 
-import click
-
-from layerstore import environment, limits
 from layerstore.cli import interrupts
-from layerstore.cli.group import Root, VerbGroup, examples
-from layerstore.errors import LayerstoreError, one_line, printable
-from overlayfs_py.errors import OverlayError
-
-
-@click.group(
-    cls=VerbGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog=examples(
-        "layerstore import rootfs.tar.gz base && layerstore create --name work base",
-        "cd $(layerstore mount work)",
-        "layerstore diff work && layerstore commit -m 'what I did' work base:changed",
-        'eval "$(_LAYERSTORE_COMPLETE=bash_source layerstore)"    # completion; also zsh_source, fish_source',
-    ),
-)
-@click.option(
-    "--root", metavar="DIR", help="The store [default: $LAYERSTORE_ROOT, or the system's or user's own]."
-)
-@click.option(
-    "--limit",
-    "changes",
-    multiple=True,
-    metavar="NAME=N",
-    help="What input may cost before it is refused, for one that is larger and trusted; may be repeated, "
-    "as in entries=50M [default: $LAYERSTORE_LIMITS, NAME=N,..., or "
-    + ", ".join(f"{name} {value}" for name, value in limits.names().items())
-    + "].",
-)
-@click.version_option(package_name="overlayfs-py", prog_name="layerstore")
-@click.pass_context
-def layerstore(context: click.Context, root: str | None, changes: tuple[str, ...]) -> None:
-    """Images on a plain OCI image layout: import, mount, change, diff, commit.
-
-    IMAGE is a reference (REPOSITORY[:TAG]), an image ID or a unique prefix of one.
-    """
-    context.obj = Root(root)
-    if changes:
-        limits.set_current(limits.parse(changes, limits.current()))
 
 
 def main() -> NoReturn:
     """Run the command line and exit: 0, or with one line on stderr 1, 2 for a usage error."""
-    interrupts.install()
-    try:
-        status = layerstore.main(prog_name="layerstore", standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        status = ended.exit_code
-    except click.UsageError as error:
-        status = _complain_of_words(error)
-    except (KeyboardInterrupt, click.Abort):
-        status = 130
-    except BrokenPipeError:
-        _forget_stdout()
-        status = 1
-    except (LayerstoreError, OverlayError) as error:
-        status = complain(str(error))
-    except OSError as error:
-        status = complain(explain(error))
-    except MemoryError:
-        status = complain("out of memory")
-    except Exception as error:
-        if environment.is_debugging():
-            raise
-        status = complain(f"internal error: {type(error).__name__}: {error} (LAYERSTORE_DEBUG=1 shows where)")
-    interrupts.ignore()
-    sys.exit(status if isinstance(status, int) else 0)
+    interrupts.install()  # before the rest is loaded, which takes most of the time of many verbs
 
+    from layerstore.cli import program
 
-def _complain_of_words(error: click.UsageError) -> int:
-    """Of a wrong command line; without any words (to click an error, too) the help is shown."""
-    words = "layerstore" if error.ctx is None else error.ctx.command_path
-    if len(sys.argv) == 1:
-        error.show()
-        return error.exit_code
-    return complain(f"{error.format_message().rstrip('.')}; see {words} --help", error.exit_code)
-
-
-def complain(line: str, status: int = 1) -> int:
-    """One line on stderr; returns the exit status."""
-    print("layerstore:", one_line(" ".join(line.split("\n"))), file=sys.stderr)
-    return status
-
-
-def explain(error: OSError) -> str:
-    """An error of the machine in one line: what, and on which file."""
-    what = error.strerror or str(error)
-    if error.filename is None:
-        return what
-    return f"{printable(os.fsencode(error.filename))}: {what}"
-
-
-def _forget_stdout() -> None:
-    """Whoever read our output has gone: do not complain about it at exit either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    program.run()

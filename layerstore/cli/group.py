@@ -89,7 +89,7 @@ def for_each(names: Iterable[str], action: Callable[[str], None]) -> None:
         try:
             action(name)
         except (LayerstoreError, OSError) as error:
-            from layerstore.cli import complain, explain
+            from layerstore.cli.program import complain, explain
 
             complain(explain(error) if isinstance(error, OSError) else str(error))
             failed = True

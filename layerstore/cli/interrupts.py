@@ -8,6 +8,7 @@ import errno
 import os
 import select
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -42,13 +43,19 @@ def standard_input() -> Input:
     return _inputs[-1]
 
 
-_INTERRUPTS = (signal.SIGTERM, signal.SIGINT)
+_INTERRUPTS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)  # SIGINT first: Python raises a traceback for it
+_FORCE = 3  # so many end this process at once, as docker's command does
+_SOON = 0.01
+_came: list[int] = []
 
 
 def install() -> None:
-    """SIGTERM and SIGINT raise in the main thread."""
+    """The first SIGTERM, SIGINT or SIGHUP raises in the main thread; one that is ignored stays so (nohup)."""
     for number in _INTERRUPTS:
-        signal.signal(number, _raise)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _raise)
+    signal.signal(signal.SIGALRM, _raise_again)
+    sys.unraisablehook = _not_raised
 
 
 def ignore() -> None:
@@ -56,7 +63,24 @@ def ignore() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
 
 
-def _raise(number: int, frame: FrameType | None) -> NoReturn:
-    for stream in _inputs:
-        stream.interrupt()
-    raise SystemExit(128 + number)
+def _raise(number: int, frame: FrameType | None) -> None:
+    _came.append(number)
+    if len(_came) == 1:
+        for stream in _inputs:
+            stream.interrupt()
+        raise SystemExit(128 + number)
+    if len(_came) >= _FORCE:  # else the impatient would interrupt the cleaning up
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+
+def _raise_again(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + _came[0])
+
+
+def _not_raised(what: "sys.UnraisableHookArgs", /) -> None:
+    """Raised where Python only prints errors, as in the callback of a weak reference that each import has."""
+    if _came and isinstance(what.exc_value, SystemExit):
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+    else:
+        sys.__unraisablehook__(what)

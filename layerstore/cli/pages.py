@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from layerstore.cli import layerstore
 from layerstore.cli.group import VERBS, summary
+from layerstore.cli.program import layerstore
 from overlayfs_py.share import COMPLETIONS, roff, write
 
 _PROGRAM = "layerstore"

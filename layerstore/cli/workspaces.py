@@ -5,7 +5,7 @@ from typing import Any, cast
 import click
 
 import layerstore
-from layerstore.cli import completion
+from layerstore.cli import completion, interrupts
 from layerstore.cli.group import Root, examples, for_each, note
 from layerstore.cli.options import connection_options, filter_option, platform_option
 from layerstore.cli.progress import progress, quiet_option
@@ -111,6 +111,7 @@ def mount_command(
             root=root.path,
             progress=report,
             note=note,
+            settled=interrupts.ignore,  # it is mounted, and that is what will be said
         )
     click.echo(place)
 

@@ -8,13 +8,14 @@ unused ones.
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from layerstore.errors import InvalidImage, LayerstoreError, UnsupportedMedia
 from layerstore.model import parse_document
 from layerstore.store import durable, locking
+from layerstore.undoing import undone
 from overlayfs_py.syscalls.trees import remove_tree
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -73,43 +74,35 @@ class Store:
     def temp_file(self, directory: Path) -> Iterator[tuple[Path, int]]:
         """A temporary file beside its final name, and its fd (owned here); removed if it was not renamed."""
         path = directory / locking.temp_name()
-        with self.locked(shared=True):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            locking.hold(fd)
-        try:
+        with ExitStack() as held, undone(lambda: path.unlink(missing_ok=True)):
+            with self.locked(shared=True):
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                held.callback(os.close, fd)
+                locking.hold(fd)
             yield path, fd
-        finally:
-            path.unlink(missing_ok=True)
-            os.close(fd)
 
     @contextmanager
     def temp_dir(self, directory: Path) -> Iterator[tuple[Path, int]]:
         """A temporary directory beside its final name, and an fd on it; removed if it was not renamed."""
         path = directory / locking.temp_name()
-        with self.locked(shared=True):
-            path.mkdir(mode=0o755)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            locking.hold(fd)
-            os.fchmod(fd, 0o755)  # whatever the umask: it may become the root directory of a system
-        try:
+        with ExitStack() as held, undone(lambda: _remove(path)):
+            with self.locked(shared=True):
+                path.mkdir(mode=0o755)
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                held.callback(os.close, fd)
+                locking.hold(fd)
+                os.fchmod(fd, 0o755)  # whatever the umask: it may become the root directory of a system
             yield path, fd
-        finally:
-            with suppress(FileNotFoundError):
-                remove_tree(os.fsencode(path))
-            os.close(fd)
 
     def discard(self, path: Path) -> None:
         """Remove a directory of the store: gone at once under its name, then bit by bit."""
         grave = path.with_name(locking.temp_name())
-        with self.locked(shared=True):
+        with ExitStack() as held, undone(lambda: _remove(grave)), self.locked(shared=True):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            held.callback(os.close, fd)
             os.rename(path, grave)
             with suppress(BlockingIOError):  # the caller holds it already
                 locking.hold(fd)
-        try:
-            remove_tree(os.fsencode(grave))
-        finally:
-            os.close(fd)
 
     def _create(self) -> None:
         """Idempotent; under the lock."""
@@ -136,3 +129,8 @@ class Store:
             raise InvalidImage(f"{self.oci}/oci-layout: imageLayoutVersion is missing")
         if version.split(".")[0] != "1":
             raise UnsupportedMedia(f"{self.oci}: unsupported image layout version {version}")
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        remove_tree(os.fsencode(path))

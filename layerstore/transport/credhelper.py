@@ -13,6 +13,7 @@ import subprocess
 from layerstore import environment
 from layerstore.errors import LayerstoreError
 from layerstore.transport.errors import line
+from overlayfs_py.service.subprocesses import running
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SECONDS = 60  # it may ask its user
@@ -62,15 +63,15 @@ def _run(helper: str, verb: str, words: str) -> bytes:
     program = environment.find_program(name)
     if program is None:
         raise LayerstoreError(f"the credential helper {name} is not installed")
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     try:
-        done = subprocess.run(
-            [program, verb], input=words.encode(), capture_output=True, timeout=_SECONDS, check=False
-        )
+        with running([str(program), verb], **streams) as process:
+            out, err = process.communicate(words.encode(), _SECONDS)
     except subprocess.TimeoutExpired:
         raise LayerstoreError(f"{name} {verb} does not end") from None
     except OSError as error:
         raise LayerstoreError(f"cannot run {program}: {error.strerror}") from None
-    if done.returncode != 0:
-        said = line((done.stdout + b" " + done.stderr).decode(errors="replace"))
-        raise _HelperFailed(f"{name} {verb} failed: {said or done.returncode}")
-    return done.stdout
+    if process.returncode != 0:
+        said = line((out + b" " + err).decode(errors="replace"))
+        raise _HelperFailed(f"{name} {verb} failed: {said or process.returncode}")
+    return bytes(out)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import IO
 
 from layerstore.digest import Readable
-from layerstore.errors import LayerstoreError
+from layerstore.errors import InUse, LayerstoreError
 from layerstore.store.durable import opened_dir
 from layerstore.store.store import Store
+from layerstore.undoing import undone
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
 from layerstore.workspace import mounting, resolving
 from layerstore.workspace.copying import Copier
@@ -19,6 +20,7 @@ from layerstore.workspace.record import Workspace, open_workspace
 from layerstore.workspace.resolving import Side
 from layerstore.workspace.tarring import Archiver
 from layerstore.workspace.untarring import Extractor
+from overlayfs_py.service.subprocesses import postponed
 
 
 def cp(
@@ -129,12 +131,23 @@ def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
             return
     with workspace.locked():
         before = workspace.reread()
-        if mounting.state_of(before) == "mounted":
+        state = mounting.state_of(before)
+        if state == "mounted":
             raise LayerstoreError(f"{workspace.name} is being mounted: try again")
-        mounted = mounting.mount(before, before.merged, progress=None, note=note)
-        try:
+        if state == "dead":
+            place = before.record.mountpoint
+            raise InUse(f"{workspace.name}: a dead mount is at {place}; umount it first")
+        with undone(lambda: _as_before(before)):
+            mounted = mounting.mount(before, before.merged, progress=None, note=note)
             with opened_dir(Path(str(mounted.record.mountpoint)), os.O_PATH) as fd:
                 yield fd
-        finally:
-            after = mounting.umount(mounted, force=True)
-            after.save(mountpoint=before.record.mountpoint, mounted_at=before.record.mounted_at)
+
+
+def _as_before(before: Workspace) -> None:
+    """Under the lock: a workspace that was not mounted is not, and its record does not say it was."""
+    now = before.reread()
+    with postponed():
+        if mounting.state_of(now) in {"mounted", "dead"}:
+            now = mounting.umount(now, force=True)
+        if now.record != before.record:
+            now.save(mountpoint=before.record.mountpoint, mounted_at=before.record.mounted_at)

@@ -1,6 +1,7 @@
 """``mount`` and ``umount``."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from layerstore.errors import LayerstoreError, NotFound
@@ -22,11 +23,13 @@ def mount(
     root: Root = None,
     progress: Progress | None = None,
     note: Note | None = None,
+    settled: Callable[[], object] = bool,
 ) -> Path:
     """Mount a workspace (by default in its own ``merged``), or with `read_only` an image; returns the mount
     point.
 
-    `platform` chooses from an image for several platforms. The mount is usable when this returns.
+    `platform` chooses from an image for several platforms. The mount is usable when this returns. An
+    exception, be it an interruption, leaves nothing mounted until `settled`, called at the end, has returned.
     """
     if platform is not None and not read_only:
         raise LayerstoreError("a workspace has its platform from its creation: only an image is chosen by it")
@@ -35,12 +38,12 @@ def mount(
     if read_only:
         if place is None:
             raise LayerstoreError("a directory is needed to mount an image on")
-        _mount_image(store, name, platforms.parse_optional(platform), place, progress, noting(note))
+        _mount_image(store, name, platforms.parse_optional(platform), place, progress, noting(note), settled)
         return place
     workspace = open_workspace(store, name)
     place = place or workspace.merged
     with workspace.locked():
-        mounting.mount(workspace.reread(), place, progress=progress, note=noting(note))
+        mounting.mount(workspace.reread(), place, progress=progress, note=noting(note), settled=settled)
     return place
 
 
@@ -63,14 +66,20 @@ def umount(target: str, *, force: bool = False, root: Root = None) -> Path:
 
 
 def _mount_image(
-    store: Store, image: str, wanted: Platform | None, place: Path, progress: Progress | None, note: Note
+    store: Store,
+    image: str,
+    wanted: Platform | None,
+    place: Path,
+    progress: Progress | None,
+    note: Note,
+    settled: Callable[[], object],
 ) -> None:
     with store.writing():  # until the mount table shows it, nobody knows that the layers are needed
         found = find.find(store, image, wanted)
         lowers = layers.unpack(store, found.image.layers, progress=progress, note=note)
         if not lowers:
             raise LayerstoreError(f"{image} has no layers: there is nothing to mount")
-        mounting.mount_image(store, place, lowers=lowers, image_id=found.image.id)
+        mounting.mount_image(store, place, lowers=lowers, image_id=found.image.id, settled=settled)
 
 
 def _workspace_of(store: Store, target: str) -> Workspace | None:

@@ -1,14 +1,18 @@
 """Where `save` and `export` write to: a file that appears whole or not at all, or a stream."""
 
+import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from layerstore.errors import LayerstoreError
+from layerstore.store import durable, locking
+from layerstore.undoing import undone
+
+_NO_TMPFILE = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS))
 
 Target = str | os.PathLike[str] | IO[bytes]
 
@@ -25,21 +29,36 @@ def open_output(target: Target) -> Iterator[IO[bytes]]:
         with open(path, "wb") as file:
             yield file
         return
-    try:
-        fd, temp = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-    except FileNotFoundError:
-        raise LayerstoreError(f"no such directory: {path.parent}") from None
-    try:
-        with open(fd, "wb") as file:
-            os.fchmod(fd, 0o666 & ~_umask())
+    temp = path.with_name(locking.temp_name())
+    with undone(lambda: temp.unlink(missing_ok=True)):
+        with open(_new_file(temp), "wb") as file:
             yield file
             file.flush()
-            os.fsync(fd)
+            os.fsync(file.fileno())
+            _give_name(file.fileno(), temp)
         os.rename(temp, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temp)
-        raise
+
+
+def _new_file(temp: Path) -> int:
+    """A file without a name yet, so that nothing stays when this process is killed; where the file system
+    has none such, `temp`.
+    """
+    flags = os.O_WRONLY | os.O_CLOEXEC
+    try:
+        return os.open(temp.parent, flags | os.O_TMPFILE, 0o666)
+    except FileNotFoundError:
+        raise LayerstoreError(f"no such directory: {temp.parent}") from None
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise
+    return os.open(temp, flags | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _give_name(fd: int, temp: Path) -> None:
+    if os.fstat(fd).st_nlink == 0:
+        # Without a directory Python calls link(2), which follows no link.
+        with durable.opened_dir(temp.parent) as parent_fd:
+            os.link(f"/proc/self/fd/{fd}", temp.name, dst_dir_fd=parent_fd, follow_symlinks=True)
 
 
 def _is_special(path: Path) -> bool:
@@ -50,9 +69,3 @@ def _is_special(path: Path) -> bool:
     if stat.S_ISDIR(mode):
         raise LayerstoreError(f"{path} is a directory")
     return not stat.S_ISREG(mode)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from layerstore.store.layers import Note, Progress
 from layerstore.store.store import Store
 from layerstore.workspace import binds, daemon, overlay
 from layerstore.workspace.record import Workspace
+from overlayfs_py.service.subprocesses import postponed
 
 State = Literal["created", "mounted", "unmounted", "dead"]
 
@@ -34,9 +36,18 @@ def state_of(workspace: Workspace) -> State:
     return "dead" if overlay.is_dead(mountpoint) else "mounted"
 
 
-def mount(workspace: Workspace, mountpoint: Path, *, progress: Progress | None, note: Note) -> Workspace:
+def mount(
+    workspace: Workspace,
+    mountpoint: Path,
+    *,
+    progress: Progress | None,
+    note: Note,
+    settled: Callable[[], object] = bool,
+) -> Workspace:
     """Mount a workspace with its binds; under its lock. Returns when the mount answers, or leaves nothing
     mounted.
+
+    `settled` is called when all is done, the last that may still fail or be interrupted.
     """
     state = state_of(workspace)
     if state in {"mounted", "dead"}:
@@ -61,11 +72,12 @@ def mount(workspace: Workspace, mountpoint: Path, *, progress: Progress | None, 
             userxattr=layers.uses_userxattr(saved.store),
         )
         binds.bind_all(mountpoint, saved.record.binds)
+        settled()
         return saved
     except BaseException:
         with suppress(LayerstoreError):
             if state_of(saved) == "mounted":
-                _take_down(mountpoint, saved)
+                _take_down(mountpoint, saved, force=True)
         saved.save(mountpoint=before.mountpoint, mounted_at=before.mounted_at)
         raise
 
@@ -85,15 +97,31 @@ def umount_path(mountpoint: Path, *, force: bool = False) -> None:
     _take_down(mountpoint, None, force=force)
 
 
-def mount_image(store: Store, mountpoint: Path, *, lowers: list[Path], image_id: str) -> None:
-    """Mount an image's layers read-only."""
-    overlay.mount(
-        store,
-        mountpoint,
-        lowers=lowers,
-        source=source_of(image_id),
-        userxattr=layers.uses_userxattr(store),
-    )
+def mount_image(
+    store: Store,
+    mountpoint: Path,
+    *,
+    lowers: list[Path],
+    image_id: str,
+    settled: Callable[[], object] = bool,
+) -> None:
+    """Mount an image's layers read-only; `settled` as for `mount`."""
+    before = overlay.mounted_at(mountpoint)
+    try:
+        overlay.mount(
+            store,
+            mountpoint,
+            lowers=lowers,
+            source=source_of(image_id),
+            userxattr=layers.uses_userxattr(store),
+        )
+        settled()
+    except BaseException:
+        now = overlay.mounted_at(mountpoint)
+        if now is not None and now != before:
+            with suppress(LayerstoreError):
+                _take_down(mountpoint, None, force=True)
+        raise
 
 
 def prepare_layers(workspace: Workspace, *, progress: Progress | None = None, note: Note) -> None:
@@ -111,12 +139,13 @@ def _take_down(mountpoint: Path, workspace: Workspace | None, *, force: bool = F
         return
     own = [] if workspace is None else workspace.record.binds
     with daemon.serving(mountpoint) as daemons:
-        binds.unbind_all(mountpoint, own)
-        try:
-            _unmount(mountpoint, force=force)
-        except InUse:
-            binds.bind_all(mountpoint, own)  # it goes on as it was
-            raise
+        with postponed():  # no half of it: without its binds it is not what it was
+            binds.unbind_all(mountpoint, own)
+            try:
+                _unmount(mountpoint, force=force)
+            except InUse:
+                binds.bind_all(mountpoint, own)  # it goes on as it was
+                raise
         daemon.wait_gone(daemons, mountpoint)
 
 

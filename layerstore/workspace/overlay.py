@@ -104,10 +104,11 @@ def _check_mountpoint(mountpoint: Path) -> None:
 def _run(words: Sequence[str], *, cwd: Path, mountpoint: Path) -> None:
     command = [sys.executable, "-P", "-m", "overlayfs_py", *words]
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    apart = {"process_group": 0}  # Ctrl-C is this process's affair, which may be just putting a mount back
     # A file, not a pipe: nobody waits for a daemon that keeps its stderr.
     with tempfile.TemporaryFile() as complaints:
         try:
-            with running(command, cwd=cwd, stderr=complaints, **streams) as process:
+            with running(command, cwd=cwd, stderr=complaints, **streams, **apart) as process:
                 status = process.wait(_START_SECONDS)
         except subprocess.TimeoutExpired:
             raise LayerstoreError(

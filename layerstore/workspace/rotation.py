@@ -23,9 +23,11 @@ from layerstore.layer.commit import LayerResult
 from layerstore.layer.stack import Stack
 from layerstore.store import blobs, durable, layers, locking
 from layerstore.store.layers import Note
+from layerstore.undoing import undone
 from layerstore.workspace import mounting
 from layerstore.workspace import record as records
 from layerstore.workspace.record import Record, Workspace
+from overlayfs_py.service.subprocesses import postponed
 from overlayfs_py.syscalls.attrs import syncfs
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
 
@@ -47,33 +49,39 @@ def unmounted(workspace: Workspace, *, note: Note) -> Iterator[None]:
 
     InUse, and nothing has happened, when somebody uses the mount. Takes the workspace's lock by itself.
     """
-    place = None
-    with workspace.locked():
-        workspace = workspace.reread()
-        state = mounting.state_of(workspace)
-        if state == "dead":
-            raise InUse(
-                f"{workspace.name}: a dead mount is at {workspace.record.mountpoint}; umount it first"
-            )
-        if state == "mounted":
-            place = Path(str(workspace.record.mountpoint))
-            try:
-                mounting.umount(workspace)
-            except InUse as error:
-                raise InUse(
-                    f"{workspace.name} cannot go on over a new image while it is used: {error}"
-                ) from None
-    try:
-        yield
-    finally:
+    place: Path | None = None
+
+    def mount_again() -> None:
         if place is not None:
             _mount_again(workspace, place, note)
 
+    with undone(mount_again):
+        with workspace.locked():
+            workspace = workspace.reread()
+            state = mounting.state_of(workspace)
+            if state == "dead":
+                raise InUse(
+                    f"{workspace.name}: a dead mount is at {workspace.record.mountpoint}; umount it first"
+                )
+            if state == "mounted":
+                place = Path(str(workspace.record.mountpoint))
+                try:
+                    with postponed():  # to its end: only when its daemon has gone can it be mounted again
+                        mounting.umount(workspace)
+                except InUse as error:
+                    raise InUse(
+                        f"{workspace.name} cannot go on over a new image while it is used: {error}"
+                    ) from None
+        yield
+
 
 def _mount_again(workspace: Workspace, place: Path, note: Note) -> None:
+    """Unless it is still mounted, or is so again."""
     try:
         with workspace.locked():
-            mounting.mount(workspace.reread(), place, progress=None, note=note)
+            workspace = workspace.reread()
+            if mounting.state_of(workspace) != "mounted":
+                mounting.mount(workspace, place, progress=None, note=note)
     except (LayerstoreError, OSError) as error:
         note(f"{workspace.name} could not be mounted again at {place}: {error}")
 

@@ -27,10 +27,10 @@ def cloned(workspace: Workspace) -> Iterator[Path | None]:
     there can be none.
     """
     store = workspace.store
-    with store.temp_dir(store.workspaces) as (place, _):
+    with store.temp_dir(store.workspaces) as (place, place_fd):
         if not _shares_blocks(place, workspace.upper):
             yield None
-        elif _clone(workspace, place):
+        elif _clone(workspace, place, place_fd):
             yield place
         else:
             for name in os.listdir(place):
@@ -58,12 +58,16 @@ def _shares_blocks(place: Path, upper: Path) -> bool:
         target.unlink(missing_ok=True)
 
 
-def _clone(workspace: Workspace, place: Path) -> bool:
-    """One cp for both, as files in the index are hard links of the upper's."""
+def _clone(workspace: Workspace, place: Path, place_fd: int) -> bool:
+    """One cp for both, as files in the index are hard links of the upper's.
+
+    It holds the lock on `place`, too: when this process is killed, nobody clears what a cp still writes to.
+    """
     sources = [path for path in (workspace.upper, workspace.work / "index") if path.is_dir()]
     command = ["cp", "-dR", "--reflink=always", f"--preserve={_KEPT}", "--", *map(str, sources), str(place)]
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     try:
-        with running(command, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)) as copying:
+        with running(command, pass_fds=[place_fd], **streams) as copying:
             return copying.wait() == 0
     except FileNotFoundError:
         return False

@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,17 @@ class Cli:
     def objects(self, *words: object) -> list[dict[str, Any]]:
         """The objects of a listing with ``--format json``."""
         return [json.loads(line) for line in self.run(*words, "--format", "json").splitlines()]
+
+
+def wait_until_it_hears(process: "subprocess.Popen[bytes]") -> None:
+    """Until a command catches SIGTERM: signals that come before are Python's affair."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        caught = next((line for line in lines if line.startswith("SigCgt:")), "SigCgt: 0")
+        if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.002)
 
 
 def tarball(files: Mapping[str, bytes | str | None], mode: str = "w") -> bytes:

@@ -1,0 +1,126 @@
+"""What signals do to a command, at the instants that no signal from outside can be aimed at."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layerstore.undoing import undone
+
+_SCRIPT = """
+import os, signal, sys, time, weakref
+from layerstore.cli import interrupts
+
+class Thing:
+    pass
+
+def twice():
+    try:
+        signal.raise_signal(NUMBER)
+    finally:
+        signal.raise_signal(NUMBER)
+        print("cleaned up", flush=True)
+
+def three_times():
+    try:
+        signal.raise_signal(NUMBER)
+    finally:
+        signal.raise_signal(NUMBER)
+        signal.raise_signal(NUMBER)
+        print("cleaned up", flush=True)
+
+def in_a_callback():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(NUMBER))
+    del thing
+    time.sleep(20)
+
+interrupts.install()
+globals()[sys.argv[1]]()
+"""
+
+
+def played(what: str, number: int, **options: object) -> "subprocess.CompletedProcess[str]":
+    script = f"NUMBER = {number:d}\n{_SCRIPT}"
+    command = [sys.executable, "-c", script, what]
+    return subprocess.run(command, capture_output=True, text=True, timeout=15, **options)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_impatient_do_not_interrupt_the_cleaning_up(number: int) -> None:
+    done = played("twice", number)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "cleaned up\n", "")
+
+
+_ONE = pytest.mark.parametrize("number", [signal.SIGTERM])
+
+
+@_ONE
+def test_but_three_do(number: int) -> None:
+    done = played("three_times", number)
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
+
+
+@_ONE
+def test_none_is_lost_where_no_error_can_be_raised(number: int) -> None:
+    """As in the callback that every import has: Python prints such errors and goes on."""
+    done = played("in_a_callback", number)
+    assert (done.returncode, done.stderr) == (128 + number, "")
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    """nohup layerstore ..., and what a script starts in the background."""
+    done = played("twice", signal.SIGHUP, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert (done.returncode, done.stdout) == (0, "cleaned up\n")
+
+
+def test_interrupted_while_it_is_loaded() -> None:
+    """The entry itself loads next to nothing: whoever presses Ctrl-C early sees no traceback."""
+    script = "import sys; from layerstore import cli; print('click' in sys.modules, 'msgspec' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=15, check=True
+    )
+    assert done.stdout == "False False\n"
+
+
+class Interrupted(BaseException):
+    """What a handler raises."""
+
+
+def test_what_is_undone_is_undone_again(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def undo() -> None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted), undone(undo):
+        pass
+    assert calls == [0, 1]
+
+
+def test_an_error_is_an_error() -> None:
+    calls: list[int] = []
+
+    def undo() -> None:
+        calls.append(len(calls))
+        raise OSError
+
+    with pytest.raises(OSError), undone(undo):  # noqa: PT011 - the very one above
+        pass
+    assert calls == [0]
+
+
+def test_killed_nothing_lies_beside_an_output_file(where: Path) -> None:
+    script = (
+        "import os, signal, sys; from layerstore.verbs.output import open_output\n"
+        "with open_output(sys.argv[1]) as out:\n"
+        "    out.write(b'x' * 100000); out.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, where / "out.tar"], timeout=15)
+    assert done.returncode == -signal.SIGKILL
+    assert os.listdir(where) == []
