@@ -1,11 +1,11 @@
 """From tar bytes to a blob: fill blocks, compress them on all cores, digest both sides, write; memory
 is bounded.
 
-The caller's thread fills blocks of 1 MiB, straight from the files where it can. A second thread takes
-them in order, digests the tar, and gets the block's compressed form (made by a pool when the codec is
-parallel); a third digests and writes that, and hands the block back: a disk that is slow for a moment keeps
-no processor from compressing. hashlib, isal, zstandard and write(2) all let other threads run meanwhile.
-Blocks are always full but for the last, so the output depends on the input alone.
+The caller's thread fills blocks of 1 MiB, straight from the files where it can. A writer thread takes
+them in order, digests the tar, waits for the block's compressed form (made by a pool when the codec is
+parallel), digests and writes it, and hands the block back. hashlib, isal, zstandard and write(2) all let
+other threads run meanwhile. Blocks are always full but for the last, so the output depends on the input
+alone.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import IO
 
-from layerstore.digest import Hasher
+from layerstore.digest import Hasher, HashingWriter
 from layerstore.layer.compress import BLOCK_SIZE, Codec
 from layerstore.layer.entry import BLOCK
 
 _ZEROS = bytes(BLOCK_SIZE)
-_MORE_BLOCKS = 6  # than two for each worker: being filled, digested, written, and a few that wait
 
 _Job = tuple[bytearray, int, "Future[bytes | memoryview] | None"]
-_Made = tuple[bytearray | None, bytes | memoryview]  # a block that is done with, and what became of it
 
 
 class Truncated(Exception):
@@ -45,30 +43,24 @@ class BlockWriter:
     """
 
     def __init__(self, out: IO[bytes], codec: Codec, progress: Callable[[int], None] | None = None) -> None:
-        self.tar = Hasher()
-        self.blob = self.tar if codec.is_identity else Hasher()
+        self.blob = HashingWriter(out)
+        self.tar = self.blob.hasher if codec.is_identity else Hasher()
         self.size = 0
-        self._out = out
         self._codec = codec
         self._progress = progress
         workers = min(8, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(workers, "compress") if codec.parallel else None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._made: queue.SimpleQueue[_Made | None] = queue.SimpleQueue()
         self._free: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        for _ in range(2 * workers + _MORE_BLOCKS):  # all that bounds the queues
+        for _ in range(2 * workers + 3):
             self._free.put(bytearray())
         self._block = bytearray()
         self._view = memoryview(self._block)
         self._at = 0  # how much of the block is filled
         self._error: BaseException | None = None
         self._stopping = False
-        self._threads = [
-            threading.Thread(target=self._compress, name="compress layer", daemon=True),
-            threading.Thread(target=self._write, name="write layer", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._writer = threading.Thread(target=self._write_jobs, name="write layer", daemon=True)
+        self._writer.start()
         self._next_block()
 
     def __enter__(self) -> BlockWriter:
@@ -178,47 +170,27 @@ class BlockWriter:
         if abandon and self._error is None:
             self._error = Truncated()
         self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._writer.join()
         if self._pool is not None:
             self._pool.shutdown()
 
-    def _compress(self) -> None:
+    def _write_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:
             block, size, future = job
-            made: bytes | memoryview = b""
             if self._error is None:
                 try:
-                    made = self._compressed(memoryview(block)[:size], future)
+                    self._write_one(memoryview(block)[:size], future)
                 except BaseException as error:  # handed to the filling thread, which raises it
                     self._error = error
-            self._made.put((block, made))
+            self._free.put(block)
         if self._error is None:
             try:
-                self._made.put((None, self._codec.finish()))
+                self.blob.write(self._codec.finish())
             except BaseException as error:
                 self._error = error
-        self._made.put(None)
 
-    def _compressed(self, data: memoryview, future: Future[bytes | memoryview] | None) -> bytes | memoryview:
-        self.tar.update(data)
+    def _write_one(self, data: memoryview, future: Future[bytes | memoryview] | None) -> None:
+        if not self._codec.is_identity:  # else what goes out is digested, and that is the tar
+            self.tar.update(data)
         result = future.result() if future is not None else self._codec.block(data)
-        return self._codec.join(data, result)
-
-    def _write(self) -> None:
-        while (made := self._made.get()) is not None:
-            block, data = made
-            if self._error is None:
-                try:
-                    self._write_one(data)
-                except BaseException as error:  # as above
-                    self._error = error
-            if block is not None:
-                self._free.put(block)
-
-    def _write_one(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._out.write(view) :]
-        if self.blob is not self.tar:  # else what goes out is what came in, and is digested already
-            self.blob.update(data)
+        self.blob.write(self._codec.join(data, result))
