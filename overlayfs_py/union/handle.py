@@ -8,6 +8,7 @@ import errno
 import itertools
 import os
 
+from overlayfs_py.syscalls.copy import write_at
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.node import Node
 
@@ -90,10 +91,14 @@ def open_reading(real: Real) -> int:
         return real.open(os.O_RDONLY)
 
 
-def may_write(node: Node, offset: int) -> None:
-    """EPERM if `node.fd` only appends and the end is elsewhere; the kernel does not know the file's flag."""
-    if not node.fd_writable and os.fstat(node.fd).st_size != offset:
+def append(node: Node, offset: int, data: bytes | memoryview) -> int:
+    """Write to an append-only file (chattr +a), of which the kernel does not know that it is one. EPERM where
+    that would change what is there; what it collected before it wrote may begin with what is.
+    """
+    there = os.fstat(node.fd).st_size - offset
+    if not 0 <= there <= len(data) or os.pread(node.fd, there, offset) != bytes(data[:there]):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    return there + write_at(node.fd, data[there:], offset + there)
 
 
 def replace(node: Node, fd: int) -> None:

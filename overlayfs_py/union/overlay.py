@@ -290,9 +290,7 @@ class Overlay:
     def write(self, node: Node, offset: int, data: bytes | memoryview) -> int:
         """Write `data` at `offset`; copies up when nobody did. Returns how much of it the disk took."""
         fd = self._writable(node)
-        if not node.fd_writable:
-            handle.may_write(node, offset)
-        return write_at(fd, data, offset)
+        return write_at(fd, data, offset) if node.fd_writable else handle.append(node, offset, data)
 
     def durable_fd(self, node: Node) -> int | None:
         """A descriptor to sync, for the caller to close; None: nothing to do without an upper, or when

@@ -92,7 +92,7 @@ def truncate(stack: Stack, node: Node, size: int) -> None:
 
 def writable_fd(node: Node) -> int:
     """The node's descriptor, opened read-write; the node has been copied up. That of an append-only file
-    (chattr +a) does not count as writable: see `handle.may_write`.
+    (chattr +a) does not count as writable: see `handle.append`.
     """
     if node.fd < 0 or not node.fd_writable:
         assert node.upper is not None
