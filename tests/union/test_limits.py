@@ -3,7 +3,6 @@
 import errno
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -154,11 +153,11 @@ def test_a_work_directory_in_use_is_refused(open_union: Opener) -> None:
     assert union.reopen().names() == []
 
 
-def test_an_upper_in_use_is_refused(open_union: Opener, tmp_path: Path) -> None:
+def test_an_upper_in_use_is_refused(open_union: Opener) -> None:
     """With another work directory too: neither would see what the other changes."""
     union = open_union()
     here = union.layers
-    other = Layers(lowers=here.lowers, upper=union.upper, work=tmp_path, merged=here.merged)
+    other = Layers(lowers=here.lowers, upper=union.upper, work=here.merged, merged=here.merged)
     with pytest.raises(OverlayError, match=r"upperdir .* in use"):
         Union(other, {})
     assert union.reopen().names() == []
