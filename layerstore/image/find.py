@@ -1,7 +1,7 @@
 """Which image a word means: a reference, an image ID, or a unique prefix of one."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,8 +17,7 @@ from layerstore.store.store import Store
 _MAX_INDEX_DEPTH = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """An image, its entry in ``index.json`` and all the names it has there.
 
     The entry of an image for several platforms is that of their index; `image` is this machine's, or the one

@@ -1,7 +1,6 @@
 """An image in the store: manifest and configuration, read once, verified, never changed."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -13,8 +12,7 @@ from layerstore.store import blobs
 from layerstore.store.store import Store
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(msgspec.Struct, frozen=True, kw_only=True):
     """`descriptor` is the manifest's, without annotations; the raw documents are as stored."""
 
     descriptor: Descriptor

@@ -3,7 +3,6 @@
 Pure text in, text out; which instruction treats its arguments how is `instructions`' affair.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -112,6 +111,8 @@ def json_words(text: str) -> list[str] | None:
     """The JSON form ``["a", "b"]``; None when the text is not one (docker then takes the shell form)."""
     if not text.startswith("["):
         return None
+    import json  # few instructions have this form
+
     try:
         words, end = json.JSONDecoder().raw_decode(text)
     except ValueError:

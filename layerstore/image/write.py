@@ -6,7 +6,6 @@ image.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,8 +23,7 @@ from layerstore.store.store import Store
 _OF_A_CONTAINER = ("container", "container_config", "docker_version", "id", "parent")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """What history will say about a new image."""
 
     created: str
@@ -34,8 +32,7 @@ class Step:
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewLayer:
+class NewLayer(msgspec.Struct, frozen=True, kw_only=True):
     """A layer whose blob is in the store."""
 
     descriptor: Descriptor

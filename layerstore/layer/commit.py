@@ -9,8 +9,7 @@ Equal trees give equal bytes: names in byte order, no user names, no access time
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from typing import IO
+from typing import IO, NamedTuple
 
 from layerstore.digest import Digest
 from layerstore.layer.compress import Compression, codec
@@ -27,8 +26,7 @@ from layerstore.layer.walk import Walk
 __all__ = ["Compression", "LayerResult", "export_tree", "write_layer"]
 
 
-@dataclass(frozen=True, slots=True)
-class LayerResult:
+class LayerResult(NamedTuple):
     """What was written: the blob (digest, size), the tar in it (diff_id, uncompressed_size), and what
     was left out.
     """
@@ -73,7 +71,7 @@ def write_layer(
         result = _finish(sink, members, notes)
         if unchanged is None:
             return result
-        return replace(result, unchanged=unchanged.count, unchanged_size=unchanged.size)
+        return result._replace(unchanged=unchanged.count, unchanged_size=unchanged.size)
 
 
 def export_tree(

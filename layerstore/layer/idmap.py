@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Range = tuple[int, int, int]  # (first id in the image, first id on disk, how many)
 
 
-@dataclass(frozen=True, slots=True)
-class IdMap:
+class IdMap(NamedTuple):
     """Ranges as in uid_map and gid_map. `squash` makes every owner on disk this (uid, gid) of the image
     instead.
     """

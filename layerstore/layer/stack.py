@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(NamedTuple):
     """Directories of one overlay: the upper (or the topmost layer to read), and the lowers, topmost first.
 
     `userxattr` tells which namespace the overlay's marks are in: ``user.overlay.`` instead of

@@ -7,7 +7,6 @@ long as it lives: one that nobody holds is a leftover and may be removed.
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +37,7 @@ def try_locked(directory: Path) -> Iterator[bool]:
 
 def temp_name() -> str:
     """A name in the store's directories that is never a finished object."""
-    return TEMP_PREFIX + secrets.token_hex(8)
+    return TEMP_PREFIX + os.urandom(8).hex()
 
 
 def hold(fd: int) -> None:
