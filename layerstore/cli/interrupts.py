@@ -8,7 +8,9 @@ import errno
 import os
 import select
 import signal
+import stat
 import sys
+import threading
 from types import FrameType
 from typing import NoReturn
 
@@ -46,6 +48,8 @@ def standard_input() -> Input:
 _INTERRUPTS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)  # SIGINT first: Python raises a traceback for it
 _FORCE = 3  # so many end this process at once, as docker's command does
 _SOON = 0.01
+_WAKING = signal.SIGURG  # otherwise ignored
+_STDOUT = 1
 _came: list[int] = []
 
 
@@ -55,6 +59,7 @@ def install() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise)
     signal.signal(signal.SIGALRM, _raise_again)
+    signal.signal(_WAKING, _nothing)
     sys.unraisablehook = _not_raised
 
 
@@ -68,10 +73,26 @@ def _raise(number: int, frame: FrameType | None) -> None:
     if len(_came) == 1:
         for stream in _inputs:
             stream.interrupt()
+        _let_writers_go()
         raise SystemExit(128 + number)
     if len(_came) >= _FORCE:  # else the impatient would interrupt the cleaning up
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
+
+
+def _let_writers_go() -> None:
+    """A thread that waits for a pipe which nobody reads would hold up the unwinding: its write(2) is broken
+    off, and Python does it again, on what takes everything.
+    """
+    others = sys._current_frames().keys() - {threading.main_thread().ident}
+    if others and not stat.S_ISREG(os.fstat(_STDOUT).st_mode):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+        for ident in others:
+            signal.pthread_kill(ident, _WAKING)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def _raise_again(number: int, frame: FrameType | None) -> NoReturn:

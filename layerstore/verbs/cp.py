@@ -137,17 +137,22 @@ def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
         if state == "dead":
             place = before.record.mountpoint
             raise InUse(f"{workspace.name}: a dead mount is at {place}; umount it first")
-        with undone(lambda: _as_before(before)):
-            mounted = mounting.mount(before, before.merged, progress=None, note=note)
-            with opened_dir(Path(str(mounted.record.mountpoint)), os.O_PATH) as fd:
-                yield fd
+        wait = True
+        with undone(lambda: _as_before(before, wait=wait)):
+            try:
+                mounted = mounting.mount(before, before.merged, progress=None, note=note)
+                with opened_dir(Path(str(mounted.record.mountpoint)), os.O_PATH) as fd:
+                    yield fd
+            except BaseException as error:
+                wait = isinstance(error, Exception)
+                raise
 
 
-def _as_before(before: Workspace) -> None:
+def _as_before(before: Workspace, *, wait: bool) -> None:
     """Under the lock: a workspace that was not mounted is not, and its record does not say it was."""
     now = before.reread()
     with postponed():
         if mounting.state_of(now) in {"mounted", "dead"}:
-            now = mounting.umount(now, force=True)
+            now = mounting.umount(now, force=True, wait=wait)
         if now.record != before.record:
             now.save(mountpoint=before.record.mountpoint, mounted_at=before.record.mounted_at)

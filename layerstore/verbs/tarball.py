@@ -3,10 +3,12 @@ in.
 """
 
 import http.client
+import os
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
 from layerstore.digest import Hasher, Readable
@@ -29,11 +31,12 @@ def open_tarball(source: str | Readable) -> Iterator[Readable]:
     if not isinstance(source, str):
         yield source
     elif is_url(source):
-        with _open_url(source) as response:
+        with _open_url(source) as response, _hung_up(response):
             yield _Download(response, source)
     else:
         try:
-            file = open(source, "rb")  # noqa: SIM115 - only the opening is to be explained; closed below
+            # Without a buffer: a thread that waits for a named pipe holds its lock, which closing wants.
+            file = open(source, "rb", buffering=0)  # noqa: SIM115 - only the opening is to be explained
         except FileNotFoundError:
             raise NotFound(f"no such file: {source}") from None
         with file:
@@ -112,6 +115,22 @@ class _Download:
         if not data and size != 0 and self._expected is not None and self._count < self._expected:
             raise LayerstoreError(f"{self._url} ended after {self._count} of {self._expected} bytes")
         return data
+
+
+@contextmanager
+def _hung_up(response: http.client.HTTPResponse) -> Iterator[None]:
+    """The connection is shut down at the end, also while a thread waits for what it brings: closing waits for
+    that thread.
+    """
+    if response.isclosed():  # there was nothing in it
+        yield
+        return
+    with socket.socket(fileno=os.dup(response.fileno())) as connection:
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _open_url(url: str) -> http.client.HTTPResponse:

@@ -74,19 +74,23 @@ def mount(
         binds.bind_all(mountpoint, saved.record.binds)
         settled()
         return saved
-    except BaseException:
+    except BaseException as error:
         with suppress(LayerstoreError):
             if state_of(saved) == "mounted":
-                _take_down(mountpoint, saved, force=True)
+                _take_down(mountpoint, saved, force=True, wait=isinstance(error, Exception))
         saved.save(mountpoint=before.mountpoint, mounted_at=before.mounted_at)
         raise
 
 
-def umount(workspace: Workspace, *, force: bool = False) -> Workspace:
-    """Unmount a workspace and wait for its daemon; under its lock. `force`: whatever is inside or uses it."""
+def umount(workspace: Workspace, *, force: bool = False, wait: bool = True) -> Workspace:
+    """Unmount a workspace and wait for its daemon; under its lock. `force`: whatever is inside or uses it.
+
+    Who was interrupted does not `wait`: what was just being opened may stay open until this process ends, and
+    so may the daemon.
+    """
     if workspace.record.mountpoint is None or state_of(workspace) not in {"mounted", "dead"}:
         raise LayerstoreError(f"{workspace.name} is not mounted")
-    _take_down(Path(workspace.record.mountpoint), workspace, force=force)
+    _take_down(Path(workspace.record.mountpoint), workspace, force=force, wait=wait)
     return workspace.save(mounted_at=None)
 
 
@@ -116,11 +120,11 @@ def mount_image(
             userxattr=layers.uses_userxattr(store),
         )
         settled()
-    except BaseException:
+    except BaseException as error:
         now = overlay.mounted_at(mountpoint)
         if now is not None and now != before:
             with suppress(LayerstoreError):
-                _take_down(mountpoint, None, force=True)
+                _take_down(mountpoint, None, force=True, wait=isinstance(error, Exception))
         raise
 
 
@@ -132,7 +136,9 @@ def prepare_layers(workspace: Workspace, *, progress: Progress | None = None, no
         layers.unpack(workspace.store, image.layers, progress=progress, note=note)
 
 
-def _take_down(mountpoint: Path, workspace: Workspace | None, *, force: bool = False) -> None:
+def _take_down(
+    mountpoint: Path, workspace: Workspace | None, *, force: bool = False, wait: bool = True
+) -> None:
     if overlay.is_dead(mountpoint):
         # Nothing inside can be reached any more; all of it goes with the mount.
         overlay.unmount(os.fsencode(mountpoint), lazy=True)
@@ -146,7 +152,8 @@ def _take_down(mountpoint: Path, workspace: Workspace | None, *, force: bool = F
             except InUse:
                 binds.bind_all(mountpoint, own)  # it goes on as it was
                 raise
-        daemon.wait_gone(daemons, mountpoint)
+        if wait:
+            daemon.wait_gone(daemons, mountpoint)
 
 
 def _unmount(mountpoint: Path, *, force: bool) -> None:

@@ -1,5 +1,6 @@
 """Interrupted between two steps, a workspace is mounted or not as it was before, and `ps` knows."""
 
+import os
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import layerstore
+from layerstore.verbs import cp as cp_verb
 from layerstore.verbs import mount as mount_verb
 from layerstore.workspace import binds, mounting, overlay
 from tests.layerstore.commands import Cli, wait_until_it_hears
@@ -62,6 +64,26 @@ def test_cp_leaves_no_mount(store: Cli, monkeypatch: pytest.MonkeyPatch, step: s
         layerstore.cp("w:/etc/hosts", str(store.root.parent / "out"), root=store.root)
     assert mounted(store.root) == []
     assert state(store) == "created"
+
+
+def test_what_is_left_open_holds_nobody_up(store: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted between open(2) and whoever would close it."""
+    left_open: list[int] = []
+
+    def opened(*_: Any) -> None:
+        left_open.append(os.open(store.root / "workspaces/w/merged/etc/hosts", os.O_RDONLY))
+        raise Interrupted
+
+    monkeypatch.setattr(cp_verb, "_between", opened)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Interrupted):
+            layerstore.cp("w:/etc/hosts", str(store.root.parent / "out"), root=store.root)
+    finally:
+        os.close(left_open[0])
+    assert time.monotonic() - began < 20
+    assert mounted(store.root) == []
+    assert serving(store.root) == []
 
 
 @pytest.mark.parametrize("step", ["umount", "mount"])

@@ -1,14 +1,18 @@
 """What signals do to a command, at the instants that no signal from outside can be aimed at."""
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from layerstore.undoing import undone
+from tests.layerstore.commands import Cli, tarball, wait_until_it_hears
 
 _SCRIPT = """
 import os, signal, sys, time, weakref
@@ -124,3 +128,53 @@ def test_killed_nothing_lies_beside_an_output_file(where: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, where / "out.tar"], timeout=15)
     assert done.returncode == -signal.SIGKILL
     assert os.listdir(where) == []
+
+
+def test_a_pipe_that_nobody_reads_holds_nobody_up(base: Cli, where: Path) -> None:
+    """Its writer is a thread, which the end of the command waits for."""
+    base.run("import", "-", "big:1", stdin=tarball({"f": os.urandom(1 << 20)}))
+    ours, theirs = os.pipe()
+    try:
+        process = base.start("export", "big:1", stdout=theirs, stderr=subprocess.PIPE)
+        _wait_until_full(theirs)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (process.returncode, said) == (130, b"")
+
+
+def _wait_until_full(pipe: int) -> None:
+    deadline = time.monotonic() + 20
+    while select.select([], [pipe], [], 0)[1] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize("words", [("import",), ("load", "-i")])
+def test_a_pipe_that_nobody_writes_does_not_either(base: Cli, where: Path, words: tuple[str, ...]) -> None:
+    os.mkfifo(where / "pipe")
+    process = base.start(*words, where / "pipe", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with open(where / "pipe", "wb") as writer:
+        writer.write(tarball({"f": b"x" * 3000})[:2048])
+        writer.flush()
+        wait_until_it_hears(process)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20) == (b"", b"")
+    assert process.returncode == 143
+
+
+def test_a_server_that_stalls_does_not_either(base: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/rootfs.tar"
+        process = base.start("import", url, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + bytes(100))
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            assert process.communicate(timeout=20) == (b"", b"")
+    assert process.returncode == 143
