@@ -37,9 +37,14 @@ def made_up() -> str:
     return f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}"
 
 
+def could_be(name: str) -> bool:
+    """Whether a workspace could have that name."""
+    return _GRAMMAR.fullmatch(name) is not None
+
+
 def check(name: str) -> str:
     """The name itself; InvalidReference when it could not be one."""
-    if not _GRAMMAR.fullmatch(name):
+    if not could_be(name):
         raise InvalidReference(
             f"invalid name {name!r}: letters, digits, '_', '.' and '-', a letter or digit first"
         )

@@ -123,8 +123,10 @@ class Workspace:
 
 
 def open_workspace(store: Store, name: str) -> Workspace:
-    """The workspace of that name; NotFound when there is none."""
-    path = store.workspaces / names.check(name) / "workspace.json"
+    """The workspace of that name; NotFound when there is none, and none can be."""
+    if not names.could_be(name):  # an image's, most likely
+        raise NotFound(f"no such workspace: {name}")
+    path = store.workspaces / name / "workspace.json"
     try:
         raw = durable.read_capped(path, _MAX_RECORD)
     except (FileNotFoundError, NotADirectoryError):
@@ -139,7 +141,7 @@ def all_workspaces(store: Store, broken: list[LayerstoreError] | None = None) ->
         if name.startswith(locking.TEMP_PREFIX):
             continue
         try:
-            found.append(open_workspace(store, name))
+            found.append(open_workspace(store, names.check(name)))
         except NotFound:
             continue  # removed meanwhile
         except LayerstoreError as error:

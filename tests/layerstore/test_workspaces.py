@@ -76,6 +76,7 @@ def test_refused(base: Cli) -> None:
     assert base.fail("rm", "nothing") == "no such workspace: nothing"
     assert base.fail("umount", "w") == "w is not mounted"
     assert base.fail("mount", "nothing") == "no such workspace: nothing"
+    assert base.fail("mount", "base:1") == "no such workspace: base:1"
     assert base.fail("commit", "nothing") == "no such workspace: nothing"
     assert base.fail("diff", "nothing") == "no such workspace: nothing"
     assert base.fail("mount", "w", base.root / "nowhere").endswith("is not a directory")
