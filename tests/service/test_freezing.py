@@ -2,6 +2,8 @@
 
 import mmap
 import os
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -209,6 +211,25 @@ def test_a_command_runs_while_it_is_frozen(layers: Layers, mounted: OverlayMount
     one_line(pyctl("freeze", layers.merged, "--", "/not/there"), "/not/there", program="overlayfs-pyctl")
     ended = pyctl("freeze", layers.merged, "--timeout", "0.2", "--", "sleep", "1")
     one_line(ended, "its time was up", program="overlayfs-pyctl")
+    assert status(mounted)["frozen"] is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_ends_with_who_runs_it(
+    layers: Layers, mounted: OverlayMount, run: Run, number: int
+) -> None:
+    """It would not know that its copy is no longer of one instant."""
+    program = "from overlayfs_py import ctl\nctl.main(['freeze', sys.argv[1], '--', *sys.argv[2:]])"
+    marker = layers.work / "pid"
+    holder = run(program, layers.merged, "sh", "-c", f"echo $$ > {marker}; exec sleep 60")
+    wait_until(lambda: marker.exists() and marker.read_text())
+    command = os.pidfd_open(int(marker.read_text()))
+    try:
+        holder.send_signal(number)
+        assert holder.wait(20) == 128 + number
+        assert select.select([command], [], [], 0)[0] == [command]
+    finally:
+        os.close(command)
     assert status(mounted)["frozen"] is None
 
 
