@@ -140,6 +140,7 @@ def _open_url(url: str) -> http.client.HTTPResponse:
     except urllib.error.HTTPError as error:
         raise LayerstoreError(f"cannot get {url}: {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise LayerstoreError(f"cannot get {url}: {error.reason}") from None
+        reason = error.reason.strerror if isinstance(error.reason, OSError) else None
+        raise LayerstoreError(f"cannot get {url}: {reason or error.reason}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise LayerstoreError(f"cannot get {url}: {error}") from None

@@ -272,7 +272,7 @@ def _expected(row: Row) -> str:
 
 def _integer(name: str, text: str) -> int:
     if not re.fullmatch(r"[0-9]+", text) or int(text) > _LARGEST_ID:
-        raise ConfigError(f"option {name}={_shown(text)}: expected a whole number")
+        raise ConfigError(f"option {name}={_shown(text)}: expected a whole number up to {_LARGEST_ID}")
     return int(text)
 
 
