@@ -124,6 +124,9 @@ def images_command(
     print_listing(form, columns, [_image_object(image, no_trunc) for image in found])
 
 
+_NOT_COUNTED = "N/A"  # docker's word, which has no figures for these either but after `system df`
+
+
 def _image_object(image: Any, no_trunc: bool) -> dict[str, Any]:
     """docker's keys, and the size as a number."""
     return {
@@ -135,6 +138,9 @@ def _image_object(image: Any, no_trunc: bool) -> dict[str, Any]:
         "CreatedSince": human.ago(image.created),
         "Size": human.size(image.size),
         "SizeBytes": image.size,
+        "Containers": _NOT_COUNTED,
+        "SharedSize": _NOT_COUNTED,
+        "UniqueSize": _NOT_COUNTED,
     }
 
 

@@ -1,5 +1,6 @@
 """Small crash-safe file operations: replacing a file whole, directory fsync, reading only regular files."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -8,6 +9,19 @@ from pathlib import Path
 
 from layerstore.errors import LayerstoreError, LimitExceeded
 from layerstore.store.locking import TEMP_PREFIX
+
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+@contextmanager
+def filling(path: Path) -> Iterator[None]:
+    """Errors of a write(2) that found no room, which name no file, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextmanager

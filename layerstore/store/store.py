@@ -74,7 +74,7 @@ class Store:
     def temp_file(self, directory: Path) -> Iterator[tuple[Path, int]]:
         """A temporary file beside its final name, and its fd (owned here); removed if it was not renamed."""
         path = directory / locking.temp_name()
-        with ExitStack() as held, undone(lambda: path.unlink(missing_ok=True)):
+        with ExitStack() as held, undone(lambda: path.unlink(missing_ok=True)), durable.filling(directory):
             with self.locked(shared=True):
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
                 held.callback(os.close, fd)
@@ -85,7 +85,7 @@ class Store:
     def temp_dir(self, directory: Path) -> Iterator[tuple[Path, int]]:
         """A temporary directory beside its final name, and an fd on it; removed if it was not renamed."""
         path = directory / locking.temp_name()
-        with ExitStack() as held, undone(lambda: _remove(path)):
+        with ExitStack() as held, undone(lambda: _remove(path)), durable.filling(directory):
             with self.locked(shared=True):
                 path.mkdir(mode=0o755)
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -61,6 +61,7 @@ def _of_image(store: Store, found: Found) -> dict[str, Any]:
         "Id": image.id,
         "RepoTags": list(found.names),
         "RepoDigests": sorted({f"{_repository(name)}@{found.entry.digest}" for name in found.names}),
+        "Parent": "",
         "Comment": steps[-1].comment if steps else "",
         "Created": image.created,
         "Author": image.config.author or "",

@@ -30,7 +30,7 @@ def open_output(target: Target) -> Iterator[IO[bytes]]:
             yield file
         return
     temp = path.with_name(locking.temp_name())
-    with undone(lambda: temp.unlink(missing_ok=True)):
+    with undone(lambda: temp.unlink(missing_ok=True)), durable.filling(path):
         with open(_new_file(temp), "wb") as file:
             yield file
             file.flush()

@@ -29,7 +29,7 @@ def small(where: Path) -> Iterator[Cli]:
 def test_import(small: Cli) -> None:
     before = contents(small.root)
     message = small.fail("import", "-", "big", stdin=tarball({"f": os.urandom(6_000_000)}))
-    assert "No space left on device" in message
+    assert message == f"{small.root}/layers: cannot unpack /f: No space left on device"
     assert contents(small.root) == before
 
 
@@ -37,6 +37,17 @@ def test_commit(small: Cli) -> None:
     small.run("create", "--name", "w", "base:1")
     (small.root / "workspaces/w/upper/f").write_bytes(os.urandom(5_000_000))
     before = contents(small.root)
-    assert "No space left on device" in small.fail("commit", "w", "base:2")
+    message = small.fail("commit", "w", "base:2")
+    assert message == f"{small.root}/oci/blobs/sha256: No space left on device"
     assert contents(small.root) == before
     assert (small.root / "workspaces/w/upper/f").stat().st_size == 5_000_000
+
+
+@pytest.mark.parametrize("verb", ["save", "export"])
+def test_output(small: Cli, where: Path, verb: str) -> None:
+    """The file that could not be written is named, and is not there."""
+    big = Cli(where / "store")
+    big.run("import", "-", "big:1", stdin=tarball({"f": os.urandom(9_000_000)}))
+    target = small.root.parent / "out.tar"
+    assert big.fail(verb, "big:1", "-o", target) == f"{target}: No space left on device"
+    assert os.listdir(small.root.parent) == ["store"]
