@@ -63,7 +63,7 @@ class ServiceOptions:
     data: str = "auto"  # auto | cached | writeback | passthrough
     timeout: float = 86400.0  # seconds the kernel may trust what it was told; 0: layers change underneath
     threads: int = 4  # long copies and fsyncs that may run at once
-    poll: int = 500  # microseconds the native engine looks for the next request before it sleeps
+    poll: int | None = None  # µs to look for the next request before sleeping; None: as it pays
     awake: str = "auto"  # auto | on | off: keep idle processors from halting while it looks
     foreground: bool = False
     debug: bool = False

@@ -100,12 +100,17 @@ DAEMON = (
         "compilers; passthrough is for databases and much data in few files",
     ),
     Row("threads", Kind.INTEGER, "long copies and syncs that may run at once", "service.threads"),
-    Row("poll", Kind.INTEGER, "µs to look for the next request before sleeping; 0: never", "service.poll"),
+    Row(
+        "poll",
+        Kind.INTEGER,
+        "µs to look for the next request before sleeping; 0: never; else 100, or 500 without awake",
+        "service.poll",
+    ),
     _words(
         "awake",
         "service.awake",
         "auto on off",
-        "idle processors do not halt while it looks; auto: in virtual machines with haltpoll, up to 8",
+        "idle processors do not halt while requests come; auto: in virtual machines with haltpoll, up to 8",
     ),
     _flag("debug", "service.debug", True, "log every request; stays in the foreground"),
 )

@@ -1,7 +1,7 @@
 """The loop: one thread that reads a message, has it answered and reads the next.
 
 After an answer it looks for the next message for a while before it sleeps (adaptive polling): waking a
-thread costs more than answering, and in a virtual machine so does waking the client, which the time must
+thread costs more than answering, and so does waking the client where processors halt, which the time must
 span. It stops doing so where it does not pay, for longer where others want the processor, and never does
 it where this process may use one CPU only. An idle mount sleeps in poll.
 """
@@ -18,6 +18,9 @@ from overlayfs_py.engine.native.dispatch import SessionEnd
 from overlayfs_py.engine.native.wakefulness import Wakefulness
 
 log = logging.getLogger("overlayfs_py.engine.native")
+
+# Seconds between messages that come so often that it pays to be awake for the next.
+_OFTEN = 2e-3
 
 GONE = (errno.ENODEV, errno.ECONNABORTED)
 
@@ -73,7 +76,7 @@ class Polling:
 
 class Loop:
     """Reads `fuse_fd` (not owned) until the session ends or `stop`. `serve` gets buffer and length.
-    `wakefulness` (owned) is kept from the second message of a row of them until it sleeps.
+    `wakefulness` (owned) is kept from the second message of a row of them on, for as long as they come often.
 
     While `working` is not 0 workers run, who need the interpreter more than a loop that only looks. `tidy`
     does a little of what can wait, and says whether there was any.
@@ -167,9 +170,15 @@ class Loop:
         return 0
 
     def _sleep(self) -> int:
-        """Until there is a message, or it is woken."""
-        self._wakefulness.end()
-        for fd, _ in self._poll.poll():
+        """Until there is a message, or it is woken. While messages come often, processors stay awake."""
+        ready = self._poll.poll(_OFTEN * 1e3) if self._wakefulness.kept else []
+        if not ready:
+            self._wakefulness.end()
+            start = perf_counter()
+            ready = self._poll.poll()
+            if perf_counter() - start < _OFTEN:
+                self._wakefulness.keep()
+        for fd, _ in ready:
             if fd == self._wake_fd:
                 os.eventfd_read(fd)
                 return 0

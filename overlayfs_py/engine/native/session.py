@@ -31,6 +31,8 @@ log = logging.getLogger("overlayfs_py.engine.native")
 
 _CAP_SYS_ADMIN = 21
 _OLDEST_KERNEL = (5, 12)
+# µs to look for the next request, if nobody says: longer where waking the client takes long (decision 0020).
+_POLL, _POLL_AWAKE = 500, 100
 
 
 class NativeEngine:
@@ -98,6 +100,10 @@ class NativeEngine:
         self._fuse_fd = fuse_fd
         raise_readahead(fuse_fd)
         self._state.pipe = AnswerPipe()
+        wakefulness = Wakefulness.wanted(self._options.awake)
+        poll = self._options.poll
+        if poll is None:
+            poll = _POLL_AWAKE if wakefulness.available else _POLL
         self._loop = Loop(
             fuse_fd,
             MAX_WRITE + PAGE_SIZE,
@@ -105,8 +111,8 @@ class NativeEngine:
             self._deferrals.complete,
             lambda: self._deferrals.running,
             self._state.forgotten.shorten,
-            Polling(self._options.poll * 1e-6),
-            Wakefulness.wanted(self._options.awake),
+            Polling(poll * 1e-6),
+            wakefulness,
         )
 
     async def serve(self) -> None:

@@ -48,6 +48,16 @@ class Wakefulness:
             )
             return cls()
 
+    @property
+    def available(self) -> bool:
+        """Whether `keep` does anything."""
+        return self._fd >= 0
+
+    @property
+    def kept(self) -> bool:
+        """Whether processors are kept from halting now."""
+        return self._kept
+
     def keep(self) -> None:
         """From now on a client is woken quickly."""
         if not self._kept and self._fd >= 0:

@@ -1,5 +1,6 @@
 """The loop on a socket pair: messages, waking, stopping, and how long it looks before it sleeps."""
 
+import itertools
 import os
 import resource
 import socket
@@ -155,6 +156,27 @@ def test_processors_are_awake_between_messages_and_not_afterwards(tmp_path: Path
     served.close()
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(fd)
+
+
+def test_processors_are_awake_while_messages_come_often(tmp_path: Path) -> None:
+    """Also where it sleeps between them."""
+    device = tmp_path / "latency"
+    served = Served(Polling(0.0), Wakefulness(os.open(device, os.O_WRONLY | os.O_CREAT | os.O_APPEND)))
+    for _ in range(100):
+        served.kernel.send(b"asked")
+        assert served.event.acquire(timeout=10)
+    served.thread.join(0.5)
+    wishes = struct.iter_unpack("=i", device.read_bytes())
+    assert list(itertools.chain(*wishes))[-2:] == [0, 2_000_000_000]
+    served.kernel.send(b"seldom")
+    assert served.event.acquire(timeout=10)
+    served.thread.join(0.1)
+    before = device.stat().st_size
+    served.kernel.send(b"seldom")
+    assert served.event.acquire(timeout=10)
+    served.thread.join(0.1)
+    assert device.stat().st_size == before
+    served.close()
 
 
 def test_tidies_before_it_sleeps(served: Served) -> None:

@@ -10,6 +10,7 @@ import pytest
 from overlayfs_py.engine.native import message, session, wire
 from overlayfs_py.engine.native.loop import Polling
 from overlayfs_py.engine.native.session import NativeEngine
+from overlayfs_py.engine.native.wakefulness import Wakefulness
 from overlayfs_py.options import ServiceOptions, UnionOptions
 from overlayfs_py.union.overlay import Overlay
 
@@ -61,8 +62,15 @@ def test_layer_that_the_kernel_cannot_back(overlay: Overlay, monkeypatch: pytest
     assert not engine.capabilities.passthrough
 
 
-@pytest.mark.parametrize("poll", [0, 50, 700])
-def test_poll_is_how_long_it_looks(overlay: Overlay, monkeypatch: pytest.MonkeyPatch, poll: int) -> None:
+@pytest.mark.parametrize(
+    ("poll", "awake", "expected"), [(0, True, 0), (700, True, 700), (None, True, 100), (None, False, 500)]
+)
+def test_poll_is_how_long_it_looks(
+    overlay: Overlay, monkeypatch: pytest.MonkeyPatch, poll: int | None, awake: bool, expected: int
+) -> None:
+    """Shorter where a client that waits is awake: to wake it takes less than what others lose meanwhile."""
+    wakefulness = Wakefulness(os.open(os.devnull, os.O_WRONLY) if awake else -1)
+    monkeypatch.setattr(Wakefulness, "wanted", lambda choice: wakefulness)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     looked: list[float] = []
 
@@ -78,7 +86,7 @@ def test_poll_is_how_long_it_looks(overlay: Overlay, monkeypatch: pytest.MonkeyP
     os.close(write_fd)
     engine.attach(read_fd)
     engine.close()
-    assert looked == [pytest.approx(poll * 1e-6)]
+    assert looked == [pytest.approx(expected * 1e-6)]
 
 
 def test_answer_that_is_not_taken_becomes_eio(overlay: Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
