@@ -62,7 +62,7 @@ CONTENDERS = {
         _ours("volatile", "engine=native,data=cached,volatile", only=("copy-up", "rename of a lower")),
         _ours("writeback", "engine=native,data=writeback", only=_WRITES),
         _ours("default", ""),
-        _ours("calm", "engine=native,data=cached,poll=0"),
+        _ours("calm", "engine=native,data=cached,poll=0,awake=off"),
     )
 }
 
