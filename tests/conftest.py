@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -26,12 +27,21 @@ Mounter = Callable[..., OverlayMount]
 def pytest_configure(config: pytest.Config) -> None:
     """SIGTERM, as timeout(1) and CI send it, ends tests as Ctrl-C does: their mounts are unmounted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # What is ignored, as under nohup(1), programs under test would ignore too; a handler they do not inherit.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignore)
     if workers.is_worker():
+        signal.signal(signal.SIGHUP, _ignore)  # they end with who started them
         workers.take_interrupts()
         if os.geteuid() == 0:
             workers.take_own_mounts()
     if getattr(config.option, "numprocesses", None):
         config.pluginmanager.register(workers.Overseer())
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 @pytest.hookimpl(tryfirst=True)
