@@ -103,9 +103,12 @@ class Download:
         """Get what is left of it in pieces, together with the helpers."""
         self._pieces = Pieces(self._repository, partial, self._report)
         self._is_offered.set()
-        with suppress(NoRanges):  # the registry said it could: what is left comes in one piece then
-            self._pieces.work()
-            self._pieces.wait()
+        try:
+            with suppress(NoRanges):  # the registry said it could: what is left comes in one piece then
+                self._pieces.work()
+                self._pieces.wait()
+        finally:
+            self._pieces.end()
 
     def _receive(self, partial: Partial) -> bool:
         """One connection's worth of bytes. True: it was broken off, as others are there to help."""

@@ -57,6 +57,14 @@ class Pieces:
                 self._repository.client.stop.check()
                 self._changed.wait(_PATIENCE)
 
+    def end(self) -> None:
+        """Nobody writes to the partial any more once this returns; what is still on its way is dropped."""
+        with self._changed:
+            self._failed = True
+            self._changed.notify_all()
+            while self._writing:
+                self._changed.wait(_PATIENCE)
+
     def _claim(self) -> tuple[int, int] | None:
         """Begin and end of the next piece; waits while too many are on their way."""
         total = self._partial.descriptor.size
@@ -80,7 +88,7 @@ class Pieces:
         """Write what is now in order; one thread at a time does so, for all."""
         with self._changed:
             self._ready[start] = got
-            if self._writing:
+            if self._writing or self._failed:
                 return
             self._writing = True
         try:
@@ -88,13 +96,14 @@ class Pieces:
                 for data in now:
                     self._partial.append(data)
         except BaseException:
+            self._writing = False
             self._fail()
             raise
 
     def _next_to_write(self) -> list[bytes] | None:
         with self._changed:
             self._changed.notify_all()
-            ready = self._ready.pop(self._partial.size, None)
+            ready = None if self._failed else self._ready.pop(self._partial.size, None)
             self._writing = ready is not None
             return ready
 

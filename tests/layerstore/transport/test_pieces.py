@@ -3,9 +3,11 @@
 import itertools
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -209,3 +211,34 @@ def test_memory_is_bounded(
         pull(proxy, other, jobs=8)
     assert max(ahead) <= (pieces._AHEAD + 1) * PIECE
     assert not partials.directory(other).exists()
+
+
+class SlowPartial:
+    """Ten of twenty bytes are being written until `go` is set."""
+
+    def __init__(self) -> None:
+        self.size, self.descriptor = 0, SimpleNamespace(size=20)
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def append(self, data: bytes) -> None:
+        self.begun.set()
+        assert self.go.wait(10)
+        self.size += len(data)
+
+
+def test_nobody_writes_when_it_has_ended() -> None:
+    """What is left comes over one connection then, behind what is written."""
+    partial = SlowPartial()
+    shared = pieces.Pieces(cast(Any, None), cast(Any, partial), lambda *_: None)
+    writer = threading.Thread(target=shared._deliver, args=(0, [bytes(10)]), daemon=True)
+    writer.start()
+    assert partial.begun.wait(10)
+    ender = threading.Thread(target=shared.end, daemon=True)
+    ender.start()
+    ender.join(0.1)
+    assert ender.is_alive()
+    partial.go.set()
+    ender.join(10)
+    assert not ender.is_alive()
+    shared._deliver(10, [bytes(10)])
+    assert partial.size == 10
