@@ -194,8 +194,12 @@ def test_without_upper_read_only() -> None:
 
 @pytest.mark.parametrize("text", [":0:1:1002:1002:0:1:1003:1003:64534", "0:1:1002:1002:0:1:1003:1003:64534"])
 def test_id_maps(text: str) -> None:
-    """Triples inside:outside:size, with the leading colon of containers' tools."""
-    expected = (IdRange(0, 1, 1002), IdRange(1002, 0, 1), IdRange(1003, 1003, 64534))
+    """Triples LAYER:MOUNT:SIZE, with the leading colon of containers' tools."""
+    expected = (
+        IdRange(outside=0, inside=1, size=1002),
+        IdRange(outside=1002, inside=0, size=1),
+        IdRange(outside=1003, inside=1003, size=64534),
+    )
     assert parse(f"{LOWER},uidmapping={text}").union.uid_map == expected
     assert parse(f"{LOWER},gidmapping={text}").union.gid_map == expected
 

@@ -35,7 +35,7 @@ def form(row: Row) -> str:
         Kind.INTEGER: "N",
         Kind.SECONDS: "SECONDS",
         Kind.TEXT: "TEXT",
-        Kind.ID_MAP: "INSIDE:OUTSIDE:SIZE[:...]",
+        Kind.ID_MAP: "LAYER:MOUNT:SIZE[:...]",
     }
     return f"{row.name}={placeholder[row.kind]}"
 

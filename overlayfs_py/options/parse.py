@@ -277,12 +277,17 @@ def _integer(name: str, text: str) -> int:
 
 
 def _id_map(name: str, text: str) -> tuple[IdRange, ...]:
-    """Triples inside:outside:size; containers' tools put a colon in front."""
+    """Triples LAYER:MOUNT:SIZE, as fuse-overlayfs reads and containers/storage writes them: the first id on
+    disk, the id it has in the mount, how many. containers/storage puts a colon in front.
+    """
     words = re.split(r"[:,]", unescape(text).removeprefix(":"))
     if len(words) % 3:
-        raise ConfigError(f"option {name}={_shown(text)}: expected triples inside:outside:size")
+        raise ConfigError(f"option {name}={_shown(text)}: expected triples LAYER:MOUNT:SIZE")
     numbers = [_integer(name, word) for word in words]
-    ranges = tuple(IdRange(*numbers[at : at + 3]) for at in range(0, len(numbers), 3))
+    ranges = tuple(
+        IdRange(outside=layer, inside=mount, size=size)
+        for layer, mount, size in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    )
     for side in ("inside", "outside"):
         end = -1
         for start, size in sorted((getattr(r, side), r.size) for r in ranges):

@@ -19,7 +19,7 @@ class Kind(Enum):
     INTEGER = "a whole number"
     SECONDS = "seconds"
     TEXT = "any text"
-    ID_MAP = "triples inside:outside:size"
+    ID_MAP = "triples LAYER:MOUNT:SIZE"
     SILENT = "accepted: for mount(8) or fstab, or how it is anyway"
     WARNED = "accepted with a warning: has no effect"
     REFUSED = "an error: cannot be had"
@@ -68,7 +68,13 @@ SEMANTICS = (
         "union.volatile",
         {"0": True, "1": False, "auto": False, "strict": False, "volatile": True},
     ),
-    Row("uidmapping", Kind.ID_MAP, "user ids: inside the mount, in the layers, how many", "union.uid_map"),
+    Row(
+        "uidmapping",
+        Kind.ID_MAP,
+        "user ids: the first in the layers, its number in the mount, how many; with 0:1000:1 root's files in "
+        "the layers belong to 1000 in the mount, and what 1000 makes there is root's in the upper",
+        "union.uid_map",
+    ),
     Row("gidmapping", Kind.ID_MAP, "group ids, likewise", "union.gid_map"),
     _flag("squash_to_root", "squash_to_root", True, "everything belongs to 0:0"),
     Row("squash_to_uid", Kind.INTEGER, "everything belongs to this user", "union.squash_uid"),

@@ -51,7 +51,7 @@ class _Plan:
             self.gid = gid
         self.override: bytes | None = None
         if stack.options.xattr_permissions and kind != stat.S_IFLNK:
-            self.override = format_override(caller.uid, caller.gid, mode)
+            self.override = format_override(self.uid, self.gid, mode)
             self.uid, self.gid = os.geteuid(), os.getegid()
 
     def direct(self, stack: Stack) -> bool:
@@ -76,10 +76,13 @@ def inherits(stack: Stack, parent: Node) -> tuple[int | None, bytes | None]:
     return parent.inherits
 
 
-def map_owner(stack: Stack, uid: int, gid: int) -> tuple[int, int]:
-    """The ids to store in the upper; EOVERFLOW for one without a mapping."""
+def map_owner(stack: Stack, uid: int | None, gid: int | None) -> tuple[int, int]:
+    """The ids to store in the upper, -1 for None; EOVERFLOW for one without a mapping."""
     try:
-        return stack.uids.outside(uid), stack.gids.outside(gid)
+        return (
+            -1 if uid is None else stack.uids.outside(uid),
+            -1 if gid is None else stack.gids.outside(gid),
+        )
     except KeyError:
         raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW)) from None
 

@@ -215,14 +215,13 @@ class Overlay:
         return attr if self._owners_as_stored else self._with_owner(node, attr)
 
     def _with_owner(self, node: Node, attr: Attr) -> Attr:
-        """Owner and mode as the options say."""
+        """Owner and mode as the options say: what an xattr tells stands in the layer, so it is mapped too."""
         uids, gids = self._stack.uids, self._stack.gids
-        attr = attr._replace(uid=uids.inside(attr.uid), gid=gids.inside(attr.gid))
         if self.options.xattr_permissions and node.kind != stat.S_IFLNK:
             override = setattr.read_override(node)
             if override is not None:
                 attr = attr._replace(uid=override[0], gid=override[1], mode=node.kind | override[2])
-        return attr
+        return attr._replace(uid=uids.inside(attr.uid), gid=gids.inside(attr.gid))
 
     def setattr(self, node: Node, changes: AttrChanges) -> Attr:
         """Change attributes; the new ones are returned."""

@@ -34,8 +34,7 @@ def setattr_node(stack: Stack, node: Node, changes: AttrChanges) -> None:
 def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
     real = node.top
     if changes.uid is not None or changes.gid is not None:
-        uid, gid = map_owner(stack, changes.uid or 0, changes.gid or 0)
-        ids = -1 if changes.uid is None else uid, -1 if changes.gid is None else gid
+        ids = map_owner(stack, changes.uid, changes.gid)
         if node.fd_writable:
             os.fchown(node.fd, *ids)
         else:
@@ -56,21 +55,24 @@ def _set_times(node: Node, atime_ns: int | None, mtime_ns: int | None) -> None:
 
 
 def _override(stack: Stack, node: Node, changes: AttrChanges) -> None:
-    """Under xattr_permissions owner and mode live in an xattr; the real ones stay the daemon's."""
+    """Under xattr_permissions owner and mode live in an xattr, the owner as the layers have it; the real ones
+    stay the daemon's.
+    """
     if changes.uid is None and changes.gid is None and changes.mode is None:
         return
-    uid, gid, mode = read_override(node) or _real_owner(stack, node)
+    uid, gid, mode = read_override(node) or _real_owner(node)
+    new_uid, new_gid = map_owner(stack, changes.uid, changes.gid)
     value = format_override(
-        uid if changes.uid is None else changes.uid,
-        gid if changes.gid is None else changes.gid,
+        uid if new_uid < 0 else new_uid,
+        gid if new_gid < 0 else new_gid,
         mode if changes.mode is None else changes.mode,
     )
     marks.set_xattr(node.top, override_name(stack), value)
 
 
-def _real_owner(stack: Stack, node: Node) -> tuple[int, int, int]:
+def _real_owner(node: Node) -> tuple[int, int, int]:
     st = node.top.stat()
-    return stack.uids.inside(st.st_uid), stack.gids.inside(st.st_gid), stat.S_IMODE(st.st_mode)
+    return st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)
 
 
 def read_override(node: Node) -> tuple[int, int, int] | None:

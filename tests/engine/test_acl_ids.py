@@ -14,7 +14,7 @@ from tests.mounts import Layers
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.engine]
 
 ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
-MAPPED = {"uidmapping": "0:100000:65536", "gidmapping": "0:200000:65536"}
+MAPPED = {"uidmapping": "100000:0:65536", "gidmapping": "200000:0:65536"}
 
 
 def acl(user: int, group: int) -> bytes:
