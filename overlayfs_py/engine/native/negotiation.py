@@ -13,6 +13,7 @@ MAX_WRITE = MAX_PAGES * wire.PAGE_SIZE
 _MAX_BACKGROUND = 64
 _CONGESTION = 48
 
+# Not ASYNC_DIO: the kernel keeps pages older than an asynchronous direct write then (decision 0023).
 _ALWAYS = (
     Init.ASYNC_READ
     | Init.BIG_WRITES
@@ -20,7 +21,6 @@ _ALWAYS = (
     | Init.HAS_IOCTL_DIR
     | Init.DO_READDIRPLUS
     | Init.READDIRPLUS_AUTO
-    | Init.ASYNC_DIO
     | Init.PARALLEL_DIROPS
     | Init.MAX_PAGES
     | Init.CACHE_SYMLINKS

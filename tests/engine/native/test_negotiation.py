@@ -40,7 +40,7 @@ def test_reply_says_what_was_agreed() -> None:
             "PASSTHROUGH",
         ),
         (Wishes(acl=False), "DONT_MASK", "POSIX_ACL"),
-        (Wishes(), "NO_OPENDIR_SUPPORT", "WRITEBACK_CACHE ATOMIC_O_TRUNC"),
+        (Wishes(), "NO_OPENDIR_SUPPORT", "WRITEBACK_CACHE ATOMIC_O_TRUNC ASYNC_DIO"),
         (Wishes(changing=True), "AUTO_INVAL_DATA", "WRITEBACK_CACHE EXPLICIT_INVAL_DATA"),
         (
             Wishes(no_open=False, passthrough=True),
