@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -110,9 +111,7 @@ def mount(engine: str) -> Iterator[Mounter]:
     """mount(layers, options) -> a live OverlayMount of the engine at hand; unmounted at the end."""
     with ExitStack() as stack:
 
-        def start(
-            layers: LowerLayers, options: Mapping[str, str] | None = None, **more: bool
-        ) -> OverlayMount:
+        def start(layers: LowerLayers, options: Mapping[str, str] | None = None, **more: Any) -> OverlayMount:
             return stack.enter_context(OverlayMount(layers, options or {}, engine=engine, **more))
 
         yield start

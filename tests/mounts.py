@@ -124,6 +124,7 @@ class OverlayMount:
     options: Mapping[str, str] = field(default_factory=dict)
     engine: str = "auto"
     allow_other: bool = True
+    files: int = 0  # how many the daemon may have open, if not as many as we
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     log: Path | None = field(default=None, init=False)
 
@@ -137,7 +138,8 @@ class OverlayMount:
             options |= _FLAVOURS.get(self.engine, {"engine": self.engine})
         if self.allow_other:
             options["allow_other"] = ""
-        return [str(COMMAND), "-f", "-o", self.layers.options(options), str(self.layers.merged)]
+        limited = ["prlimit", f"--nofile={self.files}:{self.files}"] if self.files else []
+        return [*limited, str(COMMAND), "-f", "-o", self.layers.options(options), str(self.layers.merged)]
 
     def __enter__(self) -> Self:
         handle, name = tempfile.mkstemp(prefix="overlayfs-py-", suffix=".log")
@@ -228,10 +230,10 @@ class OverlayMount:
             self.log.unlink(missing_ok=True)
 
 
-def status(mount: OverlayMount) -> dict[str, Any]:
-    """What its daemon says of it."""
+def status(mount: OverlayMount, verb: str = "status") -> dict[str, Any]:
+    """What its daemon says of it; `verb` "stats": its figures."""
     with client.connect(default_run_dir(os.environ, os.geteuid()), mount.root) as daemon:
-        return dict(daemon.ask("status"))
+        return dict(daemon.ask(verb))
 
 
 def unmount(root: bytes, patience: float = 10.0) -> None:

@@ -95,6 +95,13 @@ class Engine(Protocol):
     def statistics(self) -> EngineStatistics: ...
 
 
+def wants_descriptors(error: Exception) -> bool:
+    """Whether the process had no descriptor left. Nobody is told that who has not used them up: caches are
+    given up, and what is under way is waited for.
+    """
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+
+
 class ErrorTranslator:
     """Turns what a request raised into an errno; what is no OSError is a defect, logged once a place."""
 

@@ -32,12 +32,13 @@ class LibfuseEngine:
         self._debug = options.debug
         self._attached = False
         limiter = trio.CapacityLimiter(max(1, options.threads))
+        self._rest = overlay.rest
         self._operations = OverlayOperations(overlay, cache_policy(options.timeout), limiter)
 
     def attach(self, fuse_fd: int) -> None:
         """libfuse takes a mounted descriptor as the mount point /dev/fd/N and closes it at the end."""
         logging.getLogger("pyfuse3").setLevel(logging.DEBUG if self._debug else logging.WARNING)
-        RequestLoop().install()
+        RequestLoop(self._rest).install()
         pyfuse3.init(self._operations, f"/dev/fd/{fuse_fd}", {"debug"} if self._debug else set())
         self._attached = True
 

@@ -8,12 +8,14 @@ sends its next request within microseconds of the last answer (benchmarks: first
 
 import select
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pyfuse3
 import trio
 
 _SPIN_NS = 40_000  # how long to look for the next request before sleeping
+_REST = 1.0  # seconds without a request after which what is kept for the next one is given up
 _TURN_NS = 1_000_000  # other tasks (signals, control socket, finished copies) wait no longer than this
 
 
@@ -39,13 +41,16 @@ class _Lock:
 
 
 class RequestLoop:
-    """Stands for the module `trio` inside pyfuse3, for one session."""
+    """Stands for the module `trio` inside pyfuse3, for one session. `rest` is called once when no request has
+    come for a while.
+    """
 
     ClosedResourceError = trio.ClosedResourceError
     open_nursery = staticmethod(trio.open_nursery)
 
-    def __init__(self) -> None:
+    def __init__(self, rest: Callable[[], None]) -> None:
         self.lowlevel = self
+        self._rest = rest
         self._lock = _Lock()
         self._poll: select.poll | None = None
         self._spin = _SPIN_NS
@@ -89,5 +94,9 @@ class RequestLoop:
                 self._spin = _SPIN_NS
                 return
         self._spin = max(self._spin >> 1, 1)  # nobody is in a hurry: do not burn the processor for nothing
-        await trio.lowlevel.wait_readable(fd)
+        with trio.move_on_after(_REST) as idle:
+            await trio.lowlevel.wait_readable(fd)
+        if idle.cancelled_caught:
+            self._rest()
+            await trio.lowlevel.wait_readable(fd)
         self._turn = time.monotonic_ns() + _TURN_NS

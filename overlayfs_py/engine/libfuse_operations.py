@@ -6,6 +6,7 @@ again; access is never asked, as the kernel checks permissions itself.
 
 import functools
 import inspect
+import itertools
 import os
 import stat
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import pyfuse3
 import trio
 
+from overlayfs_py.engine.base import wants_descriptors
 from overlayfs_py.engine.libfuse_gate import gated
 from overlayfs_py.engine.libfuse_replies import SETID_BITS, statfs_reply
 from overlayfs_py.engine.libfuse_session import Context, OpenDirectory, OpenFile, Session
@@ -204,12 +206,10 @@ class OverlayOperations(Session):
         return done
 
     async def fsync(self, fh: int, datasync: bool) -> None:
-        """In a thread, as it waits for the disk; on a copy of the descriptor: the union may exchange it."""
-        file = self._files[fh]
-        node = file.inode.node
-        if node.upper is None or self._overlay.options.volatile:
+        """In a thread, as it waits for the disk; by a descriptor of its own: the union may exchange its."""
+        fd = self._overlay.durable_fd(self._files[fh].inode.node)
+        if fd is None:
             return
-        fd = os.dup(file.handle.fd)
         try:
             await trio.to_thread.run_sync(os.fdatasync if datasync else os.fsync, fd, limiter=self._limiter)
         finally:
@@ -259,12 +259,16 @@ def guarded(operation: str, request: Request) -> Request:
     @functools.wraps(request)
     async def answer(self: Session, *args: Any) -> Any:
         self.counts[operation] += 1
-        try:
-            return await request(self, *args)
-        except pyfuse3.FUSEError as error:
-            code = error.errno
-        except Exception as error:
-            code = self.errors.reply_error(operation, error)
+        for attempt in itertools.count():
+            try:
+                return await request(self, *args)
+            except pyfuse3.FUSEError as error:
+                code = error.errno
+            except Exception as error:
+                if wants_descriptors(error) and await self.spared_descriptors(attempt):
+                    continue
+                code = self.errors.reply_error(operation, error)
+            break
         self.refusals[operation, code] += 1
         if answered:
             raise pyfuse3.FUSEError(code)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from overlayfs_py.union.overlay import Handle, Overlay
 
 _DT_DIR = 4
+_A_MOMENT = 0.005  # seconds
 _DOTS = 2  # . and .. come first in a snapshot
 
 Context = pyfuse3.RequestContext
@@ -86,6 +87,16 @@ class Session(pyfuse3.Operations):
             operations=dict(sorted(self.counts.items())),
             errors=errors_by_operation(self.refusals),
         )
+
+    async def spared_descriptors(self, attempt: int) -> bool:
+        """Give back descriptors for the next attempt, and wait for workers that have some; False when there
+        is nothing to gain.
+        """
+        spared = self._overlay.spare_descriptors()
+        if attempt and self._limiter.borrowed_tokens:
+            await trio.sleep(_A_MOMENT)
+            return True
+        return spared and not attempt
 
     def drop_all(self) -> None:
         """Give back what the kernel left open and known, after the session's end."""

@@ -17,7 +17,7 @@ from overlayfs_py.service.verbs import verbs_of
 
 log = logging.getLogger("overlayfs_py")
 
-_DESCRIPTORS = 1 << 14  # as many as are kept open (`DirFds`, `DataFds`); 8 bytes of the kernel's each
+_DESCRIPTORS = 1 << 14  # as many as are kept open (`union/descriptors.py`); 8 bytes of the kernel's each
 
 
 def run_daemon(options: Options, report: Report, parent_fd: int | None = None) -> int:

@@ -12,7 +12,7 @@ import stat
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_data, is_dense
-from overlayfs_py.union import handle, marks
+from overlayfs_py.union import handle, marks, stash
 from overlayfs_py.union.dress import CAPABILITY, NOTHING_LATE, Late, dress, plain_mode
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import needs_index, register
@@ -101,7 +101,7 @@ class CopyUp:
         if not self._clones and stack.work is not None:
             stack.work.unclonable.add(self._fsid)
         os.close(self._src_fd)
-        handle.replace(node, self._dst_fd)
+        handle.replace(stack, node, self._dst_fd)
         self._src_fd = self._dst_fd = -1
 
     def abort(self) -> None:
@@ -190,24 +190,11 @@ def _prepare_data(stack: Stack, node: Node, size: int | None) -> CopyUp:
         job._read_from(node.data, size)
         job._stat = st = node.upper.stat()
         job._late = Late(st.st_mode, marks.get_xattr(node.upper, CAPABILITY))
-        job._dst_fd = open_for_writing(node.upper)
+        job._dst_fd = handle.open_for_writing(node.upper)
     except BaseException:
         job.abort()
         raise
     return job
-
-
-def open_for_writing(real: Real) -> int:
-    """A read-write descriptor of an upper file, also one whose mode denies it to its (unprivileged) owner."""
-    try:
-        return real.open(os.O_RDWR)
-    except PermissionError:
-        mode = stat.S_IMODE(real.stat().st_mode)
-        attrs.set_mode(*real.at(), mode | 0o600)
-        try:
-            return real.open(os.O_RDWR)
-        finally:
-            attrs.set_mode(*real.at(), mode)
 
 
 def _copy_now(stack: Stack, node: Node) -> None:
@@ -266,10 +253,7 @@ def _mark_origin(
 def _install(stack: Stack, node: Node, temp: Real, origin: bytes | None, st: os.stat_result) -> None:
     """Rename the finished inode, whose stat is `st`, into place and make it the node's upper."""
     if node.unlinked:
-        fd, name = temp.at()
-        temp.detach()  # no name to give: the copy lives by its descriptor
-        (os.rmdir if node.is_dir else os.unlink)(name, dir_fd=fd)
-        node.upper = temp
+        stash.hold_temporary(stack, node, temp)
         return
     assert node.parent is not None
     real = node.upper = _place(stack, node, temp, origin)
@@ -293,7 +277,7 @@ def _place(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> Real:
     times = os.fstat(directory_fd)
     if origin is not None and needs_index(stack, node):
         real = _place_indexed(stack, node, temp, origin)
-        link_real(real, directory, node.name)
+        real.link(directory, node.name)
         marks.set_xattr(real, stack.marks.nlink, b"U%+d" % (node.nlink - real.stat().st_nlink))
     else:
         fd, name = temp.at()
@@ -322,15 +306,6 @@ def _place_indexed(stack: Stack, node: Node, temp: Real, origin: bytes) -> Real:
     return entry
 
 
-def link_real(real: Real, directory: Real, name: bytes) -> None:
-    """Make `name` in the upper `directory` a further link of `real`, named or not."""
-    fd, source = real.at()
-    if source:
-        os.link(source, name, src_dir_fd=fd, dst_dir_fd=directory.dir_fd(), follow_symlinks=False)
-    else:
-        os.link(b"/proc/self/fd/%d" % fd, name, dst_dir_fd=directory.dir_fd(), follow_symlinks=True)
-
-
 def link_up(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
     """Give a name that only a lower has, of a node already copied up under another, its link in the upper.
 
@@ -343,7 +318,7 @@ def link_up(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
     lower_nlink = node.lowers[0].stat().st_nlink if node.lowers else 0
     if node.indexed and lower_nlink:
         marks.set_xattr(node.upper, stack.marks.nlink, b"L%+d" % (node.nlink - lower_nlink))
-    link_real(node.upper, directory, name)
+    node.upper.link(directory, name)
     st = node.upper.stat()
     if node.indexed:
         marks.set_xattr(node.upper, stack.marks.nlink, b"U%+d" % (node.nlink - st.st_nlink))

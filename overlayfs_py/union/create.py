@@ -11,11 +11,11 @@ import stat
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
-from overlayfs_py.union import acl, marks
+from overlayfs_py.union import acl, marks, stash
 from overlayfs_py.union.attr import Caller, format_override
-from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_real, make_impure, need_writable
+from overlayfs_py.union.copyup import copy_up, copy_up_dir, make_impure, need_writable
 from overlayfs_py.union.handle import Handle, replace
-from overlayfs_py.union.layer import O_INODE, Real
+from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import register, store_nlink
 from overlayfs_py.union.listing import dir_index, find_entry, note_upper
 from overlayfs_py.union.marks import OVERRIDES
@@ -105,7 +105,7 @@ def create(
 ) -> tuple[Node, Handle]:
     """Make a regular file and open it read-write; it must not exist."""
     node, _, fd = _make_node(stack, parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller, 0, b"")
-    replace(node, fd)
+    replace(stack, node, fd)
     return node, Handle(node, flags)
 
 
@@ -119,7 +119,7 @@ def mknod(stack: Stack, parent: Node, name: bytes, mode: int, rdev: int, caller:
         mode |= stat.S_IFREG
     node, st, fd = _make_node(stack, parent, name, mode, caller, rdev, b"")
     if fd >= 0:
-        replace(node, fd)
+        replace(stack, node, fd)
     return node, st
 
 
@@ -238,7 +238,7 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     assert stack.work is not None
     assert stack.upper is not None
     nameless = node.unlinked
-    if nameless and node.top.stat().st_nlink == 0 and node.name != TMPFILE:
+    if nameless and node.name != TMPFILE and stash.links(stack, node, node.top.stat()) == 0:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     directory = copy_up_dir(stack, parent)
     if node.carries_marks:
@@ -249,14 +249,14 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     if name in index.whiteouts:
         temp = stack.work.new_temp()
         assert temp.parent is not None
-        link_real(node.upper, temp.parent, temp.name)
+        node.upper.link(temp.parent, temp.name)
         put_in_place(stack, temp, directory.child(name), over_whiteout=False)
     else:
-        link_real(node.upper, directory, name)
+        node.upper.link(directory, name)
     if node.nlink >= 0:
         node.nlink += 1
     if nameless:
-        node.upper.drop()
+        stash.let_go(stack, node)
         node.upper = directory.child(name)
         node.name = name
     st = node.upper.stat()
@@ -284,16 +284,14 @@ def tmpfile(stack: Stack, parent: Node, flags: int, mode: int, caller: Caller) -
     fd = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory.dir_fd())
     node = Node(stat.S_IFREG, None, TMPFILE)
     try:
-        real = Real(directory.layer, None, TMPFILE)
-        real.fd = os.open(b"/proc/self/fd/%d" % fd, O_INODE & ~os.O_NOFOLLOW)
-        node.upper = real
+        real = node.upper = Real.nameless(directory.layer, TMPFILE, fd)
         _complete(stack, plan, real)
+        stash.hold(stack, node)
     except BaseException:
         os.close(fd)
-        if node.upper is not None:
-            node.upper.drop()
+        stash.let_go(stack, node)
         raise
     node.ino = stack.inodes.number(real.layer.fsid, os.fstat(fd).st_ino)
     node.known = True
-    replace(node, fd)
+    replace(stack, node, fd)
     return node, Handle(node, flags)

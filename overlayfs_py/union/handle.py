@@ -2,19 +2,23 @@
 
 Because every handle reads through its node, an open file sees what is written after a
 copy-up, and a node can be read and written without any open (engines that get no OPEN).
+Whether anybody has a file open or not, its descriptor may be closed between two operations
+and opened again by the next: `Stack.data_fds` bounds them.
 """
 
 import errno
-import itertools
 import os
+import stat
 
+from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import write_at
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.node import Node
+from overlayfs_py.union.stack import Stack
 
 
 class Handle:
-    """One open of a regular file. The union owns the descriptor; `release` ends the handle."""
+    """One open of a regular file. The union owns the descriptor; `Overlay.release` ends the handle."""
 
     __slots__ = ("flags", "node")
 
@@ -25,66 +29,69 @@ class Handle:
 
     @property
     def fd(self) -> int:
-        """The real descriptor as of now; it changes when the file is copied up."""
+        """The real descriptor until the next operation: it changes when the file is copied up."""
         return self.node.fd
 
-    def release(self) -> None:
-        """End the handle; the last one of a node closes its descriptor."""
-        self.node.opens -= 1
-        if self.node.opens == 0 and not self.node.known:
-            close(self.node)
 
-
-class DataFds:
-    """Bounds the descriptors of nodes that nobody holds open; the oldest are closed first, between
-    operations.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._nodes: dict[Node, None] = {}
-
-    def note(self, node: Node) -> None:
-        """`node.fd` was opened."""
-        self._nodes[node] = None
-
-    def forget(self, node: Node) -> None:
-        """Close the node's descriptor."""
-        self._nodes.pop(node, None)
-        close(node)
-
-    def close(self) -> None:
-        """Close every descriptor, whoever holds it open."""
-        for node in list(self._nodes):
-            self.forget(node)
-
-    def trim(self) -> None:
-        """Close the oldest descriptors above the limit, an eighth of it at once, those of nodes with handles
-        or without a name excepted.
-        """
-        excess = len(self._nodes) - self.limit
-        if excess <= 0:
-            return
-        for node in list(itertools.islice(self._nodes, excess + self.limit // 8)):
-            if node.opens == 0 and not node.unlinked:
-                self.forget(node)
-            else:  # to the end of the line: it is asked again when all others were
-                del self._nodes[node]
-                self._nodes[node] = None
-
-
-def readable_fd(node: Node) -> int:
+def readable_fd(stack: Stack, node: Node) -> int:
     """The node's descriptor, opened for reading when there is none."""
     if node.fd < 0:
-        node.fd = open_reading(node.data)
-        node.fd_writable = False
+        _take(stack, node, open_reading(node.data), writable=False)
     return node.fd
+
+
+def writable_fd(stack: Stack, node: Node) -> int:
+    """The node's descriptor, opened read-write; the node has been copied up. That of an append-only file
+    (chattr +a) does not count as writable: see `append`.
+    """
+    if node.fd < 0 or not node.fd_writable:
+        assert node.upper is not None
+        try:
+            replace(stack, node, open_for_writing(node.upper))
+        except PermissionError as error:
+            if error.errno != errno.EPERM:
+                raise
+            _take(stack, node, node.upper.open(os.O_RDWR | os.O_APPEND), writable=False)
+    return node.fd
+
+
+def replace(stack: Stack, node: Node, fd: int) -> None:
+    """Take over `fd`, a read-write descriptor of the node's upper file, in place of the one there was."""
+    _take(stack, node, fd, writable=True)
+
+
+def _take(stack: Stack, node: Node, fd: int, *, writable: bool) -> None:
+    """The one place where a node gets a descriptor, so that each is bounded by the cache."""
+    old, node.fd, node.fd_writable = node.fd, fd, writable
+    if old >= 0:
+        os.close(old)
+    stack.data_fds.add(node)
+
+
+def open_for_writing(real: Real) -> int:
+    """A read-write descriptor of an upper file, also one whose mode denies it to its (unprivileged) owner."""
+    return _open_own(real, os.O_RDWR)
+
+
+def _open_own(real: Real, flags: int) -> int:
+    """Open an upper file whatever its mode says to us, who own it: those who may use it have opened it."""
+    try:
+        return real.open(flags)
+    except PermissionError as error:
+        if error.errno != errno.EACCES:
+            raise
+        mode = stat.S_IMODE(real.stat().st_mode)
+        attrs.set_mode(*real.at(), mode | 0o600)
+        try:
+            return real.open(flags)
+        finally:
+            attrs.set_mode(*real.at(), mode)
 
 
 def open_reading(real: Real) -> int:
     """A descriptor to read a file by, for the caller to close; a lower's access time stays as it is."""
     if real.layer.is_upper:
-        return real.open(os.O_RDONLY)
+        return _open_own(real, os.O_RDONLY)
     try:
         return real.open(os.O_RDONLY | os.O_NOATIME)
     except PermissionError:  # not ours: O_NOATIME is for owners
@@ -99,18 +106,3 @@ def append(node: Node, offset: int, data: bytes | memoryview) -> int:
     if not 0 <= there <= len(data) or os.pread(node.fd, there, offset) != bytes(data[:there]):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     return there + write_at(node.fd, data[there:], offset + there)
-
-
-def replace(node: Node, fd: int) -> None:
-    """Take over `fd`, a read-write descriptor of the node's upper file, in place of the one there was."""
-    old, node.fd, node.fd_writable = node.fd, fd, True
-    if old >= 0:
-        os.close(old)
-
-
-def close(node: Node) -> None:
-    """Close the node's descriptor; it is opened again when needed."""
-    if node.fd >= 0:
-        os.close(node.fd)
-        node.fd = -1
-        node.fd_writable = False

@@ -9,44 +9,12 @@ descriptor instead.
 import os
 import stat
 
+from overlayfs_py.syscalls.openat import open_beneath
+from overlayfs_py.union.descriptors import FdCache, Held
+
 O_DIRFD = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 O_INODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class DirFds:
-    """A bounded set of open directory descriptors; the oldest are closed first, by `trim` only.
-
-    Nothing is closed while an operation runs: a descriptor got during an
-    operation stays valid until the next `trim`.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._open: dict[Real, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    def add(self, real: "Real") -> None:
-        """Note that `real.fd` was opened and may be closed by a later `trim`."""
-        self._open[real] = None
-
-    def trim(self) -> None:
-        """Close the oldest descriptors above the limit; call between operations only."""
-        while len(self._open) > self.limit:
-            real = next(iter(self._open))
-            self.close(real)
-
-    def close(self, real: "Real") -> None:
-        """Close `real`'s descriptor; it is opened again when needed."""
-        if real in self._open:
-            del self._open[real]
-            os.close(real.fd)
-            real.fd = -1
-
-    def pin(self, real: "Real") -> None:
-        """Take `real`'s open descriptor out of the set: its owner closes it."""
-        self._open.pop(real, None)
+_LONGEST_PATH = 4000  # PATH_MAX with room to spare
 
 
 class Layer:
@@ -57,12 +25,13 @@ class Layer:
     file system among the stack's.
     """
 
-    __slots__ = ("dev", "fds", "fsid", "fstype", "nosuid", "path", "position", "root")
+    __slots__ = ("dev", "fds", "fsid", "fstype", "held", "nosuid", "path", "position", "root")
 
-    def __init__(self, path: bytes, root_fd: int, position: int, fds: DirFds) -> None:
+    def __init__(self, path: bytes, root_fd: int, position: int, fds: "FdCache[Real]", held: Held) -> None:
         self.path = path
         self.position = position
         self.fds = fds
+        self.held = held
         self.dev = os.fstat(root_fd).st_dev
         self.fsid = 0
         self.fstype = 0
@@ -98,28 +67,61 @@ class Real:
     def __repr__(self) -> str:
         return f"Real({self.layer.position}, {os.fsdecode(self.layer_path())!r})"
 
+    @classmethod
+    def nameless(cls, layer: Layer, name: bytes, fd: int) -> "Real":
+        """An inode that never had a name, which `fd` has open; with a descriptor of its own."""
+        real = cls(layer, None, name)
+        real.fd = os.open(b"/proc/self/fd/%d" % fd, O_INODE & ~os.O_NOFOLLOW)
+        layer.held.count += 1
+        return real
+
     def child(self, name: bytes) -> "Real":
         """The entry `name` of this directory; nothing is opened."""
         return Real(self.layer, self, name)
 
     def dir_fd(self) -> int:
-        """This directory's descriptor, opened (with its ancestors') when it is not; owned by the layer's
-        set.
+        """This directory's descriptor, opened when it is not; owned by the layer's cache. However deep it
+        lies, one descriptor is enough.
         """
         if self.fd >= 0:
             return self.fd
-        chain: list[Real] = []
+        parent = self.parent
+        if parent is not None and parent.fd >= 0:
+            self.fd = os.open(self.name, O_DIRFD, dir_fd=parent.fd)
+        else:
+            self.fd = self._open_from_afar()
+        self.layer.fds.add(self)
+        return self.fd
+
+    def _open_from_afar(self) -> int:
+        """Open it from the nearest directory above that is open, without opening those between."""
+        names: list[bytes] = []
         real: Real | None = self
         while real is not None and real.fd < 0:
-            chain.append(real)
+            names.append(real.name)
             real = real.parent
         if real is None:
             raise FileNotFoundError(2, "No such file or directory")
-        fd = real.fd
-        for real in reversed(chain):
-            fd = real.fd = os.open(real.name, O_DIRFD, dir_fd=fd)
-            self.layer.fds.add(real)
+        fd, passed = real.fd, -1
+        try:
+            while names:
+                path = names.pop()
+                while names and len(path) + len(names[-1]) < _LONGEST_PATH:
+                    path += b"/" + names.pop()
+                fd = open_beneath(fd, path, O_DIRFD)
+                if passed >= 0:
+                    os.close(passed)
+                passed = fd if names else -1
+        except BaseException:
+            if passed >= 0:
+                os.close(passed)
+            raise
         return fd
+
+    def close_fd(self) -> None:
+        """Close the descriptor, which is opened again when needed; for the cache."""
+        os.close(self.fd)
+        self.fd = -1
 
     def stat(self) -> os.stat_result:
         """lstat of this entry; by its own descriptor where it has one, which is quicker."""
@@ -169,6 +171,15 @@ class Real:
         else:
             os.chown(self.name, uid, gid, dir_fd=self.parent.dir_fd(), follow_symlinks=False)
 
+    def link(self, directory: "Real", name: bytes) -> None:
+        """Make `name` in `directory` a further link of this inode, which may have lost its own name."""
+        target_fd = directory.dir_fd()
+        if self.parent is None:
+            os.link(b"/proc/self/fd/%d" % self.fd, name, dst_dir_fd=target_fd, follow_symlinks=True)
+        else:
+            source_fd = self.parent.dir_fd()
+            os.link(self.name, name, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+
     def detach(self, open_fd: int = -1) -> None:
         """Keep the inode reachable by descriptor: its name is about to go. The owner closes `fd` by
         `drop`. `open_fd`: somebody else's descriptor of it, if there is one.
@@ -176,20 +187,21 @@ class Real:
         if self.parent is None:
             return
         if self.fd >= 0:
-            self.layer.fds.pin(self)
+            self.layer.fds.remove(self)
         elif open_fd >= 0:  # quicker than by name
             self.fd = os.dup(open_fd)
         else:
             self.fd = os.open(self.name, O_INODE, dir_fd=self.parent.dir_fd())
         self.parent = None
+        self.layer.held.count += 1
 
     def drop(self) -> None:
         """Close what `dir_fd` or `detach` opened; a layer's root stays open."""
         if self.fd < 0 or self is self.layer.root:
             return
         if self.parent is None:
-            os.close(self.fd)
-            self.fd = -1
+            self.close_fd()
+            self.layer.held.count -= 1
         else:
             self.layer.fds.close(self)
 

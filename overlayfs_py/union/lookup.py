@@ -163,8 +163,10 @@ def _inode(stack: Stack, parent: Node, name: bytes, entry: Entry, real: Real, st
     """A non-directory: a node of its own, or the one its other names already have."""
     several = st.st_nlink > 1
     key = hard_link_key(stack, real, st) if several else None
-    if key is not None and key in stack.hard_links:
-        return stack.hard_links[key]
+    # Also with one link left: its other names may have been removed while somebody has it open.
+    known = stack.hard_links.get((real.layer.fsid, st.st_ino)) if stack.hard_links else None
+    if known is not None:
+        return known
     node = Node(stat.S_IFMT(st.st_mode), parent, name)
     if entry[0][0] == UPPER:
         _upper_inode(stack, parent, node, entry[0], real, st)

@@ -4,7 +4,9 @@ A node lives as long as somebody outside knows it (`known`) or a known node lies
 below it. Paths are never stored: a node knows its parent and its name there.
 """
 
+import os
 import stat
+from collections.abc import Iterator
 from typing import Any
 
 from overlayfs_py.union.layer import Real
@@ -72,8 +74,8 @@ class Node:
     `nlink`: the union's link count, or -1 when it is the real inode's. `metacopy`: the topmost
     part has no data of its own; the last of `lowers` has. `has_origin`: the inode number is a lower's.
     `indexed`: its upper has an entry in the index directory.
-    `aliases`: further (parent, name) pairs of a hard-linked node. `outside`: what somebody outside keeps with
-    the node, which is none of the union's business.
+    `aliases`: further (parent, name) pairs of a hard-linked node, a dict's keys. `outside`: what somebody
+    outside keeps with the node, which is none of the union's business.
     """
 
     __slots__ = _OF_ALL
@@ -101,7 +103,7 @@ class Node:
         self.has_origin = False
         self.indexed = False
         self.known = False
-        self.aliases: list[tuple[Node, bytes]] | None = None
+        self.aliases: dict[tuple[Node, bytes], None] | None = None
         self.keys: tuple[tuple[int, int], ...] = ()
         self.outside: Any = None
 
@@ -149,33 +151,43 @@ class Node:
             self.parent, self.name = parent, name
         elif self.parent is not parent or self.name != name:
             if self.aliases is None:
-                self.aliases = []
-            if (parent, name) not in self.aliases:
-                self.aliases.append((parent, name))
+                self.aliases = {}
+            self.aliases[parent, name] = None
 
     def detach(self, parent: "Node", name: bytes) -> None:
         """Forget one name; another known name, when there is one, becomes the node's own."""
         if parent.children is not None and parent.children.get(name) is self:
             del parent.children[name]
         if self.aliases and (parent, name) in self.aliases:
-            self.aliases.remove((parent, name))
+            del self.aliases[parent, name]
         elif self.parent is parent and self.name == name:
             if self.aliases:
-                self.parent, self.name = self.aliases.pop(0)
+                (self.parent, self.name), _ = self.aliases.popitem()
             else:
                 self.parent = None
 
     def prefer(self, parent: "Node", name: bytes) -> None:
         """Make (parent, name) the name that operations use; the one used so far stays known."""
         if self.parent is not None and (self.parent, self.name) != (parent, name):
-            others = [pair for pair in self.aliases or [] if pair != (parent, name)]
-            self.aliases = [*others, (self.parent, self.name)] if self.known else others
+            if self.aliases:
+                self.aliases.pop((parent, name), None)
+            if self.known:
+                self.aliases = self.aliases or {}
+                self.aliases[self.parent, self.name] = None
         self.parent, self.name = parent, name
 
-    def names(self) -> list[tuple["Node", bytes]]:
-        """All known (parent, name) pairs."""
-        own = [(self.parent, self.name)] if self.parent is not None else []
-        return own + (self.aliases or [])
+    def names(self) -> "Iterator[tuple[Node, bytes]]":
+        """All known (parent, name) pairs; none may come or go meanwhile."""
+        if self.parent is not None:
+            yield self.parent, self.name
+        if self.aliases:
+            yield from self.aliases
+
+    def close_fd(self) -> None:
+        """Close the data descriptor, which is opened again when needed; for the cache."""
+        os.close(self.fd)
+        self.fd = -1
+        self.fd_writable = False
 
 
 class Directory(Node):

@@ -11,10 +11,10 @@ import stat
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_range, write_at
-from overlayfs_py.union import copyup, create, handle, remove, rename, setattr, xattrs
+from overlayfs_py.union import copyup, create, handle, remove, rename, setattr, stash, xattrs
 from overlayfs_py.union.attr import Attr, AttrChanges, Caller, make_attr
 from overlayfs_py.union.copyup import CopyUp
-from overlayfs_py.union.handle import DataFds, Handle
+from overlayfs_py.union.handle import Handle
 from overlayfs_py.union.links import needs_index, unregister
 from overlayfs_py.union.listing import Listing
 from overlayfs_py.union.lookup import find, list_dir, resolve, root_node
@@ -50,7 +50,6 @@ class Overlay:
         except BaseException:
             self._stack.close()
             raise
-        self._data = DataFds(self._stack.fds.limit)
         mapped = not (self._stack.uids.trivial and self._stack.gids.trivial)
         self._owners_as_stored = not (mapped or options.xattr_permissions)
 
@@ -63,7 +62,6 @@ class Overlay:
 
     def close(self) -> None:
         """Release all descriptors and the lock on the work directory; idempotent."""
-        self._data.close()
         self._stack.close()
 
     @property
@@ -83,7 +81,7 @@ class Overlay:
 
     def lookup(self, parent: Node, name: bytes) -> Node | None:
         """The node `name` of `parent`; it stays known until `forget`. None when there is none."""
-        self._stack.fds.trim()
+        self._stack.dir_fds.trim()
         node = resolve(self._stack, parent, name)
         if node is not None:
             node.attach(parent, name)
@@ -92,7 +90,7 @@ class Overlay:
     def find(self, parent: Node, name: bytes) -> tuple[Node, Attr] | None:
         """`lookup` and `getattr` in one, for which one stat is mostly enough."""
         stack = self._stack
-        stack.fds.trim()
+        stack.dir_fds.trim()
         found = find(stack, parent, name)
         if found is None:
             return None
@@ -109,7 +107,7 @@ class Overlay:
         """Nobody outside refers to `node` any more: drop it, its index and its descriptors. Returns how many
         names the indexes held that went.
         """
-        self._stack.fds.trim()
+        self._stack.dir_fds.trim()
         node.known = False
         names = 0
         pending = [node]
@@ -124,7 +122,7 @@ class Overlay:
 
     def _drop(self, node: Node) -> None:
         unregister(self._stack, node)
-        self._data.forget(node)
+        self._stack.data_fds.close(node)
         for parent, name in node.names():
             if parent.children is not None and parent.children.get(name) is node:
                 del parent.children[name]
@@ -132,29 +130,28 @@ class Overlay:
                     parent.children = None  # an empty dict keeps the room it once had
         if node.is_dir:
             node.index = None
-        for real in (node.upper, *node.lowers):
-            if real is not None and not node.indexed:
-                real.drop()
+        stash.let_go(self._stack, node)
+        for real in node.lowers:
+            real.drop()
 
     def create(self, parent: Node, name: bytes, flags: int, mode: int, caller: Caller) -> tuple[Node, Handle]:
         """Make and open a regular file; EEXIST."""
-        node, opened = create.create(self._stack, parent, name, flags, mode, caller)
-        self._data.note(node)
-        return node, opened
+        self._stack.trim()
+        return create.create(self._stack, parent, name, flags, mode, caller)
 
     def mknod(self, parent: Node, name: bytes, mode: int, rdev: int, caller: Caller) -> tuple[Node, Attr]:
         """Make a file, fifo, socket or device; EPERM for a 0:0 character device."""
-        node, st = create.mknod(self._stack, parent, name, mode, rdev, caller)
-        if node.fd >= 0:
-            self._data.note(node)
-        return self._made(node, st)
+        self._stack.trim()
+        return self._made(*create.mknod(self._stack, parent, name, mode, rdev, caller))
 
     def mkdir(self, parent: Node, name: bytes, mode: int, caller: Caller) -> tuple[Node, Attr]:
         """Make a directory."""
+        self._stack.trim()
         return self._made(*create.mkdir(self._stack, parent, name, mode, caller))
 
     def symlink(self, parent: Node, name: bytes, target: bytes, caller: Caller) -> tuple[Node, Attr]:
         """Make a symbolic link."""
+        self._stack.trim()
         return self._made(*create.symlink(self._stack, parent, name, target, caller))
 
     def _made(self, node: Node, st: os.stat_result) -> tuple[Node, Attr]:
@@ -166,24 +163,27 @@ class Overlay:
 
     def link(self, node: Node, parent: Node, name: bytes) -> Node:
         """Give `node` a further name; the node itself is returned."""
+        self._stack.trim()
         return create.link(self._stack, node, parent, name)
 
     def tmpfile(self, parent: Node, flags: int, mode: int, caller: Caller) -> tuple[Node, Handle]:
         """Make and open a file without a name."""
-        node, opened = create.tmpfile(self._stack, parent, flags, mode, caller)
-        self._data.note(node)
-        return node, opened
+        self._stack.trim()
+        return create.tmpfile(self._stack, parent, flags, mode, caller)
 
     def unlink(self, parent: Node, name: bytes) -> None:
         """Remove a name; the inode stays usable while known or open."""
+        self._stack.trim()
         remove.unlink(self._stack, parent, name)
 
     def rmdir(self, parent: Node, name: bytes) -> None:
         """Remove an empty directory."""
+        self._stack.trim()
         remove.rmdir(self._stack, parent, name)
 
     def rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int = 0) -> None:
         """renameat2 with NOREPLACE and EXCHANGE; EXDEV as the kernel's overlayfs."""
+        self._stack.trim()
         rename.rename(self._stack, parent, name, new_parent, new_name, flags)
 
     def check_rename(self, flags: int) -> None:
@@ -196,6 +196,7 @@ class Overlay:
 
     def list_dir(self, node: Node) -> Listing:
         """A snapshot of the directory's entries."""
+        self._stack.trim()
         return list_dir(self._stack, node)
 
     # --- attributes ------------------------------------------------------------------------------
@@ -206,7 +207,9 @@ class Overlay:
         return self._attr(node, st)
 
     def _attr(self, node: Node, st: os.stat_result) -> Attr:
-        nlink = node.nlink if node.nlink >= 0 else st.st_nlink
+        nlink = node.nlink
+        if nlink < 0:
+            nlink = stash.links(self._stack, node, st) if self._stack.stashed else st.st_nlink
         if node.is_dir and nlink and (node.lowers or self.options.static_nlink):
             nlink = 1  # the kernel does not count the subdirectories of a merged directory either
         attr = make_attr(st, node.ino, nlink)
@@ -225,9 +228,8 @@ class Overlay:
 
     def setattr(self, node: Node, changes: AttrChanges) -> Attr:
         """Change attributes; the new ones are returned."""
+        self._stack.trim()
         setattr.setattr_node(self._stack, node, changes)
-        if node.fd >= 0:
-            self._data.note(node)
         return self.getattr(node)
 
     def getxattr(self, node: Node, name: bytes) -> bytes:
@@ -240,30 +242,30 @@ class Overlay:
 
     def setxattr(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
         """Set an xattr (XATTR_CREATE, XATTR_REPLACE)."""
+        self._stack.trim()
         xattrs.setxattr(self._stack, node, name, value, flags)
 
     def removexattr(self, node: Node, name: bytes) -> None:
         """Remove an xattr; ENODATA."""
+        self._stack.trim()
         xattrs.removexattr(self._stack, node, name)
 
     # --- data ------------------------------------------------------------------------------------
 
     def open_file(self, node: Node, flags: int) -> Handle:
         """Open a regular file: copies up when `flags` ask to write, truncates with O_TRUNC."""
-        self._data.trim()
+        self._stack.trim()
         if flags & WRITING:
             size = 0 if flags & os.O_TRUNC else None
             copyup.need_writable(self._stack)
             copyup.copy_up(self._stack, node, size=size)
-            fd = setattr.writable_fd(node)
-            self._data.note(node)
+            fd = handle.writable_fd(self._stack, node)
             if not node.fd_writable and not flags & os.O_APPEND:
                 raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
             if flags & os.O_TRUNC:
                 os.ftruncate(fd, 0)
         else:
-            handle.readable_fd(node)
-            self._data.note(node)
+            handle.readable_fd(self._stack, node)
         return Handle(node, flags)
 
     def flags_changed(self, node: Node) -> None:
@@ -273,8 +275,8 @@ class Overlay:
 
     def release(self, opened: Handle) -> None:
         """End a handle."""
-        opened.release()
         node = opened.node
+        node.opens -= 1
         if node.opens == 0 and not node.known:
             self.forget(node)
 
@@ -321,11 +323,15 @@ class Overlay:
 
     def copy_range(self, node: Node, offset: int, target: Node, target_offset: int, size: int) -> int:
         """copy_file_range between two nodes; the bytes copied."""
-        target_fd = self._writable(target)
-        return copy_range(self._readable(node), offset, target_fd, target_offset, size)
+        stack = self._stack
+        stack.trim()  # not later: the first descriptor must not go for the second
+        copyup.copy_up(stack, target)
+        target_fd = handle.writable_fd(stack, target)
+        return copy_range(handle.readable_fd(stack, node), offset, target_fd, target_offset, size)
 
     def copy_up(self, node: Node, *, data: bool = True) -> CopyUp | None:
         """Prepare a copy-up whose bytes the caller moves; None when nothing is left to do."""
+        self._stack.trim()
         return copyup.prepare(self._stack, node, data=data)
 
     def unlinking_copies(self, node: Node) -> bool:
@@ -334,18 +340,30 @@ class Overlay:
 
     def _readable(self, node: Node) -> int:
         if node.fd < 0:
-            self._data.trim()
-            handle.readable_fd(node)
-            self._data.note(node)
+            self._stack.trim()
+            handle.readable_fd(self._stack, node)
         return node.fd
 
     def _writable(self, node: Node) -> int:
         if node.fd < 0 or not node.fd_writable:
-            self._data.trim()
+            self._stack.trim()
             copyup.copy_up(self._stack, node)
-            setattr.writable_fd(node)
-            self._data.note(node)
+            handle.writable_fd(self._stack, node)
         return node.fd
+
+    # --- descriptors -----------------------------------------------------------------------------
+
+    def spare_descriptors(self) -> bool:
+        """Close all that are opened again when needed, as the process has no more; False: there was none."""
+        return self._stack.spare()
+
+    def rest(self) -> None:
+        """Nobody has asked for anything for a while: keep no file open for writing, so that the file system
+        of the upper can be remounted read-only meanwhile.
+        """
+        cache = self._stack.data_fds
+        for node in [node for node in cache.owners if node.fd_writable]:
+            cache.close(node)
 
     # --- file system -----------------------------------------------------------------------------
 

@@ -8,11 +8,11 @@ import stat
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
-from overlayfs_py.union import marks
+from overlayfs_py.union import marks, stash
 from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up, need_writable
 from overlayfs_py.union.dress import dress
 from overlayfs_py.union.layer import Real
-from overlayfs_py.union.links import drop_index, needs_index, store_nlink
+from overlayfs_py.union.links import drop_index, needs_index, store_nlink, unregister
 from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone
 from overlayfs_py.union.lookup import resolve
 from overlayfs_py.union.node import UPPER, DirIndex, Node
@@ -38,7 +38,7 @@ def unlink(stack: Stack, parent: Node, name: bytes) -> None:
     entry = index.entries[name]
     whiteout = covered(entry)
     if in_upper(entry):
-        keep_reachable(node, directory, name)
+        keep_reachable(stack, node, directory, name)
         if whiteout:
             _replace_by_whiteout(stack, parent, directory, name)
         else:
@@ -62,8 +62,10 @@ def prepare_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
     store_nlink(stack, node)
 
 
-def keep_reachable(node: Node, directory: Real, name: bytes) -> None:
-    """The upper entry `name` is about to go: address the inode by another known name, else by descriptor."""
+def keep_reachable(stack: Stack, node: Node, directory: Real, name: bytes) -> None:
+    """The upper entry `name` is about to go: address the inode by another known name, else by what holds
+    inodes without one.
+    """
     real = node.upper
     if real is None or real.parent is not directory or real.name != name:
         return
@@ -75,12 +77,7 @@ def keep_reachable(node: Node, directory: Real, name: bytes) -> None:
             node.upper = parent.upper.child(other)
             return
     if node.known or node.opens:
-        try:
-            real.detach(node.fd if node.fd_writable else -1)
-        except OSError as e:
-            # Out of descriptors: only what the kernel still asks about a deleted, unopened file suffers.
-            if e.errno not in (errno.EMFILE, errno.ENFILE) or node.opens:
-                raise
+        stash.hold(stack, node)
 
 
 def finish_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
@@ -89,12 +86,12 @@ def finish_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
         node.nlink = max(0, node.nlink - 1)
         if node.nlink == 0 and node.upper is not None:
             origin = bytes.fromhex(node.upper.name.decode())
-            node.upper.detach()
+            stash.hold(stack, node)
             drop_index(stack, node, origin)
     elif node.upper is None:
         node.nlink = max(0, _lower_count(stack, node) - 1)
     node.detach(parent, name)
-    release_unknown(node)
+    release_unknown(stack, node)
 
 
 def _lower_count(stack: Stack, node: Node) -> int:
@@ -104,10 +101,11 @@ def _lower_count(stack: Stack, node: Node) -> int:
     return 1 if stack.link_lowers and not node.keys else node.lowers[0].stat().st_nlink
 
 
-def release_unknown(node: Node) -> None:
-    """Close what a node nobody refers to any more holds by descriptor."""
-    if not node.known and node.unlinked and node.opens == 0 and node.upper is not None:
-        node.upper.drop()
+def release_unknown(stack: Stack, node: Node) -> None:
+    """Forget a node that nobody refers to any more: its inode, and with it the number, may be used again."""
+    if not node.known and node.unlinked and node.opens == 0:
+        unregister(stack, node)
+        stash.let_go(stack, node)
 
 
 def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
@@ -134,21 +132,21 @@ def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
         else:
             os.rmdir(name, dir_fd=directory.dir_fd())
     note_gone(index, name, whiteout=covered(entry))
-    finish_rmdir(node, parent, name)
+    finish_rmdir(stack, node, parent, name)
 
 
 def _holds_files(node: Node) -> bool:
     return UPPER in node.xattr_whiteouts
 
 
-def finish_rmdir(node: Node, parent: Node, name: bytes) -> None:
-    """The directory is gone: it stays reachable by descriptor, empty for ever, with no links."""
+def finish_rmdir(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
+    """The directory is gone: it stays reachable, empty for ever, with no links."""
     if node.upper is not None:
-        node.upper.detach()
+        stash.hold_removed(stack, node)
     node.nlink = 0
     node.index = DirIndex()
     node.detach(parent, name)
-    release_unknown(node)
+    release_unknown(stack, node)
 
 
 def make_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> None:

@@ -160,7 +160,7 @@ def _move(stack: Stack, old: _Side, new: _Side) -> None:
             victim.upper.dir_fd()
             clear_whiteouts(stack, victim, new.directory, new.name)
         else:
-            keep_reachable(victim, new.directory, new.name)
+            keep_reachable(stack, victim, new.directory, new.name)
     if new_whiteout and (leave_whiteout or old.node.is_dir):
         renameat2(old.dir_fd(), old.name, new.dir_fd(), new.name, RENAME_EXCHANGE)
         if not leave_whiteout:
@@ -192,7 +192,7 @@ def _finish_move(stack: Stack, old: _Side, new: _Side, *, whiteout: bool) -> Non
     assert node.upper is not None
     if victim is not None:
         if victim.is_dir:
-            finish_rmdir(victim, new.parent, new.name)
+            finish_rmdir(stack, victim, new.parent, new.name)
         else:
             finish_unlink(stack, victim, new.parent, new.name)
     ino = old.index.entries[old.name][1]

@@ -7,7 +7,7 @@ import stat
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.union import handle, marks
 from overlayfs_py.union.attr import AttrChanges, format_override, mode_override
-from overlayfs_py.union.copyup import copy_up, need_writable, open_for_writing
+from overlayfs_py.union.copyup import copy_up, need_writable
 from overlayfs_py.union.create import map_owner, override_name
 from overlayfs_py.union.marks import OVERRIDES
 from overlayfs_py.union.node import Node
@@ -89,20 +89,4 @@ def truncate(stack: Stack, node: Node, size: int) -> None:
     if size < 0 or not node.is_file:
         raise OSError(errno.EISDIR if node.is_dir else errno.EINVAL, os.strerror(errno.EINVAL))
     copy_up(stack, node, size=size)
-    os.ftruncate(writable_fd(node), size)
-
-
-def writable_fd(node: Node) -> int:
-    """The node's descriptor, opened read-write; the node has been copied up. That of an append-only file
-    (chattr +a) does not count as writable: see `handle.append`.
-    """
-    if node.fd < 0 or not node.fd_writable:
-        assert node.upper is not None
-        try:
-            handle.replace(node, open_for_writing(node.upper))
-        except PermissionError as error:
-            if error.errno != errno.EPERM:
-                raise
-            handle.replace(node, node.upper.open(os.O_RDWR | os.O_APPEND))
-            node.fd_writable = False
-    return node.fd
+    os.ftruncate(handle.writable_fd(stack, node), size)

@@ -7,15 +7,16 @@ descriptor and lock.
 
 import fcntl
 import os
-import resource
 
 from overlayfs_py.errors import LayerError
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import openat
 from overlayfs_py.syscalls.statfs import filesystem_type
+from overlayfs_py.union import descriptors
 from overlayfs_py.union.attr import IdMap
+from overlayfs_py.union.descriptors import FdCache, Held
 from overlayfs_py.union.inode import InodeNumbers
-from overlayfs_py.union.layer import O_DIRFD, DirFds, Layer, Real
+from overlayfs_py.union.layer import O_DIRFD, Layer, Real
 from overlayfs_py.union.marks import TRUSTED, USER, Marks
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.origin import Origins
@@ -36,12 +37,17 @@ class Stack:
     """Layers, options and shared tables of one mount; owns all of their descriptors.
 
     `hard_links`: nodes with several names, by (fsid, st_ino) of a real inode. `link_lowers`: names of
-    one lower inode are one node (with an index, or when nothing can be copied up).
+    one lower inode are one node (with an index, or when nothing can be copied up). `stashed`: nodes without a
+    name that have one in the work directory, which is one link more than their users count.
     """
 
     def __init__(self, options: UnionOptions) -> None:
         self.options = options
-        self.fds = DirFds(_directory_limit())
+        share = descriptors.share()
+        self.dir_fds: FdCache[Real] = FdCache(share)
+        self.data_fds: FdCache[Node] = FdCache(share)
+        self.held = Held(share)
+        self.stashed: set[Node] = set()
         self.upper: Layer | None = None
         self.upper_lock_fd = -1
         self.work: WorkDir | None = None
@@ -83,10 +89,19 @@ class Stack:
         self.inodes = InodeNumbers(len(seen))
         self.origins = Origins(self.lowers + self.data_lowers + ([self.upper] if self.upper else []))
 
+    def trim(self) -> None:
+        """Keep the caches of descriptors within their bounds; call between operations only."""
+        self.dir_fds.trim()
+        self.data_fds.trim()
+
+    def spare(self) -> bool:
+        """Close every descriptor that is opened again when needed; False: there was none."""
+        return self.data_fds.clear() | self.dir_fds.clear()
+
     def close(self) -> None:
         """Release everything; idempotent."""
-        self.fds.limit = 0
-        self.fds.trim()
+        self.data_fds.clear()
+        self.dir_fds.clear()
         if hasattr(self, "origins"):
             self.origins.close()
         if self.work is not None:
@@ -98,16 +113,16 @@ class Stack:
             self.upper_lock_fd = -1
 
 
-def _directory_limit() -> int:
-    """Directory descriptors to keep: a quarter of what the process may open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(64, min(8192, (soft if soft > 0 else 65536) // 4))
-
-
 def open_stack(options: UnionOptions) -> Stack:
     """Open and check all layers; LayerError names the directory that is wrong."""
     if not options.lower and not options.data_lower:
         raise LayerError("no lowerdir given: name at least one lower directory")
+    count = len(options.lower) + len(options.data_lower) + (2 if options.upper else 0)
+    if not descriptors.room_for(count):
+        raise LayerError(
+            f"{count} layers and work directories are too many for a process that may open only "
+            f"{descriptors.limit()} files: raise its hard limit (ulimit -Hn, LimitNOFILE=)"
+        )
     stack = Stack(options)
     try:
         _open_layers(stack)
@@ -135,7 +150,7 @@ def _open_layers(stack: Stack) -> None:
                 f"workdir {os.fsdecode(options.work)}: not on the file system of upperdir "
                 f"{os.fsdecode(options.upper)}; both must be in one"
             )
-        stack.work = WorkDir(options.work, work_fd, stack.fds)
+        stack.work = WorkDir(options.work, work_fd, stack.dir_fds, stack.held)
         stack.upper_lock_fd = _lock(stack.upper)
     for number, path in enumerate(options.lower):
         stack.lowers.append(_open_layer(stack, "lowerdir", path, number))
@@ -169,7 +184,7 @@ def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
         else:
             os.close(fd)
             fd = private_fd
-    return Layer(path, fd, position, stack.fds)
+    return Layer(path, fd, position, stack.dir_fds, stack.held)
 
 
 def _lock(upper: Layer) -> int:

@@ -13,7 +13,8 @@ from overlayfs_py.errors import LayerError
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.trees import remove_tree
 from overlayfs_py.union import acl
-from overlayfs_py.union.layer import O_DIRFD, DirFds, Layer, Real
+from overlayfs_py.union.descriptors import FdCache, Held
+from overlayfs_py.union.layer import O_DIRFD, Layer, Real
 
 _VOLATILE = b"work/incompat/volatile"
 
@@ -21,8 +22,8 @@ _VOLATILE = b"work/incompat/volatile"
 class WorkDir:
     """Owns the lock on the work directory; `temp` is where inodes are made before they get their name."""
 
-    def __init__(self, path: bytes, root_fd: int, fds: DirFds) -> None:
-        self.layer = Layer(path, root_fd, -1, fds)
+    def __init__(self, path: bytes, root_fd: int, fds: FdCache[Real], held: Held) -> None:
+        self.layer = Layer(path, root_fd, -1, fds, held)
         self._serial = 0
         self.unclonable: set[int] = set()  # file systems (fsid) that share no blocks with copies made here
         self._lock_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)

@@ -66,6 +66,7 @@ class Deferrals:
         self._wake = wake
         self._calls: deque[Callable[[], None]] = deque()
         self._when_idle: list[Callable[[], None]] = []
+        self._when_any: list[Callable[[], None]] = []
         self._after: dict[Node | _Frozen, list[Callable[[], None]]] = {}
         self._open: set[int] = set()  # unique of the requests that are answered later
         self._closed = False
@@ -127,6 +128,9 @@ class Deferrals:
     def _finish(self, then: Callable[[BaseException | None], None], error: BaseException | None) -> None:
         self.running -= 1
         then(error)
+        waiting, self._when_any = self._when_any, []
+        for again in waiting:
+            again()
 
     def call(self, then: Callable[[], None]) -> None:
         """Have the loop's thread call `then` between two requests; from any thread."""
@@ -138,6 +142,10 @@ class Deferrals:
         timer = threading.Timer(seconds, self.call, (then,))
         timer.daemon = True
         timer.start()
+
+    def after_any(self, then: Callable[[], None]) -> None:
+        """Call `then` once any of the workers that run now has finished."""
+        self._when_any.append(then)
 
     def when_idle(self, then: Callable[[], None]) -> None:
         """Call `then` as soon as no worker runs, which may be at the end of `complete`."""

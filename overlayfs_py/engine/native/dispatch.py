@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 
-from overlayfs_py.engine.base import ErrorTranslator
+from overlayfs_py.engine.base import ErrorTranslator, wants_descriptors
 from overlayfs_py.engine.native import gate, message, wire
 from overlayfs_py.engine.native.attributes import AttributeRequests
 from overlayfs_py.engine.native.deferral import FROZEN, Busy, Postponed
@@ -75,6 +75,7 @@ class Dispatcher:
         self.opens = OpenRequests(state)
         self._handlers = self._find_handlers(no_open=wishes.no_open)
         self._thawed: dict[int, Handler] | None = None
+        self._spared_for = 0  # the request that was done again last with all caches of descriptors empty
         # For `statistics`: how often each opcode came, and what was answered with which errno.
         self.counts = [0] * (max(wire.OPS) + 1)
         self.refusals: Counter[tuple[str, int]] = Counter()
@@ -130,8 +131,12 @@ class Dispatcher:
         except SessionEnd:
             raise
         except Exception as error:
-            if self._made_room(error):
+            if self._made_room(request, error):
                 self._once_more(buffer, length)
+            elif self._others_hold_descriptors(error):
+                self._state.deferrals.expect(request.unique)
+                copy = bytes(buffer[:length])
+                self._state.deferrals.after_any(lambda: self._again(request.unique, copy))
             else:
                 self._refuse(request, error)
         else:
@@ -161,10 +166,20 @@ class Dispatcher:
             for nodeid in handed_out(body):
                 self._state.take_back(nodeid, 1)
 
-    def _made_room(self, error: Exception) -> bool:
-        """Whether the disk was full, and what the kernel has forgotten held some of it: worth another try."""
-        full = isinstance(error, OSError) and error.errno in _FULL
-        return full and self._state.forgotten.clear()
+    def _made_room(self, request: Request, error: Exception) -> bool:
+        """Whether the disk was full, or descriptors were used up, and some could be given back: worth another
+        try. What the kernel has forgotten holds both.
+        """
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return self._state.forgotten.clear()
+        if not wants_descriptors(error) or self._spared_for == request.unique:
+            return False
+        self._spared_for = request.unique  # what a second try opens is nothing to be spared
+        return self._state.forgotten.clear() | self._state.overlay.spare_descriptors()
+
+    def _others_hold_descriptors(self, error: Exception) -> bool:
+        """Whether workers have the descriptors that a request lacks: it is done again when one has ended."""
+        return wants_descriptors(error) and self._state.deferrals.running > 0
 
     def _refuse(self, request: Request, error: Exception) -> None:
         if self._state.stale_listings:  # it had copied something up before it failed
@@ -191,7 +206,7 @@ class Dispatcher:
         try:
             body = later.settle(failure)
         except Exception as caught:
-            error = None if self._made_room(caught) else caught
+            error = None if self._made_room(request, caught) else caught
         waiting = deferrals.release(later.node)
         if error is not None:
             if deferrals.claim(request.unique):

@@ -184,7 +184,12 @@ class FileRequests:
         if size <= INLINE_SIZE:
             with self._state.times_told(target):
                 return answer(self._overlay.copy_range(source, offset, target, to_offset, size))
-        fds = [self._descriptor(source, os.O_RDONLY), self._descriptor(target, os.O_RDWR)]
+        fds = [self._descriptor(source, os.O_RDONLY)]
+        try:
+            fds.append(self._descriptor(target, os.O_RDWR))
+        except BaseException:
+            os.close(fds[0])
+            raise
         copied = 0
 
         def work() -> None:

@@ -21,6 +21,8 @@ log = logging.getLogger("overlayfs_py.engine.native")
 
 # Seconds between messages that come so often that it pays to be awake for the next.
 _OFTEN = 2e-3
+# Seconds without a message after which what is kept for the next one is given up.
+_REST = 1.0
 
 GONE = (errno.ENODEV, errno.ECONNABORTED)
 
@@ -79,7 +81,8 @@ class Loop:
     `wakefulness` (owned) is kept from the second message of a row of them on, for as long as they come often.
 
     While `working` is not 0 workers run, who need the interpreter more than a loop that only looks. `tidy`
-    does a little of what can wait, and says whether there was any.
+    does a little of what can wait, and says whether there was any. `rest` is called once when no message has
+    come for a while.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Loop:
         complete: Callable[[], None],
         working: Callable[[], int],
         tidy: Callable[[], bool],
+        rest: Callable[[], None],
         polling: Polling,
         wakefulness: Wakefulness,
     ) -> None:
@@ -100,6 +104,7 @@ class Loop:
         self._complete = complete
         self._working = working
         self._tidy = tidy
+        self._rest = rest
         self._polling = polling
         self._wakefulness = wakefulness
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -175,7 +180,7 @@ class Loop:
         if not ready:
             self._wakefulness.end()
             start = perf_counter()
-            ready = self._poll.poll()
+            ready = self._wait()
             if perf_counter() - start < _OFTEN:
                 self._wakefulness.keep()
         for fd, _ in ready:
@@ -183,6 +188,14 @@ class Loop:
                 os.eventfd_read(fd)
                 return 0
         return self._read()
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """However long it takes; an idle mount is woken once, to rest."""
+        ready = self._poll.poll(_REST * 1e3)
+        if ready:
+            return ready
+        self._rest()
+        return self._poll.poll()
 
     def _read(self) -> int:
         try:

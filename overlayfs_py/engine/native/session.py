@@ -111,6 +111,7 @@ class NativeEngine:
             self._deferrals.complete,
             lambda: self._deferrals.running,
             self._state.forgotten.shorten,
+            self._overlay.rest,
             Polling(poll * 1e-6),
             wakefulness,
         )

@@ -25,6 +25,7 @@ class Served:
         self.said: list[bytes] = []
         self.event = threading.Semaphore(0)
         self.completed = threading.Semaphore(0)
+        self.rested = threading.Semaphore(0)
         self.untidy = 0
         self.loop = Loop(
             self._ours.fileno(),
@@ -33,6 +34,7 @@ class Served:
             self.completed.release,
             lambda: 0,
             self._tidy,
+            self.rested.release,
             polling,
             wakefulness or Wakefulness(),
         )
