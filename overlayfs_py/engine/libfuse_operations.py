@@ -145,6 +145,8 @@ class OverlayOperations(Session):
 
     async def setxattr(self, nodeid: int, name: bytes, value: bytes, ctx: Context) -> None:
         inode = self._nodes.inode(nodeid)
+        if inode.node.upper is None:
+            self._overlay.check_setxattr(inode.node, name, value)
         await self._copies.ensure_upper(inode.node, data=False)
         self._overlay.setxattr(inode.node, name, value)
         self._changed(inode.node, ctx)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 ACCESS = "system.posix_acl_access"
 DEFAULT = "system.posix_acl_default"
+NAMES = (ACCESS, DEFAULT)
 
 _VERSION = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")  # tag, permissions, id

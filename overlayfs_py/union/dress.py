@@ -9,7 +9,7 @@ import stat
 from typing import NamedTuple
 
 from overlayfs_py.syscalls import attrs
-from overlayfs_py.union import marks
+from overlayfs_py.union import acl, marks
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.stack import Stack
 
@@ -74,6 +74,15 @@ def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result, names: lis
     return Late(st.st_mode, marks.get_xattr(source, CAPABILITY) if capable else None)
 
 
+def _must_copy(stack: Stack, name: str) -> bool:
+    """Whether a copy without this xattr might let others do more: security.*, and ACLs, as the mode shows
+    their mask as the group's bits (ovl_must_copy_xattr). Under noacl ACLs count for nothing anyway.
+    """
+    if name in acl.NAMES:
+        return not stack.options.noacl
+    return name.startswith("security.")
+
+
 def _copy_xattrs(stack: Stack, source: Real, temp: Real, names: list[str]) -> None:
     """All xattrs but the overlay's own; one that cannot be kept fails the copy-up, as in the kernel."""
     for name in names:
@@ -85,8 +94,8 @@ def _copy_xattrs(stack: Stack, source: Real, temp: Real, names: list[str]) -> No
         try:
             marks.set_xattr(temp, name, value)
         except OSError as e:
-            if e.errno == errno.ENOTSUP and name.startswith("system."):
-                continue  # the kernel leaves out ACLs that the upper cannot hold
+            if e.errno == errno.ENOTSUP and not _must_copy(stack, name):
+                continue  # of what the upper does not know, the kernel leaves this out (ovl_copy_xattr)
             if (
                 e.errno == errno.EPERM
                 and not name.startswith("user.")

@@ -74,20 +74,27 @@ def get_xattr(real: Real, name: str) -> bytes | None:
 
 def list_xattrs(real: Real) -> list[str]:
     """All xattr names; empty where the file system has none."""
+    try:
+        return listed_xattrs(real)
+    except OSError as e:
+        if e.errno in _NO_XATTR:
+            return []
+        raise
+
+
+def listed_xattrs(real: Real) -> list[str]:
+    """All xattr names; EOPNOTSUPP and the like as the file system says."""
     parent = real.parent
     if parent is not None and has_no_xattrs(parent.dir_fd(), real.name):
         return []
-    return _listed(*real.proc_path())
+    path, follow = real.proc_path()
+    return os.listxattr(path, follow_symlinks=follow)
 
 
 def list_xattrs_fd(fd: int) -> list[str]:
     """As `list_xattrs`, of an open file (not an ``O_PATH`` descriptor): the quickest way."""
-    return _listed(fd, True)
-
-
-def _listed(path: bytes | int, follow: bool) -> list[str]:
     try:
-        return os.listxattr(path, follow_symlinks=follow)
+        return os.listxattr(fd)
     except OSError as e:
         if e.errno in _NO_XATTR:
             return []

@@ -37,6 +37,7 @@ __all__ = [
 
 # Flags of open(2) that change something, one of them or more.
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+_UNSIGNED = 2**64 - 1
 
 
 class Overlay:
@@ -245,6 +246,10 @@ class Overlay:
         self._stack.trim()
         xattrs.setxattr(self._stack, node, name, value, flags)
 
+    def check_setxattr(self, node: Node, name: bytes, value: bytes) -> None:
+        """The part of `setxattr` that comes before anything is copied up: for engines that copy up first."""
+        xattrs.check_set(self._stack, node, name, value)
+
     def removexattr(self, node: Node, name: bytes) -> None:
         """Remove an xattr; ENODATA."""
         self._stack.trim()
@@ -368,8 +373,12 @@ class Overlay:
     # --- file system -----------------------------------------------------------------------------
 
     def statfs(self) -> os.statvfs_result:
-        """The upper's file system, or the top lower's; the mount says whether it is read-only."""
-        return os.fstatvfs(self._stack.layers()[0].root.fd)
+        """The upper's file system, or the top lower's; the mount says whether it is read-only.
+
+        No number is negative, as Python makes of those with all bits set (f_files of erofs).
+        """
+        found = os.fstatvfs(self._stack.layers()[0].root.fd)
+        return os.statvfs_result(number & _UNSIGNED for number in found)
 
     def sync(self) -> None:
         """syncfs of the upper's file system."""

@@ -34,35 +34,46 @@ def _hidden(stack: Stack, name: str) -> bool:
 
 
 def _refuse_acl(stack: Stack, name: str) -> None:
-    if stack.options.noacl and name in (acl.ACCESS, acl.DEFAULT):
+    if stack.options.noacl and name in acl.NAMES:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
 def _maps(stack: Stack, name: str) -> bool:
     """Whether the value holds ids that differ between the mount and the layers."""
-    return name in (acl.ACCESS, acl.DEFAULT) and not (stack.uids.trivial and stack.gids.trivial)
+    return name in acl.NAMES and not (stack.uids.trivial and stack.gids.trivial)
 
 
 def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
-    """The value; ENODATA when there is none, EOPNOTSUPP as the layer's file system says."""
+    """The value; ENODATA when there is none, EOPNOTSUPP as the layer's file system says.
+
+    Where that has no ACLs, a file has none: the kernel asks for them at each permission check of an ordinary
+    user (fuse_get_acl), and any other error would be the answer to that (do_ovl_get_acl: IS_POSIXACL).
+    """
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
     if _hidden(stack, key):
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
     path, follow = node.top.proc_path()
-    value = os.getxattr(path, _on_disk(key), follow_symlinks=follow)
+    try:
+        value = os.getxattr(path, _on_disk(key), follow_symlinks=follow)
+    except OSError as e:
+        if e.errno == errno.EOPNOTSUPP and key in acl.NAMES:
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
+        raise
     if _maps(stack, key):
         value = acl.with_ids(value, stack.uids.inside, stack.gids.inside)
     return value
 
 
 def listxattr(stack: Stack, node: Node, *, trusted: bool = True) -> list[bytes]:
-    """The names; without `trusted` those of trusted.* are left out, as the kernel does for ordinary users."""
+    """The names; without `trusted` those of trusted.* are left out, as the kernel does for ordinary users.
+    EOPNOTSUPP as the layer's file system says.
+    """
     names = []
-    for name in marks.list_xattrs(node.top):
+    for name in marks.listed_xattrs(node.top):
         if is_internal(name) or _hidden(stack, name):
             continue
-        if stack.options.noacl and name in (acl.ACCESS, acl.DEFAULT):
+        if stack.options.noacl and name in acl.NAMES:
             continue
         if trusted or not name.startswith("trusted."):
             names.append(os.fsencode(_visible(name)))
@@ -70,21 +81,36 @@ def listxattr(stack: Stack, node: Node, *, trusted: bool = True) -> list[bytes]:
 
 
 def setxattr(stack: Stack, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
-    """Set an xattr on the upper inode, copied up first; EPERM for names that are never users'."""
+    """Set an xattr on the upper inode, copied up first."""
+    value = check_set(stack, node, name, value)
+    key = os.fsdecode(name)
+    copy_up(stack, node, data=False)
+    marks.set_xattr(node.top, _on_disk(key), value, flags)
+    if node.is_dir:
+        node.inherits = None
+
+
+def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
+    """Return `value` as it is stored, or raise before anything is copied up.
+
+    EPERM for names that are never users'; for ACLs EOPNOTSUPP where the upper has none, EACCES for a default
+    one of no directory (ovl_set_or_remove_acl, ovl_set_acl).
+    """
     need_writable(stack)
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
     if _hidden(stack, key):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+    if key in acl.NAMES and not stack.capabilities.acls:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    if key == acl.DEFAULT and not node.is_dir:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     if _maps(stack, key):
         try:
-            value = acl.with_ids(value, stack.uids.outside, stack.gids.outside)
+            return acl.with_ids(value, stack.uids.outside, stack.gids.outside)
         except KeyError:  # as posix_acl_from_xattr says of an id that means nothing here
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
-    copy_up(stack, node, data=False)
-    marks.set_xattr(node.top, _on_disk(key), value, flags)
-    if node.is_dir:
-        node.inherits = None
+    return value
 
 
 def removexattr(stack: Stack, node: Node, name: bytes) -> None:

@@ -106,6 +106,8 @@ class AttributeRequests:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         inode = self._state.nodes.inode(request.nodeid)
         node = inode.node
+        if node.upper is None:
+            self._overlay.check_setxattr(node, name, bytes(value[:size]))
         self._state.need_upper(node, data=False)
         inode.uncapable = False
         self._overlay.setxattr(node, name, bytes(value[:size]), flags)
