@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import os
 
+from overlayfs_py.errors import for_people, shown
+
 _SHOWN = 600  # characters
 
 
-def printable(path: bytes) -> str:
-    """A path as one line of text: control characters and bytes that are not UTF-8 are escaped."""
-    return one_line(path.decode("utf-8", "backslashreplace"))
-
-
-def one_line(text: str) -> str:
-    """Text that came with an image, safe to show: what would move a terminal's cursor is escaped."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+# A path (bytes), and text that came with an image, as one line that is safe to show.
+printable, one_line = shown, for_people
 
 
 def shortened(text: str) -> str:

@@ -3,8 +3,7 @@
 ``with overlayfs_py.mount(lower=[...], upper=..., work=..., mountpoint=...) as m:`` mounts in a child process.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing takes longer to load than the programs take to care for Ctrl-C
 if TYPE_CHECKING:
     from overlayfs_py.service.child import ChildMount, mount
 
@@ -12,7 +11,7 @@ __version__ = "0.1.0"
 __all__ = ["ChildMount", "__version__", "mount"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Loads the mounting only when it is used: layerstore imports this package for its marks alone."""
     if name in ("mount", "ChildMount"):
         from overlayfs_py.service import child

@@ -27,11 +27,27 @@ class EngineUnavailable(OverlayError):
     """The wanted engine cannot run on this machine: it says what is missing."""
 
 
+def for_people(text: str) -> str:
+    """`text` as one line that cannot act on the terminal that shows it.
+
+    Control characters (C0, C1, DEL), line and paragraph separators, those that turn the direction of
+    writing, whatever else nobody can see, and bytes that are not UTF-8 are escaped. What programs read
+    (``--json``) is not given to this.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    """As Python writes it; a byte that is not UTF-8 (surrogateescape) by its own number."""
+    number = ord(character)
+    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else repr(character)[1:-1]
+
+
 def shown(path: bytes) -> str:
     """`path` in a message: names may be any bytes, and a message is one line of text."""
-    return path.decode(errors="backslashreplace").replace("\n", "\\n")
+    return for_people(path.decode(errors="surrogateescape"))
 
 
 def say(program: str, message: str) -> None:
     """One line on stderr, as every program of ours says what is wrong."""
-    print(f"{program}: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+    print(f"{program}: {for_people(message)}", file=sys.stderr, flush=True)

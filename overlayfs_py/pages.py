@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from overlayfs_py import cli, ctl
+from overlayfs_py.cli import program as mounting
 from overlayfs_py.completion import script
+from overlayfs_py.ctl import program as control
 from overlayfs_py.options.manual import effect, form
 from overlayfs_py.options.table import GROUPS, Kind
 from overlayfs_py.share import COMPLETIONS, roff, write
@@ -33,14 +34,19 @@ def manual() -> dict[str, str]:
 
 
 def _mount_page() -> Iterator[str]:
-    yield from _head("overlayfs-py", "mount a stack of directories as one overlay", [cli.USAGE])
-    yield from (".SH DESCRIPTION", roff(cli.DESCRIPTION), ".SH OPTIONS", *_options(cli.make_parser()))
+    yield from _head("overlayfs-py", "mount a stack of directories as one overlay", [mounting.USAGE])
+    yield from (
+        ".SH DESCRIPTION",
+        roff(mounting.DESCRIPTION),
+        ".SH OPTIONS",
+        *_options(mounting.make_parser()),
+    )
     for title, rows in GROUPS.items():
         yield f'.SH "MOUNT OPTIONS: {title.upper()}"'
         for row in rows:
             said = row.meaning if row.kind is not Kind.REFUSED else f"{effect(row)}: {row.meaning}"
             yield from (".TP", f".B {roff(form(row))}", roff(said))
-    yield from _examples(cli.EXAMPLES)
+    yield from _examples(mounting.EXAMPLES)
     yield from (
         ".SH SEE ALSO",
         r".BR overlayfs\-pyctl (1), .BR mount (8), .BR fuse (4)".replace(", .BR", ",\n.BR"),
@@ -48,15 +54,15 @@ def _mount_page() -> Iterator[str]:
 
 
 def _control_page() -> Iterator[str]:
-    parser = ctl.make_parser()
+    parser = control.make_parser()
     yield from _head("overlayfs-pyctl", "ask and steer the daemons of mounted overlays", [parser.usage or ""])
     yield from (".SH DESCRIPTION", roff(parser.description or ""), ".SH OPTIONS", *_options(parser))
     yield ".SH VERBS"
     for verb, below in verbs(parser).items():
         yield from (f'.SS "{roff(verb)}"', f".B {roff(_usage(below))}")
         yield from (".PP", roff(below.description or ""), *_options(below))
-    yield from _examples("\n".join(ctl.EXAMPLES.values()))
-    yield from (".SH EXIT STATUS", roff(ctl.EXIT_STATUS), ".SH SEE ALSO", r".BR overlayfs\-py (1)")
+    yield from _examples("\n".join(control.EXAMPLES.values()))
+    yield from (".SH EXIT STATUS", roff(control.EXIT_STATUS), ".SH SEE ALSO", r".BR overlayfs\-py (1)")
 
 
 def verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -75,7 +81,7 @@ def _head(program: str, says: str, usages: Iterable[str]) -> Iterator[str]:
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    for words, said in cli.options_of(parser):
+    for words, said in mounting.options_of(parser):
         yield from (".TP", f".B {roff(words)}", roff(said))
 
 

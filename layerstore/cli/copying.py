@@ -10,6 +10,7 @@ from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
 from layerstore.cli.interrupts import Input, standard_input
 from layerstore.cli.progress import progress, quiet_option
+from layerstore.errors import one_line
 from layerstore.image import human
 
 
@@ -51,7 +52,7 @@ def cp_command(root: Root, archive: bool, follow_link: bool, quiet: bool, source
             note=note,
         )
     if not quiet and "-" not in {source, target}:
-        click.echo(f"Successfully copied {human.size(copied)} to {target}", err=True)
+        click.echo(f"Successfully copied {human.size(copied)} to {one_line(target)}", err=True)
 
 
 def _input() -> Input:

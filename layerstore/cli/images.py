@@ -12,6 +12,7 @@ from layerstore.cli import completion, template
 from layerstore.cli.group import Root, examples, for_each, note
 from layerstore.cli.interrupts import standard_input
 from layerstore.cli.options import changes_option, filter_option, platform_option
+from layerstore.cli.output import tell, tell_json
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.tables import format_option, no_trunc_option, print_listing, shorten
 from layerstore.errors import NotFound
@@ -235,10 +236,10 @@ def inspect_command(
     finally:
         # As docker: what was found is printed even when something was not.
         if shown is None:
-            click.echo(json.dumps(found, indent=4, ensure_ascii=False))
+            tell_json(json.dumps(found, indent=4, ensure_ascii=False))
         else:
             for one in found:
-                click.echo(shown(one))
+                tell(shown(one))
 
 
 @click.command("tag", epilog=examples("layerstore tag debian:12 registry.example.org/base:1"))

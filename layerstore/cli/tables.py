@@ -10,6 +10,8 @@ import click
 
 from layerstore import model
 from layerstore.cli import template
+from layerstore.cli.output import tell, tell_json
+from layerstore.errors import one_line
 
 _MIN_WIDTH = 10
 _GAP = 3
@@ -51,12 +53,12 @@ def print_listing(form: str, columns: Columns, objects: Objects) -> None:
     else:
         shown = template.compile_template(_unescaped(form))
         for one in objects:
-            click.echo(shown(one))
+            tell(shown(one))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns as wide as their widest cell; the last one as it comes."""
-    lines = [header, *rows]
+    lines = [header, *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(_MIN_WIDTH, *(len(line[at]) + _GAP for line in lines)) for at in range(len(header) - 1)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
@@ -66,7 +68,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_json_lines(objects: Objects) -> None:
     """One object a line, as docker's ``--format json``."""
     for one in objects:
-        click.echo(model.encode(one))
+        tell_json(model.encode(one))
 
 
 def shorten(text: str, width: int, *, full: bool) -> str:

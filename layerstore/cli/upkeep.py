@@ -12,6 +12,7 @@ from layerstore.cli.group import Root, examples, note
 from layerstore.cli.options import filter_option
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.tables import format_option, print_json_lines, print_listing, print_table
+from layerstore.errors import one_line
 from layerstore.image import human
 
 if TYPE_CHECKING:
@@ -170,7 +171,8 @@ def fsck_command(root: Root, repair: bool, quick: bool, quiet: bool) -> None:
     with progress("Checking", quiet=quiet) as report:
         checked = layerstore.fsck(repair=repair, quick=quick, root=root.path, progress=report, note=note)
     for problem in checked.problems:
-        click.echo(f"{problem.what}: repaired" if problem.repaired else problem.what)
+        what = one_line(problem.what)
+        click.echo(f"{what}: repaired" if problem.repaired else what)
     left = sum(not problem.repaired for problem in checked.problems)
     counts = [(checked.blobs, "blob"), (checked.layers, "layer"), (checked.images, "image")]
     counts.append((checked.workspaces, "workspace"))

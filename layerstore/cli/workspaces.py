@@ -8,6 +8,7 @@ import layerstore
 from layerstore.cli import completion, interrupts
 from layerstore.cli.group import Root, examples, for_each, note
 from layerstore.cli.options import connection_options, filter_option, platform_option
+from layerstore.cli.output import tell
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.pulling import get_image, pull_option
 from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_listing
@@ -113,7 +114,7 @@ def mount_command(
             note=note,
             settled=interrupts.ignore,  # it is mounted, and that is what will be said
         )
-    click.echo(place)
+    tell(str(place))
 
 
 @click.command("umount", epilog=examples("layerstore umount build", "layerstore umount /mnt"))

@@ -55,12 +55,14 @@ def parse_remount(pairs: Sequence[Pair], *, cwd: bytes, shown: Collection[str]) 
 
 def check_kept(asked: Mapping[str, object], options: Options) -> None:
     """ConfigError names an option that is asked for and not the mount's; values as `plain` gives them."""
+    named = {row.target: row.name for row in reversed(ROWS.values()) if "." in row.target}
     for name, value in asked.items():
+        if name not in named:
+            raise ConfigError(f"there is no option {name}")
         record, _, field = name.partition(".")
         has = plain(getattr(getattr(options, record), field))
         if value != has:
-            option = next(row.name for row in ROWS.values() if row.target == name)
-            raise ConfigError(f"option {option} is {_shown(has)} and cannot change: unmount it first")
+            raise ConfigError(f"option {named[name]} is {_shown(has)} and cannot change: unmount it first")
 
 
 def plain(value: object) -> object:

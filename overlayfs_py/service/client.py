@@ -2,19 +2,30 @@
 
 import json
 import os
-import select
 import socket
 import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options.remount import plain
 from overlayfs_py.service.rundir import sockets
 from overlayfs_py.syscalls.mount import OWN_TYPE, mounted_filesystem
+from overlayfs_py.syscalls.processes import state_of, wait_readable
 
 _TIMEOUT = 30.0
+_LOOK_SECONDS = 1.0
+_STOPPED = ("T", "t")  # by a signal, by a debugger
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
+
+
+class DaemonSilent(MountError):
+    """It lives, and does not answer."""
+
+
+class DaemonEnded(MountError):
+    """It ended instead of answering, as one does whose mount is just being unmounted."""
 
 
 class Connection:
@@ -29,24 +40,53 @@ class Connection:
             self._socket.close()
             raise
         self._lines = self._socket.makefile("rb")
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.pid, self.uid, _ = _CREDENTIALS.unpack(credentials)
 
     def __enter__(self) -> "Connection":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the conversation, and what hangs on it."""
         self._lines.close()
         self._socket.close()
 
     def ask(self, verb: str, **arguments: object) -> Any:
-        """The verb's result; MountError with the daemon's words when it says no."""
-        self._socket.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
-        line = self._lines.readline()
+        """The verb's result; MountError with the daemon's words when it says no, and when it says nothing."""
+        try:
+            self._socket.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+            self._wait_for_answer()
+            line = self._lines.readline()
+        except TimeoutError:
+            raise DaemonSilent(self._why_silent()) from None
+        except ConnectionError:
+            line = b""
         if not line:
-            raise MountError("the daemon ended before it answered")
+            raise DaemonEnded("the daemon ended before it answered")
         answer = json.loads(line)
         if not answer["ok"]:
             raise MountError(answer["error"])
         return answer["result"]
+
+    def _wait_for_answer(self) -> None:
+        """TimeoutError when the time is up, and as soon as the daemon is found stopped."""
+        limit = self._socket.gettimeout()
+        end = None if limit is None else time.monotonic() + limit
+        while not wait_readable(self._socket.fileno(), _LOOK_SECONDS):
+            if state_of(self.pid) in _STOPPED or (end is not None and time.monotonic() > end):
+                raise TimeoutError
+
+    def _why_silent(self) -> str:
+        if state_of(self.pid) in _STOPPED:
+            return f"the daemon (pid {self.pid}) is stopped: continue it (kill -CONT {self.pid})"
+        limit = self._socket.gettimeout()
+        return (
+            f"the daemon (pid {self.pid}) does not answer within {limit:g} s: it hangs, or is very busy; "
+            "its log may say why, and kill -9 ends it and leaves a dead mount to unmount"
+        )
 
     def wait_without_limit(self) -> None:
         """For verbs whose time nobody can know."""
@@ -71,14 +111,12 @@ class Connection:
 
     def wait_ended(self) -> None:
         """Wait until the daemon has ended: it holds the layers until then."""
-        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, _, _ = _CREDENTIALS.unpack(credentials)
         try:
-            pid_fd = os.pidfd_open(pid)
+            pid_fd = os.pidfd_open(self.pid)
         except OSError:  # ended already, or in a pid namespace that we do not see
             return
         try:
-            select.select([pid_fd], [], [], self._socket.gettimeout())
+            wait_readable(pid_fd, self._socket.gettimeout())
         finally:
             os.close(pid_fd)
 
@@ -108,30 +146,38 @@ def _why_nobody_answers(mountpoint: bytes) -> str:
     )
 
 
-def ask_all(run_dir: bytes, verb: str) -> list[dict[str, Any]]:
-    """What every daemon that answers says, by mount point."""
+def ask_all(run_dir: bytes, verb: str, failed: Callable[[str], None]) -> list[dict[str, Any]]:
+    """What every daemon that answers says, by mount point; why the others do not goes to `failed`."""
     found = []
     for path in sockets(run_dir):
-        connection = _connect(path)
-        if connection is None:
-            continue
-        with connection:
-            try:
-                found.append(connection.ask(verb))
-            except (OSError, MountError):  # it is just ending
+        try:
+            connection = _connect(path)
+            if connection is None:
                 continue
+            with connection:
+                found.append(connection.ask(verb))
+        except DaemonEnded:
+            continue
+        except MountError as error:
+            failed(str(error))
     return sorted(found, key=lambda answer: str(answer["mountpoint"]))
 
 
 def _connect(path: bytes) -> Connection | None:
-    """None for a socket whose daemon was killed; its name is removed."""
+    """None for a socket whose daemon was killed; its name is removed. MountError when nobody takes calls."""
     try:
-        return Connection(path)
+        connection = Connection(path)
     except ConnectionRefusedError:
         try:
             os.unlink(path)
         except OSError:
             pass
+        return None
+    except (TimeoutError, BlockingIOError):  # its backlog is full
+        raise DaemonSilent(f"the daemon with the control socket {shown(path)} takes no more calls") from None
     except OSError:
-        pass
-    return None
+        return None
+    if connection.uid not in (0, os.geteuid()) and os.geteuid() != 0:
+        connection.close()
+        return None  # somebody else's program in its place
+    return connection

@@ -5,9 +5,11 @@ A request is ``{"verb": NAME, ...arguments}``, an answer ``{"ok": true, "result"
 conversation is done when it ends.
 """
 
+import errno
 import json
 import logging
 import os
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
@@ -15,7 +17,7 @@ from typing import Any
 
 import trio
 
-from overlayfs_py.errors import OverlayError
+from overlayfs_py.errors import OverlayError, shown
 from overlayfs_py.service.rundir import make_run_dir, socket_path
 
 log = logging.getLogger("overlayfs_py.control")
@@ -90,9 +92,31 @@ class ControlSocket:
             return json.dumps({"ok": True, "result": await verb(request, conversation)}).encode()
         except OverlayError as error:
             return _failure(str(error))
+        except OSError as error:
+            log.warning("control verb %s failed: %s", request["verb"], error)
+            return _failure(_why_not(error))
         except Exception as error:
             log.exception("control verb %s failed", request["verb"])
-            return _failure(f"internal error: {type(error).__name__}")
+            return _failure(f"internal error of the daemon: {type(error).__name__}; its log says where")
+
+
+def _why_not(error: OSError) -> str:
+    """What the system refused the daemon, and what helps."""
+    daemon = f"the daemon (pid {os.getpid()})"
+    if error.errno == errno.EMFILE:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return (
+            f"{daemon} has no file descriptor left (its limit is {limit}): close files on the mount, "
+            "or mount it again with a higher limit (ulimit -Hn, or LimitNOFILE= of a unit)"
+        )
+    if error.errno == errno.ENFILE:
+        return f"{daemon} gets no file descriptor: the machine has none left (sysctl fs.file-max)"
+    what = error.strerror or str(error)
+    return f"{daemon} cannot do it: {what}" + (f": {_path(error.filename)}" if error.filename else "")
+
+
+def _path(name: object) -> str:
+    return shown(name) if isinstance(name, bytes) else str(name)
 
 
 def _failure(message: str) -> bytes:

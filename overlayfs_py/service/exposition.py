@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from overlayfs_py.errors import for_people
+
 Figures = Mapping[str, Any]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -52,7 +54,9 @@ def prometheus(mounts: Sequence[Figures]) -> str:
 
 def readable(found: Figures) -> str:
     """Figures of one mount for people: requests by how many, each with what was refused."""
-    lines = [f"{name}: {_shown(found[name])}" for name in found if name not in ("operations", "errors")]
+    lines = [
+        f"{name}: {for_people(_shown(found[name]))}" for name in found if name not in ("operations", "errors")
+    ]
     for operation, count in sorted(found["operations"].items(), key=lambda item: -item[1]):
         refused = ", ".join(f"{code} {number}" for code, number in found["errors"].get(operation, {}).items())
         lines.append(f"  {operation:<20} {count:>12}" + (f"  {refused}" if refused else ""))

@@ -3,6 +3,9 @@
 import logging
 import logging.handlers
 import os
+from typing import Any
+
+from overlayfs_py.errors import for_people
 
 _SYSLOG = "/dev/log"
 # sd-daemon(3): a line's priority for the journal.
@@ -15,7 +18,17 @@ _JOURNAL_PRIORITY = {
 }
 
 
-class _JournalFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Messages of one line, and tracebacks of several, none of which acts on a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return for_people(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return "\n".join(map(for_people, super().formatException(ei).splitlines()))
+
+
+class _JournalFormatter(_Formatter):
     """Puts the priority before every line, as the journal reads stderr line by line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -27,7 +40,7 @@ def log_to_stderr(*, debug: bool, journal: bool, quiet: bool = False) -> None:
     """For the foreground; `journal`: stderr is systemd's; `quiet`: only what is wrong."""
     output = logging.StreamHandler()
     output.setFormatter(
-        _JournalFormatter("%(message)s") if journal else logging.Formatter("overlayfs-py: %(message)s")
+        _JournalFormatter("%(message)s") if journal else _Formatter("overlayfs-py: %(message)s")
     )
     _use(output, logging.DEBUG if debug else logging.WARNING if quiet else logging.INFO)
 
@@ -38,7 +51,7 @@ def log_to_syslog() -> None:
     if os.path.exists(_SYSLOG):
         try:
             output = logging.handlers.SysLogHandler(_SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
-            output.setFormatter(logging.Formatter(f"overlayfs-py[{os.getpid()}]: %(message)s"))
+            output.setFormatter(_Formatter(f"overlayfs-py[{os.getpid()}]: %(message)s"))
         except OSError:
             pass
     _use(output, logging.INFO)

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 import trio
 from sdnotify import SystemdNotifier
 
+from overlayfs_py.errors import for_people
+
 # Two chances to be seen within systemd's time.
 _PINGS_PER_TIMEOUT = 2
 
@@ -18,7 +20,7 @@ class Notifier:
         self._watchdog = watchdog if enabled else 0.0
 
     def ready(self, status: str) -> None:
-        self._tell(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
+        self._tell(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={for_people(status)}")
 
     def stopping(self, status: str) -> None:
         self._tell(f"STOPPING=1\nSTATUS={status}")

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from typing import Protocol
 
-from overlayfs_py.errors import MountError, say
+from overlayfs_py.errors import MountError, for_people, say
 
 _READY = b"ready\n"
 _FAILED = b"failed: "
@@ -44,7 +44,7 @@ class FdReport:
         self._write(_READY)
 
     def failed(self, message: str) -> None:
-        self._write(_FAILED + message.replace("\n", " ").encode(errors="surrogateescape") + b"\n")
+        self._write(_FAILED + for_people(message).encode() + b"\n")
 
     def _write(self, line: bytes) -> None:
         try:
@@ -65,7 +65,7 @@ def wait_for_report(fd: int, wait: Callable[[], int]) -> None:
             raise MountError(f"the daemon ended without a word ({_describe(wait())})")
         line += piece
     if line != _READY:
-        raise MountError(line.removeprefix(_FAILED).decode(errors="surrogateescape").rstrip("\n"))
+        raise MountError(line.removeprefix(_FAILED).decode().rstrip("\n"))
 
 
 def _describe(status: int) -> str:

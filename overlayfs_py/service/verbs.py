@@ -4,10 +4,10 @@ import dataclasses
 import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import overlayfs_py
 from overlayfs_py.errors import ConfigError, MountError
@@ -18,6 +18,8 @@ from overlayfs_py.service.figures import figures_of
 from overlayfs_py.service.freezing import Freeze
 
 _LONGEST_FREEZE = 1e9  # seconds
+
+_Verb = Callable[[Daemon, Mapping[str, Any], ExitStack], Awaitable[object]]
 
 
 async def _status(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
@@ -63,9 +65,7 @@ async def _stats(daemon: Daemon, request: Mapping[str, Any], conversation: ExitS
 async def _freeze(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
     """``timeout``: seconds, none: as long as it is wanted; ``hold``: no longer than this conversation."""
     timeout, hold = request.get("timeout"), request.get("hold", False)
-    if timeout is not None and not _is_duration(timeout):
-        raise ConfigError("timeout: expected a number of seconds above 0")
-    if not isinstance(hold, bool) or (timeout is None and not hold):
+    if timeout is None and not hold:
         raise ConfigError("a freeze needs a timeout, or to be held by its conversation (hold: true)")
     start = time.monotonic()
     frozen = await daemon.freezer.freeze(timeout)
@@ -83,7 +83,7 @@ async def _sync(daemon: Daemon, request: Mapping[str, Any], conversation: ExitSt
 
 
 async def _umount(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> None:
-    await daemon.unmount(lazy=bool(request.get("lazy", False)))
+    await daemon.unmount(lazy=request.get("lazy", False))
 
 
 async def _remount(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> bool:
@@ -99,15 +99,48 @@ async def _remount(daemon: Daemon, request: Mapping[str, Any], conversation: Exi
     return bool(request["read_only"]) and daemon.must_sync
 
 
-_VERBS = {
-    "status": _status,
-    "stats": _stats,
-    "freeze": _freeze,
-    "thaw": _thaw,
-    "sync": _sync,
-    "remount": _remount,
-    "umount": _umount,
+class _Argument(NamedTuple):
+    """What a verb can be told: what its value must be."""
+
+    expected: str
+    fits: Callable[[object], bool]
+    required: bool = False
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST_FREEZE
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+_FLAG = _Argument("true or false", _is_flag)
+_TIMEOUT = _Argument(
+    "a number of seconds above 0, or null", lambda value: value is None or _is_duration(value)
+)
+_OPTIONS = _Argument("an object of options", lambda value: isinstance(value, dict), required=True)
+
+_VERBS: dict[str, tuple[_Verb, dict[str, _Argument]]] = {
+    "status": (_status, {}),
+    "stats": (_stats, {}),
+    "freeze": (_freeze, {"timeout": _TIMEOUT, "hold": _FLAG}),
+    "thaw": (_thaw, {}),
+    "sync": (_sync, {}),
+    "remount": (_remount, {"options": _OPTIONS, "read_only": _FLAG._replace(required=True)}),
+    "umount": (_umount, {"lazy": _FLAG}),
 }
+
+
+def _check(name: str, known: Mapping[str, _Argument], request: Mapping[str, Any]) -> None:
+    """ConfigError for an argument that the verb has not, or whose value cannot be."""
+    for word in request:
+        if word != "verb" and word not in known:
+            raise ConfigError(f"{name}: unknown argument {word}; there are {', '.join(known) or 'none'}")
+    for word, argument in known.items():
+        given = word in request
+        if (given or argument.required) and not (given and argument.fits(request[word])):
+            raise ConfigError(f"{name}: {word}: expected {argument.expected}")
 
 
 def _described(frozen: Freeze) -> dict[str, object]:
@@ -119,13 +152,15 @@ def _described(frozen: Freeze) -> dict[str, object]:
     }
 
 
-def _is_duration(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST_FREEZE
-
-
 def verbs_of(daemon: Daemon) -> dict[str, Verb]:
     """The verb table of one daemon."""
-    return {name: partial(verb, daemon) for name, verb in _VERBS.items()}
+    return {name: partial(_called, daemon, name) for name in _VERBS}
+
+
+async def _called(daemon: Daemon, name: str, request: Mapping[str, Any], conversation: ExitStack) -> object:
+    verb, known = _VERBS[name]
+    _check(name, known, request)
+    return await verb(daemon, request, conversation)
 
 
 def _plain(capabilities: object) -> object:

@@ -143,7 +143,12 @@ def mounted_filesystem(mountpoint: bytes) -> MountRecord | None:
 
 def mount_table() -> list[MountRecord]:
     """Every mount of this mount namespace that can be reached from the root directory."""
-    with open("/proc/self/mountinfo", "rb") as table:
+    return parse_mount_table("/proc/self/mountinfo")
+
+
+def parse_mount_table(path: str) -> list[MountRecord]:
+    """The mounts that a process sees, by its ``mountinfo``."""
+    with open(path, "rb") as table:
         return [_parse_mountinfo(line) for line in table]
 
 

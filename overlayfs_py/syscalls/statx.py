@@ -1,16 +1,19 @@
-"""When an inode was born: statx(2), of which the standard library knows nothing in this Python."""
+"""What statx(2) alone says: when an inode was born, and where it lies without its file system being asked."""
 
 import ctypes
 import os
 from struct import Struct
 
-from overlayfs_py.syscalls._libc import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, check, function
+from overlayfs_py.syscalls._libc import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, check, function
 
 _STATX_BTIME = 0x800
 _SIZE = 256
 _MASK = Struct("=I")
 _BTIME = Struct("=qI")
 _BTIME_AT = 80  # stx_btime in struct statx
+_DEVICE = Struct("=II")
+_DEVICE_AT = 136  # stx_dev_major, stx_dev_minor
+_AT_STATX_DONT_SYNC = 0x4000
 
 _statx = function("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
 
@@ -27,3 +30,11 @@ def birth_time_ns(dir_fd: int, name: bytes) -> int | None:
         return None
     seconds, nanoseconds = _BTIME.unpack_from(found, _BTIME_AT)
     return int(seconds * 1_000_000_000 + nanoseconds)
+
+
+def device_unasked(path: str) -> int | None:
+    """st_dev of what a path of /proc leads to, without asking the file system; None when it leads nowhere."""
+    found = ctypes.create_string_buffer(_SIZE)
+    if _statx(AT_FDCWD, path.encode(), _AT_STATX_DONT_SYNC, 0, found) < 0:
+        return None
+    return os.makedev(*_DEVICE.unpack_from(found, _DEVICE_AT))

@@ -61,7 +61,7 @@ def complete(cli: Cli, *words: str) -> list[str]:
 def test_completion_of_names(base: Cli) -> None:
     base.run("tag", "base:1", "other:2")
     base.run("create", "--name", "work", "base:1")
-    assert complete(base, "rmi", "b") == ["plain,base:1"]
+    assert complete(base, "rmi", "bas") == ["plain,base:1"]  # image IDs are hexadecimal, no s
     assert complete(base, "rm", "w") == ["plain,work"]
     assert complete(base, "inspect", "") == ["plain,work", "plain,base:1", "plain,other:2"]
     assert complete(base, "cp", "wo") == ["plain,work:", "file,wo"]

@@ -1,19 +1,23 @@
 """The control socket and overlayfs-pyctl."""
 
+import errno
 import json
 import os
+import random
 import signal
 import socket
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from overlayfs_py.errors import MountError
 from overlayfs_py.service import client, rundir
-from tests.mounts import Layers
+from overlayfs_py.service.control import ControlSocket
+from tests.mounts import Layers, make_layers
 from tests.service.starts import (
     cleared,
     daemon_pid,
@@ -165,3 +169,163 @@ def test_run_dir_follows_the_user(where: Path) -> None:
         where / "overlayfs-py"
     )
     assert rundir.default_run_dir({}, 99999) == b"/tmp/overlayfs-py-99999"
+
+
+# Arguments of every shape for every verb; JSON has no others.
+_VALUES = [None, True, 0, -1, 1.5, 1e300, float("nan"), "", "x", [], ["x"], {}, {"a": 1}, {"union.lower": 5}]
+_WORDS = ["timeout", "hold", "lazy", "options", "read_only", "union", "verb "]
+
+
+def _requests() -> Iterator[dict[str, object]]:
+    for verb in ("status", "stats", "thaw", "sync", "remount", "freeze"):
+        yield {"verb": verb, "\x1b[31m": 1}
+        for word in _WORDS:
+            for value in _VALUES:
+                if (verb, word, value) != ("freeze", "hold", True) and (verb, word) != ("freeze", "timeout"):
+                    yield {"verb": verb, word: value}
+    for value in _VALUES[:5] + _VALUES[6:]:
+        yield {"verb": "freeze", "timeout": value, "hold": "x"}
+        yield {"verb": "umount", "lazy": value if not isinstance(value, bool) else 1}
+    for name in ("", ".", "union", "union.", "mount.__class__", "union.__dict__", "x.y", "squash_to_root"):
+        yield {"verb": "remount", "read_only": True, "options": {name: 1}}
+
+
+def test_malformed_requests_get_one_clear_line(live: Layers) -> None:
+    """No argument is an internal error, and the daemon goes on serving."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(10)
+        asking.connect(control_socket(live))
+        lines = asking.makefile("rb")
+        for request in _requests():
+            asking.sendall(json.dumps(request).encode() + b"\n")
+            answer = json.loads(lines.readline())
+            if not answer["ok"]:
+                assert "internal" not in answer["error"], (request, answer)
+                assert "\n" not in answer["error"]
+    assert (live.merged / ".").exists()
+    assert json.loads(pyctl("status", "--json", live.merged).stdout)["frozen"] is None
+
+
+@pytest.mark.parametrize(
+    ("request_words", "says"),
+    [
+        ({"verb": "remount"}, "remount: options: expected an object of options"),
+        ({"verb": "remount", "options": {}}, "remount: read_only: expected true or false"),
+        ({"verb": "remount", "options": {"x.y": 1}, "read_only": True}, "there is no option x.y"),
+        ({"verb": "umount", "lazy": 1}, "umount: lazy: expected true or false"),
+        ({"verb": "freeze", "timeout": "1"}, "freeze: timeout: expected a number of seconds above 0"),
+        ({"verb": "status", "color": 1}, "status: unknown argument color; there are none"),
+    ],
+)
+def test_what_is_malformed_is_named(live: Layers, request_words: dict[str, object], says: str) -> None:
+    with client.connect(RUN_DIR, os.fsencode(live.merged)) as daemon, pytest.raises(MountError) as refusal:
+        daemon.ask(**request_words)  # type: ignore[arg-type]
+    assert says in str(refusal.value)
+
+
+def test_noise_on_the_socket(live: Layers) -> None:
+    """Random bytes, lines cut anywhere, conversations broken off: each whole line is answered with one."""
+    chance = random.Random(9)
+    whole = [
+        b'{"verb": "status"}',
+        b'{"verb": "thaw"}',
+        b'{"verb": 5}',
+        b"[" * 5000,
+        b'{"a":' * 3000,
+        b"1" * 5000,
+    ]
+    for _ in range(60):
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(10)
+            asking.connect(control_socket(live))
+            line = bytearray(chance.choice(whole))
+            for _ in range(chance.randrange(4)):
+                line[chance.randrange(len(line))] = chance.randrange(256)
+            for piece in (line[:7], line[7:]):
+                asking.sendall(piece)
+            if chance.random() < 0.3:
+                continue
+            asking.sendall(b"\n")
+            answer = json.loads(asking.makefile("rb").readline())
+            assert answer["ok"] or "internal" not in answer["error"]
+    assert (live.merged / ".").exists()
+
+
+def test_a_stopped_daemon_is_told_from_a_busy_one(live: Layers) -> None:
+    """Every verb says soon what is wrong and what helps, those that may take any time too."""
+    pid = daemon_pid(live)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for verb in ("status", "sync", "thaw"):
+            one_line(pyctl(verb, live.merged), f"kill -CONT {pid}", program="overlayfs-pyctl")
+        listed = pyctl("list")
+        assert f"the daemon (pid {pid}) is stopped" in listed.stderr
+        assert listed.returncode == 0
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert pyctl("status", live.merged).returncode == 0
+
+
+def test_a_daemon_that_never_answers(live: Layers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket takes the question, and that is all."""
+    monkeypatch.setattr(client, "_LOOK_SECONDS", 0.05)
+    path = os.path.dirname(control_socket(live)) + b"/silent"
+    with socket.socket(socket.AF_UNIX) as silent:
+        try:
+            silent.bind(path)
+            silent.listen()
+            with client.Connection(path, timeout=0.1) as asking:
+                with pytest.raises(MountError, match=rf"\(pid {os.getpid()}\) does not answer within 0.1 s"):
+                    asking.ask("status")
+        finally:
+            os.unlink(path)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (errno.EMFILE, "no file descriptor left (its limit is"),
+        (errno.ENFILE, "fs.file-max"),
+        (errno.EIO, "cannot do it: Input/output error"),
+    ],
+)
+async def test_what_the_system_refuses_the_daemon_is_said(where: Path, code: int, says: str) -> None:
+    async def verb(request: object, conversation: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    control = ControlSocket(os.fsencode(where), b"/m", {"stats": verb})
+    try:
+        answer = json.loads(await control._answer(b'{"verb": "stats"}', ExitStack()))
+    finally:
+        control.close()
+    assert answer["ok"] is False
+    assert says in answer["error"]
+    assert "internal" not in answer["error"]
+
+
+def test_hostile_names_reach_no_terminal(where: Path) -> None:
+    """A mount point and an upper whose names would clear the screen and fake a line."""
+    (where / "a\x1b[2J\nroot\u202e").mkdir()
+    layers = make_layers(where / "a\x1b[2J\nroot\u202e")
+    with cleared(layers.merged):
+        assert overlayfs_py(*options(layers), layers.merged).returncode == 0
+        for words in (
+            ["list"],
+            ["status", layers.merged],
+            ["stats", layers.merged],
+            ["freeze", layers.merged],
+        ):
+            done = pyctl(*words)
+            assert done.returncode == 0
+            assert "a\\x1b[2J\\nroot\\u202e" in done.stdout
+            assert done.stdout.replace("\n", "").isprintable()
+        assert pyctl("thaw", layers.merged).stdout.replace("\n", "").isprintable()
+        refused = overlayfs_py(*options(layers), layers.merged)
+        one_line(refused, "a\\x1b[2J\\nroot\\u202e")
+        found = json.loads(pyctl("status", "--json", layers.merged).stdout)
+        assert found["mountpoint"] == str(layers.merged)
+        assert pyctl("umount", layers.merged).returncode == 0
+        wrong = pyctl("\x1b[2J", "freeze")
+        assert wrong.returncode == 2
+        assert wrong.stderr.count("\n") == 1
+        assert "\x1b" not in wrong.stderr

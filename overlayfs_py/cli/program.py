@@ -6,7 +6,6 @@ Only what parses is imported here; the daemon's libraries are loaded by the proc
 import argparse
 import gc
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -62,7 +61,7 @@ class _Parser(argparse.ArgumentParser):
         return f"usage: {USAGE}\n\n{DESCRIPTION}\n" + "\n".join(lines) + f"\n\nexamples:\n{EXAMPLES}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     if "_OVERLAYFS_PY_COMPLETE" in os.environ:
         return _complete(os.environ["_OVERLAYFS_PY_COMPLETE"])
@@ -78,8 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _start(options, arguments.parent_fd)
     except OverlayError as error:
         say(_PROGRAM, str(error))
-    except KeyboardInterrupt:
-        return 130
     return 1
 
 
@@ -193,7 +190,3 @@ def _run(options: Options, report: "Report", parent_fd: int | None = None) -> in
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
         say(_PROGRAM, f"warning: {warning}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,18 @@
 """``overlayfs-pyctl``: ask and steer the daemons of live mounts over their control sockets."""
 
 import argparse
+import io
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
 import overlayfs_py
-from overlayfs_py.errors import ConfigError, OverlayError, say
+from overlayfs_py.errors import ConfigError, OverlayError, for_people, say
 from overlayfs_py.service import client
 from overlayfs_py.service.exposition import prometheus, readable
 from overlayfs_py.service.rundir import default_run_dir
@@ -47,15 +48,17 @@ class _Parser(argparse.ArgumentParser):
     """Errors are one line and status 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {for_people(message)}; see {self.prog} --help\n")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     if "_OVERLAYFS_PYCTL_COMPLETE" in os.environ:
         from overlayfs_py import completion
 
         return completion.answer(make_parser(), os.environ["_OVERLAYFS_PYCTL_COMPLETE"])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names may have any characters
     words, command = _split(sys.argv[1:] if argv is None else list(argv))
     arguments = make_parser().parse_args(words, argparse.Namespace(command=command))
     run_dir = os.fsencode(arguments.run_dir or default_run_dir(os.environ, os.geteuid()))
@@ -70,8 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _fail(error.strerror or str(error))
-    except KeyboardInterrupt:
-        return 130
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -83,8 +84,12 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _fail(message: str) -> int:
-    say(_PROGRAM, message)
+    _complain(message)
     return 1
+
+
+def _complain(message: str) -> None:
+    say(_PROGRAM, message)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -162,7 +167,7 @@ def _seconds(text: str) -> float:
 
 
 def _list(arguments: argparse.Namespace, run_dir: bytes) -> None:
-    mounts = client.ask_all(run_dir, "status")
+    mounts = client.ask_all(run_dir, "status", _complain)
     if arguments.json:
         print(json.dumps(mounts, indent=2))
         return
@@ -170,10 +175,10 @@ def _list(arguments: argparse.Namespace, run_dir: bytes) -> None:
     for found in mounts:
         layers = len(found["lower"]) + len(found["data_lower"])
         words = (found["mountpoint"], found["pid"], found["engine"]["name"], layers, found["upper"] or "-")
-        rows.append(tuple(map(str, words)))
+        rows.append(tuple(for_people(str(word)) for word in words))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        _print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+        print("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _status(arguments: argparse.Namespace, run_dir: bytes) -> None:
@@ -183,21 +188,27 @@ def _status(arguments: argparse.Namespace, run_dir: bytes) -> None:
         print(json.dumps(status, indent=2))
         return
     for name, value in status.items():
-        _print(f"{name}: {_readable(value)}")
+        print(f"{name}: {for_people(_readable(value))}")
 
 
 def _stats(arguments: argparse.Namespace, run_dir: bytes) -> None:
     if arguments.mountpoint is None:
-        found = client.ask_all(run_dir, "stats")
+        found = client.ask_all(run_dir, "stats", _complain)
     else:
         with _connect(arguments, run_dir) as daemon:
             found = [daemon.ask("stats")]
     if arguments.prometheus:
-        _print(prometheus(found), end="")
+        print(_exposed(found), end="")
     elif arguments.json:
         print(json.dumps(found if arguments.mountpoint is None else found[0], indent=2))
     elif found:
-        _print("\n\n".join(map(readable, found)))
+        print("\n\n".join(map(readable, found)))
+
+
+def _exposed(found: Sequence[Mapping[str, Any]]) -> str:
+    """For Prometheus as it is; names in labels may be anything, so not for a terminal."""
+    text = prometheus(found)
+    return "".join(f"{for_people(line)}\n" for line in text.splitlines()) if sys.stdout.isatty() else text
 
 
 def _freeze(arguments: argparse.Namespace, run_dir: bytes) -> int:
@@ -212,14 +223,14 @@ def _freeze(arguments: argparse.Namespace, run_dir: bytes) -> int:
             say(_PROGRAM, f"warning: {warning}")
         if not command:
             until = f"thaws in {timeout:g} s unless told before"
-            print(f"{arguments.mountpoint}: frozen within {frozen['took']:.3f} s; {until}")
+            print(f"{for_people(arguments.mountpoint)}: frozen within {frozen['took']:.3f} s; {until}")
             return 0
-        status = _run(command)
+        status = _status_of(command)
         daemon.ask("thaw")
         return status
 
 
-def _run(command: Sequence[str]) -> int:
+def _status_of(command: Sequence[str]) -> int:
     """The command's exit status. It does not outlive us: then changes go on, and it would not know."""
     try:
         with _caring_for_signals(), running(command) as process:
@@ -254,7 +265,8 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 
 def _thaw(arguments: argparse.Namespace, run_dir: bytes) -> None:
     with _connect(arguments, run_dir) as daemon:
-        print(f"{arguments.mountpoint}: thawed after {daemon.ask('thaw')['frozen_for']:.3f} s")
+        frozen_for = daemon.ask("thaw")["frozen_for"]
+        print(f"{for_people(arguments.mountpoint)}: thawed after {frozen_for:.3f} s")
 
 
 def _sync(arguments: argparse.Namespace, run_dir: bytes) -> None:
@@ -277,20 +289,9 @@ def _connect(arguments: argparse.Namespace, run_dir: bytes) -> client.Connection
     return client.connect(run_dir, absolute_mountpoint(os.getcwdb(), os.fsencode(arguments.mountpoint)))
 
 
-def _print(text: str, end: str = "\n") -> None:
-    """File names may be any bytes."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write((text + end).encode(errors="surrogateescape"))
-    sys.stdout.flush()
-
-
 def _readable(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}={_readable(item)}" for name, item in value.items())
     if isinstance(value, list):
         return ":".join(map(_readable, value)) or "-"
     return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Printing: exact for programs, and nothing on a terminal that acts on it.
+
+Names, comments and commands come with images. What people alone read (tables, remarks, errors) is escaped
+always; what a program may read (templates, a mount point) only where standard output is a terminal; JSON
+says every character that nobody can see by its number, which reads as the same.
+"""
+
+import json
+import sys
+
+import click
+
+from layerstore.errors import one_line
+
+
+def tell(text: str) -> None:
+    """Print lines that a program may read; on a terminal only their ends and tabs act."""
+    if not text.isprintable() and sys.stdout.isatty():
+        text = "".join(c if c in "\n\t" else one_line(c) for c in text)
+    click.echo(text, color=True)  # else it takes escape sequences out, where a program reads
+
+
+def tell_json(text: str | bytes) -> None:
+    """Print a JSON text, indented or not."""
+    text = text if isinstance(text, str) else text.decode()
+    if not text.isprintable():
+        # Structure is ASCII, so all others stand in strings.
+        text = "".join(c if c == "\n" or c.isprintable() else _by_number(c) for c in text)
+    click.echo(text)
+
+
+def _by_number(character: str) -> str:
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
