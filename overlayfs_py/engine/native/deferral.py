@@ -6,11 +6,11 @@ two descriptors, an fsync); what follows is done by the loop once the worker has
 
 import logging
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from overlayfs_py.engine.native.alarm import Alarm
 from overlayfs_py.union.overlay import Node
 
 log = logging.getLogger("overlayfs_py.engine.native")
@@ -64,6 +64,7 @@ class Deferrals:
     def __init__(self, threads: int, wake: Callable[[], None]) -> None:
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="overlay-copy")
         self._wake = wake
+        self._alarm = Alarm(self.call)
         self._calls: deque[Callable[[], None]] = deque()
         self._when_idle: list[Callable[[], None]] = []
         self._when_any: list[Callable[[], None]] = []
@@ -139,9 +140,7 @@ class Deferrals:
 
     def later(self, seconds: float, then: Callable[[], None]) -> None:
         """`call` it after so many seconds, if there still is a loop; from any thread."""
-        timer = threading.Timer(seconds, self.call, (then,))
-        timer.daemon = True
-        timer.start()
+        self._alarm.set(seconds, then)
 
     def after_any(self, then: Callable[[], None]) -> None:
         """Call `then` once any of the workers that run now has finished."""
