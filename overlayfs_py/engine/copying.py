@@ -4,8 +4,8 @@ A second writer of the node waits for the first one's copy. The kernel is told w
 without its knowing: a directory's link count and size differ once it has an upper part.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import trio
@@ -72,11 +72,13 @@ class Copies:
             job.abort()
             raise
 
-    def ensure_directory(self, node: Node) -> None:
-        """Give directory `node` and those above it an upper part, at once: there is nothing long about it."""
-        if node.upper is None:
-            lower = lower_chain(node)
-            self._overlay.copy_up(node)
+    @contextmanager
+    def told(self, node: Node) -> Iterator[None]:
+        """Tell what becomes of `node` and the directories above it within, if they are copied up there."""
+        lower = lower_chain(node)
+        try:
+            yield
+        finally:
             self._tell(lower)
 
     def _tell(self, nodes: list[Node]) -> None:

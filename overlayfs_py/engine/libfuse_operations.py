@@ -42,57 +42,63 @@ class OverlayOperations(Session):
     async def mknod(
         self, parent_id: int, name: bytes, mode: int, rdev: int, ctx: Context
     ) -> pyfuse3.EntryAttributes:
-        parent = self._parent(parent_id)
-        node, _ = self._overlay.mknod(parent, name, mode, rdev, _caller(ctx))
-        self._changed(parent, ctx)
+        parent = self._node(parent_id)
+        with self._changing(parent, ctx):
+            node, _ = self._overlay.mknod(parent, name, mode, rdev, _caller(ctx))
         return self._entry(node)
 
     async def mkdir(self, parent_id: int, name: bytes, mode: int, ctx: Context) -> pyfuse3.EntryAttributes:
-        parent = self._parent(parent_id)
-        node, _ = self._overlay.mkdir(parent, name, mode, _caller(ctx))
-        self._changed(parent, ctx)
+        parent = self._node(parent_id)
+        with self._changing(parent, ctx):
+            node, _ = self._overlay.mkdir(parent, name, mode, _caller(ctx))
         return self._entry(node)
 
     async def symlink(
         self, parent_id: int, name: bytes, target: bytes, ctx: Context
     ) -> pyfuse3.EntryAttributes:
-        parent = self._parent(parent_id)
-        node, _ = self._overlay.symlink(parent, name, target, _caller(ctx))
-        self._changed(parent, ctx)
+        parent = self._node(parent_id)
+        with self._changing(parent, ctx):
+            node, _ = self._overlay.symlink(parent, name, target, _caller(ctx))
         return self._entry(node)
 
     async def link(self, nodeid: int, parent_id: int, name: bytes, ctx: Context) -> pyfuse3.EntryAttributes:
-        node = self._nodes.inode(nodeid).node
+        node, parent = self._node(nodeid), self._node(parent_id)
+        if node.upper is None:
+            self._overlay.check_link(node, parent, name)
         await self._copies.ensure_upper(node, data=False)
-        parent = self._parent(parent_id)
-        self._overlay.link(node, parent, name)
-        self._changed(parent, ctx)
+        with self._changing(parent, ctx):
+            self._overlay.link(node, parent, name)
         entry = self._entry(node)
         entry.attr_timeout = 0  # it is taken in even when it is outdated, as by pages that are written back
         return entry
 
     async def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
-        await self._settle(parent_id, name)
-        parent = self._parent(parent_id)
-        self._overlay.unlink(parent, name)
-        self._changed(parent, ctx)
+        parent = self._node(parent_id)
+        node = self._overlay.check_unlink(parent, name)
+        if self._overlay.unlinking_copies(node):
+            await self._copies.ensure_upper(node, data=False)
+        else:
+            await self._copies.settled(node)
+        with self._changing(parent, ctx):
+            self._overlay.unlink(parent, name)
 
     async def rmdir(self, parent_id: int, name: bytes, ctx: Context) -> None:
-        parent = self._parent(parent_id)
-        self._overlay.rmdir(parent, name)
-        self._changed(parent, ctx)
+        parent = self._node(parent_id)
+        with self._changing(parent, ctx):
+            self._overlay.rmdir(parent, name)
 
     async def rename(
         self, old_id: int, old_name: bytes, new_id: int, new_name: bytes, flags: int, ctx: Context
     ) -> None:
-        self._overlay.check_rename(flags)
-        moved = await self._settle(old_id, old_name, copy=True)
-        replaced = await self._settle(new_id, new_name, copy=bool(flags & pyfuse3.RENAME_EXCHANGE))
-        old, new = self._parent(old_id), self._parent(new_id)
-        self._overlay.rename(old, old_name, new, new_name, flags)
-        for node in (old, new, moved, replaced):
-            if node is not None:
-                self._changed(node, ctx)
+        old, new = self._node(old_id), self._node(new_id)
+        moved, replaced = await self._settled(old, old_name), await self._settled(new, new_name)
+        for node in self._overlay.check_rename(old, old_name, new, new_name, flags):
+            await self._copies.ensure_upper(node, data=False)
+        with self._changing(old, ctx), self._changing(new, ctx):
+            self._overlay.rename(old, old_name, new, new_name, flags)
+        for changed in (moved, replaced):
+            if changed is not None:
+                self._changed(changed, ctx)
 
     async def readlink(self, nodeid: int, ctx: Context) -> bytes:
         return self._overlay.readlink(self._nodes.inode(nodeid).node)
@@ -122,6 +128,8 @@ class OverlayOperations(Session):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
+        if inode.node.upper is None:
+            self._overlay.check_setattr(inode.node, changes)
         if changes.size == 0:  # nothing of the contents will be left: the union copies none
             await self._copies.settled(inode.node)
         else:
@@ -155,8 +163,8 @@ class OverlayOperations(Session):
 
     async def removexattr(self, nodeid: int, name: bytes, ctx: Context) -> None:
         inode = self._nodes.inode(nodeid)
-        if inode.node.upper is None:
-            self._overlay.getxattr(inode.node, name)  # ENODATA before a copy-up, not after
+        if not self._overlay.check_removexattr(inode.node, name):
+            return
         await self._copies.ensure_upper(inode.node, data=False)
         self._overlay.removexattr(inode.node, name)
         self._changed(inode.node, ctx)
@@ -169,9 +177,9 @@ class OverlayOperations(Session):
         self, parent_id: int, name: bytes, mode: int, flags: int, ctx: Context
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         flags &= ~_NOT_FOR_LAYERS
-        parent = self._parent(parent_id)
-        node, handle = self._overlay.create(parent, name, flags, mode, _caller(ctx))
-        self._changed(parent, ctx)
+        parent = self._node(parent_id)
+        with self._changing(parent, ctx):
+            node, handle = self._overlay.create(parent, name, flags, mode, _caller(ctx))
         try:
             entry = self._entry(node)
         except BaseException:

@@ -3,7 +3,8 @@
 import itertools
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyfuse3
@@ -107,22 +108,22 @@ class Session(pyfuse3.Operations):
         for node in self._nodes.clear():
             self._overlay.forget(node)
 
-    def _parent(self, nodeid: int) -> Node:
-        """The directory to change, with an upper part."""
-        node = self._nodes.inode(nodeid).node
-        self._copies.ensure_directory(node)
-        return node
+    def _node(self, nodeid: int) -> Node:
+        return self._nodes.inode(nodeid).node
 
-    async def _settle(self, parent_id: int, name: bytes, *, copy: bool = False) -> Node | None:
-        """Before a name changes: wait for a running copy of what it names; copy a file up that has to be
-        (`copy`: because it moves; else because it is a hard link that gets an index entry). Returns it.
+    @contextmanager
+    def _changing(self, parent: Node, ctx: Context) -> Iterator[None]:
+        """Within, entries of `parent` change, which the union copies up for that: there is nothing long about
+        it, and what is refused changes nothing. The kernel is told what its own request does not tell it.
         """
-        node = self._overlay.known_child(self._nodes.inode(parent_id).node, name)
-        if node is None:  # the kernel does not hold it, so nothing is under way
-            return None
-        if not node.is_dir and (copy or self._overlay.unlinking_copies(node)):
-            await self._copies.ensure_upper(node, data=False)
-        else:
+        with self._copies.told(parent):
+            yield
+        self._changed(parent, ctx)
+
+    async def _settled(self, parent: Node, name: bytes) -> Node | None:
+        """What `name` names, once no copy of it is under way; None when the kernel does not hold it."""
+        node = self._overlay.known_child(parent, name)
+        if node is not None:
             await self._copies.settled(node)
         return node
 

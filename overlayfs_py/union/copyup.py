@@ -90,6 +90,8 @@ class CopyUp:
                 _install(stack, node, self._temp, self._origin, os.fstat(self._dst_fd))
                 node.metacopy = False
                 self._temp = None
+                if self._late.stripped:
+                    stack.stripped.add(node)
                 stack.copied.inodes += 1
                 stack.copied.size += self.size
             else:
@@ -151,12 +153,17 @@ def prepare(stack: Stack, node: Node, *, data: bool = True, size: int | None = N
     if node.upper is not None:
         return _prepare_data(stack, node, size) if data and node.metacopy else None
     need_writable(stack)
-    if node.parent is not None and node.parent.upper is None:
-        copy_up_dir(stack, node.parent)
-    if not node.is_file or (not data and stack.metacopy and not node.unlinked):
+    if not node.is_file or (not data and becomes_metacopy(stack, node)):
+        if node.parent is not None:
+            copy_up_dir(stack, node.parent)
         _copy_now(stack, node)
         return None
     return _prepare_file(stack, node, size)
+
+
+def becomes_metacopy(stack: Stack, node: Node) -> bool:
+    """Whether a copy-up without data leaves the data in the lower."""
+    return stack.metacopy and node.upper is None and node.is_file and not node.unlinked
 
 
 def _prepare_file(stack: Stack, node: Node, size: int | None) -> CopyUp:
@@ -164,7 +171,9 @@ def _prepare_file(stack: Stack, node: Node, size: int | None) -> CopyUp:
     temp = stack.work.new_temp()
     job = CopyUp(stack, node, temp)
     try:
-        st = job._read_from(node.data, size)
+        st = job._read_from(node.data, size)  # what may be refused, before the directories are copied up
+        if node.parent is not None and node.parent.upper is None:
+            copy_up_dir(stack, node.parent)
         source_fd = job._src_fd
         if node.metacopy:
             source_fd, st = -1, node.top.stat()
@@ -218,6 +227,8 @@ def _copy_now(stack: Stack, node: Node) -> None:
         stack.work.discard(temp)
         raise
     stack.copied.inodes += 1
+    if late.stripped:
+        stack.stripped.add(node)
     if node.is_file:
         node.metacopy = True
 

@@ -13,14 +13,20 @@ from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
 from overlayfs_py.union import acl, marks, stash
 from overlayfs_py.union.attr import Caller, format_override
-from overlayfs_py.union.copyup import copy_up, copy_up_dir, make_impure, need_writable
+from overlayfs_py.union.copyup import (
+    becomes_metacopy,
+    copy_up,
+    copy_up_dir,
+    make_impure,
+    need_writable,
+)
 from overlayfs_py.union.handle import Handle, replace
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import register, store_nlink
 from overlayfs_py.union.listing import dir_index, find_entry, note_upper
 from overlayfs_py.union.marks import OVERRIDES
 from overlayfs_py.union.node import Directory, DirIndex, Node
-from overlayfs_py.union.redirect import point_to_data
+from overlayfs_py.union.redirect import data_path, point_to_data
 from overlayfs_py.union.stack import Stack
 
 # A new inode's node, and the stat of what was made.
@@ -100,6 +106,18 @@ def check_new_name(stack: Stack, parent: Node, name: bytes) -> DirIndex:
     return index
 
 
+def check_link(stack: Stack, node: Node, parent: Node, name: bytes) -> DirIndex:
+    """All that `link` refuses before anything is copied up: as `check_new_name`; ENOENT when the last name of
+    `node` is gone (a nameless file may get its first), EXDEV for data too far away for a redirect.
+    """
+    index = check_new_name(stack, parent, name)
+    if node.unlinked and node.name != TMPFILE and stash.links(stack, node, node.top.stat()) == 0:
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if node.metacopy or becomes_metacopy(stack, node):
+        data_path(stack, node)
+    return index
+
+
 def create(
     stack: Stack, parent: Node, name: bytes, flags: int, mode: int, caller: Caller
 ) -> tuple[Node, Handle]:
@@ -142,8 +160,8 @@ def _make_node(
 ) -> tuple[Node, os.stat_result, int]:
     """Make the inode in the upper and its node; the descriptor is a regular file's, else -1."""
     index = check_new_name(stack, parent, name)
-    directory = parent.upper or copy_up_dir(stack, parent)
     plan = _Plan(stack, parent, mode, caller)
+    directory = parent.upper or copy_up_dir(stack, parent)
     real = directory.child(name)
     whiteout = name in index.whiteouts
     opaque = stat.S_ISDIR(mode) and (whiteout or index.unlisted)  # else no lower has the name
@@ -231,15 +249,13 @@ def put_in_place(stack: Stack, temp: Real, real: Real, *, over_whiteout: bool) -
 
 
 def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
-    """A further name for `node`; ENOENT when its last name is gone (a nameless file may get its first)."""
-    index = check_new_name(stack, parent, name)
+    """A further name for `node`; refused as `check_link` says."""
+    index = check_link(stack, node, parent, name)
     copy_up(stack, node, data=False)
     assert node.upper is not None
     assert stack.work is not None
     assert stack.upper is not None
     nameless = node.unlinked
-    if nameless and node.name != TMPFILE and stash.links(stack, node, node.top.stat()) == 0:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     directory = copy_up_dir(stack, parent)
     if node.carries_marks:
         make_impure(stack, parent)
@@ -279,8 +295,8 @@ def tmpfile(stack: Stack, parent: Node, flags: int, mode: int, caller: Caller) -
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not stack.capabilities.tmpfile:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-    directory = copy_up_dir(stack, parent)
     plan = _Plan(stack, parent, stat.S_IFREG | stat.S_IMODE(mode), caller)
+    directory = copy_up_dir(stack, parent)
     fd = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory.dir_fd())
     node = Node(stat.S_IFREG, None, TMPFILE)
     try:

@@ -3,6 +3,7 @@
 What writing and chown strip comes last; what a nosuid layer does not grant, its copy does not either.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,23 +19,30 @@ CAPABILITY = "security.capability"
 
 class Late(NamedTuple):
     """What writing and chown strip, so it is set when everything else is done: the mode, None when it is
-    right already, and the file capability.
+    right already, and the file capability. `stripped`: there was one, which the copy does not get, or may
+    not get as nobody but root can set it.
     """
 
     mode: int | None
     capability: bytes | None
+    stripped: bool = False
 
     def apply(self, real: Real) -> None:
         if self.mode is not None and not stat.S_ISLNK(self.mode):
             attrs.set_mode(*real.at(), stat.S_IMODE(self.mode))
         if self.capability is not None:
-            marks.set_xattr(real, CAPABILITY, self.capability)
+            with self._if_allowed():
+                marks.set_xattr(real, CAPABILITY, self.capability)
 
     def apply_fd(self, fd: int) -> None:
         if self.mode is not None:
             os.fchmod(fd, stat.S_IMODE(self.mode))
         if self.capability is not None:
-            os.setxattr(fd, CAPABILITY, self.capability)
+            with self._if_allowed():
+                os.setxattr(fd, CAPABILITY, self.capability)
+
+    def _if_allowed(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.suppress(PermissionError) if self.stripped else contextlib.nullcontext()
 
 
 NOTHING_LATE = Late(None, None)
@@ -68,10 +76,14 @@ def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result, names: lis
     if names is None:
         names = marks.list_xattrs(source)
     _copy_xattrs(stack, source, temp, names)
-    if nosuid and not stat.S_ISDIR(st.st_mode):
-        return Late(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), None)
     capable = CAPABILITY in names and stat.S_ISREG(st.st_mode)
-    return Late(st.st_mode, marks.get_xattr(source, CAPABILITY) if capable else None)
+    if nosuid and not stat.S_ISDIR(st.st_mode):
+        return Late(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), None, stripped=capable)
+    if not capable:
+        return Late(st.st_mode, None)
+    return Late(
+        st.st_mode, marks.get_xattr(source, CAPABILITY), stripped=not stack.capabilities.trusted_xattrs
+    )
 
 
 def _must_copy(stack: Stack, name: str) -> bool:

@@ -123,6 +123,7 @@ class Overlay:
 
     def _drop(self, node: Node) -> None:
         unregister(self._stack, node)
+        self._stack.stripped.discard(node)
         self._stack.data_fds.close(node)
         for parent, name in node.names():
             if parent.children is not None and parent.children.get(name) is node:
@@ -182,14 +183,26 @@ class Overlay:
         self._stack.trim()
         remove.rmdir(self._stack, parent, name)
 
+    def check_link(self, node: Node, parent: Node, name: bytes) -> None:
+        """Raise what `link` would refuse; for whoever copies `node` up first, as all of `check_*`."""
+        create.check_link(self._stack, node, parent, name)
+
+    def check_unlink(self, parent: Node, name: bytes) -> Node:
+        """Raise what `unlink` would refuse; the node whose name goes."""
+        return remove.check_unlink(self._stack, parent, name)
+
     def rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int = 0) -> None:
         """renameat2 with NOREPLACE and EXCHANGE; EXDEV as the kernel's overlayfs."""
         self._stack.trim()
         rename.rename(self._stack, parent, name, new_parent, new_name, flags)
 
-    def check_rename(self, flags: int) -> None:
-        """The part of `rename` that comes before anything is copied up: EINVAL for flags it does not take."""
-        rename.check_flags(flags)
+    def check_rename(
+        self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
+    ) -> tuple[Node, ...]:
+        """Raise what `rename` would refuse, as far as something would be copied up before; returned are the
+        files that are.
+        """
+        return rename.check(self._stack, parent, name, new_parent, new_name, flags)
 
     def readlink(self, node: Node) -> bytes:
         """A symlink's target."""
@@ -233,6 +246,10 @@ class Overlay:
         setattr.setattr_node(self._stack, node, changes)
         return self.getattr(node)
 
+    def check_setattr(self, node: Node, changes: AttrChanges) -> None:
+        """Raise what `setattr` would refuse."""
+        setattr.check(self._stack, node, changes)
+
     def getxattr(self, node: Node, name: bytes) -> bytes:
         """An xattr's value; ENODATA."""
         return xattrs.getxattr(self._stack, node, name)
@@ -247,8 +264,12 @@ class Overlay:
         xattrs.setxattr(self._stack, node, name, value, flags)
 
     def check_setxattr(self, node: Node, name: bytes, value: bytes) -> None:
-        """The part of `setxattr` that comes before anything is copied up: for engines that copy up first."""
+        """Raise what `setxattr` would refuse."""
         xattrs.check_set(self._stack, node, name, value)
+
+    def check_removexattr(self, node: Node, name: bytes) -> bool:
+        """Raise what `removexattr` would refuse; False when it would do nothing."""
+        return xattrs.check_remove(self._stack, node, name)
 
     def removexattr(self, node: Node, name: bytes) -> None:
         """Remove an xattr; ENODATA."""

@@ -34,14 +34,21 @@ def lower_path(stack: Stack, parent: Node, name: bytes) -> bytes:
     return path
 
 
+def data_path(stack: Stack, node: Node) -> bytes | None:
+    """Where a metacopy file's data is, None when its redirect says so already; EXDEV when too far away."""
+    present = marks.get_xattr(node.upper, stack.marks.redirect) if node.upper is not None else None
+    if present is not None and present.startswith(b"/"):
+        return None
+    assert node.parent is not None
+    return lower_path(stack, node.parent, node.name if present is None else present)
+
+
 def point_to_data(stack: Stack, node: Node) -> None:
     """Before a metacopy file gets a second name: say where its data is (ovl_set_link_redirect)."""
     assert node.upper is not None
-    present = marks.get_xattr(node.upper, stack.marks.redirect)
-    if present is None or not present.startswith(b"/"):
-        assert node.parent is not None
-        name = node.name if present is None else present
-        marks.set_xattr(node.upper, stack.marks.redirect, lower_path(stack, node.parent, name))
+    path = data_path(stack, node)
+    if path is not None:
+        marks.set_xattr(node.upper, stack.marks.redirect, path)
 
 
 def combine(current: bytes, redirect: bytes) -> bytes:

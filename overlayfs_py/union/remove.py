@@ -27,11 +27,17 @@ def _must_exist(stack: Stack, parent: Node, name: bytes) -> Node:
     return node
 
 
-def unlink(stack: Stack, parent: Node, name: bytes) -> None:
-    """Remove a name that is no directory; ENOENT, EISDIR, EROFS."""
+def check_unlink(stack: Stack, parent: Node, name: bytes) -> Node:
+    """All that `unlink` refuses, before anything is copied up; the node whose name goes."""
     node = _must_exist(stack, parent, name)
     if node.is_dir:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    return node
+
+
+def unlink(stack: Stack, parent: Node, name: bytes) -> None:
+    """Remove a name that is no directory; ENOENT, EISDIR, EROFS."""
+    node = check_unlink(stack, parent, name)
     prepare_unlink(stack, node, parent, name)
     directory = parent.upper or copy_up_dir(stack, parent)
     index = dir_index(stack, parent)
@@ -108,16 +114,22 @@ def release_unknown(stack: Stack, node: Node) -> None:
         stash.let_go(stack, node)
 
 
+def check_empty(stack: Stack, node: Node) -> DirIndex:
+    """The index of a directory that is to go; ENOTEMPTY, and EACCES for one of which that cannot be told."""
+    index = dir_index(stack, node)
+    if index.unlisted:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    if index.entries:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    return index
+
+
 def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
     """Remove an empty directory; ENOENT, ENOTDIR, ENOTEMPTY, EROFS."""
     node = _must_exist(stack, parent, name)
     if not node.is_dir:
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    own_index = dir_index(stack, node)
-    if own_index.unlisted:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-    if own_index.entries:
-        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    own_index = check_empty(stack, node)
     directory = copy_up_dir(stack, parent)
     index = dir_index(stack, parent)
     entry = index.entries[name]

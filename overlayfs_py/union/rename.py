@@ -10,13 +10,22 @@ import os
 
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
 from overlayfs_py.union import marks
-from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up, make_impure, need_writable
+from overlayfs_py.union.copyup import (
+    becomes_metacopy,
+    copy_up,
+    copy_up_dir,
+    link_up,
+    make_impure,
+    need_writable,
+)
 from overlayfs_py.union.layer import Real
+from overlayfs_py.union.links import needs_index
 from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone, note_upper
 from overlayfs_py.union.lookup import resolve
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.redirect import lower_path
 from overlayfs_py.union.remove import (
+    check_empty,
     clear_whiteouts,
     finish_rmdir,
     finish_unlink,
@@ -60,7 +69,7 @@ def rename(
     old = _Side(stack, parent, name)
     new = _Side(stack, new_parent, new_name)
     exchange = bool(flags & RENAME_EXCHANGE)
-    _check(stack, old, new, exchange=exchange, noreplace=bool(flags & RENAME_NOREPLACE))
+    _check(stack, old, new, flags)
     if old.node is new.node:
         return
     _copy_up_both(stack, old, new, exchange=exchange)
@@ -73,8 +82,34 @@ def rename(
         _move(stack, old, new)
 
 
-def _check(stack: Stack, old: _Side, new: _Side, *, exchange: bool, noreplace: bool) -> None:
+def check(
+    stack: Stack, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
+) -> tuple[Node, ...]:
+    """All that `rename` refuses, before anything is copied up; the files that it will copy up."""
+    check_flags(flags)
+    if _in_upper(parent, name, there=True) and _in_upper(new_parent, new_name, there=False):
+        return ()  # nothing is copied up, and `rename` itself looks before it changes anything
+    need_writable(stack)
+    old, new = _Side(stack, parent, name), _Side(stack, new_parent, new_name)
+    _check(stack, old, new, flags)
     source, target = old.node, new.node
+    if source is target or source is None:
+        return ()
+    files = [source]
+    if target is not None and (flags & RENAME_EXCHANGE or needs_index(stack, target)):
+        files.append(target)
+    return tuple(node for node in files if not node.is_dir and node.upper is None)
+
+
+def _in_upper(parent: Node, name: bytes, *, there: bool) -> bool:
+    """Whether directory and entry are known to have upper parts; `there`: an entry is needed."""
+    node = parent.children.get(name) if parent.children is not None else None
+    return parent.upper is not None and (not there if node is None else node.upper is not None)
+
+
+def _check(stack: Stack, old: _Side, new: _Side, flags: int) -> None:
+    source, target = old.node, new.node
+    exchange, noreplace = bool(flags & RENAME_EXCHANGE), bool(flags & RENAME_NOREPLACE)
     if source is None or (exchange and target is None) or new.parent.nlink == 0:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     if noreplace and target is not None:
@@ -87,8 +122,12 @@ def _check(stack: Stack, old: _Side, new: _Side, *, exchange: bool, noreplace: b
     for node in (source, target) if exchange else (source,):
         if node is not None and node.is_dir and node.lowers and not stack.make_redirects:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-    if not exchange and target is not None and target.is_dir and dir_index(stack, target).entries:
-        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    if not exchange and target is not None and target.is_dir:
+        check_empty(stack, target)
+    if source is not target:
+        _redirect(stack, old, new)
+        if exchange:
+            _redirect(stack, new, old)
 
 
 def _copy_up_both(stack: Stack, old: _Side, new: _Side, *, exchange: bool) -> None:
@@ -125,24 +164,32 @@ def _mark_moved(stack: Stack, side: _Side, target: _Side) -> None:
     assert node.upper is not None
     if node.carries_marks:
         make_impure(stack, target.parent)
-    if node.lowers and (node.is_dir or node.metacopy):
-        _set_redirect(stack, node, side, target)
+    if _wants_redirect(stack, node):
+        redirect = _redirect(stack, side, target)
+        if redirect is not None:
+            marks.set_xattr(node.upper, stack.marks.redirect, redirect)
     elif node.is_dir and target.parent.lowers and marks.get_xattr(node.upper, stack.marks.opaque) != b"y":
         marks.set_xattr(node.upper, stack.marks.opaque, b"y")
 
 
-def _set_redirect(stack: Stack, node: Node, side: _Side, target: _Side) -> None:
-    """`overlay.redirect` before a node with lower parts leaves its name (ovl_set_redirect): the name alone
-    while it stays in its directory, else the path; one that holds already is kept.
+def _wants_redirect(stack: Stack, node: Node) -> bool:
+    return bool(node.lowers) and (node.is_dir or node.metacopy or becomes_metacopy(stack, node))
+
+
+def _redirect(stack: Stack, side: _Side, target: _Side) -> bytes | None:
+    """What `overlay.redirect` must be before a node with lower parts leaves its name (ovl_set_redirect): the
+    name alone while it stays in its directory, else the path, EXDEV when that is too long; None: it needs
+    none, or has one that holds.
     """
-    assert node.upper is not None
+    node = side.node
+    if node is None or not _wants_redirect(stack, node):
+        return None
     siblings = side.parent is target.parent and (node.is_dir or node.lowers[0].stat().st_nlink == 1)
-    present = marks.get_xattr(node.upper, stack.marks.redirect)
+    present = marks.get_xattr(node.upper, stack.marks.redirect) if node.upper is not None else None
     if present is not None and (siblings or present.startswith(b"/")):
-        return
+        return None
     name = side.name if present is None else present
-    redirect = name if siblings else lower_path(stack, side.parent, name)
-    marks.set_xattr(node.upper, stack.marks.redirect, redirect)
+    return name if siblings else lower_path(stack, side.parent, name)
 
 
 def _move(stack: Stack, old: _Side, new: _Side) -> None:

@@ -14,9 +14,20 @@ from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
 
 
+def check(stack: Stack, node: Node, changes: AttrChanges) -> None:
+    """All that is refused before anything is changed: EROFS, a size that cannot be, EOVERFLOW for an owner
+    without a mapping.
+    """
+    need_writable(stack)
+    if changes.size is not None:
+        check_size(node, changes.size)
+    if changes.uid is not None or changes.gid is not None:
+        map_owner(stack, changes.uid, changes.gid)
+
+
 def setattr_node(stack: Stack, node: Node, changes: AttrChanges) -> None:
     """Apply `changes` in the order size, owner, mode, times: each may disturb those after it."""
-    need_writable(stack)
+    check(stack, node, changes)
     if changes.size is not None:
         truncate(stack, node, changes.size)
     elif node.upper is None:
@@ -84,9 +95,16 @@ def read_override(node: Node) -> tuple[int, int, int] | None:
     return None
 
 
-def truncate(stack: Stack, node: Node, size: int) -> None:
-    """Set a regular file's size; only the bytes that stay are copied up. EINVAL for a negative size."""
+def check_size(node: Node, size: int) -> None:
+    """EINVAL for a negative size and for what has none, EISDIR for a directory."""
+    if node.is_dir:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     if size < 0 or not node.is_file:
-        raise OSError(errno.EISDIR if node.is_dir else errno.EINVAL, os.strerror(errno.EINVAL))
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def truncate(stack: Stack, node: Node, size: int) -> None:
+    """Set a regular file's size; only the bytes that stay are copied up."""
+    check_size(node, size)
     copy_up(stack, node, size=size)
     os.ftruncate(handle.writable_fd(stack, node), size)

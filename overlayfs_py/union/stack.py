@@ -38,7 +38,8 @@ class Stack:
 
     `hard_links`: nodes with several names, by (fsid, st_ino) of a real inode. `link_lowers`: names of
     one lower inode are one node (with an index, or when nothing can be copied up). `stashed`: nodes without a
-    name that have one in the work directory, which is one link more than their users count.
+    name that have one in the work directory, which is one link more than their users count. `stripped`: nodes
+    whose lower has a file capability that their copy was made without.
     """
 
     def __init__(self, options: UnionOptions) -> None:
@@ -57,6 +58,7 @@ class Stack:
         self.capabilities = Capabilities()
         self.marks = Marks(TRUSTED)
         self.hard_links: dict[tuple[int, int], Node] = {}
+        self.stripped: set[Node] = set()
         self.uids = IdMap(options.uid_map, options.squash_uid)
         self.gids = IdMap(options.gid_map, options.squash_gid)
         self.follow_redirects = options.redirect_dir != "nofollow"

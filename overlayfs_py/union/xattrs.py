@@ -10,6 +10,7 @@ import os
 
 from overlayfs_py.union import acl, marks
 from overlayfs_py.union.copyup import copy_up, need_writable
+from overlayfs_py.union.dress import CAPABILITY
 from overlayfs_py.union.marks import ESCAPE, FUSE_OVERLAYFS, OVERRIDES, TRUSTED, USER, is_internal
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
@@ -80,21 +81,12 @@ def listxattr(stack: Stack, node: Node, *, trusted: bool = True) -> list[bytes]:
     return names
 
 
-def setxattr(stack: Stack, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
-    """Set an xattr on the upper inode, copied up first."""
-    value = check_set(stack, node, name, value)
-    key = os.fsdecode(name)
-    copy_up(stack, node, data=False)
-    marks.set_xattr(node.top, _on_disk(key), value, flags)
-    if node.is_dir:
-        node.inherits = None
-
-
 def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
-    """Return `value` as it is stored, or raise before anything is copied up.
+    """Return `value` as it is stored, or raise all that `setxattr` refuses before anything is copied up.
 
     EPERM for names that are never users'; for ACLs EOPNOTSUPP where the upper has none, EACCES for a default
-    one of no directory (ovl_set_or_remove_acl, ovl_set_acl).
+    one of no directory (ovl_set_or_remove_acl, ovl_set_acl); EOPNOTSUPP for names that the upper does not
+    take. EEXIST and ENODATA of the flags come later, as in ovl_xattr_set.
     """
     need_writable(stack)
     key = os.fsdecode(name)
@@ -105,26 +97,63 @@ def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
     if key == acl.DEFAULT and not node.is_dir:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-    if _maps(stack, key):
-        try:
-            return acl.with_ids(value, stack.uids.outside, stack.gids.outside)
-        except KeyError:  # as posix_acl_from_xattr says of an id that means nothing here
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
-    return value
+    if node.upper is None:
+        _upper_takes(stack, _on_disk(key))
+    if not _maps(stack, key):
+        return value
+    try:
+        return acl.with_ids(value, stack.uids.outside, stack.gids.outside)
+    except KeyError:  # as posix_acl_from_xattr says of an id that means nothing here
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
 
 
-def removexattr(stack: Stack, node: Node, name: bytes) -> None:
-    """Remove an xattr; ENODATA before anything is copied up when there is none."""
+def _upper_takes(stack: Stack, name: str) -> None:
+    """EOPNOTSUPP for a kind of xattr that the upper does not take, ERANGE for a name that is too long."""
+    assert stack.upper is not None
+    try:
+        os.getxattr(b"/proc/self/fd/%d" % stack.upper.root.fd, name)
+    except OSError as e:
+        if e.errno in (errno.EOPNOTSUPP, errno.ERANGE):
+            raise
+
+
+def setxattr(stack: Stack, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
+    """Set an xattr on the upper inode, copied up first; refused as `check_set` says."""
+    stored = check_set(stack, node, name, value)
+    copy_up(stack, node, data=False)
+    marks.set_xattr(node.top, _on_disk(os.fsdecode(name)), stored, flags)
+    if node.is_dir:
+        node.inherits = None
+
+
+def check_remove(stack: Stack, node: Node, name: bytes) -> bool:
+    """All that `removexattr` refuses before anything is copied up (ENODATA); False: there is
+    nothing to do.
+    """
     need_writable(stack)
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
     if _hidden(stack, key):
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
     if key == acl.DEFAULT and not node.is_dir:
-        return  # nothing but a directory has one, and the kernel says so by success
+        return False  # nothing but a directory has one, and the kernel says so by success
     if node.upper is None:
         getxattr(stack, node, name)
+    return True
+
+
+def removexattr(stack: Stack, node: Node, name: bytes) -> None:
+    """Remove an xattr; ENODATA before anything is copied up when there is none."""
+    if not check_remove(stack, node, name):
+        return
     copy_up(stack, node, data=False)
-    marks.remove_xattr(node.top, _on_disk(key))
+    key = os.fsdecode(name)
+    try:
+        marks.remove_xattr(node.top, _on_disk(key))
+    except OSError as e:
+        # Whoever saw it in the lower and wants it gone has it gone: the copy was made without.
+        if e.errno != errno.ENODATA or key != CAPABILITY or node not in stack.stripped:
+            raise
+    stack.stripped.discard(node)
     if node.is_dir:
         node.inherits = None

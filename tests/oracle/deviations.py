@@ -158,6 +158,12 @@ TABLE = (
         "moves directories' mtime. Ours looks first and then changes nothing.",
     ),
     Deviation(
+        "copied up, then refused",
+        "The kernel copies a file up before its file system refuses a kind of xattr, or before a redirect "
+        "turns out too long. Ours looks first. In all else a failed operation leaves no name in the upper "
+        "that it does not leave in the oracle's, which each step compares.",
+    ),
+    Deviation(
         "removing a directory of xattr whiteouts",
         "The kernel's check for emptiness takes a lower's xattr whiteouts for entries and answers "
         "ENOTEMPTY; ours removes the directory. No sequence has them; test_union compares a tree.",

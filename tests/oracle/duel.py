@@ -1,6 +1,7 @@
 """Two sides doing the same, compared as they go; and the cross-mounting at the end."""
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +76,7 @@ class Duel:
         tick = time.time_ns() - _TICK_NS
         watched = paths_of(name, arguments) if self.watching else []
         before = [[side.probe(path) for path in watched] for side in self.sides]
+        upper = _names(self._layers[1].upper)
         outcomes = [side.run(user, name, arguments) for side in self.sides]
         after = [[side.probe(path) for path in watched] for side in self.sides]
         if kernel_cannot(name, outcomes[0]):
@@ -87,6 +89,8 @@ class Duel:
                 f"{operation!r}:\n  {self.sides[0].name}: {oracle!r}\n  {self.sides[1].name}: {ours!r}",
                 (name, _kind(oracle), _kind(ours)),
             )
+        if ours[0] == "error":
+            self._refused_in_time(operation, ours, upper)
         half_way = kernel_stopped_half_way(name, oracle)
         for number, path in enumerate(watched):
             changes = [self._changed(before[side][number], after[side][number]) for side in (0, 1)]
@@ -103,6 +107,14 @@ class Duel:
             self._settle(name, arguments)
         self._note_held(user, name, arguments, oracle)
         return outcomes[0]
+
+    def _refused_in_time(self, operation: Operation, outcome: Outcome, before: set[str]) -> None:
+        """What fails leaves no more behind in the upper than it does in the oracle's."""
+        oracle, ours = (_names(layers.upper) for layers in self._layers)
+        if more := sorted(ours - before - oracle):
+            self._fail(
+                f"{operation!r} -> {outcome!r}\n  has copied up all the same: {more}", (operation[1], "upper")
+            )
 
     def _settle(self, name: str, arguments: tuple[object, ...]) -> None:
         """Give what a failed operation may have touched one time on both sides again."""
@@ -193,6 +205,13 @@ class Duel:
     def oracle_paths(self) -> dict[bytes, int]:
         """Every path of the oracle's tree with its mode, for drawing the next operation."""
         return {path: entry.status.mode for path, entry in snapshots.take(self.sides[0].reader()).items()}
+
+
+def _names(top: Path) -> set[str]:
+    """Every path below `top`."""
+    return {
+        f"{where}/{name}"[len(str(top)) :] for where, dirs, files in os.walk(top) for name in dirs + files
+    }
 
 
 def _mtime(seen: Status | str) -> int:

@@ -68,6 +68,8 @@ class AttributeRequests:
             atime * _BILLION + atime_nsec if valid & wire.FATTR_ATIME else None,
             mtime * _BILLION + mtime_nsec if valid & wire.FATTR_MTIME else None,
         )
+        if node.upper is None:
+            self._overlay.check_setattr(node, changes)
         if changes.size == 0:  # nothing of the contents will be left: the union copies none
             state.settled(node)
         else:
@@ -106,11 +108,12 @@ class AttributeRequests:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         inode = self._state.nodes.inode(request.nodeid)
         node = inode.node
+        content = bytes(value[:size])
         if node.upper is None:
-            self._overlay.check_setxattr(node, name, bytes(value[:size]))
+            self._overlay.check_setxattr(node, name, content)
         self._state.need_upper(node, data=False)
         inode.uncapable = False
-        self._overlay.setxattr(node, name, bytes(value[:size]), flags)
+        self._overlay.setxattr(node, name, content, flags)
         if more & wire.SETXATTR_ACL_KILL_SGID:
             mode = self._overlay.getattr(node).mode
             if mode & stat.S_ISGID:
@@ -120,8 +123,8 @@ class AttributeRequests:
 
     def removexattr(self, request: Request, name: bytes) -> bytes:
         node = self._state.node(request.nodeid)
-        if node.upper is None:
-            self._overlay.getxattr(node, name)  # ENODATA before a copy-up, not after
+        if not self._overlay.check_removexattr(node, name):
+            return b""
         self._state.need_upper(node, data=False)
         self._overlay.removexattr(node, name)
         if name == _ACCESS_ACL:

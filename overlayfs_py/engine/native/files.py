@@ -203,8 +203,9 @@ class FileRequests:
     ) -> bytes:
         """O_TMPFILE; the kernel opens it without asking, as it opens all files."""
         caller = Caller(request.uid, request.gid, umask)
-        parent = self._state.directory(request.nodeid)
-        node, handle = self._overlay.tmpfile(parent, flags, mode, caller)
+        parent = self._state.node(request.nodeid)
+        with self._state.changing(parent, request.pid):
+            node, handle = self._overlay.tmpfile(parent, flags, mode, caller)
         try:
             entry = self._state.entry(node)
         finally:
@@ -228,10 +229,10 @@ class FileRequests:
         if command not in _FLAG_QUERIES and command not in _FLAG_CHANGES:
             return errno.ENOTTY
         node = self._state.node(request.nodeid)
-        if command in _FLAG_CHANGES:
-            self._state.need_upper(node, data=False)
         if max(in_size, out_size) > _LONGEST or in_size != len(data) or not (node.is_dir or node.is_file):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if command in _FLAG_CHANGES:
+            self._state.need_upper(node, data=False)
         fd = node.top.open_dir() if node.is_dir else node.top.open(os.O_RDONLY)
         try:
             found = fcntl.ioctl(fd, command, bytes(data).ljust(_LONGEST, b"\0"))

@@ -57,18 +57,19 @@ class OpenRequests:
     def create(
         self, request: Request, flags: int, mode: int, umask: int, open_flags: int, name: bytes
     ) -> bytes:
-        parent = self._state.directory(request.nodeid)
+        parent = self._state.node(request.nodeid)
         caller = Caller(request.uid, request.gid, umask)
-        node, handle = self._overlay.create(parent, name, flags & ~_NOT_FOR_LAYERS, mode, caller)
-        self._state.changed(parent, request.pid)
+        with self._state.changing(parent, request.pid):
+            node, handle = self._overlay.create(parent, name, flags & ~_NOT_FOR_LAYERS, mode, caller)
         return self._made(node, handle, request.uid)
 
     def tmpfile(
         self, request: Request, flags: int, mode: int, umask: int, open_flags: int, name: bytes
     ) -> bytes:
-        parent = self._state.directory(request.nodeid)
+        parent = self._state.node(request.nodeid)
         caller = Caller(request.uid, request.gid, umask)
-        node, handle = self._overlay.tmpfile(parent, flags & ~_NOT_FOR_LAYERS, mode, caller)
+        with self._state.changing(parent, request.pid):
+            node, handle = self._overlay.tmpfile(parent, flags & ~_NOT_FOR_LAYERS, mode, caller)
         return self._made(node, handle, request.uid)
 
     def release(self, request: Request, fh: int, flags: int, release_flags: int, owner: int) -> bytes:

@@ -190,14 +190,11 @@ class State:
 
         return Postponed(transfer, settle, node=node)
 
-    def directory(self, nodeid: int) -> Node:
-        """The directory to change, with an upper part: there is nothing long about that."""
-        node = self.nodes.inode(nodeid).node
-        if node.upper is None:
-            before = Before(node)
-            self.overlay.copy_up(node)
-            self.copied(before)
-        return node
+    def changing(self, parent: Node, changer: int) -> "Change":
+        """Within, the thread `changer` changes entries of `parent`, which the union copies up for that: there
+        is nothing long about it, and what is refused changes nothing.
+        """
+        return Change(self, parent, changer)
 
     def copied(self, before: "Before") -> None:
         """Make the kernel ask again for what a copy-up has changed, which its own requests do not tell it."""
@@ -302,6 +299,26 @@ class Before:
         while above is not None and above.upper is None:
             self.lower.append(above)
             above = above.parent
+
+
+class Change:
+    """See `State.changing`: the kernel is told in the end what its own request does not tell it."""
+
+    __slots__ = ("_before", "_changer", "_parent", "_state")
+
+    def __init__(self, state: State, parent: Node, changer: int) -> None:
+        self._state = state
+        self._parent = parent
+        self._changer = changer
+
+    def __enter__(self) -> None:
+        self._before = Before(self._parent) if self._parent.upper is None else None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._before is not None:
+            self._state.copied(self._before)
+        if kind is None:
+            self._state.changed(self._parent, self._changer)
 
 
 # What a handler returns is the answer's body; an int is an errno, for refusals too common to be raised.
