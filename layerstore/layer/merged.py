@@ -83,7 +83,7 @@ class Merged:
 
     def _open_index(self, work: bytes) -> None:
         """The index becomes one more layer, below all others, that only indexed files are found in."""
-        self._index = LinkIndex(work, self.marks)
+        self._index = LinkIndex(work, self.marks, self._identities[0][0])
         if self._index:
             self._roots.append(self._index.fd)
             self._identities.append((-1, -1))
@@ -226,7 +226,7 @@ class Merged:
         (part,) = found.parts
         if not self._index or part.layer == 0 or found.st.st_nlink < 2:
             return found
-        entry = self._index.find(*self.at(part))
+        entry = self._index.find(self._roots[part.layer], part.path, *self.at(part), found.st)
         if entry is None:
             return found
         copy = Part(len(self.root), entry)

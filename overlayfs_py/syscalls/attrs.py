@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 
+from overlayfs_py.syscalls import btrfs
 from overlayfs_py.syscalls._libc import (
     AT_EMPTY_PATH,
     AT_SYMLINK_NOFOLLOW,
@@ -99,8 +100,11 @@ def filesystem_uuid(fd: int) -> bytes | None:
     try:
         fcntl.ioctl(fd, _FS_IOC_GETFSUUID, buffer)
     except OSError as error:
-        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+        if error.errno not in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        try:
+            return btrfs.filesystem_uuid(fd)
+        except OSError:
             return None
-        raise
     length, uuid = _uuid.unpack(buffer)
     return bytes(uuid[:length]) if any(uuid) else None

@@ -15,7 +15,7 @@ from overlayfs_py.syscalls.copy import copy_data, is_dense
 from overlayfs_py.union import handle, marks, stash
 from overlayfs_py.union.dress import CAPABILITY, NOTHING_LATE, Late, dress, plain_mode
 from overlayfs_py.union.layer import Real
-from overlayfs_py.union.links import needs_index, register
+from overlayfs_py.union.links import mark_source, needs_index, register
 from overlayfs_py.union.listing import dir_index, note_upper
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
@@ -29,8 +29,8 @@ class CopyUp:
     __slots__ = (
         "_clones",
         "_dense",
+        "_dev",
         "_dst_fd",
-        "_fsid",
         "_late",
         "_node",
         "_origin",
@@ -51,7 +51,7 @@ class CopyUp:
         self._src_fd = self._dst_fd = -1
         self._origin: bytes | None = None
         self._clones = self._dense = False
-        self._fsid = self.size = 0
+        self._dev = self.size = 0
 
     def _read_from(self, real: Real, size: int | None) -> os.stat_result:
         """Open what is copied, `size` bytes of it if not all; its stat."""
@@ -59,8 +59,8 @@ class CopyUp:
         st = os.fstat(self._src_fd)
         self.size = st.st_size if size is None else min(size, st.st_size)
         assert self._stack.work is not None
-        self._fsid = real.layer.fsid
-        self._clones = self._fsid not in self._stack.work.unclonable
+        self._dev = st.st_dev
+        self._clones = self._dev not in self._stack.work.unclonable
         self._dense = is_dense(st)
         return st
 
@@ -101,7 +101,7 @@ class CopyUp:
             self.abort()
             raise
         if not self._clones and stack.work is not None:
-            stack.work.unclonable.add(self._fsid)
+            stack.work.unclonable.add(self._dev)
         os.close(self._src_fd)
         handle.replace(stack, node, self._dst_fd)
         self._src_fd = self._dst_fd = -1
@@ -248,16 +248,16 @@ def _make(node: Node, st: os.stat_result, fd: int, name: bytes) -> None:
 def _mark_origin(
     stack: Stack, node: Node, st: os.stat_result, source_fd: int, temp: Real, temp_fd: int
 ) -> bytes | None:
-    """Mark the copy with where it comes from; returns the handle. None: it is an inode of its own, or the
-    file system has no handles. The descriptors are of the node's top part and of `temp`, -1 without.
+    """Mark the copy with where it comes from; returns the handle, empty where there is none. None: the copy
+    is an inode of its own. The descriptors are of the node's top part and of `temp`, -1 without.
     """
-    if st.st_nlink > 1 and not (node.is_dir or stack.indexing):
+    if st.st_nlink > 1 and not (node.is_dir or needs_index(stack, node)):
         return None  # breaking a hard link
-    origin = stack.origins.encode(node.lowers[0], source_fd)
+    origin = stack.origins.encode(node.lowers[0], st.st_dev, source_fd) or b""
     if temp_fd >= 0:
-        os.setxattr(temp_fd, stack.marks.origin, origin or b"")
+        os.setxattr(temp_fd, stack.marks.origin, origin)
     elif node.kind in (stat.S_IFREG, stat.S_IFDIR) or stack.marks.prefix.startswith("trusted."):
-        marks.set_xattr(temp, stack.marks.origin, origin or b"")
+        marks.set_xattr(temp, stack.marks.origin, origin)
     return origin
 
 
@@ -271,7 +271,7 @@ def _install(stack: Stack, node: Node, temp: Real, origin: bytes | None, st: os.
     if origin is not None:
         node.has_origin = True
     elif not node.is_dir:
-        node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
+        node.ino = stack.number(real, st.st_dev, st.st_ino)
     note_upper(dir_index(stack, node.parent), node.name, st.st_ino, st.st_mode)
 
 
@@ -286,7 +286,7 @@ def _place(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> Real:
         make_impure(stack, node.parent)
     directory_fd = directory.dir_fd()
     times = os.fstat(directory_fd)
-    if origin is not None and needs_index(stack, node):
+    if origin and needs_index(stack, node):
         real = _place_indexed(stack, node, temp, origin)
         real.link(directory, node.name)
         marks.set_xattr(real, stack.marks.nlink, b"U%+d" % (node.nlink - real.stat().st_nlink))
@@ -309,11 +309,13 @@ def _place_indexed(stack: Stack, node: Node, temp: Real, origin: bytes) -> Real:
     node.nlink = lower_st.st_nlink if node.nlink < 0 else node.nlink
     # Relative to the lower's until the name's link exists too, so that a crash in between tells no lie.
     marks.set_xattr(temp, stack.marks.nlink, b"L%+d" % (node.nlink - lower_st.st_nlink))
+    mark_source(stack, temp, node.lowers[0])
     fd, name = temp.at()
     entry = stack.work.index.child(origin.hex().encode())
     os.rename(name, entry.name, src_dir_fd=fd, dst_dir_fd=stack.work.index.fd)
     node.indexed = True
-    register(stack, node, (stack.upper.fsid, entry.stat().st_ino))
+    st = entry.stat()
+    register(stack, node, (st.st_dev, st.st_ino))
     return entry
 
 

@@ -22,10 +22,10 @@ from overlayfs_py.union.copyup import (
 )
 from overlayfs_py.union.handle import Handle, replace
 from overlayfs_py.union.layer import Real
-from overlayfs_py.union.links import register, store_nlink
-from overlayfs_py.union.listing import dir_index, find_entry, note_upper
+from overlayfs_py.union.links import keep_source, register, store_nlink
+from overlayfs_py.union.listing import check_same_upper, covered_part, dir_index, find_entry, note_upper
 from overlayfs_py.union.marks import OVERRIDES
-from overlayfs_py.union.node import Directory, DirIndex, Node
+from overlayfs_py.union.node import UPPER, Directory, DirIndex, Elsewhere, Node
 from overlayfs_py.union.redirect import data_path, point_to_data
 from overlayfs_py.union.stack import Stack
 
@@ -113,6 +113,8 @@ def check_link(stack: Stack, node: Node, parent: Node, name: bytes) -> DirIndex:
     index = check_new_name(stack, parent, name)
     if node.unlinked and node.name != TMPFILE and stash.links(stack, node, node.top.stat()) == 0:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    if node.parent is not None:
+        check_same_upper(stack, index, dir_index(stack, node.parent))
     if node.metacopy or becomes_metacopy(stack, node):
         data_path(stack, node)
     return index
@@ -146,6 +148,9 @@ def mkdir(stack: Stack, parent: Node, name: bytes, mode: int, caller: Caller) ->
     mode = stat.S_IFDIR | mode & 0o1777
     node, st, _ = _make_node(stack, parent, name, mode, caller, 0, b"")
     node.index = DirIndex()
+    assert stack.upper is not None
+    if st.st_dev != stack.upper.dev:  # in a subvolume of the upper
+        node.index.elsewhere = {UPPER: Elsewhere(st.st_dev, {})}
     return node, st
 
 
@@ -175,7 +180,7 @@ def _make_node(
     note_upper(index, name, st.st_ino, st.st_mode)
     node = Directory(parent, name) if stat.S_ISDIR(mode) else Node(stat.S_IFMT(mode), parent, name)
     node.upper = real
-    node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
+    node.ino = stack.number(real, st.st_dev, st.st_ino)
     node.attach(parent, name)
     return node, st, fd
 
@@ -202,18 +207,33 @@ def _make_in_work(
 ) -> int:
     assert stack.work is not None
     temp = stack.work.new_temp()
-    kind = stat.S_IFMT(plan.mode)
-    fd = -1
+    fd = _make_complete(stack, plan, temp, rdev, target, opaque=opaque)
     try:
-        fd = _make_inode(temp, kind | (0o700 if kind == stat.S_IFDIR else 0o600), rdev, target)
-        _complete(stack, plan, temp)
-        if opaque:
-            marks.set_xattr(temp, stack.marks.opaque, b"y")
-        put_in_place(stack, temp, real, over_whiteout=whiteout and kind == stat.S_IFDIR)
-    except BaseException:
+        put_in_place(stack, temp, real, over_whiteout=whiteout and stat.S_ISDIR(plan.mode))
+    except BaseException as error:
         if fd >= 0:
             os.close(fd)
         stack.work.discard(temp)
+        if whiteout or not isinstance(error, OSError) or error.errno != errno.EXDEV:
+            raise
+        # The directory is a subvolume of its own. The kernel makes the inode there, too, with its own owner.
+        return _make_complete(stack, plan, real, rdev, target, opaque=opaque)
+    return fd
+
+
+def _make_complete(stack: Stack, plan: _Plan, real: Real, rdev: int, target: bytes, *, opaque: bool) -> int:
+    """Make an inode at a free name and complete it; the descriptor is a regular file's, else -1."""
+    kind = stat.S_IFMT(plan.mode)
+    fd = _make_inode(real, kind | (0o700 if kind == stat.S_IFDIR else 0o600), rdev, target)
+    try:
+        _complete(stack, plan, real)
+        if opaque:
+            marks.set_xattr(real, stack.marks.opaque, b"y")
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        dir_fd, name = real.at()
+        (os.rmdir if kind == stat.S_IFDIR else os.unlink)(name, dir_fd=dir_fd)
         raise
     return fd
 
@@ -261,6 +281,7 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
         make_impure(stack, parent)
     if node.metacopy:
         point_to_data(stack, node)
+    keep_source(stack, node, covered_part(stack, node))
     store_nlink(stack, node)
     if name in index.whiteouts:
         temp = stack.work.new_temp()
@@ -278,7 +299,7 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     st = node.upper.stat()
     note_upper(index, name, st.st_ino, st.st_mode)
     if st.st_nlink > 1:
-        register(stack, node, (stack.upper.fsid, st.st_ino))
+        register(stack, node, (st.st_dev, st.st_ino))
     node.attach(parent, name)
     return node
 
@@ -307,7 +328,8 @@ def tmpfile(stack: Stack, parent: Node, flags: int, mode: int, caller: Caller) -
         os.close(fd)
         stash.let_go(stack, node)
         raise
-    node.ino = stack.inodes.number(real.layer.fsid, os.fstat(fd).st_ino)
+    st = os.fstat(fd)
+    node.ino = stack.number(real, st.st_dev, st.st_ino)
     node.known = True
     replace(stack, node, fd)
     return node, Handle(node, flags)

@@ -21,19 +21,28 @@ class Layer:
     """One directory tree of the stack. Owns `root`'s descriptor.
 
     `nosuid`: its mount grants no set-user-ID, so neither may a copy of its files.
-    `position`: -1 for the upper, else the index among the lowers. `fsid`: number of its
-    file system among the stack's.
+    `position`: -1 for the upper, else the index among the lowers. `dev`: its root's st_dev; what is inside
+    may have others. `private`: a mount of its own, which shows nothing that is mounted inside.
     """
 
-    __slots__ = ("dev", "fds", "fsid", "fstype", "held", "nosuid", "path", "position", "root")
+    __slots__ = ("dev", "fds", "fstype", "held", "nosuid", "path", "position", "private", "root")
 
-    def __init__(self, path: bytes, root_fd: int, position: int, fds: "FdCache[Real]", held: Held) -> None:
+    def __init__(
+        self,
+        path: bytes,
+        root_fd: int,
+        position: int,
+        fds: "FdCache[Real]",
+        held: Held,
+        *,
+        private: bool = False,
+    ) -> None:
         self.path = path
         self.position = position
         self.fds = fds
         self.held = held
         self.dev = os.fstat(root_fd).st_dev
-        self.fsid = 0
+        self.private = private
         self.fstype = 0
         self.nosuid = bool(os.fstatvfs(root_fd).f_flag & os.ST_NOSUID)
         self.root = Real(self, None, b"")

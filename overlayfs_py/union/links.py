@@ -12,7 +12,9 @@ import stat
 
 from overlayfs_py.union import marks
 from overlayfs_py.union.layer import Real
+from overlayfs_py.union.marks import FileMarks
 from overlayfs_py.union.node import Node
+from overlayfs_py.union.origin import inside
 from overlayfs_py.union.stack import Stack
 
 Key = tuple[int, int]
@@ -20,9 +22,16 @@ Key = tuple[int, int]
 
 def hard_link_key(stack: Stack, real: Real, st: os.stat_result) -> Key | None:
     """The real inode's identity when several names may share it, else None."""
-    if st.st_nlink > 1 and (real.layer.is_upper or stack.link_lowers):
-        return real.layer.fsid, st.st_ino
+    if st.st_nlink > 1 and (real.layer.is_upper or (stack.link_lowers and _can_join(stack, real, st))):
+        return st.st_dev, st.st_ino
     return None
+
+
+def _can_join(stack: Stack, real: Real, st: os.stat_result) -> bool:
+    """Whether names of a lower inode can stay joined when it is copied up: with an index all layers can, but
+    perhaps not what is mounted in them.
+    """
+    return st.st_dev == real.layer.dev or stack.read_only or stack.origins.has_origins(real, st.st_dev)
 
 
 def register(stack: Stack, node: Node, key: Key) -> None:
@@ -53,7 +62,7 @@ def adopt_index(
     """Connect `node` with the index entry of its `origin`, if there is one; a node that another name already
     has is returned instead. `lower_nlink`: the origin's link count, 0 when it cannot be told.
     """
-    if origin is None or stack.work is None:
+    if not origin or stack.work is None:
         return None
     entry = stack.work.index.child(origin.hex().encode())
     try:
@@ -62,19 +71,67 @@ def adopt_index(
         return None
     if stat.S_IFMT(st.st_mode) != node.kind:
         return None
-    key = stack.upper.fsid if stack.upper is not None else 0, st.st_ino
+    key = st.st_dev, st.st_ino
     if node.upper is not None and hard_link_key(stack, node.upper, node.upper.stat()) != key:
         return None  # the index entry is another inode's: a stale one, which the kernel ignores as well
     shared = stack.hard_links.get(key)
     if shared is None:
+        file_marks = stack.marks.read_file(entry)
+        if not _fits(stack, node, origin, file_marks):
+            return None
         node.upper = entry
         node.indexed = node.has_origin = True
-        file_marks = stack.marks.read_file(entry)
         node.metacopy = file_marks.metacopy and bool(node.lowers)
         node.nlink = _union_nlink(file_marks.nlink, st.st_nlink, lower_nlink)
         register(stack, node, key)
     register(stack, node if shared is None else shared, lower_key)
     return shared
+
+
+def _fits(stack: Stack, node: Node, origin: bytes, entry: FileMarks) -> bool:
+    """Whether an index entry is of the lower inode that `node` is, and not of one that had its handle.
+
+    The entry's own origin must be its name (ovl_verify_index). On another file system than the upper's, which
+    may be an image made again since, the name that it was copied from must lead to this inode as well; an
+    entry that the kernel made has none, and its word is taken where there is a UUID.
+    """
+    if entry.origin != origin:
+        return False
+    if node.upper is not None:
+        return True  # found by the upper's own name
+    real = node.lowers[0]
+    st = real.stat()
+    if stack.origins.is_home(real, st.st_dev):
+        return True
+    if entry.source is None:
+        return stack.origins.has_uuid(real, st.st_dev)
+    if entry.source == real.layer_path():
+        return True
+    try:
+        return os.path.samestat(inside(real.layer, entry.source).stat(), st)
+    except OSError:
+        return False
+
+
+def keep_source(stack: Stack, node: Node, covered: Real | None) -> None:
+    """Before an inode with an origin leaves the name it was copied up from, or gets another one: keep that
+    name with it, where the origin's handle is not enough. `covered`: what the lowers have under its name.
+    """
+    if node.is_dir or not node.has_origin or node.upper is None or not stack.origins.need_names():
+        return
+    source = node.lowers[0] if node.lowers else covered
+    if source is None or marks.get_xattr(node.upper, stack.marks.source) is not None:
+        return
+    mark_source(stack, node.upper, source)
+
+
+def mark_source(stack: Stack, real: Real, source: Real) -> None:
+    """Keep where in its lower `source` is with its copy `real`; where there is no room, the copy counts as
+    an inode of its own from the next mount on.
+    """
+    with contextlib.suppress(OSError):
+        if not stack.origins.is_home(source, source.stat().st_dev):
+            marks.set_xattr(real, stack.marks.source, source.layer_path())
 
 
 def _union_nlink(mark: bytes | None, upper_nlink: int, lower_nlink: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from overlayfs_py.syscalls.dirents import read_dirents
 from overlayfs_py.union.layer import Real, is_whiteout_device
 from overlayfs_py.union.marks import AUFS_META, AUFS_WHITEOUT
-from overlayfs_py.union.node import UPPER, DirIndex, Entry, Node
+from overlayfs_py.union.node import UPPER, DirIndex, Elsewhere, Entry, Node
 from overlayfs_py.union.stack import Stack
 
 _DT_CHR, DT_DIR, _DT_REG = 2, 4, 8
@@ -85,19 +85,24 @@ def _build(stack: Stack, node: Node) -> DirIndex:
         return index  # removed: its names are gone and nothing may be made in it
     flagged = node.xattr_whiteouts
     if node.upper is not None:
-        _add_upper(stack, index, node.upper, UPPER in flagged, _read(node.upper))
+        _add_upper(stack, index, node.upper, UPPER in flagged, _read(stack, index, UPPER, node.upper))
     merge = _Merge(stack, index)
     for position, real in enumerate(node.lowers):
-        merge.add(position, real, position in flagged, _read(real))
+        merge.add(position, real, position in flagged, _read(stack, index, position, real))
     return index
 
 
-def _read(real: Real) -> list[Dirent]:
+def _read(stack: Stack, index: DirIndex, position: int, real: Real) -> list[Dirent]:
     fd = real.open_dir()
     try:
-        return read_dirents(fd)
+        found = read_dirents(fd)
+        dev, others = stack.spans.look(real, fd, found)
     finally:
         os.close(fd)
+    if others or dev != real.layer.dev:
+        numbers = {name: stack.number(real.child(name), *identity) for name, identity in others.items()}
+        index.elsewhere = {**(index.elsewhere or {}), position: Elsewhere(dev, numbers)}
+    return found
 
 
 def _is_whiteout(stack: Stack, real: Real, name: bytes, kind: int, xattr_whiteouts: bool) -> bool:
@@ -173,6 +178,25 @@ def covered(entry: Entry | None) -> bool:
     return entry is not None and entry[0][-1] != UPPER
 
 
+def covered_part(stack: Stack, node: Node) -> Real | None:
+    """What the lowers have under the name that `node` goes by, hidden by its upper part; None without."""
+    if node.parent is None:
+        return None
+    positions = lower_positions(dir_index(stack, node.parent), node.name)
+    return node.parent.lowers[positions[0]].child(node.name) if positions else None
+
+
+def check_same_upper(stack: Stack, one: DirIndex, other: DirIndex) -> None:
+    """EXDEV for two directories between which the upper's file system moves nothing: its subvolumes."""
+    if one.elsewhere is not other.elsewhere and _upper_dev(stack, one) != _upper_dev(stack, other):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+
+def _upper_dev(stack: Stack, index: DirIndex) -> int:
+    own = 0 if stack.upper is None else stack.upper.dev
+    return index.elsewhere[UPPER].dev if index.elsewhere and UPPER in index.elsewhere else own
+
+
 def in_upper(entry: Entry) -> bool:
     """Whether the upper holds the name itself."""
     return entry[0][0] == UPPER
@@ -191,6 +215,7 @@ def note_upper(index: DirIndex, name: bytes, ino: int, mode: int) -> None:
     """Record that the upper now holds `name` itself (over a whiteout, a lower entry, or nothing)."""
     positions = _ONLY_UPPER + lower_positions(index, name)
     index.whiteouts.pop(name, None)
+    _is_here(index, name)
     index.entries[name] = (positions, ino, d_type(mode))
 
 
@@ -201,3 +226,10 @@ def note_gone(index: DirIndex, name: bytes, *, whiteout: bool) -> None:
     else:
         index.whiteouts.pop(name, None)
     index.entries.pop(name, None)
+    _is_here(index, name)
+
+
+def _is_here(index: DirIndex, name: bytes) -> None:
+    """What the upper holds under `name` now is not what its listing may have found on another file system."""
+    if index.elsewhere is not None and UPPER in index.elsewhere:
+        index.elsewhere[UPPER].numbers.pop(name, None)

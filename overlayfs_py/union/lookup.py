@@ -9,11 +9,13 @@ import errno
 import os
 import stat
 
+from overlayfs_py.union.inode import PLAIN_LIMIT
 from overlayfs_py.union.layer import Layer, Real
 from overlayfs_py.union.links import adopt_index, hard_link_key, register
 from overlayfs_py.union.listing import DT_DIR, Listing, dir_index, find_entry
-from overlayfs_py.union.marks import NO_DIR_MARKS, NO_FILE_MARKS, DirMarks, has_aufs_opaque
-from overlayfs_py.union.node import UPPER, Directory, Entry, Node
+from overlayfs_py.union.marks import NO_DIR_MARKS, NO_FILE_MARKS, DirMarks, FileMarks, has_aufs_opaque
+from overlayfs_py.union.node import UPPER, Directory, DirIndex, Entry, Node
+from overlayfs_py.union.origin import Origin, inside
 from overlayfs_py.union.redirect import candidates, combine
 from overlayfs_py.union.stack import Stack
 
@@ -78,8 +80,7 @@ def root_node(stack: Stack) -> Node:
             break
     node.lowers = tuple(lowers)
     node.xattr_whiteouts = frozenset(flagged)
-    top = lowers[0] if lowers else node.top
-    node.ino = stack.inodes.number(top.layer.fsid, top.stat().st_ino)
+    node.ino = _number(stack, lowers[0] if lowers else node.top)
     node.known = True
     return node
 
@@ -140,8 +141,13 @@ def _directory(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: o
         _merge_redirected(stack, parent, merge)
     merge.finish()
     top = node.lowers[0] if node.lowers else reals[0]
-    node.ino = stack.inodes.number(top.layer.fsid, (st if top is reals[0] else top.stat()).st_ino)
+    node.ino = stack.number(top, st.st_dev, st.st_ino) if top is reals[0] else _number(stack, top)
     return node
+
+
+def _number(stack: Stack, real: Real) -> int:
+    st = real.stat()
+    return stack.number(real, st.st_dev, st.st_ino)
 
 
 def _merge_redirected(stack: Stack, parent: Node, merge: _DirMerge) -> None:
@@ -164,7 +170,7 @@ def _inode(stack: Stack, parent: Node, name: bytes, entry: Entry, real: Real, st
     several = st.st_nlink > 1
     key = hard_link_key(stack, real, st) if several else None
     # Also with one link left: its other names may have been removed while somebody has it open.
-    known = stack.hard_links.get((real.layer.fsid, st.st_ino)) if stack.hard_links else None
+    known = stack.hard_links.get((st.st_dev, st.st_ino)) if stack.hard_links else None
     if known is not None:
         return known
     node = Node(stat.S_IFMT(st.st_mode), parent, name)
@@ -173,13 +179,12 @@ def _inode(stack: Stack, parent: Node, name: bytes, entry: Entry, real: Real, st
     else:
         node.lowers = (real,)
         listed = entry[1]  # as a rule the same number, and then one object is enough
-        node.ino = stack.inodes.number(real.layer.fsid, listed if listed == st.st_ino else st.st_ino)
+        node.ino = stack.number(real, st.st_dev, listed if listed == st.st_ino else st.st_ino)
         if node.kind == stat.S_IFREG and (real.layer.position < len(stack.lowers) - 1 or stack.data_lowers):
             _find_data(stack, parent, node, real)
         if several and stack.indexing:
-            shared = adopt_index(
-                stack, node, stack.origins.encode(real), (real.layer.fsid, st.st_ino), st.st_nlink
-            )
+            origin = stack.origins.encode(real, st.st_dev)
+            shared = adopt_index(stack, node, origin, (st.st_dev, st.st_ino), st.st_nlink)
             if shared is not None:
                 return shared
     if key is not None:
@@ -191,26 +196,46 @@ def _upper_inode(
     stack: Stack, parent: Node, node: Node, positions: tuple[int, ...], real: Real, st: os.stat_result
 ) -> None:
     node.upper = real
-    node.ino = stack.inodes.number(real.layer.fsid, st.st_ino)
+    node.ino = stack.number(real, st.st_dev, st.st_ino)
     # The kernel moves a metacopy without an origin into a directory it does not mark impure.
     marks = stack.marks.read_file(real) if parent.impure or node.is_file else NO_FILE_MARKS
     if marks.metacopy and node.is_file:
         _find_data(stack, parent, node, real)
     if marks.origin is None:
         return
-    origin = stack.origins.find(marks.origin)
-    if origin is not None:
+    covered = [_part(parent, position).child(node.name) for position in positions[1:]]
+    origin = _origin(stack, node, marks, covered, st)
+    if origin is None:
+        return
+    if st.st_nlink > 1 and stack.indexing:
+        adopt_index(stack, node, marks.origin, (origin.dev, origin.ino), origin.nlink)
+    if origin.nlink <= 1 or node.indexed:  # else other names of the lower inode have its number
         node.has_origin = True
-        node.ino = stack.inodes.number(origin.fsid, origin.ino)
-        if st.st_nlink > 1 and stack.indexing:
-            lower_nlink = origin.nlink or _covered_nlink(parent, node.name, positions[1:], origin.ino)
-            adopt_index(stack, node, marks.origin, (origin.fsid, origin.ino), lower_nlink)
+        node.ino = stack.number(covered[0] if covered else real, origin.dev, origin.ino)
 
 
-def _covered_nlink(parent: Node, name: bytes, positions: tuple[int, ...], ino: int) -> int:
+def _origin(
+    stack: Stack, node: Node, marks: FileMarks, covered: list[Real], st: os.stat_result
+) -> Origin | None:
+    """The lower inode that an upper one, whose stat is `st`, was copied from; None when it cannot be told.
+
+    `covered`: what the lowers have under its name, topmost first.
+    """
+    handle = marks.origin or b""
+    found = stack.origins.find(handle)
+    if found is not None:
+        return found if found.nlink else found._replace(nlink=_covered_nlink(covered, found.ino))
+    if marks.source is not None:
+        return stack.origins.named(handle, marks.source, node.kind)
+    if not covered or (st.st_nlink > 1 and not stack.indexing):
+        return None  # each of its names would cover something else
+    return stack.origins.names(handle, covered[0], node.kind)
+
+
+def _covered_nlink(covered: list[Real], ino: int) -> int:
     """The link count of the lower inode `ino` where a lower still has it under the same name, else 0."""
-    for position in positions:
-        st = _part(parent, position).child(name).stat()
+    for real in covered:
+        st = real.stat()
         if st.st_ino == ino:
             return st.st_nlink
     return 0
@@ -255,10 +280,7 @@ def _next_data(stack: Stack, parent: Node, target: bytes, below: int) -> Real | 
 
 def _data_only(layer: Layer, target: bytes) -> Real | None:
     """The file `target` of a data-only layer, which absolute redirects reach."""
-    real = layer.root
-    for name in target.split(b"/"):
-        if name:
-            real = real.child(name)
+    real = inside(layer, target)
     try:
         return real if stat.S_ISREG(real.stat().st_mode) else None
     except OSError:
@@ -270,22 +292,29 @@ def list_dir(stack: Stack, node: Node) -> Listing:
 
     An upper entry with an origin has its lower's number; those are only in impure or merged places.
     """
-    number = stack.inodes.number
-    parts = {UPPER: node.upper, **dict(enumerate(node.lowers))}
-    fsids = {position: real.layer.fsid for position, real in parts.items() if real is not None}
-    single = stack.inodes.single
     entries = []
     index = dir_index(stack, node)
     if index.unlisted:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    plain = index.elsewhere is None and all(
+        real.layer.dev == stack.inodes.first for real in (node.upper, *node.lowers) if real is not None
+    )
     for name, (positions, ino, kind) in index.entries.items():
         top = positions[0]
         if top == UPPER and (node.impure or (kind == DT_DIR and len(positions) > 1)):
             ino = _shown_number(stack, node, name, ino)
-        elif not single:
-            ino = number(fsids[top], ino)
+        elif not plain or ino >= PLAIN_LIMIT:
+            ino = _number_listed(stack, index, _part(node, top), top, name, ino)
         entries.append((name, ino, kind))
     return Listing(entries)
+
+
+def _number_listed(stack: Stack, index: DirIndex, part: Real, top: int, name: bytes, ino: int) -> int:
+    """The number to show for an entry of `part` that is listed with `ino`."""
+    elsewhere = index.elsewhere.get(top) if index.elsewhere is not None else None
+    if elsewhere is None:
+        return stack.number(part, part.layer.dev, ino)
+    return elsewhere.numbers.get(name) or stack.number(part, elsewhere.dev, ino)
 
 
 def _shown_number(stack: Stack, node: Node, name: bytes, fallback: int) -> int:

@@ -55,6 +55,7 @@ class FileMarks(NamedTuple):
     redirect: bytes | None = None
     origin: bytes | None = None
     nlink: bytes | None = None
+    source: bytes | None = None
 
 
 NO_DIR_MARKS = DirMarks()
@@ -125,7 +126,18 @@ def has_aufs_opaque(real: Real) -> bool:
 class Marks:
     """The marks under one prefix: names made once, read and written for one mount."""
 
-    __slots__ = ("impure", "metacopy", "nlink", "opaque", "origin", "prefix", "redirect", "upper", "whiteout")
+    __slots__ = (
+        "impure",
+        "metacopy",
+        "nlink",
+        "opaque",
+        "origin",
+        "prefix",
+        "redirect",
+        "source",
+        "upper",
+        "whiteout",
+    )
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -135,6 +147,7 @@ class Marks:
         self.origin = prefix + "origin"
         self.impure = prefix + "impure"
         self.nlink = prefix + "nlink"
+        self.source = prefix + "py.source"  # ours alone: the path in its lower of what a file was copied from
         self.upper = prefix + "upper"
         self.whiteout = prefix + "whiteout"
 
@@ -166,6 +179,7 @@ class Marks:
             get_xattr(real, self.redirect) if self.redirect in names else None,
             get_xattr(real, self.origin) if self.origin in names else None,
             get_xattr(real, self.nlink) if self.nlink in names else None,
+            get_xattr(real, self.source) if self.source in names else None,
         )
 
     def is_xattr_whiteout(self, real: Real) -> bool:

@@ -7,7 +7,7 @@ below it. Paths are never stored: a node knows its parent and its name there.
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from overlayfs_py.union.layer import Real
 
@@ -31,18 +31,27 @@ _KINDS = {
 Entry = tuple[tuple[int, ...], int, int]
 
 
+class Elsewhere(NamedTuple):
+    """The st_dev of one part of a directory, and the numbers to show for entries that have another."""
+
+    dev: int
+    numbers: dict[bytes, int]
+
+
 class DirIndex:
     """The merged names of one directory, made by one listing and kept up to date by every change.
 
     `whiteouts`: names for which the upper holds a whiteout, with the lower positions it hides (none:
     a whiteout that hides nothing). `unlisted`: a part may be searched but not listed (an unprivileged
-    mount over somebody else's 0711 directory), so names are probed one by one.
+    mount over somebody else's 0711 directory), so names are probed one by one. `elsewhere`: the parts that
+    are not on their layer's own file system or hold entries that are not on theirs, None for no such part.
     """
 
-    __slots__ = ("entries", "unlisted", "whiteouts")
+    __slots__ = ("elsewhere", "entries", "unlisted", "whiteouts")
 
     def __init__(self) -> None:
         self.unlisted = False
+        self.elsewhere: dict[int, Elsewhere] | None = None
         self.entries: dict[bytes, Entry] = {}
         self.whiteouts: dict[bytes, tuple[int, ...]] = {}
 

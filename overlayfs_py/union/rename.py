@@ -19,8 +19,16 @@ from overlayfs_py.union.copyup import (
     need_writable,
 )
 from overlayfs_py.union.layer import Real
-from overlayfs_py.union.links import needs_index
-from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone, note_upper
+from overlayfs_py.union.links import keep_source, needs_index
+from overlayfs_py.union.listing import (
+    check_same_upper,
+    covered,
+    covered_part,
+    dir_index,
+    in_upper,
+    note_gone,
+    note_upper,
+)
 from overlayfs_py.union.lookup import resolve
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.redirect import lower_path
@@ -80,6 +88,8 @@ def rename(
         _finish_exchange(old, new)
     else:
         _move(stack, old, new)
+    if old.index.elsewhere is not None or new.index.elsewhere is not None:
+        parent.index = new_parent.index = None  # listed anew: what moved may be a subvolume
 
 
 def check(
@@ -119,6 +129,7 @@ def _check(stack: Stack, old: _Side, new: _Side, flags: int) -> None:
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if target.is_dir and not source.is_dir:
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    check_same_upper(stack, old.index, new.index)
     for node in (source, target) if exchange else (source,):
         if node is not None and node.is_dir and node.lowers and not stack.make_redirects:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
@@ -164,6 +175,7 @@ def _mark_moved(stack: Stack, side: _Side, target: _Side) -> None:
     assert node.upper is not None
     if node.carries_marks:
         make_impure(stack, target.parent)
+        keep_source(stack, node, covered_part(stack, node))
     if _wants_redirect(stack, node):
         redirect = _redirect(stack, side, target)
         if redirect is not None:

@@ -7,6 +7,7 @@ descriptor and lock.
 
 import fcntl
 import os
+import stat
 
 from overlayfs_py.errors import LayerError
 from overlayfs_py.options import UnionOptions
@@ -15,12 +16,13 @@ from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union import descriptors
 from overlayfs_py.union.attr import IdMap
 from overlayfs_py.union.descriptors import FdCache, Held
-from overlayfs_py.union.inode import InodeNumbers
+from overlayfs_py.union.inode import PLAIN_LIMIT, InodeNumbers
 from overlayfs_py.union.layer import O_DIRFD, Layer, Real
 from overlayfs_py.union.marks import TRUSTED, USER, Marks
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.origin import Origins
 from overlayfs_py.union.probe import Capabilities, may_use_trusted, probe_upper
+from overlayfs_py.union.spans import Spans
 from overlayfs_py.union.workdir import WorkDir
 
 
@@ -36,7 +38,7 @@ class Copied:
 class Stack:
     """Layers, options and shared tables of one mount; owns all of their descriptors.
 
-    `hard_links`: nodes with several names, by (fsid, st_ino) of a real inode. `link_lowers`: names of
+    `hard_links`: nodes with several names, by (st_dev, st_ino) of a real inode. `link_lowers`: names of
     one lower inode are one node (with an index, or when nothing can be copied up). `stashed`: nodes without a
     name that have one in the work directory, which is one link more than their users count. `stripped`: nodes
     whose lower has a file capability that their copy was made without.
@@ -62,6 +64,7 @@ class Stack:
         self.uids = IdMap(options.uid_map, options.squash_uid)
         self.gids = IdMap(options.gid_map, options.squash_gid)
         self.follow_redirects = options.redirect_dir != "nofollow"
+        self.spans = Spans()
         self.make_redirects = options.redirect_dir == "on"
         self.metacopy = options.metacopy
         self.copied = Copied()
@@ -83,13 +86,24 @@ class Stack:
         return ([self.upper] if self.upper else []) + self.lowers + self.data_lowers
 
     def number_filesystems(self) -> None:
-        """Give layers on one file system one fsid; the first layer's is 0."""
-        seen: dict[int, int] = {}
+        """Numbers of the first layer's file system are shown as they are, those of others with a tag."""
+        self.inodes = InodeNumbers(self.layers()[0].dev)
         for layer in self.layers():
-            layer.fsid = seen.setdefault(layer.dev, len(seen))
+            self.inodes.add_layer(layer.dev)
             layer.fstype = filesystem_type(layer.root.fd)
-        self.inodes = InodeNumbers(len(seen))
-        self.origins = Origins(self.lowers + self.data_lowers + ([self.upper] if self.upper else []))
+        self.spans.note_mounts([layer for layer in self.layers() if not layer.private])
+        options = self.options
+        trust_null = bool(options.index) or options.metacopy or options.xino == "on"
+        self.origins = Origins(self.upper, self.lowers + self.data_lowers, trust_null=trust_null)
+
+    def number(self, real: Real, dev: int, ino: int) -> int:
+        """The number to show for `real`, which has st_dev `dev` and st_ino `ino` (ovl_map_dev_ino)."""
+        inodes = self.inodes
+        if dev == inodes.first and ino < PLAIN_LIMIT:  # nearly always
+            return ino
+        if not inodes.knows(dev):
+            inodes.meet(dev, _place(real, dev))
+        return inodes.number(dev, ino)
 
     def trim(self) -> None:
         """Keep the caches of descriptors within their bounds; call between operations only."""
@@ -113,6 +127,21 @@ class Stack:
         if self.upper_lock_fd >= 0:
             os.close(self.upper_lock_fd)
             self.upper_lock_fd = -1
+
+
+def _place(real: Real, dev: int) -> bytes:
+    """A name for the file system `dev`, which `real` of some layer is on: where in the layer it begins, as
+    that is the same in the next mount, else the st_dev itself.
+    """
+    try:
+        top = real if stat.S_ISDIR(real.stat().st_mode) else real.parent
+        if top is None or top.stat().st_dev != dev:
+            return b"%d" % dev
+        while top.parent is not None and top.parent.stat().st_dev == dev:
+            top = top.parent
+    except OSError:
+        return b"%d" % dev
+    return b"%d%s" % (real.layer.position, top.layer_path())
 
 
 def open_stack(options: UnionOptions) -> Stack:
@@ -178,6 +207,7 @@ def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
     mounted in it.
     """
     fd = _open_directory(what, path)
+    private = False
     if position >= 0:
         try:
             private_fd = openat.clone_tree(path)
@@ -185,8 +215,8 @@ def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
             pass  # not privileged, or an old kernel: the plain descriptor serves
         else:
             os.close(fd)
-            fd = private_fd
-    return Layer(path, fd, position, stack.dir_fds, stack.held)
+            fd, private = private_fd, True
+    return Layer(path, fd, position, stack.dir_fds, stack.held, private=private)
 
 
 def _lock(upper: Layer) -> int:
@@ -282,14 +312,16 @@ def open_index(stack: Stack, *, required: bool) -> None:
     """
     assert stack.upper is not None
     assert stack.work is not None
-    origin = stack.origins.encode(stack.lowers[0].root) if stack.lowers else None
-    upper = stack.origins.encode(stack.upper.root)
+    lowers = {layer.dev: layer for layer in reversed(stack.lowers)}
+    origins = [stack.origins.encode(layer.root, dev) for dev, layer in lowers.items()]
+    upper = stack.origins.encode(stack.upper.root, stack.upper.dev)
+    top = stack.origins.encode(stack.lowers[0].root, stack.lowers[0].dev) if stack.lowers else None
     problem = None
-    if origin is None or upper is None:
-        problem = "its file system has no file handles"
+    if top is None or upper is None or None in origins:
+        problem = "a file system of its layers has no file handles, or no UUID that tells it from the others"
     else:
         stack.work.make_index()
-        if not _verify(stack.upper.root, stack.marks.origin, origin):
+        if not _verify(stack.upper.root, stack.marks.origin, top):
             problem = "the upper was used with another lower; its index does not fit"
         elif not _verify(stack.work.index, stack.marks.upper, upper):
             problem = "the index in the workdir belongs to another upper"

@@ -25,7 +25,7 @@ class WorkDir:
     def __init__(self, path: bytes, root_fd: int, fds: FdCache[Real], held: Held) -> None:
         self.layer = Layer(path, root_fd, -1, fds, held)
         self._serial = 0
-        self.unclonable: set[int] = set()  # file systems (fsid) that share no blocks with copies made here
+        self.unclonable: set[int] = set()  # file systems (st_dev) that share no blocks with copies made here
         self._lock_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
