@@ -23,6 +23,7 @@ import depth
 import document
 import idle
 import latency
+import scale
 import table
 from contenders import CONTENDERS, ROOT, Contender
 
@@ -82,7 +83,7 @@ def command_line(suite: str, rounds: int, arguments: argparse.Namespace) -> str:
         words += ["--contenders", names]
     if arguments.only:
         words += ["--only", arguments.only]
-    return shlex.join(words)
+    return scale.prefix() + shlex.join(words)
 
 
 def versions(contenders: list[Contender]) -> str:

@@ -18,11 +18,12 @@ from goals import HELD_TO
 from lineup import Runner, in_turn, lineup
 from material import write_files
 from report import Samples
+from scale import files, patience
 from stage import make_template
 
 CLIENTS = (1, 2, 8)
-TOTAL = 4000
-WORK_SECONDS = 120
+TOTAL = files(4000)
+WORK_SECONDS = patience(120)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from contenders import Contender, mounted
 from material import write_files
 from operations import timed
 from report import Samples
+from scale import files
 from stage import Stage, fresh_stage, make_template
 
 DEPTHS = (1, 10, 100, 500)
-NAMES = operations.file_names(1000)
-ABSENT = operations.file_names(1000, "absent")
+NAMES = operations.file_names(files(1000))
+ABSENT = operations.file_names(files(1000), "absent")
 LOWEST = "lowest"
 MERGE = ("first lookup in the merged directory", "ms")
 FOUND = ("stat of a name of the lowest layer, first", "µs")

@@ -13,11 +13,12 @@ from complaints import complaints
 from contenders import Contender, Mounted, mounted
 from material import write_files
 from report import Samples
+from scale import files
 from stage import Stage, fresh_stage, make_template
 
 SECONDS = 20
 CALM_SECONDS = 12  # an unused worker thread ends after ten
-NAMES = operations.file_names(500)
+NAMES = operations.file_names(files(500))
 ROWS = [(f"processor time in {SECONDS} s", "ms"), (f"wake-ups in {SECONDS} s", "")]
 
 
@@ -50,6 +51,6 @@ def at_work(contender: Contender, stage: Stage) -> Iterator[Mounted]:
     with stage.beside(contender.name) as place, mounted(contender, place) as mount:
         with contextlib.chdir(place.mountpoint):
             operations.read_all(NAMES)
-            operations.create_all(operations.file_names(100, "new"))
+            operations.create_all(operations.file_names(files(100), "new"))
             operations.list_names()
         yield mount

@@ -15,13 +15,14 @@ from complaints import alarm, complaints
 from contenders import Contender, mounted
 from material import big_files, write_files
 from report import Samples
+from scale import files, patience
 from stage import Stage, fresh_stage, make_template
 
 SIZE_MIB = 2048
-NAMES = operations.file_names(40_000)
+NAMES = operations.file_names(files(40_000))
 CALM = 2000  # looked at before the copy begins
 PAUSE = 0.0005
-COPY_SECONDS = 120
+COPY_SECONDS = patience(120)
 COPY = ("the copy-up", "s")
 ROWS = [
     *(

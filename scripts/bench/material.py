@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from operations import MIB, file_names
+from scale import files
 from stage import sh
 
 SMALL = b"x" * 2048
 LONG_AGO = 1_600_000_000
+ARCHIVED, COMMITTED = files(3000), files(5000)
 
 Fill = Callable[[Path], None]  # gets a directory that exists
 
@@ -47,9 +49,9 @@ def big_files(mib: int, *names: str) -> Fill:
 
 
 def archive(directory: Path) -> None:
-    """A tree of 3,000 small files in 60 directories, a tar of it, and the place it is taken apart in."""
+    """A tree of small files in 60 directories, a tar of it, and the place it is taken apart in."""
     for number in range(60):
-        write_files(directory / f"tree/dir-{number:02d}", 50)
+        write_files(directory / f"tree/dir-{number:02d}", ARCHIVED // 60)
     sh("tar", "-cf", "archive.tar", "tree", cwd=directory)
     (directory / "out").mkdir()
 
@@ -72,11 +74,11 @@ GIT_ENVIRONMENT = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": "/dev/null",
 
 
 def repository(directory: Path) -> None:
-    """5,000 committed files in 100 directories. They are old, so that no file is younger than the index."""
+    """Committed files in 100 directories. They are old, so that no file is younger than the index."""
     for number in range(100):
         place = directory / f"dir-{number:02d}"
-        write_files(place, 50, b"int number = %d;\n" % number)
-        for name in file_names(50):
+        write_files(place, COMMITTED // 100, b"int number = %d;\n" % number)
+        for name in file_names(COMMITTED // 100):
             os.utime(place / name, (LONG_AGO, LONG_AGO))
     for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "all"), ("repack", "-a", "-d", "-q")):
         subprocess.run([*GIT, *words], cwd=directory, env=GIT_ENVIRONMENT, check=True, capture_output=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 from contenders import Contender, Mounted, mounted
 from material import small_files
 from operations import file_names, stat_all
+from scale import files
 from stage import Stage
 
-KNOWN = 100_000
+KNOWN = files(100_000)
 DIRECTORY, FILL = "d100k", small_files(KNOWN, b"")  # the one that a workload lists, too
 START = "memory at the start"
 FULL = f"memory with {KNOWN:,} known inodes"

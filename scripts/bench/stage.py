@@ -13,8 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scale import FILES
+
 IMAGE_BYTES = 6 << 30
-INODES = 400_000
+INODES = max(400_000, 16 * FILES)
+BYTES_PER_INODE = (
+    8192  # of images with more of them: a block of content, and what directories and journal take
+)
 
 
 @dataclass(frozen=True)
@@ -83,13 +88,13 @@ def mounted_image(image: Path, disk: Path) -> Iterator[Path]:
         disk.rmdir()
 
 
-def make_template(base: Path, fill: Callable[[Path], None]) -> Path:
+def make_template(base: Path, fill: Callable[[Path], None], inodes: int = INODES) -> Path:
     """A file system image below `base` with `lower`, `upper` and `work`; `fill` gets the lower's parent."""
     image = base / "template"
     with image.open("wb") as file:
-        file.truncate(IMAGE_BYTES)
+        file.truncate(max(IMAGE_BYTES, inodes * BYTES_PER_INODE))
     eager = "lazy_itable_init=0,lazy_journal_init=0,nodiscard"
-    sh("mkfs.ext4", "-q", "-N", str(INODES), "-E", eager, image)
+    sh("mkfs.ext4", "-q", "-N", str(inodes), "-E", eager, image)
     with mounted_image(image, base / "disk") as disk:
         for name in ("lower", "upper", "work"):
             (disk / name).mkdir()

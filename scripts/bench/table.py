@@ -13,10 +13,11 @@ from contenders import Contender
 from goals import START
 from lineup import Runner, in_turn, lineup
 from report import Rows, Samples
+from scale import patience
 from stage import Stage, make_template
 from workloads import WORKLOADS, Workload
 
-ROW_SECONDS = 120
+ROW_SECONDS = patience(120)
 
 
 def run(contenders: list[Contender], rounds: int, only: str, base: Path) -> str:

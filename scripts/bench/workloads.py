@@ -15,8 +15,9 @@ from pathlib import Path
 import material
 import operations
 import programs
-from material import Fill
+from material import ARCHIVED, COMMITTED, Fill
 from operations import timed
+from scale import files
 
 BIG_MIB = 256
 PAGES = 4000
@@ -114,33 +115,53 @@ def drop_pages(directory: Path) -> None:
     os.close(fd)
 
 
-N300, N1000, N2000, N5000 = (operations.file_names(count) for count in (300, 1000, 2000, 5000))
-ABSENT = operations.file_names(2000, "absent")
+N300, N1000, N2000, N5000 = (operations.file_names(files(count)) for count in (300, 1000, 2000, 5000))
+LISTED, LISTED_MANY = files(10_000), files(100_000)
+ABSENT = operations.file_names(files(2000), "absent")
 RENAMED = [f"{name}.new" for name in N2000]
 OFFSETS = [4096 * page for page in random.Random(1).sample(range(BIG_MIB * 256), PAGES)]
 
-LOOKING = (
-    each("open+read+close, first", "read", operations.read_all, N2000, material.small_files(2000)),
+LOOKING: tuple[Workload, ...] = (
+    each("open+read+close, first", "read", operations.read_all, N2000, material.small_files(len(N2000))),
     each("open+read+close, repeated", "read", operations.read_all, N2000, passes=5),
-    each("stat, first", "stat", operations.stat_all, N5000, material.small_files(5000)),
+    each("stat, first", "stat", operations.stat_all, N5000, material.small_files(len(N5000))),
     each("stat, repeated", "stat", operations.stat_all, N5000, passes=5),
-    each("missing name, first", "missing", operations.miss_all, ABSENT, material.small_files(1000, b"")),
-    each("missing name, repeated", "missing", operations.miss_all, ABSENT, passes=5),
-    whole("list 10,000 names, first", "list", operations.list_names, material.small_files(10_000, b"")),
-    whole("list 10,000 names, repeated", "list", operations.list_names, passes=5),
-    whole(
-        "scandir+stat of 10,000, first", "scan", operations.list_and_stat, material.small_files(10_000, b"")
+    each(
+        "missing name, first", "missing", operations.miss_all, ABSENT, material.small_files(len(N1000), b"")
     ),
-    whole("scandir+stat of 10,000, repeated", "scan", operations.list_and_stat, passes=3),
-    whole("list 100,000 names, first", "d100k", operations.list_names, material.small_files(100_000, b"")),
+    each("missing name, repeated", "missing", operations.miss_all, ABSENT, passes=5),
+    whole(f"list {LISTED:,} names, first", "list", operations.list_names, material.small_files(LISTED, b"")),
+    whole(f"list {LISTED:,} names, repeated", "list", operations.list_names, passes=5),
+    whole(
+        f"scandir+stat of {LISTED:,}, first",
+        "scan",
+        operations.list_and_stat,
+        material.small_files(LISTED, b""),
+    ),
+    whole(f"scandir+stat of {LISTED:,}, repeated", "scan", operations.list_and_stat, passes=3),
 )
+
+if LISTED_MANY != LISTED:  # FILES makes them one
+    LOOKING += (
+        whole(
+            f"list {LISTED_MANY:,} names, first",
+            "d100k",
+            operations.list_names,
+            material.small_files(LISTED_MANY, b""),
+        ),
+    )
 
 PROGRAMS = (
     program(
         "python start with 14 imports, second run", "python", programs.start_python, material.python_home, 5
     ),
     program(
-        "git status of 5,000 files, second run", "git", programs.git_status, material.repository, 3, "git"
+        f"git status of {COMMITTED:,} files, second run",
+        "git",
+        programs.git_status,
+        material.repository,
+        3,
+        "git",
     ),
     program("compile 50 C files, second run", "c", programs.compile_all, material.c_sources, 1, "gcc"),
 )
@@ -165,20 +186,20 @@ DATA = (
 
 CREATION = (
     each("create+write+close", "new", operations.create_all, N2000, material.nothing),
-    whole("tar -x of 3,000 files", "tar", programs.unpack, material.archive),
+    whole(f"tar -x of {ARCHIVED:,} files", "tar", programs.unpack, material.archive),
 )
 
 CHANGES = (
-    each("copy-up by chmod", "chmod", operations.chmod_all, N300, material.small_files(300)),
-    each("copy-up by append", "append", operations.append_all, N300, material.small_files(300)),
+    each("copy-up by chmod", "chmod", operations.chmod_all, N300, material.small_files(len(N300))),
+    each("copy-up by append", "append", operations.append_all, N300, material.small_files(len(N300))),
     whole("copy-up of a 256 MiB file", "big", lambda: operations.append_all(["cold"])),
     each("rename of a new file", "new", operations.rename_all, N2000),
-    each("rename of a lower file", "old", operations.rename_all, N300, material.small_files(300)),
+    each("rename of a lower file", "old", operations.rename_all, N300, material.small_files(len(N300))),
     each("mkdir+rmdir", "directories", operations.make_and_remove_all, N1000, material.nothing),
     each("unlink of a new file", "new", operations.unlink_all, RENAMED),
-    each("unlink of a lower file", "gone", operations.unlink_all, N2000, material.small_files(2000)),
-    whole("rm -rf of 3,000 new files", "tar", programs.remove_unpacked),
-    whole("rm -rf of 3,000 lower files", "tar", programs.remove_lower_tree),
+    each("unlink of a lower file", "gone", operations.unlink_all, N2000, material.small_files(len(N2000))),
+    whole(f"rm -rf of {ARCHIVED:,} new files", "tar", programs.remove_unpacked),
+    whole(f"rm -rf of {ARCHIVED:,} lower files", "tar", programs.remove_lower_tree),
 )
 
 WORKLOADS = LOOKING + PROGRAMS + CREATION + DATA + CHANGES

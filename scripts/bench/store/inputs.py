@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import scale
 from isal import isal_zlib
 from stage import sh
 
@@ -23,9 +24,9 @@ _PIECE = 4096
 class Sizes:
     """How much of everything; `quick` is for trying the scripts out."""
 
-    files: int = 50_000
+    files: int = scale.files(50_000)
     big_mib: int = 2048
-    many: int = 100_000
+    many: int = scale.files(100_000)
     layer_mib: int = 128
     layers: int = 8
 
