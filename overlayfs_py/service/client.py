@@ -102,12 +102,12 @@ class Connection:
         finally:
             self._socket.settimeout(_TIMEOUT)
 
-    def may_remount(self, *, read_only: bool, kept: Mapping[str, object]) -> bool:
+    def may_remount(self, *, read_only: bool, noatime: bool, kept: Mapping[str, object]) -> bool:
         """Whether the upper has to be synced after it; MountError when it may not be. `kept`: options that
         must be the mount's, by ``record.field``.
         """
         options = {field: plain(value) for field, value in kept.items()}
-        return bool(self.ask("remount", read_only=read_only, options=options))
+        return bool(self.ask("remount", read_only=read_only, noatime=noatime, options=options))
 
     def wait_ended(self) -> None:
         """Wait until the daemon has ended: it holds the layers until then."""

@@ -65,6 +65,7 @@ class Daemon:
         self._notifier = Notifier(enabled=options.service.notify, watchdog=options.service.watchdog)
         self._stopping = trio.Event()
         self.freezer = Freezer(engine, overlay, options.mount.mountpoint)
+        overlay.spare_access_times(options.mount.noatime or options.mount.read_only)
 
     async def run(self, parent_fd: int | None = None) -> None:
         """Mount, serve, and leave nothing mounted; MountError when the mount cannot be made."""

@@ -37,10 +37,10 @@ def remount(
     words = [os.fsdecode(word) for word in (*record.options, *record.super_options)]
     asked = parse_remount(pairs, cwd=cwd, shown=words)
     flags = asked.flags if complete else _merged(asked, words)
-    read_only = flags.get("read_only", False)
+    read_only, noatime = flags.get("read_only", False), flags.get("noatime", False)
     try:
         with _daemon(record, run_dir) as daemon:
-            must_sync = daemon.may_remount(read_only=read_only, kept=asked.kept)
+            must_sync = daemon.may_remount(read_only=read_only, noatime=noatime, kept=asked.kept)
             system.remount(mountpoint, sum(bit for name, bit in _FLAGS.items() if flags.get(name)))
             if must_sync and "ro" not in words:
                 daemon.wait_without_limit()

@@ -89,13 +89,15 @@ async def _umount(daemon: Daemon, request: Mapping[str, Any], conversation: Exit
 async def _remount(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> bool:
     """Whether ``mount -o remount`` may be done, by whoever asks; true: it ends with ``sync``.
 
-    ``options``: what must be as it is, by ``record.field``; ``read_only``: what the mount is to become.
+    ``options``: what must be as it is, by ``record.field``; ``read_only``, ``noatime``: what the mount is to
+    become.
     """
     check_kept(request["options"], daemon.options)
     if daemon.freezer.holds:
         raise MountError(f"{os.strerror(errno.EBUSY)}: it is frozen; thaw it first")
     if daemon.overlay.read_only and not request["read_only"]:
         raise MountError(f"{os.strerror(errno.EROFS)}: it has no upperdir")
+    daemon.overlay.spare_access_times(request["read_only"] or request.get("noatime", False))
     return bool(request["read_only"]) and daemon.must_sync
 
 
@@ -127,7 +129,10 @@ _VERBS: dict[str, tuple[_Verb, dict[str, _Argument]]] = {
     "freeze": (_freeze, {"timeout": _TIMEOUT, "hold": _FLAG}),
     "thaw": (_thaw, {}),
     "sync": (_sync, {}),
-    "remount": (_remount, {"options": _OPTIONS, "read_only": _FLAG._replace(required=True)}),
+    "remount": (
+        _remount,
+        {"options": _OPTIONS, "read_only": _FLAG._replace(required=True), "noatime": _FLAG},
+    ),
     "umount": (_umount, {"lazy": _FLAG}),
 }
 

@@ -1,11 +1,13 @@
 """Opening beneath a directory (openat2) and taking a private mount of one (open_tree)."""
 
+import contextlib
 import ctypes
 import errno
 import os
 import struct
 
 from overlayfs_py.syscalls._libc import AT_FDCWD, check, last_error, system_call
+from overlayfs_py.syscalls.bind import spare_access_times
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -58,13 +60,17 @@ def _open(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
 
 
 def clone_tree(path: bytes) -> int:
-    """A private mount of the directory `path` alone: what is mounted below it does not show, now or later.
+    """A private mount of the directory `path` alone: what is mounted below it does not show, now or later,
+    and reading through it leaves access times alone, also those of symlinks (as ovl_get_layers has it).
 
     Returns an ordinary readable directory descriptor inside that mount; the caller owns it, and the mount
     lives as long as anything opened through it. Needs CAP_SYS_ADMIN (EPERM).
     """
     tree_fd = check(_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC))
-    try:  # what open_tree gives is O_PATH: no reading, no fsync, no ioctl
+    try:
+        with contextlib.suppress(OSError):  # an old kernel
+            spare_access_times(tree_fd)
+        # What open_tree gives is O_PATH: no reading, no fsync, no ioctl.
         return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree_fd)
     finally:
         os.close(tree_fd)

@@ -76,7 +76,7 @@ def open_for_writing(real: Real) -> int:
 def _open_own(real: Real, flags: int) -> int:
     """Open an upper file whatever its mode says to us, who own it: those who may use it have opened it."""
     try:
-        return real.open(flags)
+        return _without_atime(real, flags) if real.layer.noatime else real.open(flags)
     except PermissionError as error:
         if error.errno != errno.EACCES:
             raise
@@ -92,10 +92,14 @@ def open_reading(real: Real) -> int:
     """A descriptor to read a file by, for the caller to close; a lower's access time stays as it is."""
     if real.layer.is_upper:
         return _open_own(real, os.O_RDONLY)
+    return _without_atime(real, os.O_RDONLY)
+
+
+def _without_atime(real: Real, flags: int) -> int:
     try:
-        return real.open(os.O_RDONLY | os.O_NOATIME)
+        return real.open(flags | os.O_NOATIME)
     except PermissionError:  # not ours: O_NOATIME is for owners
-        return real.open(os.O_RDONLY)
+        return real.open(flags)
 
 
 def append(node: Node, offset: int, data: bytes | memoryview) -> int:

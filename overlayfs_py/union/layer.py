@@ -23,9 +23,10 @@ class Layer:
     `nosuid`: its mount grants no set-user-ID, so neither may a copy of its files.
     `position`: -1 for the upper, else the index among the lowers. `dev`: its root's st_dev; what is inside
     may have others. `private`: a mount of its own, which shows nothing that is mounted inside.
+    `noatime`: reading leaves access times alone: always in a lower, in the upper where the mount says so.
     """
 
-    __slots__ = ("dev", "fds", "fstype", "held", "nosuid", "path", "position", "private", "root")
+    __slots__ = ("dev", "fds", "fstype", "held", "noatime", "nosuid", "path", "position", "private", "root")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Layer:
         self.held = held
         self.dev = os.fstat(root_fd).st_dev
         self.private = private
+        self.noatime = position >= 0
         self.fstype = 0
         self.nosuid = bool(os.fstatvfs(root_fd).f_flag & os.ST_NOSUID)
         self.root = Real(self, None, b"")
@@ -165,7 +167,13 @@ class Real:
 
     def open_dir(self) -> int:
         """A readable descriptor of this directory; the caller owns it."""
-        return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.dir_fd())
+        flags, dir_fd = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, self.dir_fd()
+        if self.layer.noatime:
+            try:
+                return os.open(b".", flags | os.O_NOATIME, dir_fd=dir_fd)
+            except PermissionError:  # not ours: O_NOATIME is for owners
+                pass
+        return os.open(b".", flags, dir_fd=dir_fd)
 
     def readlink(self) -> bytes:
         """The symlink's target."""

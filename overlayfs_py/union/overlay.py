@@ -69,6 +69,15 @@ class Overlay:
     def read_only(self) -> bool:
         return self._stack.read_only
 
+    def spare_access_times(self, spare: bool) -> None:
+        """Whether reading leaves the access times of the upper alone, too, as noatime and ro ask for; to be
+        called between operations.
+        """
+        upper = self._stack.upper
+        if upper is not None and upper.noatime != spare:
+            upper.noatime = spare
+            self._stack.data_fds.clear()  # they were opened for the other
+
     @property
     def capabilities(self) -> Capabilities:
         return self._stack.capabilities
