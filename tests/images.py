@@ -65,3 +65,20 @@ def tmpfs(where: Path) -> Iterator[Path]:
 def device_numbers(*paths: Path) -> set[tuple[int, int]]:
     """(st_dev, st_ino) of each: what a test relies on is asserted with it."""
     return {(st.st_dev, st.st_ino) for st in map(os.lstat, paths)}
+
+
+_UUID = "01234567-89ab-cdef-0123-456789abcdef"
+# How a file system is made from a directory, with the same UUID each time, or with none.
+_MAKERS = {
+    "squashfs": ["mksquashfs", "TREE", "IMAGE", "-quiet", "-no-progress"],
+    "ext4": ["mke2fs", "-q", "-t", "ext4", "-U", _UUID, "-d", "TREE", "IMAGE", "8M"],
+    "erofs": ["mkfs.erofs", "-U", _UUID, "IMAGE", "TREE"],
+}
+KINDS = sorted(_MAKERS)
+
+
+def build(kind: str, tree: Path, image: Path) -> None:
+    """Make an image of a directory: equal UUIDs, and equal inode numbers for trees of one shape."""
+    command = [{"TREE": str(tree), "IMAGE": str(image)}.get(word, word) for word in _MAKERS[kind]]
+    need(command[0], kind=kind)
+    subprocess.run(command, check=True, capture_output=True, timeout=60)

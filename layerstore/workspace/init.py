@@ -72,7 +72,6 @@ def fill(init: Path, work: Path, lowers: Sequence[Path], places: Sequence[Place]
         lower=tuple(os.fsencode(path) for path in lowers),
         upper=os.fsencode(init),
         work=os.fsencode(work),
-        index=False,
         userxattr=userxattr,
     )
     with closing(Overlay.open(options)) as overlay:

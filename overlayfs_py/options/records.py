@@ -26,7 +26,7 @@ class UnionOptions:
     work: bytes | None = None
     redirect_dir: str = "off"  # on | off | follow | nofollow
     metacopy: bool = False
-    index: bool | None = None  # None: where the upper filesystem can
+    index: bool = False
     xino: str = "auto"  # on | off | auto
     userxattr: bool = False
     volatile: bool = False

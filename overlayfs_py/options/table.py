@@ -57,7 +57,13 @@ LAYERS = (
 SEMANTICS = (
     _words("redirect_dir", "union.redirect_dir", "on off follow nofollow", "rename lower directories"),
     Row("metacopy", Kind.ONE_OF, "copy up metadata alone where that is enough", "union.metacopy", _ON_OFF),
-    Row("index", Kind.ONE_OF, "keep hard links whole across copy-up", "union.index", _ON_OFF),
+    Row(
+        "index",
+        Kind.ONE_OF,
+        "keep hard links whole (default off): only for lowers that stay",
+        "union.index",
+        _ON_OFF,
+    ),
     _words("xino", "union.xino", "on off auto", "whichever: inode numbers are always unique in the mount"),
     _flag("userxattr", "union.userxattr", True, "marks in user.* extended attributes"),
     _flag("volatile", "union.volatile", True, "never sync: after a crash of the machine the upper is lost"),

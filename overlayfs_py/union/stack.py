@@ -93,7 +93,7 @@ class Stack:
             layer.fstype = filesystem_type(layer.root.fd)
         self.spans.note_mounts([layer for layer in self.layers() if not layer.private])
         options = self.options
-        trust_null = bool(options.index) or options.metacopy or options.xino == "on"
+        trust_null = options.index or options.metacopy or options.xino == "on"
         self.origins = Origins(self.upper, self.lowers + self.data_lowers, trust_null=trust_null)
 
     def number(self, real: Real, dev: int, ino: int) -> int:
@@ -300,12 +300,13 @@ def _open_upper_state(stack: Stack) -> None:
         )
     stack.marks = Marks(TRUSTED if stack.capabilities.trusted_xattrs else USER)
     stack.name_max = os.fstatvfs(stack.upper.root.fd).f_namemax
-    if options.index is not False:
-        open_index(stack, required=options.index is True)
+    if options.index:
+        open_index(stack)
 
 
-def open_index(stack: Stack, *, required: bool) -> None:
-    """Turn indexing on when the file system has handles and upper and index belong to these lowers.
+def open_index(stack: Stack) -> None:
+    """Turn indexing on; LayerError where the file systems have no handles to name inodes by, or upper and
+    index do not belong to these lowers.
 
     The checks are the kernel's (ovl_get_indexdir): the upper root's origin is the top lower's root,
     the index directory's `overlay.upper` is the upper's root.
@@ -325,10 +326,9 @@ def open_index(stack: Stack, *, required: bool) -> None:
             problem = "the upper was used with another lower; its index does not fit"
         elif not _verify(stack.work.index, stack.marks.upper, upper):
             problem = "the index in the workdir belongs to another upper"
-    if problem is None:
-        stack.indexing = True
-    elif required:
+    if problem is not None:
         raise LayerError(f"index=on: upperdir {os.fsdecode(stack.upper.path)}: {problem}")
+    stack.indexing = True
 
 
 def _verify(real: Real, name: str, expected: bytes) -> bool:

@@ -22,7 +22,7 @@ def union_options(layers: LowerLayers, options: Mapping[str, str]) -> UnionOptio
         work=os.fsencode(above[1]) if above else None,
         redirect_dir=options.get("redirect_dir", "off"),
         metacopy=options.get("metacopy") == "on",
-        index=options["index"] == "on" if "index" in options else None,
+        index=options.get("index") == "on",
         userxattr="userxattr" in options,
         volatile=options.get("volatile") == "on",
     )
