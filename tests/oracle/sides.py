@@ -2,10 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from tests import rawcalls
 from tests.mounts import KernelMount, Layers, OverlayMount
+from tests.oracle import crowd
 from tests.oracle.operations import Outcome
 from tests.oracle.workers import USERS, Hung, Worker
 from tests.snapshots import DirReader, Reader, Status
@@ -32,12 +35,19 @@ Mount = KernelMount | OverlayMount
 class MountSide:
     """A side that is a mount of the machine; its users are processes, kept from one stack to the next.
 
-    `late_copies`: it copies up at the first write, not at the open for it.
+    `late_copies`: it copies up at the first write, not at the open for it. `ground`: where the crowd of files
+    is kept that it knows besides, when one is asked for (FILES).
     """
 
     def __init__(
-        self, name: str, mount: Callable[[Layers, Mapping[str, str]], Mount], *, late_copies: bool = False
+        self,
+        name: str,
+        mount: Callable[[Layers, Mapping[str, str]], Mount],
+        *,
+        late_copies: bool = False,
+        ground: Path | None = None,
     ) -> None:
+        self._ground = ground if crowd.FILES else None
         self._late_copies = late_copies
         self.name = name
         self._mount = mount
@@ -46,9 +56,13 @@ class MountSide:
         self._attached: set[int] = set()
 
     def start(self, layers: Layers, options: Mapping[str, str]) -> None:
+        if self._ground:
+            layers = replace(layers, lowers=(*layers.lowers, crowd.lower(self._ground)))
         mounted = self._mount(layers, options)
         mounted.__enter__()
         self._mounted = mounted
+        if self._ground:
+            crowd.meet(mounted.root)
 
     @property
     def root(self) -> bytes:
@@ -98,7 +112,7 @@ class MountSide:
                 rawcalls.remount(mounted.root)
 
     def reader(self) -> Reader:
-        return DirReader(self.root)
+        return crowd.WithoutCrowd(self.root) if self._ground else DirReader(self.root)
 
     def probe(self, path: bytes) -> Status | str:
         try:
@@ -111,15 +125,16 @@ class MountSide:
         return self._mounted.output()[-3000:] if isinstance(self._mounted, OverlayMount) else ""
 
 
-def kernel_side(name: str = "kernel", **forced: str) -> MountSide:
+def kernel_side(name: str = "kernel", *, ground: Path | None = None, **forced: str) -> MountSide:
     """Kernel overlayfs; `forced` options make a side that is wrong on purpose."""
-    return MountSide(name, lambda layers, options: KernelMount(layers, {**options, **forced}))
+    return MountSide(name, lambda layers, options: KernelMount(layers, {**options, **forced}), ground=ground)
 
 
-def overlay_side(engine: str) -> MountSide:
+def overlay_side(engine: str, *, ground: Path | None = None) -> MountSide:
     """Ours, with the named engine."""
     return MountSide(
         f"ours[{engine}]",
         lambda layers, options: OverlayMount(layers, options, engine=engine),
         late_copies=engine in {"native", "writeback"},
+        ground=ground,
     )

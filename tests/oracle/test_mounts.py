@@ -23,8 +23,8 @@ CHUNK = 8
 
 
 @pytest.fixture
-def sides(engine: str) -> Iterator[tuple[MountSide, MountSide]]:
-    oracle, ours = kernel_side(), overlay_side(engine)
+def sides(engine: str, ground: Path) -> Iterator[tuple[MountSide, MountSide]]:
+    oracle, ours = kernel_side(ground=ground), overlay_side(engine, ground=ground)
     yield oracle, ours
     oracle.end_workers()
     ours.end_workers()
