@@ -215,6 +215,8 @@ def note_upper(index: DirIndex, name: bytes, ino: int, mode: int) -> None:
     """Record that the upper now holds `name` itself (over a whiteout, a lower entry, or nothing)."""
     positions = _ONLY_UPPER + lower_positions(index, name)
     index.whiteouts.pop(name, None)
+    if index.order is not None and name not in index.entries:
+        index.order.add(name)
     _is_here(index, name)
     index.entries[name] = (positions, ino, d_type(mode))
 
@@ -225,7 +227,8 @@ def note_gone(index: DirIndex, name: bytes, *, whiteout: bool) -> None:
         index.whiteouts[name] = lower_positions(index, name)
     else:
         index.whiteouts.pop(name, None)
-    index.entries.pop(name, None)
+    if index.entries.pop(name, None) is not None and index.order is not None:
+        index.order.remove(name)
     _is_here(index, name)
 
 

@@ -8,6 +8,7 @@ changes the name looked for in the layers below it.
 import errno
 import os
 import stat
+from collections.abc import Iterable
 
 from overlayfs_py.union.inode import PLAIN_LIMIT
 from overlayfs_py.union.layer import Layer, Real
@@ -15,6 +16,7 @@ from overlayfs_py.union.links import adopt_index, hard_link_key, register
 from overlayfs_py.union.listing import DT_DIR, Listing, dir_index, find_entry
 from overlayfs_py.union.marks import NO_DIR_MARKS, NO_FILE_MARKS, DirMarks, FileMarks, has_aufs_opaque
 from overlayfs_py.union.node import UPPER, Directory, DirIndex, Entry, Node
+from overlayfs_py.union.order import NameOrder
 from overlayfs_py.union.origin import Origin, inside
 from overlayfs_py.union.redirect import candidates, combine
 from overlayfs_py.union.stack import Stack
@@ -287,8 +289,8 @@ def _data_only(layer: Layer, target: bytes) -> Real | None:
         return None
 
 
-def list_dir(stack: Stack, node: Node) -> Listing:
-    """A snapshot of a directory with the inode numbers that stat shows.
+def list_dir(stack: Stack, node: Node, names: Iterable[bytes] | None = None) -> Listing:
+    """A snapshot of a directory, or of some of its `names`, with the inode numbers that stat shows.
 
     An upper entry with an origin has its lower's number; those are only in impure or merged places.
     """
@@ -299,7 +301,9 @@ def list_dir(stack: Stack, node: Node) -> Listing:
     plain = index.elsewhere is None and all(
         real.layer.dev == stack.inodes.first for real in (node.upper, *node.lowers) if real is not None
     )
-    for name, (positions, ino, kind) in index.entries.items():
+    found = index.entries
+    wanted = found.items() if names is None else [(name, found[name]) for name in names]
+    for name, (positions, ino, kind) in wanted:
         top = positions[0]
         if top == UPPER and (node.impure or (kind == DT_DIR and len(positions) > 1)):
             ino = _shown_number(stack, node, name, ino)
@@ -315,6 +319,19 @@ def _number_listed(stack: Stack, index: DirIndex, part: Real, top: int, name: by
     if elsewhere is None:
         return stack.number(part, part.layer.dev, ino)
     return elsewhere.numbers.get(name) or stack.number(part, elsewhere.dev, ino)
+
+
+def names_after(stack: Stack, node: Node, cookie: int, most: int) -> list[tuple[int, bytes]]:
+    """The next names of a directory behind `cookie` (0: from its start), each with its own; none at the end.
+
+    They are as they are now, whenever the reader began.
+    """
+    index = dir_index(stack, node)
+    if index.unlisted:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    if index.order is None:
+        index.order = NameOrder(index.entries)
+    return index.order.after(cookie, most)
 
 
 def _shown_number(stack: Stack, node: Node, name: bytes, fallback: int) -> int:

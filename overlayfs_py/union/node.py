@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from overlayfs_py.union.layer import Real
+from overlayfs_py.union.order import NameOrder
 
 UPPER = -1
 
@@ -45,13 +46,15 @@ class DirIndex:
     a whiteout that hides nothing). `unlisted`: a part may be searched but not listed (an unprivileged
     mount over somebody else's 0711 directory), so names are probed one by one. `elsewhere`: the parts that
     are not on their layer's own file system or hold entries that are not on theirs, None for no such part.
+    `order`: the names of `entries` as they are listed in parts, once somebody did.
     """
 
-    __slots__ = ("elsewhere", "entries", "unlisted", "whiteouts")
+    __slots__ = ("elsewhere", "entries", "order", "unlisted", "whiteouts")
 
     def __init__(self) -> None:
         self.unlisted = False
         self.elsewhere: dict[int, Elsewhere] | None = None
+        self.order: NameOrder | None = None
         self.entries: dict[bytes, Entry] = {}
         self.whiteouts: dict[bytes, tuple[int, ...]] = {}
 

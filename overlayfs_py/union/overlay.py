@@ -7,6 +7,7 @@ descriptor. It is not thread-safe: only `CopyUp.transfer` may run in another thr
 import errno
 import os
 import stat
+from collections.abc import Iterable
 
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import attrs
@@ -17,7 +18,7 @@ from overlayfs_py.union.copyup import CopyUp
 from overlayfs_py.union.handle import Handle
 from overlayfs_py.union.links import needs_index, unregister
 from overlayfs_py.union.listing import Listing
-from overlayfs_py.union.lookup import find, list_dir, resolve, root_node
+from overlayfs_py.union.lookup import find, list_dir, names_after, resolve, root_node
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.probe import Capabilities
 from overlayfs_py.union.stack import open_stack
@@ -221,6 +222,16 @@ class Overlay:
         """A snapshot of the directory's entries."""
         self._stack.trim()
         return list_dir(self._stack, node)
+
+    def names_after(self, node: Node, cookie: int, most: int) -> list[tuple[int, bytes]]:
+        """The directory's next names, at most so many: (cookie, name) of those behind `cookie`, 0 at first. A
+        name's cookie stays the same for as long as the name, so a reader may go on whatever has changed.
+        """
+        return names_after(self._stack, node, cookie, most)
+
+    def listed(self, node: Node, names: Iterable[bytes]) -> Listing:
+        """Some of the directory's entries."""
+        return list_dir(self._stack, node, names)
 
     # --- attributes ------------------------------------------------------------------------------
 

@@ -1,28 +1,25 @@
 """Listing directories without opens: every READDIR stands alone, so its cookie must mean the same for ever.
 
-A name's cookie is a number made from the name, and names are listed in the order of their cookies, as ext4
-does. So readers that go on where they stopped miss nothing that was there all the time and see nothing
-twice, whatever was added or removed meanwhile, and no reader disturbs another. A snapshot is kept only
-from one READDIR to the next.
+The union numbers the names and lists them in that order, so readers that go on where they stopped miss
+nothing that was there all the time and see nothing twice, and no reader disturbs another. An answer is always
+of the directory as it is now: the kernel may put it into a listing that was begun since its reader began.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from functools import partial
-from operator import itemgetter
+import stat
+from collections.abc import Iterator
 
 from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native.cookies import Cookies, Named
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import Row, State
-from overlayfs_py.union.overlay import Node, Overlay
+from overlayfs_py.engine.native.state import State
+from overlayfs_py.union.overlay import Node
 
 _DT_DIR = 4
-_DOT, _DOT_DOT = 1, 2  # cookies; those of names are larger
-_COOKIE_MASK = (1 << 62) - 1
-_SNAPSHOTS = 16
+_DOTS = [(1, b"."), (2, b"..")]  # their places
+_REST = 3  # those of names are larger
+_LEAST_ROOM = 2048  # musl's
+_CALLERS_DIRENT = 20  # struct linux_dirent64 with its NUL
 _NOTHING = message.missing(message.Timeout(0, 0))
-
-_cookie = itemgetter(0)
 
 
 class DirectoryRequests:
@@ -31,61 +28,82 @@ class DirectoryRequests:
     def __init__(self, state: State) -> None:
         self._state = state
         self._overlay = state.overlay
-        self._snapshots = state.snapshots
+        self._room_is_told = False
 
     def readdir(
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
     ) -> bytes:
         node = self._state.node(request.nodeid)
         self._state.listed(node)
-        return self._packed(node, offset, size, wire.DIRENT.size, _bare)
+        names, cookies = self._next(node, offset, size, wire.DIRENT.size)
+        rows = zip(self._numbered(node, names), cookies, strict=True)
+        return b"".join([message.dirent(name, ino, kind, cookie, b"") for (name, ino, kind), cookie in rows])
 
     def readdirplus(
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
     ) -> bytes:
         node = self._state.node(request.nodeid)
-        describe = partial(self._described, request.pid)
-        return self._packed(node, offset, size, wire.DIRENT_PLUS.size, describe)
+        names, cookies = self._next(node, offset, size, wire.DIRENT_PLUS.size)
+        rows = zip(names, cookies, strict=True)
+        return b"".join([self._described(node, named, cookie, request.pid) for named, cookie in rows])
 
     def releasedir(self, request: Request, fh: int, flags: int, release_flags: int, owner: int) -> bytes:
         return b""
 
-    def _packed(
-        self, node: Node, offset: int, room: int, fixed: int, describe: Callable[[Node, bytes, int], bytes]
-    ) -> bytes:
-        """The names behind cookie `offset` as far as they fit, each with `fixed` bytes before it."""
-        parts = []
-        rows, start = self._rows_after(node, offset)
-        for position in range(start, len(rows)):
-            cookie, name, ino, kind = rows[position]
-            room -= fixed + len(name) + wire.DIRENT_ALIGNMENT - 1 & -wire.DIRENT_ALIGNMENT
-            if room < 0:
-                break
-            parts.append(message.dirent(name, ino, kind, cookie, describe(node, name, cookie)))
-        return b"".join(parts)
+    def _next(self, node: Node, cookie: int, size: int, fixed: int) -> tuple[list[Named], list[int]]:
+        """The names behind `cookie` for which there is room, `fixed` bytes before each, and their cookies."""
+        state = self._state
+        known = state.cookies.get(node)
+        cookies = known or Cookies(state.tags)
+        if known is None and not cookie:
+            state.cookies[node] = cookies
+        start, tag = cookies.place(cookie)
+        names = [dot for dot in _DOTS if dot[0] > start]
+        names += self._overlay.names_after(node, start, size // (fixed + wire.DIRENT_ALIGNMENT) + 1)
+        count = self._fitting(names, size, fixed)
+        given = cookies.given(names[:count], tag, names[count] if count < len(names) else None)
+        if cookies.answered(cookie, given):
+            state.listing_complete(node, cookies)
+        return names[: len(given)], given
 
-    def _described(self, asker: int, node: Node, name: bytes, cookie: int) -> bytes:
-        """What LOOKUP would answer; for names that make no node an answer without one."""
-        if cookie > _DOT_DOT:
+    def _fitting(self, names: list[Named], size: int, fixed: int) -> int:
+        """How many of the names have room. The kernel asks for a page if its caller has less room, too (and
+        before Linux 6.16 whatever he has): he must be able to take them all, or nobody knows how many.
+        """
+        self._room_is_told = self._room_is_told or size > wire.PAGE_SIZE
+        taken = _LEAST_ROOM if self._room_is_told and size <= wire.PAGE_SIZE else size
+        for count, (_, name) in enumerate(names):
+            size -= fixed + len(name) + wire.DIRENT_ALIGNMENT - 1 & -wire.DIRENT_ALIGNMENT
+            taken -= _CALLERS_DIRENT + len(name) + 7 & ~7
+            if size < 0 or taken < 0:
+                return count
+        return len(names)
+
+    def _described(self, node: Node, named: Named, cookie: int, asker: int) -> bytes:
+        """A name with what LOOKUP would answer; one that makes no node comes with an answer without one."""
+        name = named[1]
+        if named not in _DOTS:
             try:
                 found = self._overlay.find(node, name)
                 if found is not None:
-                    return self._state.found(*found, asker)
+                    attr = found[1]
+                    entry = self._state.found(*found, asker)
+                    return message.dirent(name, attr.ino, stat.S_IFMT(attr.mode) >> 12, cookie, entry)
             except OSError:  # listed all the same: using the name will say what is wrong
                 pass
-        return _NOTHING
+        ((_, ino, kind),) = self._numbered(node, [named])
+        return message.dirent(name, ino, kind, cookie, _NOTHING)
 
-    def _rows_after(self, node: Node, cookie: int) -> tuple[list[Row], int]:
-        """The directory's rows, and where those behind `cookie` begin."""
-        rows = self._snapshots.pop(node, None) if cookie else None
-        if rows is None:
-            rows = snapshot(self._overlay, node)
-        start = bisect_right(rows, cookie, key=_cookie)
-        if start < len(rows):  # else the reader knows now that this was all
-            self._snapshots[node] = rows
-            if len(self._snapshots) > _SNAPSHOTS:
-                self._snapshots.popitem(last=False)
-        return rows, start
+    def _numbered(self, node: Node, names: list[Named]) -> list[tuple[bytes, int, int]]:
+        """The names with their st_ino and d_type."""
+        above = {b".": node, b"..": node.parent or node}
+        dots = [
+            (name, self._overlay.getattr(above[name]).ino, _DT_DIR)
+            for place, name in names[:2]
+            if place < _REST
+        ]
+        listed = self._overlay.listed(node, [name for _, name in names[len(dots) :]]).entries
+        return dots + listed
 
 
 def handed_out(listing: bytes | memoryview) -> Iterator[int]:
@@ -96,27 +114,3 @@ def handed_out(listing: bytes | memoryview) -> Iterator[int]:
         if nodeid:
             yield nodeid
         at += wire.DIRENT_PLUS.size + length + wire.DIRENT_ALIGNMENT - 1 & -wire.DIRENT_ALIGNMENT
-
-
-def _bare(node: Node, name: bytes, cookie: int) -> bytes:
-    return b""
-
-
-def snapshot(overlay: Overlay, node: Node) -> list[Row]:
-    """All names as rows, ordered by cookie; . and .. first."""
-    entries = overlay.list_dir(node).entries
-    rows = [(hash(name) & _COOKIE_MASK, name, ino, kind) for name, ino, kind in entries]
-    rows.sort()
-    _make_unique(rows)
-    above = node.parent or node
-    here = (_DOT, b".", overlay.getattr(node).ino, _DT_DIR)
-    return [here, (_DOT_DOT, b"..", overlay.getattr(above).ino, _DT_DIR), *rows]
-
-
-def _make_unique(rows: list[Row]) -> None:
-    """Names with equal numbers, next to impossible, get one more each."""
-    last = _DOT_DOT
-    for position, row in enumerate(rows):
-        if row[0] <= last:
-            rows[position] = (last + 1, *row[1:])
-        last = rows[position][0]

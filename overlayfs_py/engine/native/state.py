@@ -3,14 +3,15 @@
 Of the notifications INVAL_INODE alone is sent; the others deadlock or have no use (docs/decisions/0019).
 """
 
+import itertools
 import stat
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
 from overlayfs_py.engine.caching import CachePolicy
 from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native.cookies import Cookies
 from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
 from overlayfs_py.engine.native.forgetting import Backlog
 from overlayfs_py.engine.native.message import Request, Timeout
@@ -30,9 +31,6 @@ _TAKEN_IN = 1.0
 # LOOKUPs after which a listing without attributes was a mistake.
 _ONE_BY_ONE = 32
 
-# A directory's entry as it is listed: cookie, name, st_ino, d_type.
-Row = tuple[int, bytes, int, int]
-
 
 class State:
     """One session's state. `notify` sends the kernel a message it did not ask for."""
@@ -51,8 +49,9 @@ class State:
         self.missing = message.missing(Timeout.of(policy.negative))
         # Directories whose cached listing must go before the request under way is answered.
         self.stale_listings: list[Node] = []
-        # Listings that somebody is in the middle of; the one used last comes last.
-        self.snapshots: OrderedDict[Node, list[Row]] = OrderedDict()
+        # Directories of which the kernel has begun a listing.
+        self.cookies: dict[Node, Cookies] = {}
+        self.tags = itertools.count()
         # Directories that the kernel has listed without attributes, and how many names it looked up since.
         self.bare_listings: dict[Node, int] = {}
         # data=writeback: the kernel collects writes. Sizes and times of files are its own, to be told later.
@@ -106,8 +105,8 @@ class State:
         if node is None:
             return
         if node.is_dir:
-            self.snapshots.pop(node, None)
             self.bare_listings.pop(node, None)
+            self.cookies.pop(node, None)
         if self.deferrals.busy(node):  # its request was interrupted; a new LOOKUP may find it meanwhile
             self.deferrals.after(node, lambda: self._forget(node))
         else:
@@ -130,11 +129,32 @@ class State:
         listing, which comes with attributes (READDIRPLUS) once the kernel has seen such LOOKUPs.
         """
         count = self.bare_listings.get(parent, -1)
+        if count < 0 or parent in self.cookies:
+            return
         if count >= _ONE_BY_ONE:
             del self.bare_listings[parent]
-            self.deferrals.start(lambda: self.drop_pages([parent]), lambda error: None)
-        elif count >= 0:
+            self._drop_listing(parent)
+        else:
             self.bare_listings[parent] = count + 1
+
+    def listing_complete(self, node: Node, cookies: Cookies) -> None:
+        """The kernel is told now that its listing of `node` is complete."""
+        self.cookies.pop(node, None)
+        if cookies.is_wrong:
+            self._drop_listing(node)
+
+    def misnumbered(self, node: Node) -> None:
+        """An entry of `node` has a new st_ino: listings with the old one must go. One that is being put
+        together must be completed first, as the kernel begins no other.
+        """
+        cookies = self.cookies.get(node)
+        if cookies is None:
+            self.stale_listings.append(node)
+        else:
+            cookies.misnumbered()
+
+    def _drop_listing(self, node: Node) -> None:
+        self.deferrals.start(lambda: self.drop_pages([node]), lambda error: None)
 
     # -- copy-up -------------------------------------------------------------------------------
 
@@ -202,7 +222,8 @@ class State:
             if node.upper is not None:
                 self.attributes_changed(node)
         if before.node.ino != before.ino:  # the copy of one of several hard links is an inode of its own
-            self.stale_listings += [parent for parent, _ in before.node.names()]
+            for parent, _ in before.node.names():
+                self.misnumbered(parent)
 
     def attributes_changed(self, node: Node) -> None:
         """Make the kernel ask again for the attributes of `node`.
@@ -221,6 +242,8 @@ class State:
         So it is with directories whose entries change, with times of change alone, and with what is written
         back (`written_back`).
         """
+        if node in self.cookies:
+            self.cookies[node].changed()
         inode = self.nodes.known(node)
         if inode is not None and inode.outdated(changer):
             self.attributes_changed(node)

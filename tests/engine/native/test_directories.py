@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from overlayfs_py.engine.native import wire
-from overlayfs_py.engine.native.directories import _make_unique, snapshot
 from tests.engine.native.bench import READ_WRITE, Bench, opened_bench
 
 NAMES = [b"name%03d" % number for number in range(300)]
@@ -103,19 +102,40 @@ def test_plus_counts_lookups(bench: Bench) -> None:
     assert len(bench.state.nodes) == 2
 
 
-def test_numbers_are_stats(bench: Bench) -> None:
+@pytest.mark.parametrize("name", ["READDIR", "READDIRPLUS"])
+def test_numbers_are_stats(bench: Bench, name: str) -> None:
     nodeid = bench.find(b"directory")
-    for _, name, ino, kind in snapshot(bench.overlay, bench.state.node(nodeid)):
-        if not name.startswith(b"."):
-            node = bench.overlay.lookup(bench.state.node(nodeid), name)
+    directory = bench.state.node(nodeid)
+    seen, cookie = 0, 0
+    while raw := bench.ask(name, READ_WRITE.pack(0, cookie, 4096, 0, 0, 0), nodeid):
+        at = wire.ENTRY_OUT.size if name == "READDIRPLUS" else 0
+        while at < len(raw):
+            ino, cookie, length, kind = wire.DIRENT.unpack_from(raw, at)
+            start = at + wire.DIRENT.size
+            child = raw[start : start + length]
+            above = {b".": directory, b"..": bench.overlay.root}
+            node = above.get(child) or bench.overlay.lookup(directory, child)
             assert node is not None
             assert (ino, kind << 12) == (node.ino, node.kind)
+            seen += 1
+            at = start + length + 7 & ~7
+            at += wire.ENTRY_OUT.size if name == "READDIRPLUS" else 0
+    assert seen == len(NAMES) + 2
 
 
-def test_equal_cookies_are_told_apart() -> None:
-    rows = [(1, b"a", 0, 0), (9, b"b", 0, 0), (9, b"c", 0, 0), (10, b"d", 0, 0)]
-    _make_unique(rows)
-    assert [row[0] for row in rows] == [3, 9, 10, 11]
+def test_a_reader_who_goes_on_is_told_what_is_there_now(bench: Bench) -> None:
+    """The kernel takes its answer into a listing that somebody else began after the change."""
+    nodeid = bench.find(b"directory")
+    first = page(bench, nodeid, 0)
+    ahead = [name for name in rest(bench, nodeid) if name not in {row[1] for row in first}]
+    bench.ask("UNLINK", ahead[0] + b"\0", nodeid)
+    made = [b"new%d" % n for n in range(40)]
+    for name in made:
+        bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + name + b"\0", nodeid)
+    all_names = rest(bench, nodeid)
+    assert set(all_names) == {b".", b"..", *NAMES, *made} - {ahead[0]}
+    cookie, last = first[-1]
+    assert rest(bench, nodeid, cookie) == all_names[all_names.index(last) + 1 :]
 
 
 def test_names_looked_up_one_by_one_ask_for_a_new_listing(bench: Bench) -> None:
