@@ -78,6 +78,9 @@ def xattr_for_layer(name: str, own: marks.Marks, note: Note) -> str | None:
         inner = name[len(prefix) :]
         if inner.startswith(_ESCAPE):
             return prefix + inner[len(_ESCAPE) :]
+        if name.startswith(marks.FOREIGN):
+            _note_foreign(name[len(marks.FOREIGN) :], note)
+            return None
         if prefix != own.prefix:
             _note_foreign(name, note)
         return None

@@ -40,7 +40,7 @@ def mount(
     character that an option string would need to escape.
     """
     _check_mountpoint(mountpoint)
-    options = [f"fsname={source}"]
+    options = [f"fsname={source}", "aufs=off"]  # unpacked layers carry overlayfs's own marks
     if upper is not None and work is not None:
         options += [f"upperdir={_relative(store, upper)}", f"workdir={_relative(store, work)}"]
         options += ["redirect_dir=on", "metacopy=on" if not userxattr else "metacopy=off", "index=on"]

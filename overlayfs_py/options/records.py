@@ -37,6 +37,7 @@ class UnionOptions:
     xattr_permissions: int = 0
     static_nlink: bool = False
     noacl: bool = False
+    aufs: str = "auto"  # on | off | auto
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

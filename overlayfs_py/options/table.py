@@ -94,6 +94,12 @@ SEMANTICS = (
     ),
     _flag("static_nlink", "union.static_nlink", True, "the link count of directories is 1"),
     _flag("noacl", "union.noacl", True, "no POSIX ACLs"),
+    _words(
+        "aufs",
+        "union.aufs",
+        "auto on off",
+        "AUFS's and OCI's whiteout files in the lowers count; auto: but where an overlay has written",
+    ),
 )
 
 DAEMON = (

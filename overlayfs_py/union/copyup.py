@@ -282,6 +282,7 @@ def _place(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> Real:
     assert node.parent is not None
     assert node.parent.upper is not None
     directory = node.parent.upper
+    stack.marks.keep_name(directory, node.name)
     if not node.parent.impure:
         make_impure(stack, node.parent)
     directory_fd = directory.dir_fd()
@@ -326,6 +327,7 @@ def link_up(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
     """
     assert node.upper is not None
     directory = copy_up_dir(stack, parent)
+    stack.marks.keep_name(directory, name)
     make_impure(stack, parent)
     times = directory.stat()
     lower_nlink = node.lowers[0].stat().st_nlink if node.lowers else 0

@@ -24,10 +24,9 @@ from overlayfs_py.union.handle import Handle, replace
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import keep_source, register, store_nlink
 from overlayfs_py.union.listing import check_same_upper, covered_part, dir_index, find_entry, note_upper
-from overlayfs_py.union.marks import OVERRIDES
 from overlayfs_py.union.node import UPPER, Directory, DirIndex, Elsewhere, Node
 from overlayfs_py.union.redirect import data_path, point_to_data
-from overlayfs_py.union.stack import Stack
+from overlayfs_py.union.stack import Stack, override_name
 
 # A new inode's node, and the stat of what was made.
 Made = tuple[Node, os.stat_result]
@@ -167,6 +166,7 @@ def _make_node(
     index = check_new_name(stack, parent, name)
     plan = _Plan(stack, parent, mode, caller)
     directory = parent.upper or copy_up_dir(stack, parent)
+    stack.marks.keep_name(directory, name)
     real = directory.child(name)
     whiteout = name in index.whiteouts
     opaque = stat.S_ISDIR(mode) and (whiteout or index.unlisted)  # else no lower has the name
@@ -252,11 +252,6 @@ def _complete(stack: Stack, plan: _Plan, temp: Real) -> None:
         attrs.set_mode(*temp.at(), stat.S_IMODE(plan.mode))
 
 
-def override_name(stack: Stack) -> str:
-    """The xattr that holds owner and mode under xattr_permissions."""
-    return OVERRIDES[1] if stack.options.xattr_permissions == 1 else OVERRIDES[0]
-
-
 def put_in_place(stack: Stack, temp: Real, real: Real, *, over_whiteout: bool) -> None:
     """Rename a finished inode to its name; a directory takes a whiteout's place by exchange."""
     fd, name = temp.at()
@@ -277,6 +272,7 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     assert stack.upper is not None
     nameless = node.unlinked
     directory = copy_up_dir(stack, parent)
+    stack.marks.keep_name(directory, name)
     if node.carries_marks:
         make_impure(stack, parent)
     if node.metacopy:

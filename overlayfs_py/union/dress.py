@@ -100,6 +100,8 @@ def _copy_xattrs(stack: Stack, source: Real, temp: Real, names: list[str]) -> No
     for name in names:
         if marks.is_internal(name) or name == CAPABILITY:
             continue
+        if name in marks.OVERRIDES and stack.options.xattr_permissions and name not in source.layer.overrides:
+            continue  # it meant nothing there, and would here
         value = marks.get_xattr(source, name)
         if value is None:
             continue

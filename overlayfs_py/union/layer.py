@@ -24,9 +24,24 @@ class Layer:
     `position`: -1 for the upper, else the index among the lowers. `dev`: its root's st_dev; what is inside
     may have others. `private`: a mount of its own, which shows nothing that is mounted inside.
     `noatime`: reading leaves access times alone: always in a lower, in the upper where the mount says so.
+    `aufs`: whether names beginning with ``.wh.`` are marks in it: on, off, or auto, where nothing says that
+    they are users'. `overrides`: xattrs that tell its files' owners and modes.
     """
 
-    __slots__ = ("dev", "fds", "fstype", "held", "noatime", "nosuid", "path", "position", "private", "root")
+    __slots__ = (
+        "aufs",
+        "dev",
+        "fds",
+        "fstype",
+        "held",
+        "noatime",
+        "nosuid",
+        "overrides",
+        "path",
+        "position",
+        "private",
+        "root",
+    )
 
     def __init__(
         self,
@@ -45,6 +60,8 @@ class Layer:
         self.dev = os.fstat(root_fd).st_dev
         self.private = private
         self.noatime = position >= 0
+        self.aufs = "off"
+        self.overrides: tuple[str, ...] = ()
         self.fstype = 0
         self.nosuid = bool(os.fstatvfs(root_fd).f_flag & os.ST_NOSUID)
         self.root = Real(self, None, b"")

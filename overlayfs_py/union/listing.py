@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from overlayfs_py.syscalls.dirents import read_dirents
 from overlayfs_py.union.layer import Real, is_whiteout_device
-from overlayfs_py.union.marks import AUFS_META, AUFS_WHITEOUT
+from overlayfs_py.union.marks import AUFS_META, AUFS_WHITEOUT, takes_aufs
 from overlayfs_py.union.node import UPPER, DirIndex, Elsewhere, Entry, Node
 from overlayfs_py.union.stack import Stack
 
@@ -66,7 +66,10 @@ def _probe(stack: Stack, node: Node, index: DirIndex, name: bytes) -> None:
         _add_upper(stack, index, node.upper, UPPER in flagged, _look(node.upper, name))
     merge = _Merge(stack, index)
     for position, real in enumerate(node.lowers):
-        merge.add(position, real, position in flagged, _look(real, name) + _look(real, AUFS_WHITEOUT + name))
+        marks = _look(real, AUFS_WHITEOUT + name)
+        if marks and not takes_aufs(real):
+            marks = []
+        merge.add(position, real, position in flagged, _look(real, name) + marks)
 
 
 def _look(real: Real, name: bytes) -> list[Dirent]:
@@ -140,12 +143,16 @@ class _Merge:
         here = (position,)
         entries = self.index.entries
         hidden = self.hidden
+        marks: bool | None = None  # whether .wh. names are; asked when there is one
         for name, ino, kind in found:
-            if name.startswith(AUFS_META):
-                continue
-            if name.startswith(AUFS_WHITEOUT) and kind == _DT_REG and name != AUFS_WHITEOUT:
-                hides.append(name[len(AUFS_WHITEOUT) :])
-                continue
+            if name.startswith(AUFS_WHITEOUT):
+                if marks is None:
+                    marks = takes_aufs(real)
+                if marks and name.startswith(AUFS_META):
+                    continue
+                if marks and kind == _DT_REG and name != AUFS_WHITEOUT:
+                    hides.append(name[len(AUFS_WHITEOUT) :])
+                    continue
             if name in hidden and name not in self.undecided:
                 continue
             if (kind == _DT_CHR or xattr_whiteouts) and _is_whiteout(

@@ -6,10 +6,15 @@ under ``trusted.overlay.`` or, for unprivileged mounts, ``user.overlay.``. Read 
 lower layers: ``user.overlay.`` whiteouts and opaque marks, AUFS/OCI ``.wh.`` names and
 fuse-overlayfs's ``user.fuseoverlayfs.opaque``. Redirects and metacopy are followed only
 under this mount's own prefix.
+
+Users may give a file any name and any xattr, so what they make is kept from being taken for a mark by a later
+mount (docs/decisions/0025): xattrs are escaped, and a directory that holds names beginning with ``.wh.`` says
+by ``overlay.literal`` that they are names.
 """
 
 import errno
 import os
+import stat
 from typing import NamedTuple
 
 from overlayfs_py.syscalls.xattrs import has_no_xattrs
@@ -19,6 +24,10 @@ TRUSTED = "trusted.overlay."
 USER = "user.overlay."
 FUSE_OVERLAYFS = "user.fuseoverlayfs."
 ESCAPE = "overlay."  # after the prefix: an escaped name, a user's or an overlay's above
+LITERAL = (
+    "literal"  # after the prefix: AUFS's names are plain names in this directory; before ".": see FOREIGN
+)
+FOREIGN = USER + LITERAL + "."  # before the whole name: a user's xattr that has the name of a foreign mark
 AUFS_WHITEOUT = b".wh."
 AUFS_META = b".wh..wh."
 AUFS_OPAQUE = b".wh..wh..opq"
@@ -28,6 +37,10 @@ OVERRIDES = (
     "user.fuseoverlayfs.override_stat",
 )
 
+# What overlayfs writes on directories of an upper and fuse-overlayfs never does: users gave the names there.
+_OF_UPPERS = frozenset(
+    prefix + word for prefix in (TRUSTED, USER) for word in ("impure", "origin", "redirect", "uuid")
+)
 _NO_XATTR = (errno.ENOTSUP, errno.ENODATA, errno.EPERM, errno.ELOOP, errno.EINVAL)
 
 
@@ -35,8 +48,8 @@ def is_internal(name: str) -> bool:
     """Whether the on-disk name is one of the overlay's own marks (escaped ones are users')."""
     for prefix in (TRUSTED, USER):
         if name.startswith(prefix):
-            return not name.startswith(ESCAPE, len(prefix))
-    return name.startswith(FUSE_OVERLAYFS)
+            return not (name.startswith(ESCAPE, len(prefix)) or name.startswith(FOREIGN))
+    return name.startswith(FUSE_OVERLAYFS) and name not in OVERRIDES
 
 
 class DirMarks(NamedTuple):
@@ -114,13 +127,34 @@ def remove_xattr(real: Real, name: str) -> None:
     os.removexattr(path, name, follow_symlinks=follow)
 
 
-def has_aufs_opaque(real: Real) -> bool:
-    """Whether directory `real` holds the AUFS/OCI mark that hides what lies below it."""
-    try:
-        os.stat(AUFS_OPAQUE, dir_fd=real.dir_fd(), follow_symlinks=False)
-    except FileNotFoundError:
+def takes_aufs(real: Real) -> bool:
+    """Whether names beginning with ``.wh.`` are marks in lower directory `real`, and not names of its own.
+
+    Asked only where there is such a name.
+    """
+    if real.layer.aufs == "off" or any(get_xattr(real, prefix + LITERAL) for prefix in (TRUSTED, USER)):
         return False
-    return True
+    return real.layer.aufs == "on" or _OF_UPPERS.isdisjoint(list_xattrs(real))
+
+
+def has_aufs_opaque(real: Real) -> bool:
+    """Whether lower directory `real` holds the AUFS/OCI mark that hides what lies below it."""
+    return real.layer.aufs != "off" and _has_aufs(real, AUFS_OPAQUE)
+
+
+def aufs_hides(real: Real, name: bytes) -> bool:
+    """Whether lower directory `real` holds the AUFS/OCI whiteout of `name`."""
+    return real.layer.aufs != "off" and _has_aufs(real, AUFS_WHITEOUT + name)
+
+
+def _has_aufs(real: Real, name: bytes) -> bool:
+    try:
+        st = os.stat(name, dir_fd=real.dir_fd(), follow_symlinks=False)
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            return False
+        raise
+    return stat.S_ISREG(st.st_mode) and takes_aufs(real)
 
 
 class Marks:
@@ -128,6 +162,7 @@ class Marks:
 
     __slots__ = (
         "impure",
+        "literal",
         "metacopy",
         "nlink",
         "opaque",
@@ -150,6 +185,14 @@ class Marks:
         self.source = prefix + "py.source"  # ours alone: the path in its lower of what a file was copied from
         self.upper = prefix + "upper"
         self.whiteout = prefix + "whiteout"
+        self.literal = prefix + LITERAL
+
+    def keep_name(self, directory: Real, name: bytes) -> None:
+        """Before the upper's `directory` gets an entry `name`: if AUFS would take it for a mark, say that
+        names are names there. This comes first, so no crash leaves the name without it.
+        """
+        if name.startswith(AUFS_WHITEOUT) and get_xattr(directory, self.literal) is None:
+            set_xattr(directory, self.literal, b"y")
 
     def read_dir(self, real: Real) -> DirMarks:
         """The marks of directory `real`; most have none, which costs one listxattr."""

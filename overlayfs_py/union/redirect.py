@@ -10,7 +10,6 @@ import stat
 
 from overlayfs_py.union import marks
 from overlayfs_py.union.layer import Real, is_whiteout_device
-from overlayfs_py.union.marks import AUFS_WHITEOUT
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
 
@@ -124,17 +123,10 @@ class _Search:
         try:
             st = child.stat()
         except (FileNotFoundError, NotADirectoryError):
-            return stat.S_IFCHR if self._aufs_hides(parent, child.name) else 0
+            return stat.S_IFCHR if marks.aufs_hides(parent, child.name) else 0
         if is_whiteout_device(st):
             return stat.S_IFCHR
         if stat.S_ISREG(st.st_mode) and st.st_size == 0 and self.stack.marks.is_xattr_whiteout(child):
             return stat.S_IFCHR
         kind = stat.S_IFMT(st.st_mode)
         return stat.S_IFREG if kind == stat.S_IFCHR else kind
-
-    def _aufs_hides(self, parent: Real, name: bytes) -> bool:
-        try:
-            os.stat(AUFS_WHITEOUT + name, dir_fd=parent.dir_fd(), follow_symlinks=False)
-        except OSError:
-            return False
-        return True

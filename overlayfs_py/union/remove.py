@@ -166,6 +166,7 @@ def make_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> N
     form.
     """
     fd = directory.dir_fd()
+    stack.marks.keep_name(directory, name)
     if stack.capabilities.whiteout_devices:
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
         return
@@ -195,6 +196,7 @@ def _new_whiteout(stack: Stack) -> Real:
 
 
 def _replace_by_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> None:
+    stack.marks.keep_name(directory, name)
     if not stack.capabilities.whiteout_devices:
         _mark_xattr_whiteouts(stack, parent, directory)
     temp = _new_whiteout(stack)
@@ -212,6 +214,7 @@ def _exchange_for_whiteout(stack: Stack, parent: Node, directory: Real, name: by
     directory.
     """
     assert stack.work is not None
+    stack.marks.keep_name(directory, name)
     if not stack.capabilities.whiteout_devices:
         _mark_xattr_whiteouts(stack, parent, directory)
     temp = _new_whiteout(stack)

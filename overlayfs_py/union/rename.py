@@ -82,6 +82,10 @@ def rename(
         return
     _copy_up_both(stack, old, new, exchange=exchange)
     _mark_moved(stack, old, new)
+    assert old.directory is not None
+    assert new.directory is not None
+    stack.marks.keep_name(old.directory, name)  # for the whiteout
+    stack.marks.keep_name(new.directory, new_name)
     if exchange:
         _mark_moved(stack, new, old)
         renameat2(old.dir_fd(), name, new.dir_fd(), new_name, RENAME_EXCHANGE)

@@ -8,10 +8,9 @@ from overlayfs_py.syscalls import attrs
 from overlayfs_py.union import handle, marks
 from overlayfs_py.union.attr import AttrChanges, format_override, mode_override
 from overlayfs_py.union.copyup import copy_up, need_writable
-from overlayfs_py.union.create import map_owner, override_name
-from overlayfs_py.union.marks import OVERRIDES
+from overlayfs_py.union.create import map_owner
 from overlayfs_py.union.node import Node
-from overlayfs_py.union.stack import Stack
+from overlayfs_py.union.stack import Stack, override_name
 
 
 def check(stack: Stack, node: Node, changes: AttrChanges) -> None:
@@ -87,8 +86,8 @@ def _real_owner(node: Node) -> tuple[int, int, int]:
 
 
 def read_override(node: Node) -> tuple[int, int, int] | None:
-    """(uid, gid, permission bits) from the node's override xattr, None without a valid one."""
-    for name in OVERRIDES:
+    """(uid, gid, permission bits) from the node's override xattr, None without a valid one that counts."""
+    for name in node.top.layer.overrides:
         value = marks.get_xattr(node.top, name)
         if value is not None:
             return mode_override(value)

@@ -14,16 +14,18 @@ from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import openat
 from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union import descriptors
-from overlayfs_py.union.attr import IdMap
+from overlayfs_py.union.attr import IdMap, format_override
 from overlayfs_py.union.descriptors import FdCache, Held
 from overlayfs_py.union.inode import PLAIN_LIMIT, InodeNumbers
 from overlayfs_py.union.layer import O_DIRFD, Layer, Real
-from overlayfs_py.union.marks import TRUSTED, USER, Marks
+from overlayfs_py.union.marks import OVERRIDES, TRUSTED, USER, Marks, get_xattr, list_xattrs, set_xattr
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.origin import Origins
 from overlayfs_py.union.probe import Capabilities, may_use_trusted, probe_upper
 from overlayfs_py.union.spans import Spans
 from overlayfs_py.union.workdir import WorkDir
+
+_OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
 
 class Copied:
@@ -216,7 +218,24 @@ def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
         else:
             os.close(fd)
             fd, private = private_fd, True
-    return Layer(path, fd, position, stack.dir_fds, stack.held, private=private)
+    layer = Layer(path, fd, position, stack.dir_fds, stack.held, private=private)
+    if position >= 0:
+        layer.aufs = _aufs(stack.options.aufs, layer)
+    if stack.options.xattr_permissions:
+        on_root = OVERRIDES if layer.is_upper else list_xattrs(layer.root)
+        layer.overrides = tuple(name for name in OVERRIDES if name in on_root)
+    return layer
+
+
+def _aufs(option: str, layer: Layer) -> str:
+    """What names beginning with ``.wh.`` are in a lower. In another overlay's merged view, and in an upper of
+    the kernel's (which marks its root with a UUID since Linux 6.6), they are names that users gave.
+    """
+    if option == "auto":
+        merged = filesystem_type(layer.root.fd) == _OVERLAYFS_SUPER_MAGIC
+        if merged or any(get_xattr(layer.root, prefix + "uuid") is not None for prefix in (TRUSTED, USER)):
+            return "off"
+    return option
 
 
 def _lock(upper: Layer) -> int:
@@ -299,9 +318,25 @@ def _open_upper_state(stack: Stack) -> None:
             "which opaque directories need; use another file system"
         )
     stack.marks = Marks(TRUSTED if stack.capabilities.trusted_xattrs else USER)
+    if options.xattr_permissions:
+        _declare_overrides(stack)
     stack.name_max = os.fstatvfs(stack.upper.root.fd).f_namemax
     if options.index:
         open_index(stack)
+
+
+def override_name(stack: Stack) -> str:
+    """The xattr that holds owner and mode under xattr_permissions."""
+    return OVERRIDES[1] if stack.options.xattr_permissions == 1 else OVERRIDES[0]
+
+
+def _declare_overrides(stack: Stack) -> None:
+    """A layer's root says by an xattr of its own that those of its files count, as fuse-overlayfs has it."""
+    assert stack.upper is not None
+    root = stack.upper.root
+    if get_xattr(root, override_name(stack)) is None:
+        st = root.stat()
+        set_xattr(root, override_name(stack), format_override(st.st_uid, st.st_gid, st.st_mode))
 
 
 def open_index(stack: Stack) -> None:

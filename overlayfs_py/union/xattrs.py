@@ -2,7 +2,8 @@
 
 As the kernel since 6.7 (fs/overlayfs/xattrs.c): ``trusted.overlay.X`` set through the mount is
 stored as ``trusted.overlay.overlay.X``, so overlays nest and no user can forge a mark. The same
-is done for ``user.overlay.``; ``user.fuseoverlayfs.`` is hidden and refused.
+is done for ``user.overlay.``. What fuse-overlayfs and containers/storage take for marks,
+``user.fuseoverlayfs.X`` and ``user.containers.override_stat``, is stored after ``user.overlay.literal.``.
 """
 
 import errno
@@ -11,27 +12,46 @@ import os
 from overlayfs_py.union import acl, marks
 from overlayfs_py.union.copyup import copy_up, need_writable
 from overlayfs_py.union.dress import CAPABILITY
-from overlayfs_py.union.marks import ESCAPE, FUSE_OVERLAYFS, OVERRIDES, TRUSTED, USER, is_internal
+from overlayfs_py.union.marks import (
+    ESCAPE,
+    FOREIGN,
+    FUSE_OVERLAYFS,
+    LITERAL,
+    OVERRIDES,
+    TRUSTED,
+    USER,
+    is_internal,
+)
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
+
+_FOREIGN_OVERRIDES = frozenset(name for name in OVERRIDES if name.startswith("user."))
+_LITERAL = (TRUSTED + LITERAL, USER + LITERAL)
 
 
 def _on_disk(name: str) -> str:
     for prefix in (TRUSTED, USER):
         if name.startswith(prefix):
             return prefix + ESCAPE + name[len(prefix) :]
-    return name
+    return FOREIGN + name if _is_foreign(name) else name
+
+
+def _is_foreign(name: str) -> bool:
+    return name.startswith(FUSE_OVERLAYFS) or name in _FOREIGN_OVERRIDES
 
 
 def _visible(name: str) -> str:
+    if name.startswith(FOREIGN):
+        return name[len(FOREIGN) :]
     for prefix in (TRUSTED, USER):
         if name.startswith(prefix + ESCAPE):
             return prefix + name[len(prefix) + len(ESCAPE) :]
     return name
 
 
-def _hidden(stack: Stack, name: str) -> bool:
-    return name.startswith(FUSE_OVERLAYFS) or bool(stack.options.xattr_permissions and name in OVERRIDES)
+def _is_reserved(stack: Stack, name: str) -> bool:
+    """Whether this mount itself keeps owner and mode there, where only root may write anyhow."""
+    return bool(stack.options.xattr_permissions) and name in OVERRIDES and not _is_foreign(name)
 
 
 def _refuse_acl(stack: Stack, name: str) -> None:
@@ -52,12 +72,14 @@ def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
     """
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
-    if _hidden(stack, key):
+    if _is_reserved(stack, key):
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
     path, follow = node.top.proc_path()
     try:
         value = os.getxattr(path, _on_disk(key), follow_symlinks=follow)
     except OSError as e:
+        if e.errno == errno.ENODATA and node.is_dir and key in _LITERAL:
+            return b"y"  # asked by an overlay over this one: all names of a merged directory are plain names
         if e.errno == errno.EOPNOTSUPP and key in acl.NAMES:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
         raise
@@ -72,7 +94,7 @@ def listxattr(stack: Stack, node: Node, *, trusted: bool = True) -> list[bytes]:
     """
     names = []
     for name in marks.listed_xattrs(node.top):
-        if is_internal(name) or _hidden(stack, name):
+        if is_internal(name) or _is_foreign(name) or _is_reserved(stack, name):
             continue
         if stack.options.noacl and name in acl.NAMES:
             continue
@@ -91,7 +113,7 @@ def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
     need_writable(stack)
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
-    if _hidden(stack, key):
+    if _is_reserved(stack, key):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
     if key in acl.NAMES and not stack.capabilities.acls:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
@@ -133,7 +155,7 @@ def check_remove(stack: Stack, node: Node, name: bytes) -> bool:
     need_writable(stack)
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
-    if _hidden(stack, key):
+    if _is_reserved(stack, key):
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
     if key == acl.DEFAULT and not node.is_dir:
         return False  # nothing but a directory has one, and the kernel says so by success

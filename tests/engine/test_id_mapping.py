@@ -153,3 +153,48 @@ def test_copied_up_owners_stay(layers: Layers, mount: Mounter) -> None:
         (layers.merged / name).chmod(0o640)
     assert owners(layers.merged) == shown()
     assert owners(layers.upper) == {name: (int(name), int(name)) for name in shown()}
+
+
+class TestOwnersInAnXattr:
+    """override_stat counts in layers whose root has one, as with fuse-overlayfs, and users cannot set it."""
+
+    FORGED = b"0:0:04755"
+    ON = {"xattr_permissions": "2"}  # noqa: RUF012
+
+    @pytest.mark.parametrize("name", [OVERRIDE, "user.fuseoverlayfs.override_stat"])
+    @pytest.mark.parametrize("first", [{}, ON], ids=["without", "with"])
+    def test_set_through_a_mount(
+        self, layers: Layers, mount: Mounter, name: str, first: dict[str, str]
+    ) -> None:
+        """It is kept as the user's, and tells a later mount nothing of owners and modes."""
+        mounted = mount(layers, first)
+        (layers.merged / "file").touch(mode=0o600)
+        os.chown(layers.merged / "file", 1000, 1000)
+        os.setxattr(layers.merged / "file", name, self.FORGED)
+        os.setxattr(layers.merged, name, self.FORGED)
+        assert os.getxattr(layers.merged / "file", name) == self.FORGED
+        assert name in os.listxattr(layers.merged / "file")
+        mounted.unmount()
+        later = make_later(layers)
+        mount(later, self.ON)
+        status = (later.merged / "file").stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1000, 1000, 0o600)
+        assert os.getxattr(later.merged / "file", name) == self.FORGED
+
+    def test_in_a_layer_that_does_not_say_so(self, layers: Layers, mount: Mounter) -> None:
+        """Such as an upper of the kernel's; a copy does not bring it to where it counts."""
+        (layers.lowers[0] / "file").touch(mode=0o600)
+        os.setxattr(layers.lowers[0] / "file", OVERRIDE, self.FORGED)
+        mount(layers, self.ON)
+        assert (layers.merged / "file").stat().st_mode & 0o7777 == 0o600
+        (layers.merged / "file").write_text("copied up")
+        assert (layers.merged / "file").stat().st_mode & 0o7777 == 0o600
+        assert OVERRIDE in os.listxattr(layers.upper)  # it says so from now on
+
+
+def make_later(layers: Layers) -> Layers:
+    """A stack with the upper of `layers` as its lower."""
+    where = layers.upper.parent / "later"
+    where.mkdir()
+    made = make_layers(where)
+    return Layers(lowers=(layers.upper,), upper=made.upper, work=made.work, merged=made.merged)

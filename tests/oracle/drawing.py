@@ -19,6 +19,8 @@ NAMES = {
     redirect_dir: (b"a", b"b", b"c", b"d", b"\xff\xfe", b"n" * length)
     for redirect_dir, length in (("off", 255), ("on", 60))
 }
+# What programs may make besides; in a literal lower the one side would take it for a mark.
+MADE_NAMES = {key: (*names, *names, *names, b".wh.a", b".wh..wh..opq") for key, names in NAMES.items()}
 # None leads out of the mount: what lies there is not under test.
 LINK_TARGETS = (b"a", b"b/c", b"d/../a", b"/nowhere/x", b"t" * 300)
 TOO_LONG = b"n" * 256
@@ -67,11 +69,12 @@ XATTR_NAMES = tuple(name for name, _ in XATTRS)
 def random_stack(chance: random.Random) -> Stack:
     """1 to 3 literal lowers, and up to 2 more that the kernel made from random operations."""
     redirect_dir, metacopy = chance.choice((("off", "off"), ("on", "off"), ("on", "on")))
-    names = NAMES[redirect_dir]
+    names: Sequence[bytes] = NAMES[redirect_dir]
     lowers: list[dict[bytes, trees.Entry]] = []
     for _ in range(chance.choice((1, 1, 2, 3))):
         lowers.insert(0, _random_layer(chance, lowers, names))
     known = sorted({path for tree in lowers for path in tree}) or [b"a"]
+    names = MADE_NAMES[redirect_dir]
     return Stack(
         lowers=tuple(lowers),
         grown=tuple(_random_growth(chance, known, names) for _ in range(chance.choice((0, 0, 1, 2)))),

@@ -25,6 +25,7 @@ def union_options(layers: LowerLayers, options: Mapping[str, str]) -> UnionOptio
         index=options.get("index") == "on",
         userxattr="userxattr" in options,
         volatile=options.get("volatile") == "on",
+        aufs=options.get("aufs", "auto"),
     )
 
 

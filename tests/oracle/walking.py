@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.oracle.drawing import FAMILIES, NAMES, left_out, next_operation, random_stack, well_formed
+from tests.oracle.drawing import FAMILIES, MADE_NAMES, left_out, next_operation, random_stack, well_formed
 from tests.oracle.duel import Disagreement, Duel, duel
 from tests.oracle.minimise import minimise
 from tests.oracle.operations import Operation
@@ -55,7 +55,7 @@ class Walk:
             family = chance.choice(families)
             tree = fight.oracle_paths()
             operation = next_operation(
-                chance, tree, family, fight.held, without, NAMES[fight.stack.redirect_dir]
+                chance, tree, family, fight.held, without, MADE_NAMES[fight.stack.redirect_dir]
             )
             fight.step((0, *operation[1:]) if self.single_user else operation)
         fight.finish()

@@ -86,6 +86,48 @@ def test_an_escaped_mark_of_a_lower_survives_copy_up(open_union: Opener) -> None
     assert union.getxattr(b"f", b"trusted.overlay.opaque") == b"y"
 
 
+FOREIGN = [b"user.fuseoverlayfs.opaque", b"user.fuseoverlayfs.origin", b"user.containers.override_stat"]
+
+
+@pytest.mark.parametrize("name", FOREIGN, ids=os.fsdecode)
+def test_a_users_xattr_with_the_name_of_a_foreign_mark(open_union: Opener, name: bytes) -> None:
+    """It reads back, is kept by copies and nests, and tells nothing to whoever takes it for a mark."""
+    union = open_union({"d/f": File()})
+    for path in (b"d", b"d/f"):
+        union.setxattr(path, name, b"y", 0)
+    for view in union.now_and_reopened():
+        for path in (b"d", b"d/f"):
+            assert view.listxattr(path) == [name]
+            assert view.getxattr(path, name) == b"y"
+            assert name.decode() not in view.upper_xattrs(path.decode())
+        with fails(errno.EEXIST):
+            view.setxattr(b"d", name, b"z", os.XATTR_CREATE)
+    union.setxattr(b"d", b"user.overlay.literal." + name, b"z", 0)  # an overlay's in this one
+    assert sorted(union.listxattr(b"d")) == sorted([name, b"user.overlay.literal." + name])
+    union.removexattr(b"d", name)
+    with fails(errno.ENODATA):
+        union.getxattr(b"d", name)
+    assert union.listxattr(b"d") == [b"user.overlay.literal." + name]
+
+
+@pytest.mark.parametrize("name", FOREIGN, ids=os.fsdecode)
+def test_a_foreign_mark_of_a_layer_is_not_seen(open_union: Opener, name: bytes) -> None:
+    union = open_union({"f": File(xattrs={name: b"0:0:0755"})})
+    assert union.listxattr(b"f") == []
+    for act in (union.getxattr, union.removexattr):
+        with fails(errno.ENODATA):
+            act(b"f", name)
+    union.setxattr(b"f", name, b"mine", 0)
+    assert union.getxattr(b"f", name) == b"mine"
+
+
+def test_copies_keep_users_foreign_names(open_union: Opener) -> None:
+    union = open_union({"f": File(xattrs={b"user.overlay.literal." + FOREIGN[0]: b"y"})})
+    assert union.listxattr(b"f") == [FOREIGN[0]]
+    union.chmod(b"f", 0o600)
+    assert union.getxattr(b"f", FOREIGN[0]) == b"y"
+
+
 def test_a_symlinks_xattrs_are_its_own(open_union: Opener) -> None:
     """Nothing follows the link, at copy-up neither."""
     union = open_union(
