@@ -70,8 +70,9 @@ class Home:
         self.home, etc = where / "home", where / "etc"
         (self.home / "image/bin").mkdir(parents=True)
         etc.mkdir()
-        for name, line in (("passwd", f"u:x:{USER}:{USER}::{self.home}:/bin/sh"), ("group", f"u:x:{USER}:")):
-            (etc / name).write_text(Path("/etc", name).read_text() + line + "\n")
+        # The machine's own may have somebody with this number.
+        (etc / "passwd").write_text(f"root:x:0:0::/root:/bin/sh\nu:x:{USER}:{USER}::{self.home}:/bin/sh\n")
+        (etc / "group").write_text(f"root:x:0:\nu:x:{USER}:\n")
         for name in ("subuid", "subgid"):
             (etc / name).write_text(f"u:{FIRST_SUBORDINATE}:65536\n")
         (self.home / "image/Dockerfile").write_text(_DOCKERFILE)
