@@ -6,7 +6,9 @@ Whether anybody has a file open or not, its descriptor may be closed between two
 and opened again by the next: `Stack.data_fds` bounds them.
 """
 
+import contextlib
 import errno
+import fcntl
 import os
 import stat
 
@@ -62,6 +64,9 @@ def replace(stack: Stack, node: Node, fd: int) -> None:
 
 def _take(stack: Stack, node: Node, fd: int, *, writable: bool) -> None:
     """The one place where a node gets a descriptor, so that each is bounded by the cache."""
+    if node.upper is not None and node.upper.layer.noatime:
+        with contextlib.suppress(PermissionError):  # not ours
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NOATIME)
     old, node.fd, node.fd_writable = node.fd, fd, writable
     if old >= 0:
         os.close(old)
@@ -76,7 +81,7 @@ def open_for_writing(real: Real) -> int:
 def _open_own(real: Real, flags: int) -> int:
     """Open an upper file whatever its mode says to us, who own it: those who may use it have opened it."""
     try:
-        return _without_atime(real, flags) if real.layer.noatime else real.open(flags)
+        return real.open(flags)
     except PermissionError as error:
         if error.errno != errno.EACCES:
             raise
@@ -92,14 +97,10 @@ def open_reading(real: Real) -> int:
     """A descriptor to read a file by, for the caller to close; a lower's access time stays as it is."""
     if real.layer.is_upper:
         return _open_own(real, os.O_RDONLY)
-    return _without_atime(real, os.O_RDONLY)
-
-
-def _without_atime(real: Real, flags: int) -> int:
     try:
-        return real.open(flags | os.O_NOATIME)
+        return real.open(os.O_RDONLY | os.O_NOATIME)
     except PermissionError:  # not ours: O_NOATIME is for owners
-        return real.open(flags)
+        return real.open(os.O_RDONLY)
 
 
 def append(node: Node, offset: int, data: bytes | memoryview) -> int:
