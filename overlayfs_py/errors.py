@@ -19,6 +19,18 @@ class LayerError(OverlayError):
     """A layer, upper or work directory cannot be used: it names the directory."""
 
 
+class InUse(LayerError):
+    """Somebody has locked this upper or work directory: another mount, or a daemon that is just ending.
+
+    `what` names the directory, `identity` is its (st_dev, st_ino).
+    """
+
+    def __init__(self, what: str, identity: tuple[int, int]) -> None:
+        super().__init__(f"{what}: in use by another live mount; unmount it first")
+        self.what = what
+        self.identity = identity
+
+
 class MountError(OverlayError):
     """Mounting or unmounting failed: it names the mount point."""
 

@@ -118,14 +118,22 @@ def mount_command(
 
 
 @click.command("umount", epilog=examples("layerstore umount build", "layerstore umount /mnt"))
-@click.option("-f", "--force", is_flag=True, help="Even if it is in use, with all that is mounted inside.")
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Even if it is in use, here or elsewhere, with all that is mounted inside.",
+)
 @click.argument(
     "targets", metavar="NAME|DIR...", nargs=-1, required=True, shell_complete=completion.workspaces
 )
 @click.pass_obj
 def umount_command(root: Root, force: bool, targets: tuple[str, ...]) -> None:
     """Unmount a workspace or an image; returns when everything is written and the daemon gone."""
-    for_each(targets, lambda target: print_nothing(layerstore.umount(target, force=force, root=root.path)))
+    for_each(
+        targets,
+        lambda target: print_nothing(layerstore.umount(target, force=force, root=root.path, note=note)),
+    )
 
 
 def print_nothing(result: object) -> None:

@@ -16,7 +16,7 @@ from layerstore.media import Compression
 from layerstore.model import Descriptor
 from layerstore.store import blobs, layers
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
-from layerstore.workspace import mounting, rotation, snapshot
+from layerstore.workspace import daemon, mounting, rotation, snapshot
 from layerstore.workspace.record import Workspace, open_workspace, root_is_changed
 from layerstore.workspace.rotation import Written
 
@@ -101,6 +101,7 @@ def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[bool]
     Whether writers wait for the end of this.
     """
     if mounting.state_of(workspace) != "mounted":
+        daemon.settle(workspace.work, workspace.name)
         yield False
         return
     from layerstore.workspace import pausing  # the control socket's client, for mounted ones only

@@ -47,21 +47,22 @@ def mount(
     return place
 
 
-def umount(target: str, *, force: bool = False, root: Root = None) -> Path:
+def umount(target: str, *, force: bool = False, root: Root = None, note: Note | None = None) -> Path:
     """Unmount a workspace by its name or its mount point, or an image by its mount point; returns the mount
     point.
 
     Returns when the daemon is gone, that is when everything written is in the upper. `force` unmounts what is
-    mounted inside too, and does not mind that somebody uses it.
+    mounted inside too, and does not mind that somebody uses it, in another mount namespace too: there the
+    daemon goes on without it, which `note` is told.
     """
     store = open_store(root)
     workspace = _workspace_of(store, target)
     if workspace is None:
         place = Path(_absolute(target))
-        mounting.umount_path(place, force=force)
+        mounting.umount_path(place, note=noting(note), force=force)
         return place
     with workspace.locked():
-        workspace = mounting.umount(workspace.reread(), force=force)
+        workspace = mounting.umount(workspace.reread(), note=noting(note), force=force)
     return Path(str(workspace.record.mountpoint))
 
 

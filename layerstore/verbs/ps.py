@@ -12,7 +12,7 @@ from layerstore.image.filters import InvalidFilter
 from layerstore.store import usage
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Note, Root, noting, open_store
-from layerstore.workspace import mounting
+from layerstore.workspace import daemon, mounting
 from layerstore.workspace.mounting import State
 from layerstore.workspace.record import Workspace, all_workspaces, open_workspace
 
@@ -112,4 +112,6 @@ def rm(name: str, *, force: bool = False, root: Root = None) -> None:
                     f"{name} is mounted at {workspace.record.mountpoint}: umount it first, or use rm -f"
                 )
             mounting.umount(workspace, force=True)
+        else:
+            daemon.settle(workspace.work, name, force=force)
         store.discard(workspace.path)

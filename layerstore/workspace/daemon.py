@@ -1,56 +1,107 @@
-"""Waiting for the daemon of a mount to end: only then is everything it had to write in the upper."""
+"""Waiting for the daemon of a mount to end: only then is everything it had to write in the upper.
+
+One goes on after its unmount while another mount namespace has a copy of the mount, or files of it are open.
+"""
 
 import os
-import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from layerstore.errors import LayerstoreError
+from layerstore.errors import InUse, LayerstoreError
+from layerstore.store.layers import Note
+from overlayfs_py import errors
+from overlayfs_py.errors import MountError, OverlayError
+from overlayfs_py.syscalls import mount as mounts
+from overlayfs_py.syscalls import processes
+
+if TYPE_CHECKING:  # the control socket's client and the like: for what is mounted alone
+    from overlayfs_py.service.ending import Ending
 
 _STOP_SECONDS = 120
 
 
 @contextmanager
-def serving(mountpoint: Path) -> Iterator[list[int]]:
-    """The daemons started for this mount point, as pidfds that are closed at the end.
+def serving(mountpoint: Path, name: str) -> Iterator["list[Ending]"]:
+    """The daemons started for this mount point, before it is unmounted; `name` is what the user calls it.
 
     `overlay.mount` started them with the mount point as their last argument, which the process table shows.
     """
-    found: list[int] = []
-    try:
+    from overlayfs_py.service.ending import Ending
+
+    record = mounts.mounted_filesystem(os.fsencode(mountpoint))
+    connection = None if record is None else os.minor(record.device)
+    with ExitStack() as held:
+        found = []
         for pid in _pids_serving(mountpoint):
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            found.append(pidfd)
+            if processes.connection_of(pid) in (None, connection):  # else it was unmounted here before
+                with suppress(ProcessLookupError):
+                    ending = Ending(pid, connection, place=name, remedy=f"layerstore umount -f {name}")
+                    found.append(held.enter_context(ending))
         yield found
-    finally:
-        for pidfd in found:
-            os.close(pidfd)
 
 
-def wait_gone(pidfds: list[int], mountpoint: Path, *, seconds: float = _STOP_SECONDS) -> None:
-    """Wait until these processes have ended."""
-    for pidfd in pidfds:
-        ended, _, _ = select.select([pidfd], [], [], seconds)
-        if not ended:
-            raise LayerstoreError(
-                f"{mountpoint} is unmounted, but its daemon is still busy after {seconds:g} s"
-            )
+def wait_gone(daemons: "list[Ending]", *, force: bool, note: Note | None) -> None:
+    """Wait until these have ended. One that somebody keeps goes on, which is told, or is ended by `force`."""
+    for ending in daemons:
+        try:
+            if remark := ending.wait(_STOP_SECONDS):
+                if force:
+                    ending.force(_run_dir())
+                elif note is not None:
+                    note(remark)
+        except MountError as error:
+            raise LayerstoreError(str(error)) from None
+
+
+def settle(work: Path, name: str, *, force: bool = False) -> bool:
+    """Return when no daemon has the work directory of a workspace that is not mounted here; False when none
+    had it anyway. InUse says who keeps one that goes on, which `force` ends.
+    """
+    status = os.stat(work)
+    identity = (status.st_dev, status.st_ino)
+    holders = processes.lock_holders(*identity)
+    if not holders:
+        return False
+
+    from overlayfs_py.service.taking import open_when_free
+
+    def look() -> bool:
+        if processes.lock_holders(*identity):
+            raise errors.InUse(name, identity)
+        return True
+
+    try:
+        if force:
+            for pid in holders:
+                _force(pid, name)
+        return open_when_free(look, _run_dir(), patience=_STOP_SECONDS, remedy=f"layerstore umount -f {name}")
+    except OverlayError as error:
+        raise InUse(str(error)) from None
+
+
+def _force(pid: int, name: str) -> None:
+    from overlayfs_py.service.ending import Ending
+    from overlayfs_py.service.keepers import connection_of
+
+    connection = connection_of(pid, _run_dir())
+    if connection is None:  # it is ending
+        return
+    with suppress(ProcessLookupError), Ending(pid, connection, place=name, remedy=f"kill -9 {pid}") as ending:
+        if not ending.is_shown_here():
+            ending.force(_run_dir())
+
+
+def _run_dir() -> bytes:
+    from overlayfs_py.service.rundir import default_run_dir
+
+    return default_run_dir(os.environ, os.geteuid())
 
 
 def _pids_serving(mountpoint: Path) -> Iterator[int]:
     wanted = os.fsencode(mountpoint)
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and _serves(int(entry), wanted):
-            yield int(entry)
-
-
-def _serves(pid: int, mountpoint: bytes) -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
-    except OSError:
-        return False
-    return len(words) > 3 and words[-1] == mountpoint and b"overlayfs_py" in words[1:4]
+    for pid in processes.pids():
+        words = processes.words_of(pid)
+        if len(words) > 3 and words[-1] == wanted and b"overlayfs_py" in words[1:4]:
+            yield pid

@@ -82,23 +82,28 @@ def mount(
         raise
 
 
-def umount(workspace: Workspace, *, force: bool = False, wait: bool = True) -> Workspace:
-    """Unmount a workspace and wait for its daemon; under its lock. `force`: whatever is inside or uses it.
+def umount(
+    workspace: Workspace, *, note: Note | None = None, force: bool = False, wait: bool = True
+) -> Workspace:
+    """Unmount a workspace and wait for its daemon; under its lock. `force`: whatever is inside or uses it, in
+    another mount namespace too. Without, a daemon that goes on for that is told to `note`.
 
     Who was interrupted does not `wait`: what was just being opened may stay open until this process ends, and
     so may the daemon.
     """
     if workspace.record.mountpoint is None or state_of(workspace) not in {"mounted", "dead"}:
+        if daemon.settle(workspace.work, workspace.name, force=force):
+            return workspace
         raise LayerstoreError(f"{workspace.name} is not mounted")
-    _take_down(Path(workspace.record.mountpoint), workspace, force=force, wait=wait)
+    _take_down(Path(workspace.record.mountpoint), workspace, note=note, force=force, wait=wait)
     return workspace.save(mounted_at=None)
 
 
-def umount_path(mountpoint: Path, *, force: bool = False) -> None:
+def umount_path(mountpoint: Path, *, note: Note | None = None, force: bool = False) -> None:
     """Unmount an overlay that is no workspace's (an image's), and wait for its daemon."""
     if overlay.mounted_at(mountpoint) is None:
         raise LayerstoreError(f"{mountpoint} is not a mount of overlayfs-py")
-    _take_down(mountpoint, None, force=force)
+    _take_down(mountpoint, None, note=note, force=force)
 
 
 def mount_image(
@@ -137,14 +142,20 @@ def prepare_layers(workspace: Workspace, *, progress: Progress | None = None, no
 
 
 def _take_down(
-    mountpoint: Path, workspace: Workspace | None, *, force: bool = False, wait: bool = True
+    mountpoint: Path,
+    workspace: Workspace | None,
+    *,
+    note: Note | None = None,
+    force: bool = False,
+    wait: bool = True,
 ) -> None:
+    name = str(mountpoint) if workspace is None else workspace.name
     if overlay.is_dead(mountpoint):
         # Nothing inside can be reached any more; all of it goes with the mount.
         overlay.unmount(os.fsencode(mountpoint), lazy=True)
         return
     own = [] if workspace is None else workspace.record.binds
-    with daemon.serving(mountpoint) as daemons:
+    with daemon.serving(mountpoint, name) as daemons:
         with postponed():  # no half of it: without its binds it is not what it was
             binds.unbind_all(mountpoint, own)
             try:
@@ -153,7 +164,7 @@ def _take_down(
                 binds.bind_all(mountpoint, own)  # it goes on as it was
                 raise
         if wait:
-            daemon.wait_gone(daemons, mountpoint)
+            daemon.wait_gone(daemons, force=force, note=note)
 
 
 def _unmount(mountpoint: Path, *, force: bool) -> None:

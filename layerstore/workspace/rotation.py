@@ -67,12 +67,17 @@ def unmounted(workspace: Workspace, *, note: Note) -> Iterator[None]:
                 place = Path(str(workspace.record.mountpoint))
                 try:
                     with postponed():  # to its end: only when its daemon has gone can it be mounted again
-                        mounting.umount(workspace)
+                        mounting.umount(workspace, note=_refuse)
                 except InUse as error:
                     raise InUse(
                         f"{workspace.name} cannot go on over a new image while it is used: {error}"
                     ) from None
         yield
+
+
+def _refuse(remark: str) -> None:
+    """It is unmounted here, but goes on elsewhere."""
+    raise InUse(remark)
 
 
 def _mount_again(workspace: Workspace, place: Path, note: Note) -> None:

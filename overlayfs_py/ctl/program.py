@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import overlayfs_py
-from overlayfs_py.errors import ConfigError, OverlayError, for_people, say
+from overlayfs_py.errors import ConfigError, MountError, OverlayError, for_people, say
 from overlayfs_py.service import client
 from overlayfs_py.service.exposition import prometheus, readable
 from overlayfs_py.service.rundir import default_run_dir
@@ -154,6 +154,12 @@ def _add_changes(add: Callable[..., argparse.ArgumentParser]) -> None:
     for verb in (thaw, sync, umount):
         verb.add_argument("mountpoint", metavar="MOUNTPOINT")
     umount.add_argument("-l", "--lazy", action="store_true", help="detach it while it is in use")
+    umount.add_argument(
+        "-f",
+        "--force",
+        action="store_true",
+        help="end its daemon, whoever uses it: they get errors, and lose what is not written yet",
+    )
 
 
 def _seconds(text: str) -> float:
@@ -276,10 +282,27 @@ def _sync(arguments: argparse.Namespace, run_dir: bytes) -> None:
 
 
 def _umount(arguments: argparse.Namespace, run_dir: bytes) -> None:
-    with _connect(arguments, run_dir) as daemon:
-        daemon.ask("umount", lazy=arguments.lazy)
-        if not arguments.lazy:
-            daemon.wait_ended()
+    from overlayfs_py.service.ending import Ending
+    from overlayfs_py.service.keepers import FORCE, connection_of
+
+    place = for_people(arguments.mountpoint)
+    with (
+        _connect(arguments, run_dir) as daemon,
+        Ending(
+            daemon.pid, connection_of(daemon.pid, run_dir), place=place, remedy=f"{FORCE} {place}"
+        ) as ending,
+    ):
+        if arguments.force:
+            ending.force(run_dir)
+            return
+        try:
+            daemon.ask("umount", lazy=arguments.lazy)
+        except MountError as refusal:
+            if ending.is_shown_here():
+                raise
+            raise MountError(f"{place} is not mounted here{ending.kept()}") from refusal
+        if not arguments.lazy and (remark := ending.wait()):
+            _complain(remark)
 
 
 def _connect(arguments: argparse.Namespace, run_dir: bytes) -> client.Connection:

@@ -11,12 +11,12 @@ from typing import Any
 from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options.remount import plain
 from overlayfs_py.service.rundir import sockets
+from overlayfs_py.syscalls import processes
 from overlayfs_py.syscalls.mount import OWN_TYPE, mounted_filesystem
-from overlayfs_py.syscalls.processes import state_of, wait_readable
+from overlayfs_py.syscalls.processes import is_stopped, wait_readable
 
 _TIMEOUT = 30.0
 _LOOK_SECONDS = 1.0
-_STOPPED = ("T", "t")  # by a signal, by a debugger
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
@@ -76,11 +76,11 @@ class Connection:
         limit = self._socket.gettimeout()
         end = None if limit is None else time.monotonic() + limit
         while not wait_readable(self._socket.fileno(), _LOOK_SECONDS):
-            if state_of(self.pid) in _STOPPED or (end is not None and time.monotonic() > end):
+            if is_stopped(self.pid) or (end is not None and time.monotonic() > end):
                 raise TimeoutError
 
     def _why_silent(self) -> str:
-        if state_of(self.pid) in _STOPPED:
+        if is_stopped(self.pid):
             return f"the daemon (pid {self.pid}) is stopped: continue it (kill -CONT {self.pid})"
         limit = self._socket.gettimeout()
         return (
@@ -122,16 +122,32 @@ class Connection:
 
 
 def find(run_dir: bytes, mountpoint: bytes) -> Connection | None:
-    """The daemon that serves `mountpoint`, if there is one of this user."""
-    return next((found for path in sockets(run_dir, mountpoint) if (found := _connect(path))), None)
+    """The daemon that serves `mountpoint`, if there is one of this user.
+
+    One whose mount was unmounted here and is kept elsewhere has the same name: it is found when no other is.
+    """
+    found = [daemon for path in sockets(run_dir, mountpoint) if (daemon := _connect(path)) is not None]
+    if len(found) > 1 and (record := mounted_filesystem(mountpoint)) is not None:
+        found.sort(key=lambda daemon: processes.connection_of(daemon.pid) != os.minor(record.device))
+    for other in found[1:]:
+        other.close()
+    return found[0] if found else None
 
 
 def connect(run_dir: bytes, mountpoint: bytes) -> Connection:
     """The daemon that serves `mountpoint`; MountError when there is none of this user."""
-    connection = find(run_dir, mountpoint)
-    if connection is not None:
+    if (connection := find(run_dir, mountpoint)) is not None:
         return connection
     raise MountError(f"{_why_nobody_answers(mountpoint)} (see: overlayfs-pyctl list)")
+
+
+def ask_daemon(run_dir: bytes, pid: int, verb: str, **arguments: object) -> Any:
+    """What the daemon `pid` says; MountError when it cannot be asked, or says no."""
+    for path in sockets(run_dir, pid=pid):
+        if (daemon := _connect(path)) is not None:
+            with daemon:
+                return daemon.ask(verb, **arguments)
+    raise MountError(f"the daemon (pid {pid}) has no control socket in {shown(run_dir)}")
 
 
 def _why_nobody_answers(mountpoint: bytes) -> str:

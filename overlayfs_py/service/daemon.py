@@ -10,6 +10,8 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,8 +19,10 @@ import trio
 from overlayfs_py.engine import Engine
 from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options import Options
+from overlayfs_py.service.companions import detach_when_alone
 from overlayfs_py.service.control import ControlSocket, Verb
 from overlayfs_py.service.freezing import Freezer
+from overlayfs_py.service.keepers import keepers, said
 from overlayfs_py.service.mountpoint import LiveMount
 from overlayfs_py.service.notify import Notifier
 from overlayfs_py.syscalls.mount import mount_fuse, unmount
@@ -33,6 +37,8 @@ _START_TIMEOUT = 60.0
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
 # How long a mount that is still in use when the daemon is told to stop goes on being served, detached.
 _LINGER = 5.0
+# How long a forced end waits for what is still to be written.
+_LAST_WRITES = 5.0
 
 
 def _stop_signals() -> list[signal.Signals]:
@@ -77,6 +83,7 @@ class Daemon:
                 await self._serve(mount, signals, parent_fd)
             finally:
                 mount.leave_nothing()
+        self.engine.close()  # whoever looks for the daemon's connection finds none: it is only writing now
         if self.must_sync:
             await trio.to_thread.run_sync(self.overlay.sync)
 
@@ -87,6 +94,18 @@ class Daemon:
         """
         self.freezer.end("it is being unmounted")
         await trio.to_thread.run_sync(_unmount, self.options.mount.mountpoint, lazy)
+
+    async def abort(self) -> None:
+        """Detach the mount, wherever else it may be mounted, and end the engine: who uses it gets errors.
+
+        What the kernel has not handed over yet is written first, where that can be done at once.
+        """
+        if self.mount is not None and self.mount.is_there():
+            with trio.move_on_after(_LAST_WRITES), suppress(MountError):
+                await self.freezer.sync()
+        with suppress(MountError):  # it may have gone from here already
+            await self.unmount(lazy=True)
+        self.engine.stop()
 
     @property
     def must_sync(self) -> bool:
@@ -107,6 +126,7 @@ class Daemon:
                 nursery.start_soon(self._stop_when_told)
                 nursery.start_soon(self.freezer.watch)
                 nursery.start_soon(self._announce, mount)
+                nursery.start_soon(detach_when_alone, mount)
                 await self.engine.serve()
                 self.freezer.stop()
                 self._notifier.stopping("unmounted")
@@ -164,6 +184,7 @@ class Daemon:
         self._notifier.stopping("unmounting")
         try:
             await self.unmount()
+            await self._stop_when_kept()
         except MountError as error:
             log.warning("%s; detaching it", error)
             try:
@@ -171,7 +192,20 @@ class Daemon:
             except MountError as reason:
                 log.warning("%s", reason)
             await trio.sleep(_LINGER)
-            self.engine.stop()
+        self.engine.stop()
+
+    async def _stop_when_kept(self) -> None:
+        """Return when somebody keeps what is unmounted here. Otherwise the kernel is still writing, and ends
+        it: this is cancelled then.
+        """
+        connection = self.mount.connection if self.mount is not None else -1
+        while True:
+            await trio.sleep(_LINGER)
+            if found := await trio.to_thread.run_sync(partial(keepers, connection, besides=[os.getpid()])):
+                log.warning(
+                    "%s: ending, though it is kept by %s", shown(self.options.mount.mountpoint), said(found)
+                )
+                return
 
 
 def _unmount(mountpoint: bytes, lazy: bool) -> None:

@@ -78,6 +78,7 @@ class LiveMount:
         self.mountpoint = mountpoint
         record = mounted_filesystem(mountpoint)
         self.mount_id = record.mount_id if record is not None else -1
+        self.connection = os.minor(record.device) if record is not None else -1
 
     def flags(self) -> list[str]:
         """Its flags as the mount table has them now (ro, nosuid ...); none when it has gone."""

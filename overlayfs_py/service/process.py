@@ -8,7 +8,7 @@ import resource
 import trio
 
 from overlayfs_py.engine import open_engine
-from overlayfs_py.errors import OverlayError, shown
+from overlayfs_py.errors import InUse, OverlayError, shown
 from overlayfs_py.options import Options
 from overlayfs_py.service.daemon import Daemon
 from overlayfs_py.service.mountpoint import make_way
@@ -53,7 +53,12 @@ def _one_line(error: BaseException) -> str:
 def _open_and_serve(options: Options, report: "_Once", parent_fd: int | None) -> int:
     from overlayfs_py.union.overlay import Overlay
 
-    overlay = Overlay.open(options.union)
+    try:
+        overlay = Overlay.open(options.union)
+    except InUse:
+        from overlayfs_py.service.taking import open_when_free
+
+        overlay = open_when_free(lambda: Overlay.open(options.union), options.service.run_dir)
     try:
         engine = open_engine(overlay, options.service)
         try:

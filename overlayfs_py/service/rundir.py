@@ -35,15 +35,16 @@ def socket_path(run_dir: bytes, mountpoint: bytes, pid: int) -> bytes:
     return os.path.join(run_dir, b"%s-%d%s" % (_digest(mountpoint), pid, _SUFFIX))
 
 
-def sockets(run_dir: bytes, mountpoint: bytes | None = None) -> Iterator[bytes]:
-    """The control sockets there are, of one mount point or of all."""
+def sockets(run_dir: bytes, mountpoint: bytes | None = None, pid: int | None = None) -> Iterator[bytes]:
+    """The control sockets there are: of one mount point, of one daemon, or all."""
     prefix = _digest(mountpoint) + b"-" if mountpoint is not None else b""
+    suffix = b"-%d%s" % (pid, _SUFFIX) if pid is not None else _SUFFIX
     try:
         names = sorted(os.listdir(run_dir))
     except OSError:
         return
     for name in names:
-        if name.startswith(prefix) and name.endswith(_SUFFIX):
+        if name.startswith(prefix) and name.endswith(suffix):
             yield os.path.join(run_dir, name)
 
 

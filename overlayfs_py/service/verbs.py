@@ -30,6 +30,7 @@ async def _status(daemon: Daemon, request: Mapping[str, Any], conversation: Exit
         "mountpoint": os.fsdecode(mount.mountpoint),
         "source": mount.fsname,
         "pid": os.getpid(),
+        "connection": daemon.mount.connection if daemon.mount is not None else None,
         "version": overlayfs_py.__version__,
         "engine": dataclasses.asdict(daemon.engine.capabilities),
         "data": daemon.engine.capabilities.data,
@@ -83,7 +84,10 @@ async def _sync(daemon: Daemon, request: Mapping[str, Any], conversation: ExitSt
 
 
 async def _umount(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> None:
-    await daemon.unmount(lazy=request.get("lazy", False))
+    if request.get("force", False):
+        await daemon.abort()
+    else:
+        await daemon.unmount(lazy=request.get("lazy", False))
 
 
 async def _remount(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> bool:
@@ -133,7 +137,7 @@ _VERBS: dict[str, tuple[_Verb, dict[str, _Argument]]] = {
         _remount,
         {"options": _OPTIONS, "read_only": _FLAG._replace(required=True), "noatime": _FLAG},
     ),
-    "umount": (_umount, {"lazy": _FLAG}),
+    "umount": (_umount, {"lazy": _FLAG, "force": _FLAG}),
 }
 
 

@@ -4,6 +4,7 @@ Nothing here asks a file system that is mounted, so that no dead or stopped FUSE
 of other users it may learn nothing: they are passed over.
 """
 
+import ctypes
 import os
 import re
 import select
@@ -11,10 +12,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
+from overlayfs_py.syscalls._libc import check, system_call
 from overlayfs_py.syscalls.mount import MountRecord, parse_mount_table
 from overlayfs_py.syscalls.statx import device_unasked
 
 _FUSE = "/dev/fuse"
+_pidfd_getfd = system_call(438, ctypes.c_long, ctypes.c_long, ctypes.c_long)
 _CONNECTION = re.compile(rb"^fuse_connection:\s*(\d+)$", re.MULTILINE)
 _PENDING = re.compile(rb"^ShdPnd:\s*([0-9a-f]+)$", re.MULTILINE)
 _FLOCK = re.compile(rb": FLOCK +ADVISORY +WRITE (\d+) ([0-9a-f]+):([0-9a-f]+):(\d+) ")
@@ -34,12 +37,23 @@ def state_of(pid: int) -> str:
         return ""
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger has stopped it."""
+    return state_of(pid) in ("T", "t")
+
+
 def is_ending(pid: int) -> bool:
     """Whether it has ended, or SIGKILL has been sent to it."""
     if state_of(pid) in ("", "Z", "X"):
         return True
     found = _PENDING.search(_read(f"/proc/{pid}/status"))
     return found is not None and bool(int(found[1], 16) >> (signal.SIGKILL - 1) & 1)
+
+
+def parent_of(pid: int) -> int:
+    """The process that started it, or has inherited it; 0 when it has ended."""
+    words = _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
+    return int(words[1]) if len(words) > 1 else 0
 
 
 def command_of(pid: int) -> str:
@@ -66,6 +80,11 @@ def mount_namespace(pid: int | str, thread: int | None = None) -> int | None:
         return os.stat(f"/proc/{pid}{task}/ns/mnt").st_ino
     except OSError:
         return None
+
+
+def root_of(pid: int) -> str:
+    """Where its root directory is."""
+    return _target(f"/proc/{pid}/root")
 
 
 def mounts_of(pid: int) -> list[MountRecord]:
@@ -105,21 +124,49 @@ def may_look_into(pid: int) -> bool:
     return os.access(f"/proc/{pid}/fd", os.R_OK | os.X_OK) and mount_namespace(pid) is not None
 
 
+def opened_names(pid: int) -> set[str]:
+    """What its descriptors are, by name."""
+    return {_target(fd) for fd in _descriptors(pid)}
+
+
 def serves_fuse(pid: int) -> bool:
     """Whether it has /dev/fuse open."""
     return any(_target(fd) == _FUSE for fd in _descriptors(pid))
 
 
 def connection_of(pid: int) -> int | None:
-    """The number of the FUSE connection that it answers: that of its mount's device. None: it has none (yet,
-    any more), or a kernel before 6.17 does not say.
+    """The number of the living FUSE connection that it answers: that of its mount's device. None: it has none
+    (yet, any more), or a kernel before 6.17 does not say.
     """
     for fd in _descriptors(pid):
         if _target(fd) == _FUSE:
             found = _CONNECTION.search(_read(fd.replace("/fd/", "/fdinfo/")))
-            if found:
+            if found and not _is_disconnected(pid, int(fd.rpartition("/")[2])):
                 return int(found[1])
     return None
+
+
+def _is_disconnected(pid: int, fd: int) -> bool:
+    """Whether its file system has ended. The descriptor says so still, when the number means another mount.
+
+    Unknown counts as no: the descriptor of another process takes the right to trace it.
+    """
+    try:
+        pid_fd = os.pidfd_open(pid)
+    except OSError:
+        return True
+    try:
+        copy = check(_pidfd_getfd(pid_fd, fd, 0))
+    except OSError:
+        return False
+    finally:
+        os.close(pid_fd)
+    try:
+        poll = select.poll()
+        poll.register(copy, 0)
+        return any(events & select.POLLERR for _, events in poll.poll(0))  # fuse_dev_poll
+    finally:
+        os.close(copy)
 
 
 def uses_device(pid: int, device: int) -> bool:

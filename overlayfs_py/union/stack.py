@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 
-from overlayfs_py.errors import LayerError
+from overlayfs_py.errors import InUse, LayerError
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import openat
 from overlayfs_py.syscalls.statfs import filesystem_type
@@ -246,11 +246,10 @@ def _lock(upper: Layer) -> int:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
+        found = os.fstat(fd)
         os.close(fd)
         if isinstance(e, BlockingIOError):
-            raise LayerError(
-                f"upperdir {os.fsdecode(upper.path)}: in use by another live mount; unmount it first"
-            ) from None
+            raise InUse(f"upperdir {os.fsdecode(upper.path)}", (found.st_dev, found.st_ino)) from None
         raise
     return fd
 

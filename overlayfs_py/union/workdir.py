@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 
-from overlayfs_py.errors import LayerError
+from overlayfs_py.errors import InUse, LayerError
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.trees import remove_tree
 from overlayfs_py.union import acl
@@ -30,11 +30,9 @@ class WorkDir:
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            found = os.fstat(self._lock_fd)
             self.close()
-            raise LayerError(
-                f"workdir {os.fsdecode(path)}: in use by another live mount; "
-                "unmount it or give another workdir"
-            ) from None
+            raise InUse(f"workdir {os.fsdecode(path)}", (found.st_dev, found.st_ino)) from None
         self.temp = self.layer.root.child(b"work")
         self.index = self.layer.root.child(b"index")
 

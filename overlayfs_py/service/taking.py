@@ -1,0 +1,129 @@
+"""Taking an upper whose last daemon is just ending: wait for that one, and refuse a living one at once.
+
+The lock on the directories decides who gets them, however many wait; here it is only decided how long to ask.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from overlayfs_py.errors import InUse, LayerError, MountError, shown
+from overlayfs_py.service.keepers import (
+    FORCE,
+    connection_of,
+    keepers,
+    may_be_daemon,
+    place_of,
+    said,
+    shown_here,
+)
+from overlayfs_py.syscalls import processes
+
+log = logging.getLogger("overlayfs_py")
+
+# How long a daemon may take to write down what it holds, before nobody waits for it any more.
+PATIENCE = 60.0
+_TELL_AFTER = 1.0
+_LOOK_EVERY = 0.05
+# A lock may be released between the instant at which it is refused and that at which we look for its holder.
+_UNKNOWN_TRIES = 10
+
+Opened = TypeVar("Opened")
+
+
+def open_when_free(
+    opener: Callable[[], Opened],
+    run_dir: bytes | None,
+    *,
+    patience: float = PATIENCE,
+    remedy: str | None = None,
+) -> Opened:
+    """What `opener` returns, tried again while it raises InUse for a daemon that is ending; LayerError names
+    who has the directory. `remedy`: the command that ends a daemon whoever keeps it.
+    """
+    began = time.monotonic()
+    unknown = 0
+    told = False
+    while True:
+        try:
+            return opener()
+        except InUse as refusal:
+            holder = next(iter(processes.lock_holders(*refusal.identity)), None)
+            unknown = 0 if holder is not None else unknown + 1
+            if unknown > _UNKNOWN_TRIES:
+                raise
+            waited = time.monotonic() - began
+            if holder is None:
+                time.sleep(_LOOK_EVERY)
+                continue
+            check_ending(refusal.what, holder, run_dir, remedy)
+            if waited > patience:
+                why = f"{_overlay(holder)} has been ending for {patience:g} s and has it still"
+                raise LayerError(f"{refusal.what}: {why}; mount again when it has ended") from None
+            if waited > _TELL_AFTER and not told:
+                told = True
+                log.warning(
+                    "%s: waiting for the daemon (pid %d) of its last mount to end", refusal.what, holder
+                )
+        wait_a_little(holder)
+
+
+def check_ending(what: str, holder: int, run_dir: bytes | None, remedy: str | None = None) -> None:
+    """Return when the process that holds the lock on `what` is ending (or starts); else LayerError says who
+    has it, and what helps.
+    """
+    found = _who_has_it(holder, run_dir, remedy)
+    if found is not None and not _has_ended(holder):  # it may have ended while it was looked at
+        raise LayerError(f"{what}: in use by {found}")
+
+
+def _has_ended(pid: int) -> bool:
+    return processes.is_ending(pid) or not processes.words_of(pid)
+
+
+def _who_has_it(holder: int, run_dir: bytes | None, remedy: str | None) -> str | None:
+    """The living one, in words; None for one that ends or starts."""
+    if not may_be_daemon(holder):
+        return f"pid {holder} ({processes.command_of(holder)})"
+    if not processes.may_look_into(holder):
+        return f"{_overlay(holder)}, another user's; unmount it first"
+    connection = connection_of(holder, run_dir)
+    if connection is None:
+        return None
+    if here := shown_here(connection):
+        return f"the overlay on {shown(here[-1].mountpoint)} (pid {holder}); unmount it first"
+    found = keepers(connection, besides=[holder])
+    if not found:
+        return None
+    place = place_of(holder, found=found) or _asked(holder, run_dir)
+    remedy = remedy or f"{FORCE} {shown(place) if place else 'it'}"
+    return f"{_overlay(holder, place)}, kept by {said(found)}: end that, or {remedy}"
+
+
+def _asked(holder: int, run_dir: bytes | None) -> bytes | None:
+    """Its mount point by its own word, where nobody else knows."""
+    from overlayfs_py.service.client import ask_daemon
+
+    with suppress(MountError, TypeError, KeyError):
+        return os.fsencode(ask_daemon(run_dir, holder, "status")["mountpoint"]) if run_dir else None
+    return None
+
+
+def _overlay(holder: int, place: bytes | None = None) -> str:
+    place = place or place_of(holder)
+    return f"the overlay that was on {shown(place)} (pid {holder})" if place else f"an overlay (pid {holder})"
+
+
+def wait_a_little(pid: int) -> None:
+    """Until the process has ended, but not long: it may release what it has before."""
+    try:
+        pid_fd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        processes.wait_readable(pid_fd, _LOOK_EVERY)
+    finally:
+        os.close(pid_fd)
