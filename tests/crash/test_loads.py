@@ -7,6 +7,7 @@ import os
 import random
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tests.crash.killing import left_behind, view
 from tests.crash.loads import LOADS, Load
 from tests.mounts import KernelMount, Layers, OverlayMount, make_layers, scratch
+from tests.oracle import crowd
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.engine]
 
@@ -32,10 +34,17 @@ def _run(load: Load, top: Path) -> None:
     os._exit(0)
 
 
+def _with_crowd(layers: Layers, ground: Path) -> Layers:
+    """With the files below that FILES asks for."""
+    return replace(layers, lowers=(*layers.lowers, crowd.lower(ground))) if crowd.FILES else layers
+
+
 def _die(layers: Layers, load: Load, engine: str, delay: float) -> None:
     """Start the load, kill the daemon after `delay` seconds, take the dead mount away."""
     program = multiprocessing.get_context("fork").Process(target=_run, args=(load, layers.merged))
     with OverlayMount(layers, engine=engine) as mount:
+        if crowd.FILES:
+            crowd.meet(mount.root)
         program.start()
         try:
             time.sleep(delay)
@@ -52,6 +61,7 @@ def _check(layers: Layers, load: Load, engine: str) -> None:
     with OverlayMount(layers, engine=engine) as mount:
         ours = view(mount.root)
         names = {name for name in os.listdir(layers.merged) if not OWN.fullmatch(name)}
+        names.discard(os.fsdecode(crowd.NAME))
         assert names == set(os.listdir(layers.lowers[0]))
         assert left_behind(layers) == []
     with KernelMount(layers) as kernel:
@@ -65,7 +75,7 @@ def _play(engine: str, ground: Path, name: str, rounds: int) -> None:
     for number in range(rounds):
         delay = chance.uniform(0, LONGEST)
         with scratch(under=ground) as where:
-            layers = make_layers(where)
+            layers = _with_crowd(make_layers(where), ground)
             load.prepare(layers.lowers[0])
             _die(layers, load, engine, delay)
             try:
