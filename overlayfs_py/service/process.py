@@ -59,6 +59,11 @@ def _open_and_serve(options: Options, report: "_Once", parent_fd: int | None) ->
         from overlayfs_py.service.taking import open_when_free
 
         overlay = open_when_free(lambda: Overlay.open(options.union), options.service.run_dir)
+    if not (overlay.read_only or overlay.capabilities.exchange):
+        log.warning(
+            "the file system of the upper exchanges no names (RENAME_EXCHANGE): renames take several steps; "
+            "after a crash mount it again before anything else reads it"
+        )
     try:
         engine = open_engine(overlay, options.service)
         try:

@@ -10,7 +10,6 @@ import os
 import stat
 
 from overlayfs_py.syscalls import attrs
-from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
 from overlayfs_py.union import acl, marks, stash
 from overlayfs_py.union.attr import Caller, format_override
 from overlayfs_py.union.copyup import (
@@ -20,6 +19,7 @@ from overlayfs_py.union.copyup import (
     make_impure,
     need_writable,
 )
+from overlayfs_py.union.exchange import exchange
 from overlayfs_py.union.handle import Handle, replace
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import keep_source, register, store_nlink
@@ -257,7 +257,7 @@ def put_in_place(stack: Stack, temp: Real, real: Real, *, over_whiteout: bool) -
     fd, name = temp.at()
     target_fd, target = real.at()
     if over_whiteout:
-        renameat2(fd, name, target_fd, target, RENAME_EXCHANGE)
+        exchange(stack, real, temp)
         os.unlink(name, dir_fd=fd)
     else:
         os.rename(name, target, src_dir_fd=fd, dst_dir_fd=target_fd)

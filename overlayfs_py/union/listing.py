@@ -119,7 +119,10 @@ def _is_whiteout(stack: Stack, real: Real, name: bytes, kind: int, xattr_whiteou
 
 def _add_upper(stack: Stack, index: DirIndex, real: Real, xattr_whiteouts: bool, found: list[Dirent]) -> None:
     entries = index.entries
+    hiding = stack.hiding
     for name, ino, kind in found:
+        if hiding and name.startswith(hiding):
+            continue  # removed, but open
         if (kind == _DT_CHR or xattr_whiteouts) and _is_whiteout(stack, real, name, kind, xattr_whiteouts):
             index.whiteouts[name] = ()
         else:

@@ -5,7 +5,9 @@ import os
 import stat
 from dataclasses import dataclass
 
+from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, RENAME_WHITEOUT, renameat2
 from overlayfs_py.union import marks
+from overlayfs_py.union.layer import is_whiteout_device
 from overlayfs_py.union.workdir import WorkDir
 
 _CAP_SYS_ADMIN = 21
@@ -15,7 +17,10 @@ _EVERYTHING = ["0", "0", "4294967295"]
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the upper can hold and we may do. All False for a read-only mount."""
+    """What the upper can hold and we may do. All False for a read-only mount.
+
+    `exchange` and `rename_whiteout`: flags of renameat2.
+    """
 
     xattrs: bool = False
     trusted_xattrs: bool = False
@@ -23,6 +28,8 @@ class Capabilities:
     tmpfile: bool = False
     acls: bool = False
     chown: bool = False
+    exchange: bool = False
+    rename_whiteout: bool = False
 
 
 def _effective(capability: int) -> bool:
@@ -58,6 +65,8 @@ def probe_upper(work: WorkDir, *, trusted: bool) -> Capabilities:
         tmpfile=_makes_tmpfiles(work),
         acls=acls,
         chown=_effective(_CAP_CHOWN),
+        exchange=_renames(work, RENAME_EXCHANGE),
+        rename_whiteout=_renames(work, RENAME_WHITEOUT),
     )
 
 
@@ -86,6 +95,44 @@ def _makes_whiteouts(work: WorkDir) -> bool:
         return False
     work.discard(temp)
     return True
+
+
+def _renames(work: WorkDir, flag: int) -> bool:
+    """Whether renameat2 takes `flag` and does as it says: the old name is still there afterwards."""
+    old, new = work.new_temp(), work.new_temp()
+    fd, old_name = old.at()
+    try:
+        os.mkdir(old_name, 0o700, dir_fd=fd)
+        if flag == RENAME_EXCHANGE:
+            os.close(os.open(new.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
+        renameat2(fd, old_name, fd, new.name, flag)
+        left = old.stat()
+    except OSError:
+        return False
+    finally:
+        work.discard(old)
+        work.discard(new)
+    return stat.S_ISREG(left.st_mode) if flag == RENAME_EXCHANGE else is_whiteout_device(left)
+
+
+def hiding(work: WorkDir) -> bytes:
+    """How the names begin under which the file system keeps files that are removed while they are open, as
+    FUSE and NFS do; empty where it needs none.
+    """
+    temp = work.new_temp()
+    fd, name = temp.at()
+    os.mkdir(name, 0o700, dir_fd=fd)
+    try:
+        open_fd = os.open(name + b"/f", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd)
+        try:
+            os.unlink(name + b"/f", dir_fd=fd)
+            with os.scandir(b"/proc/self/fd/%d/%s" % (fd, name)) as entries:
+                left = b"".join(entry.name for entry in entries)
+        finally:
+            os.close(open_fd)
+    finally:
+        work.discard(temp)
+    return left.rstrip(b"0123456789abcdef")
 
 
 def _makes_tmpfiles(work: WorkDir) -> bool:

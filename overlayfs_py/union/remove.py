@@ -7,10 +7,10 @@ import os
 import stat
 
 from overlayfs_py.syscalls import attrs
-from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
 from overlayfs_py.union import marks, stash
 from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up, need_writable
 from overlayfs_py.union.dress import dress
+from overlayfs_py.union.exchange import exchange
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import drop_index, needs_index, store_nlink, unregister
 from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone
@@ -139,7 +139,7 @@ def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
         node.upper.dir_fd()
         if covered(entry):
             _exchange_for_whiteout(stack, parent, directory, name)
-        elif own_index.whiteouts or _holds_files(node):
+        elif own_index.whiteouts or _holds_files(stack, node):
             _move_to_work(stack, directory, name)
         else:
             os.rmdir(name, dir_fd=directory.dir_fd())
@@ -147,8 +147,9 @@ def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
     finish_rmdir(stack, node, parent, name)
 
 
-def _holds_files(node: Node) -> bool:
-    return UPPER in node.xattr_whiteouts
+def _holds_files(stack: Stack, node: Node) -> bool:
+    """Whether the upper part of an empty directory may hold something that the union does not show."""
+    return UPPER in node.xattr_whiteouts or bool(stack.hiding)
 
 
 def finish_rmdir(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
@@ -170,10 +171,7 @@ def make_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> N
     if stack.capabilities.whiteout_devices:
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
         return
-    _mark_xattr_whiteouts(stack, parent, directory)
-    temp = _new_whiteout(stack)
-    temp_fd, temp_name = temp.at()
-    os.rename(temp_name, name, src_dir_fd=temp_fd, dst_dir_fd=fd)
+    _replace_by_whiteout(stack, parent, directory, name)
 
 
 def _mark_xattr_whiteouts(stack: Stack, parent: Node, directory: Real) -> None:
@@ -182,8 +180,10 @@ def _mark_xattr_whiteouts(stack: Stack, parent: Node, directory: Real) -> None:
         parent.xattr_whiteouts |= {UPPER}
 
 
-def _new_whiteout(stack: Stack) -> Real:
-    """A whiteout in the work directory, to be renamed over something."""
+def new_whiteout(stack: Stack, parent: Node, directory: Real) -> Real:
+    """A whiteout in the work directory, to be renamed to a name of `directory`, `parent`'s upper part."""
+    if not stack.capabilities.whiteout_devices:
+        _mark_xattr_whiteouts(stack, parent, directory)
     assert stack.work is not None
     temp = stack.work.new_temp()
     fd, name = temp.at()
@@ -191,15 +191,17 @@ def _new_whiteout(stack: Stack) -> Real:
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
     else:
         os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
-        marks.set_xattr(temp, stack.marks.whiteout, b"y")
+        try:
+            marks.set_xattr(temp, stack.marks.whiteout, b"y")
+        except BaseException:
+            stack.work.discard(temp)
+            raise
     return temp
 
 
 def _replace_by_whiteout(stack: Stack, parent: Node, directory: Real, name: bytes) -> None:
     stack.marks.keep_name(directory, name)
-    if not stack.capabilities.whiteout_devices:
-        _mark_xattr_whiteouts(stack, parent, directory)
-    temp = _new_whiteout(stack)
+    temp = new_whiteout(stack, parent, directory)
     fd, temp_name = temp.at()
     try:
         os.rename(temp_name, name, src_dir_fd=fd, dst_dir_fd=directory.dir_fd())
@@ -215,12 +217,9 @@ def _exchange_for_whiteout(stack: Stack, parent: Node, directory: Real, name: by
     """
     assert stack.work is not None
     stack.marks.keep_name(directory, name)
-    if not stack.capabilities.whiteout_devices:
-        _mark_xattr_whiteouts(stack, parent, directory)
-    temp = _new_whiteout(stack)
-    fd, temp_name = temp.at()
+    temp = new_whiteout(stack, parent, directory)
     try:
-        renameat2(fd, temp_name, directory.dir_fd(), name, RENAME_EXCHANGE)
+        exchange(stack, directory.child(name), temp)
     finally:
         stack.work.discard(temp)
 
@@ -242,7 +241,7 @@ def clear_whiteouts(stack: Stack, node: Node, directory: Real, name: bytes) -> N
     """
     assert stack.work is not None
     assert node.upper is not None
-    if not (dir_index(stack, node).whiteouts or _holds_files(node)):
+    if not (dir_index(stack, node).whiteouts or _holds_files(stack, node)):
         return
     temp = stack.work.new_temp()
     fd, temp_name = temp.at()
@@ -252,6 +251,6 @@ def clear_whiteouts(stack: Stack, node: Node, directory: Real, name: bytes) -> N
         dress(stack, node.upper, temp, st).apply(temp)
         marks.set_xattr(temp, stack.marks.opaque, b"y")
         attrs.set_times(fd, temp_name, st.st_atime_ns, st.st_mtime_ns)
-        renameat2(fd, temp_name, directory.dir_fd(), name, RENAME_EXCHANGE)
+        exchange(stack, directory.child(name), temp)
     finally:
         stack.work.discard(temp)

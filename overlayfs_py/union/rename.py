@@ -2,13 +2,13 @@
 
 The decisions are the kernel's ovl_rename (fs/overlayfs/dir.c): EXDEV for a directory that is in a
 lower layer unless redirect_dir=on, RENAME_WHITEOUT refused, everything else done in one
-renameat2 on the upper.
+renameat2 on the upper, or in several renames where that has no flags (`exchange`).
 """
 
 import errno
 import os
 
-from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
+from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, RENAME_NOREPLACE
 from overlayfs_py.union import marks
 from overlayfs_py.union.copyup import (
     becomes_metacopy,
@@ -18,6 +18,8 @@ from overlayfs_py.union.copyup import (
     make_impure,
     need_writable,
 )
+from overlayfs_py.union.exchange import exchange as exchange_names
+from overlayfs_py.union.exchange import leaves_whiteouts, rename_leaving
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import keep_source, needs_index
 from overlayfs_py.union.listing import (
@@ -38,7 +40,7 @@ from overlayfs_py.union.remove import (
     finish_rmdir,
     finish_unlink,
     keep_reachable,
-    make_whiteout,
+    new_whiteout,
     prepare_unlink,
 )
 from overlayfs_py.union.stack import Stack
@@ -59,6 +61,11 @@ class _Side:
     def dir_fd(self) -> int:
         assert self.directory is not None
         return self.directory.dir_fd()
+
+    def real(self) -> Real:
+        """The name in the upper."""
+        assert self.directory is not None
+        return self.directory.child(self.name)
 
 
 def check_flags(flags: int) -> None:
@@ -88,7 +95,7 @@ def rename(
     stack.marks.keep_name(new.directory, new_name)
     if exchange:
         _mark_moved(stack, new, old)
-        renameat2(old.dir_fd(), name, new.dir_fd(), new_name, RENAME_EXCHANGE)
+        exchange_names(stack, old.real(), new.real())
         _finish_exchange(old, new)
     else:
         _move(stack, old, new)
@@ -225,7 +232,7 @@ def _move(stack: Stack, old: _Side, new: _Side) -> None:
         else:
             keep_reachable(stack, victim, new.directory, new.name)
     if new_whiteout and (leave_whiteout or old.node.is_dir):
-        renameat2(old.dir_fd(), old.name, new.dir_fd(), new.name, RENAME_EXCHANGE)
+        exchange_names(stack, old.real(), new.real())
         if not leave_whiteout:
             os.unlink(old.name, dir_fd=old.dir_fd())
     elif leave_whiteout:
@@ -237,16 +244,16 @@ def _move(stack: Stack, old: _Side, new: _Side) -> None:
 
 def _rename_leaving_whiteout(stack: Stack, old: _Side, new: _Side) -> None:
     assert old.directory is not None
-    if stack.capabilities.whiteout_devices:
-        try:
-            renameat2(old.dir_fd(), old.name, new.dir_fd(), new.name, RENAME_WHITEOUT)
-            return
-        except OSError as e:
-            if e.errno not in (errno.EINVAL, errno.EPERM):
-                raise
-    # Not in one step here: a crash in between shows the file under both names, which loses nothing.
-    os.rename(old.name, new.name, src_dir_fd=old.dir_fd(), dst_dir_fd=new.dir_fd())
-    make_whiteout(stack, old.parent, old.directory, old.name)
+    if leaves_whiteouts(stack):
+        rename_leaving(stack, old.real(), new.real(), None)
+        return
+    assert stack.work is not None
+    whiteout = new_whiteout(stack, old.parent, old.directory)
+    try:
+        rename_leaving(stack, old.real(), new.real(), whiteout)
+    except BaseException:
+        stack.work.discard(whiteout)
+        raise
 
 
 def _finish_move(stack: Stack, old: _Side, new: _Side, *, whiteout: bool) -> None:

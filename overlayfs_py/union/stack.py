@@ -21,7 +21,8 @@ from overlayfs_py.union.layer import O_DIRFD, Layer, Real
 from overlayfs_py.union.marks import OVERRIDES, TRUSTED, USER, Marks, get_xattr, list_xattrs, set_xattr
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.origin import Origins
-from overlayfs_py.union.probe import Capabilities, may_use_trusted, probe_upper
+from overlayfs_py.union.pending import Pending
+from overlayfs_py.union.probe import Capabilities, hiding, may_use_trusted, probe_upper
 from overlayfs_py.union.spans import Spans
 from overlayfs_py.union.workdir import WorkDir
 
@@ -56,10 +57,12 @@ class Stack:
         self.upper: Layer | None = None
         self.upper_lock_fd = -1
         self.work: WorkDir | None = None
+        self.pending: Pending | None = None
         self.lowers: list[Layer] = []
         self.data_lowers: list[Layer] = []
         self.indexing = False
         self.capabilities = Capabilities()
+        self.hiding = b""
         self.marks = Marks(TRUSTED)
         self.hard_links: dict[tuple[int, int], Node] = {}
         self.stripped: set[Node] = set()
@@ -250,7 +253,7 @@ def _lock(upper: Layer) -> int:
         os.close(fd)
         if isinstance(e, BlockingIOError):
             raise InUse(f"upperdir {os.fsdecode(upper.path)}", (found.st_dev, found.st_ino)) from None
-        raise
+        raise LayerError(f"upperdir {os.fsdecode(upper.path)}: cannot be locked: {e.strerror}") from None
     return fd
 
 
@@ -309,8 +312,11 @@ def _open_upper_state(stack: Stack) -> None:
     if stack.work is None or stack.upper is None:
         stack.marks = Marks(TRUSTED if trusted else USER)
         return
+    stack.pending = Pending(stack.work, stack.upper, durable=not options.volatile)
+    stack.pending.finish()
     stack.work.prepare(volatile=options.volatile)
     stack.capabilities = probe_upper(stack.work, trusted=trusted)
+    stack.hiding = hiding(stack.work)
     if not stack.capabilities.xattrs:
         raise LayerError(
             f"upperdir {os.fsdecode(stack.upper.path)}: its file system takes no extended attributes, "

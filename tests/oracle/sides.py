@@ -18,6 +18,7 @@ class Side(Protocol):
     """What a comparison needs of a file system."""
 
     name: str
+    moves_times: bool  # times of directories move by themselves
 
     def start(self, layers: Layers, options: Mapping[str, str]) -> None: ...
     def stop(self) -> None: ...
@@ -38,6 +39,8 @@ class MountSide:
     `late_copies`: it copies up at the first write, not at the open for it. `ground`: where the crowd of files
     is kept that it knows besides, when one is asked for (FILES).
     """
+
+    moves_times = False
 
     def __init__(
         self,

@@ -63,6 +63,7 @@ class UnionSide:
     """`union.Overlay`, driven directly."""
 
     name = "union"
+    moves_times = False
 
     def __init__(self) -> None:
         self._overlay: Overlay | None = None
@@ -77,6 +78,7 @@ class UnionSide:
         if overlay is not None:
             self._interpreter.close_all()
             self.vfs.close_all()
+            self.vfs.forget()
             overlay.close()
 
     def run(self, user: int, name: str, arguments: tuple[object, ...]) -> Outcome:

@@ -6,7 +6,7 @@ each named by its seed alone.
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.oracle.drawing import FAMILIES, MADE_NAMES, left_out, next_operation, random_stack, well_formed
@@ -29,12 +29,15 @@ class Walk:
     steps: int = 40
     without: frozenset[str] = frozenset()
     single_user: bool = False
+    without_index: bool = False
     minimise_seconds: float = 60.0
 
     def run(self, seed: int) -> None:
         """One walk; a disagreement is made short first, and says its seed."""
         chance = random.Random(seed)
         stack, watching = random_stack(chance), chance.random() < 0.5
+        if self.without_index:
+            stack = replace(stack, index="off")
         done: list[Operation] = []
         try:
             with duel(stack, self.oracle, self.ours, ground=self.ground) as fight:
