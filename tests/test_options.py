@@ -23,6 +23,19 @@ def field(options: Options, target: str) -> object:
     return getattr(getattr(options, record), name)
 
 
+@pytest.fixture(autouse=True)
+def no_links_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """/a, /d, /mnt may be links on the machine: they are resolved below the tests' own directories alone."""
+    own, resolved = os.fsencode(tmp_path_factory.getbasetemp()), os.path.realpath
+
+    def realpath(path: bytes, **more: bool) -> bytes:
+        return resolved(path, **more) if os.fsencode(path).startswith(own) else os.path.normpath(path)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+
+
 def test_names_are_unique() -> None:
     """Every option has one row."""
     assert len(ROWS) == sum(len(rows) for rows in GROUPS.values())

@@ -59,7 +59,10 @@ def settle(work: Path, name: str, *, force: bool = False) -> bool:
     """Return when no daemon has the work directory of a workspace that is not mounted here; False when none
     had it anyway. InUse says who keeps one that goes on, which `force` ends.
     """
-    status = os.stat(work)
+    try:
+        status = os.stat(work)
+    except FileNotFoundError:  # whoever needs it will say so
+        return False
     identity = (status.st_dev, status.st_ino)
     holders = processes.lock_holders(*identity)
     if not holders:

@@ -57,6 +57,7 @@ def mount(
             if state == "mounted"
             else f"{workspace.name}: a dead mount is at {place}; umount it first"
         )
+    daemon.settle(workspace.work, workspace.name)
     prepare_layers(workspace, progress=progress, note=note)
     before = workspace.record
     # Written first: whatever ends this process, the mount is known as this workspace's.

@@ -10,7 +10,7 @@ from typing import Any
 
 from overlayfs_py.errors import MountError, shown
 from overlayfs_py.options.remount import plain
-from overlayfs_py.service.rundir import sockets
+from overlayfs_py.service.rundir import address_of, sockets
 from overlayfs_py.syscalls import processes
 from overlayfs_py.syscalls.mount import OWN_TYPE, mounted_filesystem
 from overlayfs_py.syscalls.processes import is_stopped, wait_readable
@@ -35,7 +35,8 @@ class Connection:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:
-            self._socket.connect(path)
+            with address_of(path) as address:
+                self._socket.connect(address)
         except OSError:
             self._socket.close()
             raise

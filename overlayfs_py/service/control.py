@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from overlayfs_py.errors import OverlayError, shown
-from overlayfs_py.service.rundir import make_run_dir, socket_path
+from overlayfs_py.service.rundir import address_of, make_run_dir, places_for, socket_path
 
 log = logging.getLogger("overlayfs_py.control")
 
@@ -29,21 +29,27 @@ _SEND_TIMEOUT = 5.0
 
 
 class ControlSocket:
-    """Owns the listening socket and its name in the run directory until `close`."""
+    """Owns the listening socket and its name in a run directory until `close`.
+
+    `run_dir` is the first choice of a place. OSError says why there is none, there or elsewhere.
+    """
 
     def __init__(self, run_dir: bytes, mountpoint: bytes, verbs: Mapping[str, Verb]) -> None:
         self._verbs = verbs
-        self.path = socket_path(run_dir, mountpoint, os.getpid())
-        make_run_dir(run_dir)
-        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            _unlink(self.path)  # a daemon of the same pid that was killed
-            self._listening.bind(self.path)
-            os.chmod(self.path, 0o600)
-            self._listening.listen(_BACKLOG)
-        except OSError:
-            self.close()
-            raise
+        first: OSError | None = None
+        for place in places_for(run_dir):
+            try:
+                self.path = socket_path(place, mountpoint, os.getpid())
+                self._listening = _listen(self.path)
+                break
+            except OSError as error:
+                first = first or error
+        else:
+            assert first is not None
+            raise first
+        if first is not None:
+            why = first.strerror or str(first)
+            log.warning("control socket in %s, not in %s: %s", shown(place), shown(run_dir), why)
 
     def close(self) -> None:
         """Remove the socket; idempotent."""
@@ -121,6 +127,24 @@ def _path(name: object) -> str:
 
 def _failure(message: str) -> bytes:
     return json.dumps({"ok": False, "error": message}).encode()
+
+
+def _listen(path: bytes) -> socket.socket:
+    """A socket that listens there, for its owner alone."""
+    make_run_dir(os.path.dirname(path))
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    umask = os.umask(0o177)
+    try:
+        _unlink(path)  # a daemon of the same pid that was killed
+        with address_of(path) as address:
+            listening.bind(address)
+        listening.listen(_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    finally:
+        os.umask(umask)
+    return listening
 
 
 def _unlink(path: bytes) -> None:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from overlayfs_py.errors import MountError
-from overlayfs_py.service import client
 from overlayfs_py.syscalls import processes
 from overlayfs_py.syscalls.mount import MountRecord, mount_table
 from overlayfs_py.syscalls.processes import mount_namespace, mounts_of, pids
@@ -43,6 +42,8 @@ def connection_of(pid: int, run_dir: bytes | None) -> int | None:
     """
     found = processes.connection_of(pid)
     if found is None and run_dir is not None and processes.serves_fuse(pid):
+        from overlayfs_py.service import client  # the daemon itself needs none
+
         with suppress(MountError, TypeError, ValueError):
             found = int(client.ask_daemon(run_dir, pid, "status").get("connection"))
     return found

@@ -49,20 +49,22 @@ def _owner() -> int:
 
 
 def members(counts: Callable[[int], bool]) -> Iterator[int]:
-    """The processes that are in this mount namespace, if only with one of their threads, oldest numbers
-    first; those for which `counts` is false left out.
+    """The processes that are in this mount namespace, if only with one of their threads; oldest
+    numbers first, those for which `counts` is false left out.
     """
     ours = mount_namespace("self")
+    others = []
     for pid in pids():
-        if _is_in(pid, ours) and counts(pid):
+        namespace = mount_namespace(pid)
+        if namespace == ours:
+            if counts(pid):
+                yield pid
+        elif namespace is not None:
+            others.append(pid)
+    for pid in others:
+        threads = processes.threads_of(pid)[1:]
+        if any(mount_namespace(pid, thread) == ours for thread in threads) and counts(pid):
             yield pid
-
-
-def _is_in(pid: int, namespace: int | None) -> bool:
-    found = mount_namespace(pid)
-    if found is None or found == namespace:
-        return found is not None
-    return any(mount_namespace(pid, thread) == namespace for thread in processes.threads_of(pid)[1:])
 
 
 def is_kept() -> bool:

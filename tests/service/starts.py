@@ -1,6 +1,7 @@
 """Starting the command as its callers do, and looking at what it left."""
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -33,16 +34,28 @@ def pyctl(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def found_by_mount_8() -> Iterator[None]:
-    """The command where mount.fuse3 finds it, which has no PATH of ours. For one test at a time."""
+    """The command where mount.fuse3 finds it, which has no PATH of ours; over one that is installed there.
+
+    For one test at a time, also of those that run from another checkout.
+    """
     link = Path("/usr/local/bin/overlayfs-py")
-    made = not link.exists()
-    if made:
-        link.symlink_to(COMMAND)
+    fd = os.open(link.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield
-    finally:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        made = not os.path.lexists(link)
         if made:
-            link.unlink()
+            link.symlink_to(COMMAND)
+        else:
+            subprocess.run(["mount", "--bind", COMMAND, link], check=True, timeout=TIMEOUT)
+        try:
+            yield
+        finally:
+            if made:
+                link.unlink()
+            else:
+                subprocess.run(["umount", link], check=True, timeout=TIMEOUT)
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager
