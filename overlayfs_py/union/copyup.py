@@ -18,6 +18,7 @@ from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import mark_source, needs_index, register
 from overlayfs_py.union.listing import dir_index, note_upper
 from overlayfs_py.union.node import Node
+from overlayfs_py.union.owner import needs_more, widened
 from overlayfs_py.union.stack import Stack
 
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
@@ -83,7 +84,8 @@ class CopyUp:
         try:
             if self._temp is None:
                 if node.metacopy and node.upper is not None:
-                    marks.remove_xattr(node.upper, stack.marks.metacopy)
+                    with widened(stack, node):
+                        marks.remove_xattr(node.upper, stack.marks.metacopy)
                     node.metacopy = False
                     stack.copied.size += self.size
             elif node.upper is None:
@@ -220,9 +222,11 @@ def _copy_now(stack: Stack, node: Node) -> None:
         if node.is_file:
             os.truncate(b"/proc/self/fd/%d/%s" % (fd, name), node.data.stat().st_size)
             marks.set_xattr(temp, stack.marks.metacopy, b"")
-        late.apply(temp)
+        # A directory that keeps its owner out could not be moved to its place.
+        closed = node.is_dir and needs_more(stack, st.st_mode)
+        (late._replace(mode=st.st_mode | stat.S_IRWXU) if closed else late).apply(temp)
         attrs.set_times(fd, name, st.st_atime_ns, st.st_mtime_ns)
-        _install(stack, node, temp, origin, temp.stat())
+        _install(stack, node, temp, origin, temp.stat(), late.mode if closed else None)
     except BaseException:
         stack.work.discard(temp)
         raise
@@ -261,13 +265,18 @@ def _mark_origin(
     return origin
 
 
-def _install(stack: Stack, node: Node, temp: Real, origin: bytes | None, st: os.stat_result) -> None:
-    """Rename the finished inode, whose stat is `st`, into place and make it the node's upper."""
+def _install(
+    stack: Stack, node: Node, temp: Real, origin: bytes | None, st: os.stat_result, mode: int | None = None
+) -> None:
+    """Rename the finished inode (`st`) into place and make it the node's upper. `mode` comes last."""
     if node.unlinked:
         stash.hold_temporary(stack, node, temp)
         return
     assert node.parent is not None
-    real = node.upper = _place(stack, node, temp, origin)
+    with widened(stack, node.parent):
+        real = node.upper = _place(stack, node, temp, origin)
+        if mode is not None:
+            attrs.set_mode(*real.at(), mode)
     if origin is not None:
         node.has_origin = True
     elif not node.is_dir:

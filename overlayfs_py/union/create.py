@@ -25,6 +25,7 @@ from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import keep_source, register, store_nlink
 from overlayfs_py.union.listing import check_same_upper, covered_part, dir_index, find_entry, note_upper
 from overlayfs_py.union.node import UPPER, Directory, DirIndex, Elsewhere, Node
+from overlayfs_py.union.owner import needs_more
 from overlayfs_py.union.redirect import data_path, point_to_data
 from overlayfs_py.union.stack import Stack, override_name
 
@@ -170,12 +171,16 @@ def _make_node(
     real = directory.child(name)
     whiteout = name in index.whiteouts
     opaque = stat.S_ISDIR(mode) and (whiteout or index.unlisted)  # else no lower has the name
-    if plan.direct(stack) and not whiteout:
+    closed = stat.S_ISDIR(mode) and needs_more(stack, plan.mode)
+    if plan.direct(stack) and not (whiteout or (opaque and closed)):
         fd = _make_inode(real, plan.mode, rdev, target)
         if opaque:
             marks.set_xattr(real, stack.marks.opaque, b"y")
     else:
+        final, plan.mode = plan.mode, plan.mode | (stat.S_IRWXU if closed else 0)
         fd = _make_in_work(stack, plan, real, rdev, target, opaque=opaque, whiteout=whiteout)
+        if closed:  # it could not have been moved
+            attrs.set_mode(*real.at(), final)
     st = os.fstat(fd) if fd >= 0 else real.stat()
     note_upper(index, name, st.st_ino, st.st_mode)
     node = Directory(parent, name) if stat.S_ISDIR(mode) else Node(stat.S_IFMT(mode), parent, name)

@@ -20,6 +20,7 @@ from overlayfs_py.union.links import needs_index, unregister
 from overlayfs_py.union.listing import Listing
 from overlayfs_py.union.lookup import find, list_dir, names_after, resolve, root_node
 from overlayfs_py.union.node import Node
+from overlayfs_py.union.owner import insist
 from overlayfs_py.union.probe import Capabilities
 from overlayfs_py.union.stack import open_stack
 
@@ -39,6 +40,24 @@ __all__ = [
 # Flags of open(2) that change something, one of them or more.
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _UNSIGNED = 2**64 - 1
+# What modes may deny to a daemon that is an ordinary user, though not to its caller.
+_DENIED = (
+    *(
+        "lookup",
+        "find",
+        "create",
+        "mknod",
+        "mkdir",
+        "symlink",
+        "link",
+        "tmpfile",
+        "check_unlink",
+        "unlink",
+        "rmdir",
+    ),
+    *("check_rename", "rename", "setattr", "setxattr", "removexattr", "open_file", "copy_up"),
+    *("durable_fd", "_readable", "_writable"),
+)
 
 
 class Overlay:
@@ -54,6 +73,8 @@ class Overlay:
             raise
         mapped = not (self._stack.uids.trivial and self._stack.gids.trivial)
         self._owners_as_stored = not (mapped or options.xattr_permissions)
+        if self._stack.confined:
+            insist(self, self._stack, _DENIED)
 
     @classmethod
     def open(cls, options: UnionOptions) -> "Overlay":

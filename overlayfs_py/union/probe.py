@@ -12,6 +12,7 @@ from overlayfs_py.union.workdir import WorkDir
 
 _CAP_SYS_ADMIN = 21
 _CAP_CHOWN = 0
+_CAP_DAC_OVERRIDE = 1
 _EVERYTHING = ["0", "0", "4294967295"]
 
 
@@ -44,6 +45,11 @@ def may_use_trusted() -> bool:
     """Whether trusted.* xattrs are ours to read and write: CAP_SYS_ADMIN in the first user namespace."""
     with open("/proc/self/uid_map") as f:
         return f.read().split() == _EVERYTHING and _effective(_CAP_SYS_ADMIN)
+
+
+def overrides_modes() -> bool:
+    """Whether file modes deny us nothing."""
+    return _effective(_CAP_DAC_OVERRIDE)
 
 
 def probe_upper(work: WorkDir, *, trusted: bool) -> Capabilities:

@@ -16,6 +16,7 @@ from overlayfs_py.union.links import drop_index, needs_index, store_nlink, unreg
 from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone
 from overlayfs_py.union.lookup import resolve
 from overlayfs_py.union.node import UPPER, DirIndex, Node
+from overlayfs_py.union.owner import needs_more
 from overlayfs_py.union.stack import Stack
 
 
@@ -248,9 +249,13 @@ def clear_whiteouts(stack: Stack, node: Node, directory: Real, name: bytes) -> N
     st = node.upper.stat()
     os.mkdir(temp_name, 0o700, dir_fd=fd)
     try:
-        dress(stack, node.upper, temp, st).apply(temp)
+        late = dress(stack, node.upper, temp, st)
+        closed = needs_more(stack, st.st_mode)  # and so could not be moved
+        (late._replace(mode=st.st_mode | stat.S_IRWXU) if closed else late).apply(temp)
         marks.set_xattr(temp, stack.marks.opaque, b"y")
         attrs.set_times(fd, temp_name, st.st_atime_ns, st.st_mtime_ns)
         exchange(stack, directory.child(name), temp)
+        if closed:
+            attrs.set_mode(directory.dir_fd(), name, st.st_mode)
     finally:
         stack.work.discard(temp)

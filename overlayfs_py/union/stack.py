@@ -22,7 +22,7 @@ from overlayfs_py.union.marks import OVERRIDES, TRUSTED, USER, Marks, get_xattr,
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.origin import Origins
 from overlayfs_py.union.pending import Pending
-from overlayfs_py.union.probe import Capabilities, hiding, may_use_trusted, probe_upper
+from overlayfs_py.union.probe import Capabilities, hiding, may_use_trusted, overrides_modes, probe_upper
 from overlayfs_py.union.spans import Spans
 from overlayfs_py.union.workdir import WorkDir
 
@@ -63,6 +63,7 @@ class Stack:
         self.indexing = False
         self.capabilities = Capabilities()
         self.hiding = b""
+        self.confined = not overrides_modes()
         self.marks = Marks(TRUSTED)
         self.hard_links: dict[tuple[int, int], Node] = {}
         self.stripped: set[Node] = set()
