@@ -6,6 +6,7 @@ another one is looked for. The last one gone, the mount is detached as the kerne
 
 import logging
 import os
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -14,7 +15,7 @@ from overlayfs_py.errors import MountError, shown
 from overlayfs_py.service.keepers import is_daemon, keepers
 from overlayfs_py.service.mountpoint import LiveMount
 from overlayfs_py.syscalls import processes
-from overlayfs_py.syscalls.mount import mount_table, unmount
+from overlayfs_py.syscalls.mount import keep_changes_here, mount_table, unmount
 from overlayfs_py.syscalls.namespaces import is_kept, may_know_members, members
 
 log = logging.getLogger("overlayfs_py.mount")
@@ -80,6 +81,8 @@ def _detach(mount: LiveMount) -> None:
     table = mount_table()
     if mount.mount_id not in (record.mount_id for record in table):  # somebody has unmounted it already
         return
+    with suppress(OSError):  # as when the kernel ends a namespace: nobody else's mounts go with it
+        keep_changes_here()
     device = os.makedev(0, mount.connection)
     for record in reversed([record for record in table if record.device == device]):
         try:

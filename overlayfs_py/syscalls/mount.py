@@ -28,6 +28,8 @@ MS_NOEXEC = 8
 MS_REMOUNT = 32
 MS_NOATIME = 1024
 MS_RELATIME = 1 << 21
+MS_REC = 1 << 14
+MS_PRIVATE = 1 << 18
 # Given by the mounter, it makes FUSE leave the umask to the filesystem, which a default ACL has to override.
 MS_POSIXACL = 1 << 16
 
@@ -98,6 +100,14 @@ def remount(mountpoint: bytes, flags: int) -> None:
         check(_mount(None, _canonical(mountpoint), None, MS_REMOUNT | flags, None))
     except OSError as error:
         raise MountError(_why_not_remounted(error)) from error
+
+
+def keep_changes_here() -> None:
+    """Make every mount of this mount namespace private: what is unmounted here is so nowhere else.
+
+    OSError when this process may not.
+    """
+    check(_mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
 
 
 def unmount(mountpoint: bytes, *, lazy: bool = False, abort: bool = False) -> None:

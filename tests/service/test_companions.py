@@ -113,6 +113,25 @@ def test_a_mount_that_others_see_stays(layers: Layers, where: Path) -> None:
         wait_gone(pid)
 
 
+def test_a_mount_that_spread_to_us_stays(where: Path) -> None:
+    """Made in another namespace below a shared mount, it is ours too; and unmounted here it ends."""
+    shared = where / "shared"
+    shared.mkdir()
+    subprocess.run(["mount", "--bind", shared, shared], check=True, timeout=30)
+    subprocess.run(["mount", "--make-shared", shared], check=True, timeout=30)
+    try:
+        layers = make_layers(shared)
+        with mounted_elsewhere(layers, "-m", "--propagation", "unchanged") as shell:
+            pid = daemon_of(layers)
+            leave(shell)
+            (layers.merged / "x").write_text("kept")
+            assert pyctl("umount", layers.merged).returncode == 0
+            wait_gone(pid)
+        assert (layers.upper / "x").read_text() == "kept"
+    finally:
+        subprocess.run(["umount", "-R", "-l", shared], check=False, timeout=30)
+
+
 # The kernel lets a namespace be bound in an older one alone, and since Linux 6.18 numbers them by processor.
 _NAMED = """
 mount --bind "$1" "$1" && mount --make-private "$1" && touch "$1/mnt" || exit
