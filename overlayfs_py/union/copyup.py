@@ -15,7 +15,7 @@ from overlayfs_py.syscalls.copy import copy_data, is_dense
 from overlayfs_py.union import handle, marks, stash
 from overlayfs_py.union.dress import CAPABILITY, NOTHING_LATE, Late, dress, plain_mode
 from overlayfs_py.union.layer import Real
-from overlayfs_py.union.links import mark_source, needs_index, register
+from overlayfs_py.union.links import drop_count, mark_source, needs_index, register
 from overlayfs_py.union.listing import dir_index, note_upper
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.owner import needs_more, widened
@@ -269,6 +269,10 @@ def _install(
     stack: Stack, node: Node, temp: Real, origin: bytes | None, st: os.stat_result, mode: int | None = None
 ) -> None:
     """Rename the finished inode (`st`) into place and make it the node's upper. `mode` comes last."""
+    if node.unlinked and origin and node.nlink > 0 and needs_index(stack, node):
+        node.upper = _place_indexed(stack, node, temp, origin)  # names are left that are not known yet
+        node.has_origin = True
+        return
     if node.unlinked:
         stash.hold_temporary(stack, node, temp)
         return
@@ -324,6 +328,7 @@ def _place_indexed(stack: Stack, node: Node, temp: Real, origin: bytes) -> Real:
     entry = stack.work.index.child(origin.hex().encode())
     os.rename(name, entry.name, src_dir_fd=fd, dst_dir_fd=stack.work.index.fd)
     node.indexed = True
+    drop_count(stack, origin)
     st = entry.stat()
     register(stack, node, (st.st_dev, st.st_ino))
     return entry

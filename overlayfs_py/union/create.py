@@ -294,9 +294,10 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     if node.nlink >= 0:
         node.nlink += 1
     if nameless:
-        stash.let_go(stack, node)
-        node.upper = directory.child(name)
         node.name = name
+        if not node.indexed:
+            stash.let_go(stack, node)
+            node.upper = directory.child(name)
     st = node.upper.stat()
     note_upper(index, name, st.st_ino, st.st_mode)
     if st.st_nlink > 1:

@@ -19,6 +19,9 @@ from overlayfs_py.union.stack import Stack
 
 Key = tuple[int, int]
 
+_LITTLE_DATA = 64 << 10
+_ENOUGH_ROOM = 1 << 20
+
 
 def hard_link_key(stack: Stack, real: Real, st: os.stat_result) -> Key | None:
     """The real inode's identity when several names may share it, else None."""
@@ -54,6 +57,20 @@ def needs_index(stack: Stack, node: Node) -> bool:
     lookup registers.
     """
     return stack.indexing and node.upper is None and bool(node.keys)
+
+
+def unlinking_copies(stack: Stack, node: Node) -> bool:
+    """Whether the copy-up that makes the index entry comes before a name of `node` goes, as in the kernel
+    (ovl_nlink_start). Where that would copy much data, or there is hardly room, names are counted instead.
+    """
+    if not needs_index(stack, node) or stack.upper is None:
+        return False
+    if node.is_file and not stack.metacopy:
+        st = node.data.stat()
+        if min(st.st_size, st.st_blocks * 512) > _LITTLE_DATA:
+            return False
+    space = os.fstatvfs(stack.upper.root.fd)
+    return space.f_bavail * space.f_frsize > _ENOUGH_ROOM
 
 
 def adopt_index(
@@ -111,6 +128,56 @@ def _fits(stack: Stack, node: Node, origin: bytes, entry: FileMarks) -> bool:
         return os.path.samestat(inside(real.layer, entry.source).stat(), st)
     except OSError:
         return False
+
+
+def load_count(stack: Stack, node: Node, origin: bytes | None, lower_nlink: int) -> None:
+    """Take in how many names went of a lower hard link that has no index entry."""
+    if stack.work is None or not stack.work.counted or not origin:
+        return
+    name = origin.hex().encode()
+    if name not in stack.work.counted:
+        return
+    kept = stack.marks.read_file(stack.work.counts.child(name))
+    if kept.nlink is not None and _fits(stack, node, origin, kept._replace(origin=origin)):
+        node.nlink = _union_nlink(kept.nlink, 0, lower_nlink)
+    else:
+        drop_count(stack, origin)  # another file's, or cut off by a crash
+
+
+def store_count(stack: Stack, node: Node) -> None:
+    """A name of a lower hard link without an index entry went: keep how many did, for the next mount.
+
+    A crash before this, or no room for it, shows one link too many: then the index entry that a later copy-up
+    makes stays when the last name goes, and nothing worse.
+    """
+    assert stack.work is not None
+    lower = node.lowers[0]
+    with contextlib.suppress(OSError):
+        st = lower.stat()
+        origin = stack.origins.encode(lower, st.st_dev)
+        if not origin:
+            return
+        if node.nlink == 0:
+            drop_count(stack, origin)
+            return
+        stack.work.make_counts()
+        kept = stack.work.counts.child(origin.hex().encode())
+        if kept.name not in stack.work.counted:
+            fd, name = kept.at()
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd))
+            stack.work.counted.add(kept.name)
+            mark_source(stack, kept, lower)
+        marks.set_xattr(kept, stack.marks.nlink, b"L%+d" % (node.nlink - st.st_nlink))
+
+
+def drop_count(stack: Stack, origin: bytes) -> None:
+    """The index entry counts from now on, or no name is left."""
+    assert stack.work is not None
+    name = origin.hex().encode()
+    if name in stack.work.counted:
+        stack.work.counted.discard(name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=stack.work.counts.fd)
 
 
 def keep_source(stack: Stack, node: Node, covered: Real | None) -> None:

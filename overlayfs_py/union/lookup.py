@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from overlayfs_py.union.inode import PLAIN_LIMIT
 from overlayfs_py.union.layer import Layer, Real
-from overlayfs_py.union.links import adopt_index, hard_link_key, register
+from overlayfs_py.union.links import adopt_index, hard_link_key, load_count, register
 from overlayfs_py.union.listing import DT_DIR, Listing, dir_index, find_entry
 from overlayfs_py.union.marks import NO_DIR_MARKS, NO_FILE_MARKS, DirMarks, FileMarks, has_aufs_opaque
 from overlayfs_py.union.node import UPPER, Directory, DirIndex, Entry, Node
@@ -189,6 +189,8 @@ def _inode(stack: Stack, parent: Node, name: bytes, entry: Entry, real: Real, st
             shared = adopt_index(stack, node, origin, (st.st_dev, st.st_ino), st.st_nlink)
             if shared is not None:
                 return shared
+            if node.upper is None:
+                load_count(stack, node, origin, st.st_nlink)
     if key is not None:
         register(stack, node, key)
     return node

@@ -16,7 +16,7 @@ from overlayfs_py.union import copyup, create, handle, remove, rename, setattr, 
 from overlayfs_py.union.attr import Attr, AttrChanges, Caller, make_attr
 from overlayfs_py.union.copyup import CopyUp
 from overlayfs_py.union.handle import Handle
-from overlayfs_py.union.links import needs_index, unregister
+from overlayfs_py.union.links import unlinking_copies, unregister
 from overlayfs_py.union.listing import Listing
 from overlayfs_py.union.lookup import find, list_dir, names_after, resolve, root_node
 from overlayfs_py.union.node import Node
@@ -403,7 +403,7 @@ class Overlay:
 
     def unlinking_copies(self, node: Node) -> bool:
         """Whether removing a name of `node` copies it up first: a hard link of a lower that gets indexed."""
-        return needs_index(self._stack, node)
+        return unlinking_copies(self._stack, node)
 
     def _readable(self, node: Node) -> int:
         if node.fd < 0:

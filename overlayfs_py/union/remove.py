@@ -12,7 +12,14 @@ from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up, need_writab
 from overlayfs_py.union.dress import dress
 from overlayfs_py.union.exchange import exchange
 from overlayfs_py.union.layer import Real
-from overlayfs_py.union.links import drop_index, needs_index, store_nlink, unregister
+from overlayfs_py.union.links import (
+    drop_index,
+    needs_index,
+    store_count,
+    store_nlink,
+    unlinking_copies,
+    unregister,
+)
 from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone
 from overlayfs_py.union.lookup import resolve
 from overlayfs_py.union.node import UPPER, DirIndex, Node
@@ -62,7 +69,7 @@ def prepare_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
     """
     if not (node.keys or node.indexed):
         return
-    if needs_index(stack, node):
+    if unlinking_copies(stack, node):
         copy_up(stack, node, data=False)
     if node.indexed and not in_upper(dir_index(stack, parent).entries[name]):
         link_up(stack, node, parent, name)
@@ -97,6 +104,8 @@ def finish_unlink(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
             drop_index(stack, node, origin)
     elif node.upper is None:
         node.nlink = max(0, _lower_count(stack, node) - 1)
+        if needs_index(stack, node):
+            store_count(stack, node)
     node.detach(parent, name)
     release_unknown(stack, node)
 

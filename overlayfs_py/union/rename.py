@@ -21,7 +21,7 @@ from overlayfs_py.union.copyup import (
 from overlayfs_py.union.exchange import exchange as exchange_names
 from overlayfs_py.union.exchange import leaves_whiteouts, rename_leaving
 from overlayfs_py.union.layer import Real
-from overlayfs_py.union.links import keep_source, needs_index
+from overlayfs_py.union.links import keep_source, unlinking_copies
 from overlayfs_py.union.listing import (
     check_same_upper,
     covered,
@@ -117,7 +117,7 @@ def check(
     if source is target or source is None:
         return ()
     files = [source]
-    if target is not None and (flags & RENAME_EXCHANGE or needs_index(stack, target)):
+    if target is not None and (flags & RENAME_EXCHANGE or unlinking_copies(stack, target)):
         files.append(target)
     return tuple(node for node in files if not node.is_dir and node.upper is None)
 

@@ -2,7 +2,7 @@
 
 Layout as the kernel's: ``WORK/work`` for inodes under construction (emptied at mount),
 ``WORK/index`` for indexed hard links, ``WORK/work/incompat/volatile`` while data may be lost by a
-crash of the machine.
+crash of the machine. ``WORK/nlink`` is ours: how many names went of hard links that have no index entry.
 """
 
 import contextlib
@@ -35,6 +35,8 @@ class WorkDir:
             raise InUse(f"workdir {os.fsdecode(path)}", (found.st_dev, found.st_ino)) from None
         self.temp = self.layer.root.child(b"work")
         self.index = self.layer.root.child(b"index")
+        self.counts = self.layer.root.child(b"nlink")
+        self.counted: set[bytes] = set()  # the names in it
 
     def prepare(self, *, volatile: bool) -> None:
         """Empty the temporary directory; a crash left nothing there that anything else refers to."""
@@ -91,6 +93,19 @@ class WorkDir:
             os.mkdir(b"index", 0o700, dir_fd=self.layer.root.fd)
             _own(self.layer.root.fd, b"index")
         self.index.fd = os.open(b"index", O_DIRFD, dir_fd=self.layer.root.fd)
+        with contextlib.suppress(FileNotFoundError):
+            self._open_counts()
+
+    def make_counts(self) -> None:
+        """Open the directory of counts, made when it is missing."""
+        if self.counts.fd < 0:
+            os.mkdir(b"nlink", 0o700, dir_fd=self.layer.root.fd)
+            _own(self.layer.root.fd, b"nlink")
+            self._open_counts()
+
+    def _open_counts(self) -> None:
+        self.counts.fd = os.open(b"nlink", O_DIRFD, dir_fd=self.layer.root.fd)
+        self.counted.update(os.fsencode(name) for name in os.listdir(b"/proc/self/fd/%d" % self.counts.fd))
 
     def temp_name(self) -> bytes:
         """A name not used before in `temp`."""
@@ -112,7 +127,8 @@ class WorkDir:
 
     def close(self) -> None:
         """Give back the lock and the descriptors; idempotent."""
-        for real in (getattr(self, "temp", None), getattr(self, "index", None)):
+        for name in ("temp", "index", "counts"):
+            real: Real | None = getattr(self, name, None)
             if real is not None and real.fd >= 0:
                 os.close(real.fd)
                 real.fd = -1

@@ -10,12 +10,15 @@ BIG = b"lower" * 60_000
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """`before` is done and unmounted cleanly; the daemon then dies during `operation`."""
+    """`before` is done and unmounted cleanly; the daemon then dies during `operation`. `counted`: the links
+    of files are compared, too; not where they are kept where the kernel does not look for them.
+    """
 
     lower: trees.Tree
     operation: Operation
     before: tuple[Operation, ...] = ()
     options: dict[str, str] = field(default_factory=dict)
+    counted: bool = True
 
 
 _FILE = trees.File(
@@ -45,6 +48,20 @@ POINTS = {
         before=((0, "chmod", b"a", 0o600),),
         operation=(0, "unlink", b"b"),
         options={"index": "on"},
+    ),
+    "unlink one of links in the lower": Point(
+        lower=_LINKS, operation=(0, "unlink", b"b"), options={"index": "on"}, counted=False
+    ),
+    "unlink one of links under metacopy": Point(
+        lower=_LINKS,
+        operation=(0, "unlink", b"b"),
+        options={"index": "on", "metacopy": "on", "redirect_dir": "on"},
+    ),
+    "rename over one of links": Point(
+        lower={**_LINKS, "c": trees.File(b"c")},
+        operation=(0, "rename", b"c", b"b", 0),
+        options={"index": "on"},
+        counted=False,
     ),
     "rmdir over whiteouts": Point(
         lower={"d/f": trees.File(b"f")}, before=((0, "unlink", b"d/f"),), operation=(0, "rmdir", b"d")

@@ -73,7 +73,12 @@ class Scene:
 
     def _kernels_view(self, layers: Layers) -> View:
         with KernelMount(layers, self.point.options) as kernel:
-            return view(kernel.root)
+            return self._comparable(view(kernel.root))
+
+    def _comparable(self, seen: View) -> View:
+        if self.point.counted:
+            return seen
+        return {path: {**facts, "nlink": None} for path, facts in seen.items()}
 
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
         """A play may need a reply less than its rehearsal: if the moment does not come, it dies later."""
@@ -96,7 +101,7 @@ class Scene:
                 self.worker.attach(None)
             self._end(mount.process)
             mount.clear()
-        return views_after(layers, self.point.options, self.engine)
+        return [self._comparable(seen) for seen in views_after(layers, self.point.options, self.engine)]
 
 
 def _judge(scene: Scene, number: int, moment: Moment, allowed: list[View]) -> None:

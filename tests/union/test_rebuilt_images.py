@@ -111,6 +111,20 @@ def test_hard_links_of_another_image(machine: Booter, kind: str, index: str) -> 
 
 
 @pytest.mark.parametrize("kind", images.KINDS)
+def test_removed_names_of_another_image(machine: Booter, kind: str) -> None:
+    """They are not subtracted from the new image's links."""
+    one = machine(kind, "on")
+    one.boot(LINKS_A).unlink(b"a1")
+    again = one.boot(LINKS_A)
+    assert again.lstat(b"a2").nlink == 1
+    other = one.boot(LINKS_B)
+    assert other.lstat(b"b1").nlink == 2
+    other.unlink(b"b1")
+    for view in other.now_and_reopened():
+        assert view.lstat(b"b2").nlink == 1
+
+
+@pytest.mark.parametrize("kind", images.KINDS)
 @pytest.mark.parametrize("index", INDEX)
 @pytest.mark.parametrize("moved", [b"a", b"m", b"d/m"])
 def test_files_of_another_image(machine: Booter, kind: str, index: str, moved: bytes) -> None:

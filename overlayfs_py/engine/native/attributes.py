@@ -14,6 +14,9 @@ from overlayfs_py.union.overlay import AttrChanges, Node
 _CAPABILITY = b"security.capability"
 _ACCESS_ACL = b"system.posix_acl_access"
 _BILLION = 1_000_000_000
+_WRITTEN_BACK = (
+    wire.FATTR_MTIME | wire.FATTR_CTIME
+)  # times that a kernel which keeps them writes back by itself
 
 
 class AttributeRequests:
@@ -69,6 +72,10 @@ class AttributeRequests:
             mtime * _BILLION + mtime_nsec if valid & wire.FATTR_MTIME else None,
         )
         if node.upper is None:
+            if valid & ~wire.FATTR_FH == _WRITTEN_BACK:
+                found = self._overlay.getattr(node)
+                if found.mtime_ns == changes.mtime_ns:
+                    return state.attributes(node, found)  # only the ctime is new, as after a name of it went
             self._overlay.check_setattr(node, changes)
         if changes.size == 0:  # nothing of the contents will be left: the union copies none
             state.settled(node)
