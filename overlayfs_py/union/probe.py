@@ -104,11 +104,13 @@ def _makes_whiteouts(work: WorkDir) -> bool:
 
 
 def _renames(work: WorkDir, flag: int) -> bool:
-    """Whether renameat2 takes `flag` and does as it says: the old name is still there afterwards."""
+    """Whether renameat2 takes `flag` and does as it says: the old name is still there afterwards. With inodes
+    that take no block: a full disk does not look like a file system that cannot.
+    """
     old, new = work.new_temp(), work.new_temp()
     fd, old_name = old.at()
     try:
-        os.mkdir(old_name, 0o700, dir_fd=fd)
+        os.symlink(b"old", old_name, dir_fd=fd)
         if flag == RENAME_EXCHANGE:
             os.close(os.open(new.name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
         renameat2(fd, old_name, fd, new.name, flag)
@@ -125,20 +127,20 @@ def hiding(work: WorkDir) -> bytes:
     """How the names begin under which the file system keeps files that are removed while they are open, as
     FUSE and NFS do; empty where it needs none.
     """
-    temp = work.new_temp()
-    fd, name = temp.at()
-    os.mkdir(name, 0o700, dir_fd=fd)
+    fd, name = work.new_temp().at()
+    open_fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd)
     try:
-        open_fd = os.open(name + b"/f", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd)
-        try:
-            os.unlink(name + b"/f", dir_fd=fd)
-            with os.scandir(b"/proc/self/fd/%d/%s" % (fd, name)) as entries:
-                left = b"".join(entry.name for entry in entries)
-        finally:
-            os.close(open_fd)
+        before = set(_names(fd)) - {name}
+        os.unlink(name, dir_fd=fd)
+        left = b"".join(set(_names(fd)) - before)
     finally:
-        work.discard(temp)
+        os.close(open_fd)
     return left.rstrip(b"0123456789abcdef")
+
+
+def _names(dir_fd: int) -> list[bytes]:
+    """What a directory holds, by an O_PATH descriptor of it."""
+    return os.listdir(b"/proc/self/fd/%d" % dir_fd)
 
 
 def _makes_tmpfiles(work: WorkDir) -> bool:

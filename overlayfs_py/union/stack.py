@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 
-from overlayfs_py.errors import InUse, LayerError
+from overlayfs_py.errors import InUse, LayerError, shown
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import openat
 from overlayfs_py.syscalls.statfs import filesystem_type
@@ -316,8 +316,13 @@ def _open_upper_state(stack: Stack) -> None:
     stack.pending = Pending(stack.work, stack.upper, durable=not options.volatile)
     stack.pending.finish()
     stack.work.prepare(volatile=options.volatile)
-    stack.capabilities = probe_upper(stack.work, trusted=trusted)
-    stack.hiding = hiding(stack.work)
+    try:
+        stack.capabilities = probe_upper(stack.work, trusted=trusted)
+        stack.hiding = hiding(stack.work)
+    except OSError as e:
+        raise LayerError(
+            f"workdir {shown(stack.work.layer.path)}: no file can be made in it: {e.strerror}"
+        ) from None
     if not stack.capabilities.xattrs:
         raise LayerError(
             f"upperdir {os.fsdecode(stack.upper.path)}: its file system takes no extended attributes, "

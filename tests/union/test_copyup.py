@@ -270,6 +270,36 @@ def test_a_full_upper(open_union: Opener, ground: Path) -> None:
             full.close_all_layers()
 
 
+def test_a_stack_on_a_full_disk(open_union: Opener, ground: Path) -> None:
+    """It opens, finds the same abilities as when there was room, and what is in the way can be removed."""
+    union = open_union({"d/lower": File(b"x")})
+    union.close_all_layers()
+    with loop_filesystem(ground, 8 << 20) as disk:
+        for name in ("upper", "work"):
+            (disk / name).mkdir()
+        lowers = union.layers.lowers
+        moved = Layers(lowers=lowers, upper=disk / "upper", work=disk / "work", merged=union.layers.merged)
+        full = Union(moved, {})
+        try:
+            able = full.overlay.capabilities
+            full.mkdir(b"d/new", 0o755)
+            fd = full.open(b"filler", os.O_CREAT | os.O_WRONLY, 0o600)
+            with fails(errno.ENOSPC):
+                for _ in iter(lambda: full.write(fd, bytes(1 << 16)), 0):
+                    pass
+            full.close_all()
+            full.reopen()
+            assert full.overlay.capabilities == able
+            full.unlink(b"filler")
+            full.rmdir(b"d/new")
+            full.unlink(b"d/lower")
+            assert full.names(b"d") == []
+            full.rmdir(b"d")
+            assert full.names() == []
+        finally:
+            full.close_all_layers()
+
+
 def test_three_phases_by_hand(open_union: Opener) -> None:
     """copy_up gives the work left; transfer moves it, commit makes it the upper."""
     union = open_union({"f": File(b"data" * 1000)})
