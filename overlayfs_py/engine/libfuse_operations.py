@@ -17,7 +17,7 @@ import trio
 
 from overlayfs_py.engine.base import wants_descriptors
 from overlayfs_py.engine.libfuse_gate import gated
-from overlayfs_py.engine.libfuse_replies import SETID_BITS, statfs_reply
+from overlayfs_py.engine.libfuse_replies import SETID_BITS, as_touched, statfs_reply
 from overlayfs_py.engine.libfuse_session import Context, OpenDirectory, OpenFile, Session
 from overlayfs_py.union.attr import AttrChanges, Caller
 
@@ -128,7 +128,10 @@ class OverlayOperations(Session):
             atime_ns=attr.st_atime_ns if fields.update_atime else None,
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
         )
-        if inode.node.upper is None:
+        try:
+            self._overlay.check_setattr(inode.node, changes)
+        except PermissionError:  # an append-only file may be touched, which pyfuse3 does not tell
+            changes = as_touched(changes)
             self._overlay.check_setattr(inode.node, changes)
         if changes.size == 0:  # nothing of the contents will be left: the union copies none
             await self._copies.settled(inode.node)
@@ -193,6 +196,7 @@ class OverlayOperations(Session):
         inode = self._nodes.inode(nodeid)
         flags &= ~_NOT_FOR_LAYERS
         truncate = bool(flags & os.O_TRUNC)
+        self._overlay.check_open(inode.node, flags)
         if truncate:
             await self._copies.settled(inode.node)
         elif flags & os.O_ACCMODE != os.O_RDONLY:

@@ -1,10 +1,11 @@
 """Union values to pyfuse3's reply objects: each field is set once, as these run for every name listed."""
 
 import os
+import time
 
 import pyfuse3
 
-from overlayfs_py.union.attr import Attr
+from overlayfs_py.union.attr import NOW, Attr, AttrChanges
 
 SETID_BITS = 0o6000
 
@@ -43,3 +44,11 @@ def statfs_reply(found: os.statvfs_result) -> pyfuse3.StatvfsData:
     ):
         setattr(reply, name, getattr(found, name))
     return reply
+
+
+def as_touched(changes: AttrChanges) -> AttrChanges:
+    """The same with times of now, where they may have been asked for: both are the same, and just now."""
+    just_now = changes.atime_ns is not None and abs(time.time_ns() - changes.atime_ns) < 10**9
+    if just_now and changes.atime_ns == changes.mtime_ns:
+        return changes._replace(atime_ns=NOW, mtime_ns=NOW)
+    return changes

@@ -53,6 +53,12 @@ def set_times(dir_fd: int, name: bytes, atime_ns: int | None, mtime_ns: int | No
         raise last_error()
 
 
+def touch(dir_fd: int, name: bytes) -> None:
+    """Set both times to now, which also an append-only file takes; `name` as for `set_times`."""
+    if _utimensat(dir_fd, name, None, AT_SYMLINK_NOFOLLOW if name else AT_EMPTY_PATH) < 0:
+        raise last_error()
+
+
 def set_mode(dir_fd: int, name: bytes, mode: int) -> None:
     """Set the permission bits of `name`, or of `dir_fd` itself (``O_PATH`` too) for ``b""``.
 

@@ -1,4 +1,4 @@
-"""What statx(2) alone says: when an inode was born, and where it lies without its file system being asked."""
+"""What statx(2) alone says: when an inode was born, its flags, and its device without its being asked."""
 
 import ctypes
 import os
@@ -11,6 +11,8 @@ _SIZE = 256
 _MASK = Struct("=I")
 _BTIME = Struct("=qI")
 _BTIME_AT = 80  # stx_btime in struct statx
+_ATTRIBUTES = Struct("=Q")
+_ATTRIBUTES_AT = 8  # stx_attributes
 _DEVICE = Struct("=II")
 _DEVICE_AT = 136  # stx_dev_major, stx_dev_minor
 _AT_STATX_DONT_SYNC = 0x4000
@@ -30,6 +32,13 @@ def birth_time_ns(dir_fd: int, name: bytes) -> int | None:
         return None
     seconds, nanoseconds = _BTIME.unpack_from(found, _BTIME_AT)
     return int(seconds * 1_000_000_000 + nanoseconds)
+
+
+def attributes(dir_fd: int, name: bytes) -> int:
+    """STATX_ATTR_* of `name` in `dir_fd` (b"": of the descriptor itself), no symbolic link followed."""
+    found = ctypes.create_string_buffer(_SIZE)
+    check(_statx(dir_fd, name, AT_SYMLINK_NOFOLLOW if name else AT_EMPTY_PATH, 0, found))
+    return int(_ATTRIBUTES.unpack_from(found, _ATTRIBUTES_AT)[0])
 
 
 def device_unasked(path: str) -> int | None:

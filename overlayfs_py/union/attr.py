@@ -32,8 +32,13 @@ class Attr(NamedTuple):
     ctime_ns: int
 
 
+NOW = 1 << 80  # a time, in nanoseconds, that no time is
+
+
 class AttrChanges(NamedTuple):
-    """What SETATTR asks for; None leaves a field alone. `mode` holds permission bits only."""
+    """What SETATTR asks for; None leaves a field alone. `mode` holds permission bits only. A time may be
+    NOW, which says that nobody chose it.
+    """
 
     mode: int | None = None
     uid: int | None = None

@@ -19,6 +19,7 @@ from overlayfs_py.union.links import drop_count, mark_source, needs_index, regis
 from overlayfs_py.union.listing import dir_index, note_upper
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.owner import needs_more, widened
+from overlayfs_py.union.protection import hand_on
 from overlayfs_py.union.stack import Stack
 
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
@@ -35,6 +36,7 @@ class CopyUp:
         "_late",
         "_node",
         "_origin",
+        "_protected",
         "_src_fd",
         "_stack",
         "_stat",
@@ -49,6 +51,7 @@ class CopyUp:
         self._node = node
         self._temp = temp  # None: the data of a metacopy file, copied into the upper file itself
         self._late = NOTHING_LATE
+        self._protected = 0
         self._src_fd = self._dst_fd = -1
         self._origin: bytes | None = None
         self._clones = self._dense = False
@@ -92,6 +95,8 @@ class CopyUp:
                 _install(stack, node, self._temp, self._origin, os.fstat(self._dst_fd))
                 node.metacopy = False
                 self._temp = None
+                if self._protected:
+                    stack.protected[node] = self._protected
                 if self._late.stripped:
                     stack.stripped.add(node)
                 stack.copied.inodes += 1
@@ -105,7 +110,10 @@ class CopyUp:
         if not self._clones and stack.work is not None:
             stack.work.unclonable.add(self._dev)
         os.close(self._src_fd)
-        handle.replace(stack, node, self._dst_fd)
+        if self._protected:
+            os.close(self._dst_fd)  # whoever writes is asked whether it may
+        else:
+            handle.replace(stack, node, self._dst_fd)
         self._src_fd = self._dst_fd = -1
 
     def abort(self) -> None:
@@ -186,6 +194,7 @@ def _prepare_file(stack: Stack, node: Node, size: int | None) -> CopyUp:
         job._dst_fd = os.open(name, _NEW_FILE, 0o600 if mode is None else mode, dir_fd=fd)
         if mode is None:
             job._late = dress(stack, node.top, temp, st, names)
+        job._protected = hand_on(stack, node, temp)
         job._origin = _mark_origin(stack, node, st, source_fd, temp, job._dst_fd)
     except BaseException:
         job.abort()
@@ -219,6 +228,7 @@ def _copy_now(stack: Stack, node: Node) -> None:
         _make(node, st, fd, name)
         late = dress(stack, node.top, temp, st)
         origin = _mark_origin(stack, node, st, -1, temp, -1)
+        protected = hand_on(stack, node, temp)
         if node.is_file:
             os.truncate(b"/proc/self/fd/%d/%s" % (fd, name), node.data.stat().st_size)
             marks.set_xattr(temp, stack.marks.metacopy, b"")
@@ -231,6 +241,8 @@ def _copy_now(stack: Stack, node: Node) -> None:
         stack.work.discard(temp)
         raise
     stack.copied.inodes += 1
+    if protected:
+        stack.protected[node] = protected
     if late.stripped:
         stack.stripped.add(node)
     if node.is_file:

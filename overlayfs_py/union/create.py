@@ -26,6 +26,7 @@ from overlayfs_py.union.links import keep_source, register, store_nlink
 from overlayfs_py.union.listing import check_same_upper, covered_part, dir_index, find_entry, note_upper
 from overlayfs_py.union.node import UPPER, Directory, DirIndex, Elsewhere, Node
 from overlayfs_py.union.owner import needs_more
+from overlayfs_py.union.protection import check_change, check_entry
 from overlayfs_py.union.redirect import data_path, point_to_data
 from overlayfs_py.union.stack import Stack, override_name
 
@@ -103,6 +104,7 @@ def check_new_name(stack: Stack, parent: Node, name: bytes) -> DirIndex:
     index = dir_index(stack, parent)
     if name in index.entries or (index.unlisted and find_entry(stack, parent, name) is not None):
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+    check_entry(stack, parent)
     return index
 
 
@@ -111,6 +113,7 @@ def check_link(stack: Stack, node: Node, parent: Node, name: bytes) -> DirIndex:
     `node` is gone (a nameless file may get its first), EXDEV for data too far away for a redirect.
     """
     index = check_new_name(stack, parent, name)
+    check_change(stack, node)
     if node.unlinked and node.name != TMPFILE and stash.links(stack, node, node.top.stat()) == 0:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     if node.parent is not None:
@@ -318,6 +321,7 @@ def tmpfile(stack: Stack, parent: Node, flags: int, mode: int, caller: Caller) -
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not stack.capabilities.tmpfile:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    check_entry(stack, parent)
     plan = _Plan(stack, parent, stat.S_IFREG | stat.S_IMODE(mode), caller)
     directory = copy_up_dir(stack, parent)
     fd = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=directory.dir_fd())

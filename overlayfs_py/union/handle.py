@@ -48,6 +48,9 @@ def writable_fd(stack: Stack, node: Node) -> int:
     """
     if node.fd < 0 or not node.fd_writable:
         assert node.upper is not None
+        if node in stack.protected:  # append-only, or else it would not have come here
+            _take(stack, node, _open_own(node.upper, os.O_RDWR | os.O_APPEND), writable=False)
+            return node.fd
         try:
             replace(stack, node, open_for_writing(node.upper))
         except PermissionError as error:

@@ -99,6 +99,8 @@ def adopt_index(
         node.upper = entry
         node.indexed = node.has_origin = True
         node.metacopy = file_marks.metacopy and bool(node.lowers)
+        if file_marks.protection:
+            stack.protected[node] = file_marks.protection
         node.nlink = _union_nlink(file_marks.nlink, st.st_nlink, lower_nlink)
         register(stack, node, key)
     register(stack, node if shared is None else shared, lower_key)

@@ -71,6 +71,8 @@ def root_node(stack: Stack) -> Node:
         node.upper = stack.upper.root
         marks = stack.marks.read_dir(node.upper)
         node.impure = marks.impure
+        if marks.protection:
+            stack.protected[node] = marks.protection
         if marks.xattr_whiteouts:
             flagged.add(UPPER)
     lowers: list[Real] = []
@@ -111,6 +113,8 @@ class _DirMerge:
         marks = NO_DIR_MARKS if last and not upper else self.stack.marks.read_dir(real)
         if upper:
             self.node.impure = marks.impure
+            if marks.protection:
+                self.stack.protected[self.node] = marks.protection
         if marks.xattr_whiteouts:
             self.flagged.add(position)
         self._follow(real, marks)
@@ -203,6 +207,8 @@ def _upper_inode(
     node.ino = stack.number(real, st.st_dev, st.st_ino)
     # The kernel moves a metacopy without an origin into a directory it does not mark impure.
     marks = stack.marks.read_file(real) if parent.impure or node.is_file else NO_FILE_MARKS
+    if marks.protection:
+        stack.protected[node] = marks.protection
     if marks.metacopy and node.is_file:
         _find_data(stack, parent, node, real)
     if marks.origin is None:

@@ -59,6 +59,7 @@ class DirMarks(NamedTuple):
     xattr_whiteouts: bool = False
     redirect: bytes | None = None
     impure: bool = False
+    protection: int = 0
 
 
 class FileMarks(NamedTuple):
@@ -69,6 +70,21 @@ class FileMarks(NamedTuple):
     origin: bytes | None = None
     nlink: bytes | None = None
     source: bytes | None = None
+    protection: int = 0
+
+
+# What `overlay.protattr` says, as chattr(1)'s flags (FS_*_FL) and statx(2)'s attributes have it.
+IMMUTABLE, APPEND = 0x10, 0x20
+
+
+def parse_protection(value: bytes) -> int:
+    """The flags in a value of `overlay.protattr`; letters of others are passed over (ovl_check_protattr)."""
+    return (IMMUTABLE if b"i" in value else 0) | (APPEND if b"a" in value else 0)
+
+
+def format_protection(flags: int) -> bytes:
+    """`overlay.protattr` for these flags."""
+    return (b"a" if flags & APPEND else b"") + (b"i" if flags & IMMUTABLE else b"")
 
 
 NO_DIR_MARKS = DirMarks()
@@ -168,6 +184,7 @@ class Marks:
         "opaque",
         "origin",
         "prefix",
+        "protection",
         "redirect",
         "source",
         "upper",
@@ -182,6 +199,7 @@ class Marks:
         self.origin = prefix + "origin"
         self.impure = prefix + "impure"
         self.nlink = prefix + "nlink"
+        self.protection = prefix + "protattr"
         self.source = prefix + "py.source"  # ours alone: the path in its lower of what a file was copied from
         self.upper = prefix + "upper"
         self.whiteout = prefix + "whiteout"
@@ -202,9 +220,14 @@ class Marks:
             opaque = self._foreign_opaque(real, names)
         redirect = get_xattr(real, self.redirect) if self.redirect in names else None
         impure = self.impure in names and get_xattr(real, self.impure) == b"y"
-        if opaque is None and redirect is None and not impure:
+        protection = self._protection(real, names)
+        if opaque is None and redirect is None and not (impure or protection):
             return NO_DIR_MARKS
-        return DirMarks(opaque == b"y", opaque == b"x", redirect, impure)
+        return DirMarks(opaque == b"y", opaque == b"x", redirect, impure, protection)
+
+    def _protection(self, real: Real, names: list[str]) -> int:
+        value = get_xattr(real, self.protection) if self.protection in names else None
+        return 0 if value is None else parse_protection(value)
 
     def _foreign_opaque(self, real: Real, names: list[str]) -> bytes | None:
         for name in (USER + "opaque", FUSE_OVERLAYFS + "opaque"):
@@ -223,6 +246,7 @@ class Marks:
             get_xattr(real, self.origin) if self.origin in names else None,
             get_xattr(real, self.nlink) if self.nlink in names else None,
             get_xattr(real, self.source) if self.source in names else None,
+            self._protection(real, names),
         )
 
     def is_xattr_whiteout(self, real: Real) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_range, write_at
-from overlayfs_py.union import copyup, create, handle, remove, rename, setattr, stash, xattrs
-from overlayfs_py.union.attr import Attr, AttrChanges, Caller, make_attr
+from overlayfs_py.union import copyup, create, handle, protection, remove, rename, setattr, stash, xattrs
+from overlayfs_py.union.attr import NOW, Attr, AttrChanges, Caller, make_attr
 from overlayfs_py.union.copyup import CopyUp
 from overlayfs_py.union.handle import Handle
 from overlayfs_py.union.links import unlinking_copies, unregister
@@ -25,6 +25,7 @@ from overlayfs_py.union.probe import Capabilities
 from overlayfs_py.union.stack import open_stack
 
 __all__ = [
+    "NOW",
     "WRITING",
     "Attr",
     "AttrChanges",
@@ -155,6 +156,7 @@ class Overlay:
     def _drop(self, node: Node) -> None:
         unregister(self._stack, node)
         self._stack.stripped.discard(node)
+        self._stack.protected.pop(node, None)
         self._stack.data_fds.close(node)
         for parent, name in node.names():
             if parent.children is not None and parent.children.get(name) is node:
@@ -317,12 +319,25 @@ class Overlay:
         self._stack.trim()
         xattrs.removexattr(self._stack, node, name)
 
+    def query_flags(self, node: Node, command: int, data: bytes) -> bytes:
+        """FS_IOC_GETFLAGS, FS_IOC_FSGETXATTR."""
+        return protection.query(self._stack, node, command, data)
+
+    def change_flags(self, node: Node, command: int, data: bytes) -> bytes:
+        """FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR; whoever writes next is asked whether it may."""
+        copyup.copy_up(self._stack, node, data=False)
+        found = protection.change(self._stack, node, command, data)
+        if not node.unlinked:  # else it could not be opened again
+            node.fd_writable = False
+        return found
+
     # --- data ------------------------------------------------------------------------------------
 
     def open_file(self, node: Node, flags: int) -> Handle:
         """Open a regular file: copies up when `flags` ask to write, truncates with O_TRUNC."""
         self._stack.trim()
         if flags & WRITING:
+            protection.check_open(self._stack, node, flags)
             size = 0 if flags & os.O_TRUNC else None
             copyup.need_writable(self._stack)
             copyup.copy_up(self._stack, node, size=size)
@@ -335,10 +350,9 @@ class Overlay:
             handle.readable_fd(self._stack, node)
         return Handle(node, flags)
 
-    def flags_changed(self, node: Node) -> None:
-        """The inode's flags were set (chattr): whoever writes next asks the file again whether it may."""
-        if not node.unlinked:  # else it could not be opened again
-            node.fd_writable = False
+    def check_open(self, node: Node, flags: int) -> None:
+        """Raise what `open_file` would refuse; a write without an open is one for O_WRONLY and O_APPEND."""
+        protection.check_open(self._stack, node, flags)
 
     def release(self, opened: Handle) -> None:
         """End a handle."""
@@ -382,6 +396,7 @@ class Overlay:
 
     def fallocate(self, node: Node, mode: int, offset: int, length: int) -> None:
         """fallocate(2)."""
+        protection.check_allocation(self._stack, node, mode)
         attrs.fallocate(self._writable(node), mode, offset, length)
 
     def seek(self, node: Node, offset: int, whence: int) -> int:
@@ -412,6 +427,8 @@ class Overlay:
         return node.fd
 
     def _writable(self, node: Node) -> int:
+        if not node.fd_writable:
+            protection.check_open(self._stack, node, os.O_WRONLY | os.O_APPEND)
         if node.fd < 0 or not node.fd_writable:
             self._stack.trim()
             copyup.copy_up(self._stack, node)

@@ -24,6 +24,7 @@ from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone
 from overlayfs_py.union.lookup import resolve
 from overlayfs_py.union.node import UPPER, DirIndex, Node
 from overlayfs_py.union.owner import needs_more
+from overlayfs_py.union.protection import check_kept, check_removal
 from overlayfs_py.union.stack import Stack
 
 
@@ -32,6 +33,7 @@ def _must_exist(stack: Stack, parent: Node, name: bytes) -> Node:
     node = resolve(stack, parent, name)
     if node is None:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    check_removal(stack, parent, node)
     return node
 
 
@@ -124,12 +126,13 @@ def release_unknown(stack: Stack, node: Node) -> None:
         stash.let_go(stack, node)
 
 
-def check_empty(stack: Stack, node: Node) -> DirIndex:
+def check_empty(stack: Stack, parent: Node, node: Node) -> DirIndex:
     """The index of a directory that is to go; ENOTEMPTY, and EACCES for one of which that cannot be told."""
     index = dir_index(stack, node)
     if index.unlisted:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     if index.entries:
+        check_kept(stack, parent, node)
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
     return index
 
@@ -139,7 +142,7 @@ def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
     node = _must_exist(stack, parent, name)
     if not node.is_dir:
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    own_index = check_empty(stack, node)
+    own_index = check_empty(stack, parent, node)
     directory = copy_up_dir(stack, parent)
     index = dir_index(stack, parent)
     entry = index.entries[name]

@@ -33,6 +33,7 @@ from overlayfs_py.union.listing import (
 )
 from overlayfs_py.union.lookup import resolve
 from overlayfs_py.union.node import Node
+from overlayfs_py.union.protection import check_entry, check_removal
 from overlayfs_py.union.redirect import lower_path
 from overlayfs_py.union.remove import (
     check_empty,
@@ -135,7 +136,14 @@ def _check(stack: Stack, old: _Side, new: _Side, flags: int) -> None:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
     if noreplace and target is not None:
         raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-    if not exchange and target is not None and target is not source:
+    if target is source:
+        return
+    check_removal(stack, old.parent, source)
+    if target is None:
+        check_entry(stack, new.parent)
+    else:
+        check_removal(stack, new.parent, target)
+    if not exchange and target is not None:
         if source.is_dir and not target.is_dir:
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if target.is_dir and not source.is_dir:
@@ -145,11 +153,10 @@ def _check(stack: Stack, old: _Side, new: _Side, flags: int) -> None:
         if node is not None and node.is_dir and node.lowers and not stack.make_redirects:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
     if not exchange and target is not None and target.is_dir:
-        check_empty(stack, target)
-    if source is not target:
-        _redirect(stack, old, new)
-        if exchange:
-            _redirect(stack, new, old)
+        check_empty(stack, new.parent, target)
+    _redirect(stack, old, new)
+    if exchange:
+        _redirect(stack, new, old)
 
 
 def _copy_up_both(stack: Stack, old: _Side, new: _Side, *, exchange: bool) -> None:

@@ -3,13 +3,15 @@
 import errno
 import os
 import stat
+import time
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.union import handle, marks
-from overlayfs_py.union.attr import AttrChanges, format_override, mode_override
+from overlayfs_py.union.attr import NOW, AttrChanges, format_override, mode_override
 from overlayfs_py.union.copyup import copy_up, need_writable
 from overlayfs_py.union.create import map_owner
 from overlayfs_py.union.node import Node
+from overlayfs_py.union.protection import check_change
 from overlayfs_py.union.stack import Stack, override_name
 
 
@@ -18,8 +20,12 @@ def check(stack: Stack, node: Node, changes: AttrChanges) -> None:
     without a mapping.
     """
     need_writable(stack)
+    times = AttrChanges(atime_ns=changes.atime_ns, mtime_ns=changes.mtime_ns)
+    # With data=writeback the kernel chooses mtime itself, and tells the time of a write by that alone.
+    touching = changes == times and times.mtime_ns is not None and times.atime_ns in (NOW, None)
     if changes.size is not None:
         check_size(node, changes.size)
+    check_change(stack, node, touching=touching)
     if changes.uid is not None or changes.gid is not None:
         map_owner(stack, changes.uid, changes.gid)
 
@@ -58,6 +64,12 @@ def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
 
 
 def _set_times(node: Node, atime_ns: int | None, mtime_ns: int | None) -> None:
+    if (atime_ns, mtime_ns) == (NOW, NOW):
+        attrs.touch(*node.top.at())
+        return
+    if NOW in (atime_ns, mtime_ns):
+        now = time.time_ns()
+        atime_ns, mtime_ns = (now if given == NOW else given for given in (atime_ns, mtime_ns))
     if node.fd_writable and atime_ns is not None and mtime_ns is not None:
         os.utime(node.fd, ns=(atime_ns, mtime_ns))
     else:

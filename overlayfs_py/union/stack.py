@@ -67,6 +67,7 @@ class Stack:
         self.marks = Marks(TRUSTED)
         self.hard_links: dict[tuple[int, int], Node] = {}
         self.stripped: set[Node] = set()
+        self.protected: dict[Node, int] = {}  # nodes whose upper part has `overlay.protattr`
         self.uids = IdMap(options.uid_map, options.squash_uid)
         self.gids = IdMap(options.gid_map, options.squash_gid)
         self.follow_redirects = options.redirect_dir != "nofollow"

@@ -23,6 +23,7 @@ from overlayfs_py.union.marks import (
     is_internal,
 )
 from overlayfs_py.union.node import Node
+from overlayfs_py.union.protection import check_change
 from overlayfs_py.union.stack import Stack
 
 _FOREIGN_OVERRIDES = frozenset(name for name in OVERRIDES if name.startswith("user."))
@@ -113,6 +114,7 @@ def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
     need_writable(stack)
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
+    check_change(stack, node)
     if _is_reserved(stack, key):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
     if key in acl.NAMES and not stack.capabilities.acls:
@@ -155,6 +157,7 @@ def check_remove(stack: Stack, node: Node, name: bytes) -> bool:
     need_writable(stack)
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
+    check_change(stack, node, touching=key == CAPABILITY)  # which whoever appends drops
     if _is_reserved(stack, key):
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
     if key == acl.DEFAULT and not node.is_dir:

@@ -9,7 +9,7 @@ from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import NOT_KEPT, Before, State
 from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.syscalls.statx import birth_time_ns
-from overlayfs_py.union.overlay import AttrChanges, Node
+from overlayfs_py.union.overlay import NOW, AttrChanges, Node
 
 _CAPABILITY = b"security.capability"
 _ACCESS_ACL = b"system.posix_acl_access"
@@ -71,6 +71,10 @@ class AttributeRequests:
             atime * _BILLION + atime_nsec if valid & wire.FATTR_ATIME else None,
             mtime * _BILLION + mtime_nsec if valid & wire.FATTR_MTIME else None,
         )
+        if valid & wire.FATTR_ATIME_NOW:
+            changes = changes._replace(atime_ns=NOW)
+        if valid & wire.FATTR_MTIME_NOW:
+            changes = changes._replace(mtime_ns=NOW)
         if node.upper is None:
             if valid & ~wire.FATTR_FH == _WRITTEN_BACK:
                 found = self._overlay.getattr(node)

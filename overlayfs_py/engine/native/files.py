@@ -5,7 +5,6 @@ a new file comes by MKNOD.
 """
 
 import errno
-import fcntl
 import logging
 import os
 from collections.abc import Callable
@@ -103,6 +102,7 @@ class FileRequests:
         state = self._state
         node = state.nodes.inode(request.nodeid).node
         if not node.fd_writable:
+            self._overlay.check_open(node, os.O_WRONLY | os.O_APPEND)
             state.need_upper(node, data=True)
         if flags & wire.WRITE_KILL_SUIDGID:
             state.drop_setid(node, request)
@@ -226,21 +226,19 @@ class FileRequests:
         """The inode flags of the real inode (lsattr, chattr); other commands are none of a file system's. The
         kernel asks whatever the command: Python's open asks for each file whether it is a terminal.
         """
-        if command not in _FLAG_QUERIES and command not in _FLAG_CHANGES:
+        change = command in _FLAG_CHANGES
+        if not change and command not in _FLAG_QUERIES:
             return errno.ENOTTY
         node = self._state.node(request.nodeid)
         if max(in_size, out_size) > _LONGEST or in_size != len(data) or not (node.is_dir or node.is_file):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        if command in _FLAG_CHANGES:
+        content = bytes(data).ljust(_LONGEST, b"\0")
+        if change:
             self._state.need_upper(node, data=False)
-        fd = node.top.open_dir() if node.is_dir else node.top.open(os.O_RDONLY)
-        try:
-            found = fcntl.ioctl(fd, command, bytes(data).ljust(_LONGEST, b"\0"))
-        finally:
-            os.close(fd)
-        if command in _FLAG_CHANGES:  # and with it the time of change, of which the kernel knows nothing
-            self._overlay.flags_changed(node)
-            self._state.attributes_changed(node)
+            found = self._overlay.change_flags(node, command, content)
+            self._state.attributes_changed(node)  # the time of change, of which the kernel knows nothing
+        else:
+            found = self._overlay.query_flags(node, command, content)
         return wire.IOCTL_OUT.pack(0, 0, 0, 0) + found[:out_size]
 
     def release(self, request: Request, fh: int, flags: int, release_flags: int, owner: int) -> bytes:
@@ -251,6 +249,7 @@ class FileRequests:
         state = self._state
         node = state.node(nodeid)
         if not node.fd_writable:
+            self._overlay.check_open(node, os.O_WRONLY | os.O_APPEND)
             state.need_upper(node, data=True)
         if request.uid or not may_keep_setid(request.uid, request.pid):
             state.drop_setid(node, request)

@@ -38,6 +38,7 @@ class OpenRequests:
     def open(self, request: Request, flags: int, open_flags: int) -> bytes:
         state = self._state
         node = state.node(request.nodeid)
+        self._overlay.check_open(node, flags)
         if flags & os.O_TRUNC:
             state.settled(node)
         elif flags & _WRITING:
