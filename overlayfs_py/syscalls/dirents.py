@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 import struct
+from collections.abc import Iterator
 
 from overlayfs_py.syscalls._libc import function, last_error
 
@@ -20,6 +21,7 @@ DT_SOCK = 12
 Dirent = tuple[bytes, int, int]
 
 _BUFFER_SIZE = 64 * 1024  # as fast as any larger one, and small enough that getting it costs nothing
+_SMALL_BUFFER_SIZE = 16 * 1024
 _NAME_OFFSET = 19
 
 _dirent = struct.Struct("=Q8xHB")  # struct linux_dirent64: d_ino, (d_off), d_reclen, d_type; then d_name
@@ -32,18 +34,33 @@ def read_dirents(dir_fd: int) -> list[Dirent]:
     The offset of `dir_fd` moves, so two readers at once need two open files. A removed directory is empty.
     A type the filesystem does not tell is looked up; an entry that is gone by then is left out.
     """
-    os.lseek(dir_fd, 0, os.SEEK_SET)
-    buffer = ctypes.create_string_buffer(_BUFFER_SIZE)
     entries: list[Dirent] = []
-    while size := _fill(dir_fd, buffer):
-        _parse(ctypes.string_at(buffer, size), entries)
-    if any(not entry[2] for entry in entries):
-        return _with_types(dir_fd, entries)
+    for part in _parts(dir_fd, _BUFFER_SIZE):
+        entries += part
     return entries
 
 
+def dirents_in_parts(dir_fd: int) -> Iterator[list[Dirent]]:
+    """As `read_dirents`, some hundreds at a time; at least one part, be it empty."""
+    yield from _parts(dir_fd, _SMALL_BUFFER_SIZE)
+
+
+def _parts(dir_fd: int, buffer_size: int) -> Iterator[list[Dirent]]:
+    os.lseek(dir_fd, 0, os.SEEK_SET)
+    buffer = ctypes.create_string_buffer(buffer_size)
+    size = _fill(dir_fd, buffer)
+    while True:
+        entries: list[Dirent] = []
+        _parse(ctypes.string_at(buffer, size), entries)
+        if any(not entry[2] for entry in entries):
+            entries = _with_types(dir_fd, entries)
+        yield entries
+        if not size or not (size := _fill(dir_fd, buffer)):
+            return
+
+
 def _fill(dir_fd: int, buffer: "ctypes.Array[ctypes.c_char]") -> int:
-    while (size := _getdents64(dir_fd, buffer, _BUFFER_SIZE)) < 0:
+    while (size := _getdents64(dir_fd, buffer, len(buffer))) < 0:
         error = last_error()
         if error.errno == errno.ENOENT:  # removed while open: the end, as readdir(3) has it
             return 0

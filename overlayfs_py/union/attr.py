@@ -105,6 +105,11 @@ def format_override(uid: int, gid: int, mode: int) -> bytes:
 _attr: Callable[[tuple[int, ...]], Attr] = functools.partial(tuple.__new__, Attr)
 
 
+def d_type(mode: int) -> int:
+    """The DT_* value of a file mode."""
+    return stat.S_IFMT(mode) >> 12
+
+
 def make_attr(st: os.stat_result, ino: int, nlink: int) -> Attr:
     """An Attr from a real inode's stat with the union's number and link count."""
     return _attr(

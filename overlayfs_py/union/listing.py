@@ -6,19 +6,22 @@ so an index stays right when every change updates it.
 
 import errno
 import os
-import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
-from overlayfs_py.syscalls.dirents import read_dirents
-from overlayfs_py.union.layer import Real, is_whiteout_device
-from overlayfs_py.union.marks import AUFS_META, AUFS_WHITEOUT, takes_aufs
-from overlayfs_py.union.node import UPPER, DirIndex, Elsewhere, Entry, Node
+from overlayfs_py.union.attr import d_type
+from overlayfs_py.union.building import ONLY_UPPER, building, probe
+from overlayfs_py.union.layer import Real
+from overlayfs_py.union.node import UPPER, DirIndex, Entry, Node
+from overlayfs_py.union.order import NameOrder
 from overlayfs_py.union.stack import Stack
 
-_DT_CHR, DT_DIR, _DT_REG = 2, 4, 8
-_ONLY_UPPER = (UPPER,)
-
-Dirent = tuple[bytes, int, int]  # name, inode number, d_type
+# Steps after which a directory is a huge one, whose names are probed until it is listed.
+_AT_ONCE = 6
+# Names that take more than a moment to put in order.
+_MANY = 4096
+_END = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,156 +34,74 @@ class Listing:
     entries: list[tuple[bytes, int, int]]
 
 
-def d_type(mode: int) -> int:
-    """The DT_* value of a file mode."""
-    return stat.S_IFMT(mode) >> 12
-
-
 def dir_index(stack: Stack, node: Node) -> DirIndex:
     """The merged names of directory `node`, listed on first use and kept with the node."""
-    index = node.index
-    if index is None:
-        if not node.is_dir:
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        try:
-            index = _build(stack, node)
-        except PermissionError:
-            index = DirIndex()
-            index.unlisted = True
-        node.index = index
+    index = node.index or _begun(stack, node)
+    if index.rest is not None:
+        _advance(node, index, None)
     return index
+
+
+def _begun(stack: Stack, node: Node) -> DirIndex:
+    """The index of a directory; that of a huge one is only begun."""
+    if not node.is_dir:
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    index = DirIndex()
+    index.rest = building(stack, node, index)
+    node.index = index
+    _advance(node, index, _AT_ONCE)
+    return index
+
+
+def _advance(node: Node, index: DirIndex, steps: int | None) -> None:
+    """Go on with what is not complete, so many steps or to the end. What may not be listed is complete."""
+    assert index.rest is not None
+    try:
+        for _ in islice(index.rest, steps):
+            pass
+        if steps is None or next(index.rest, _END) is _END:
+            index.rest = None
+    except PermissionError:
+        index.rest = None
+        index.unlisted = True
+        index.elsewhere = None
+        index.entries.clear()
+        index.whiteouts.clear()
+    except BaseException:
+        node.index = None
+        raise
+
+
+def work_left(stack: Stack, node: Node, *, ordered: bool) -> Iterator[None] | None:
+    """What is to be done until all names of `node` are known, and `ordered`, in steps; None for what is done
+    or takes no time.
+    """
+    index = node.index or _begun(stack, node)
+    if index.rest is None and (index.order is not None or not ordered or len(index.entries) < _MANY):
+        return None
+    return _working(node, index, ordered=ordered)
+
+
+def _working(node: Node, index: DirIndex, *, ordered: bool) -> Iterator[None]:
+    while index.rest is not None:
+        _advance(node, index, 1)
+        yield
+    if ordered and index.order is None and len(index.entries) >= _MANY:
+        index.order, steps = NameOrder.begun(list(index.entries))
+        yield from steps
 
 
 def find_entry(stack: Stack, node: Node, name: bytes) -> Entry | None:
     """What directory `node` holds under `name`; no system call once the directory is listed."""
-    index = node.index or dir_index(stack, node)
+    index = node.index or _begun(stack, node)
+    if index.rest is not None:
+        alone = DirIndex()
+        probe(stack, node, alone, name)
+        _advance(node, index, 1)
+        return alone.entries.get(name)
     if index.unlisted and name not in index.entries and name not in index.whiteouts:
-        _probe(stack, node, index, name)
+        probe(stack, node, index, name)
     return index.entries.get(name)
-
-
-def _probe(stack: Stack, node: Node, index: DirIndex, name: bytes) -> None:
-    """Merge one name of a directory that cannot be listed."""
-    flagged = node.xattr_whiteouts
-    if node.upper is not None:
-        _add_upper(stack, index, node.upper, UPPER in flagged, _look(node.upper, name))
-    merge = _Merge(stack, index)
-    for position, real in enumerate(node.lowers):
-        marks = _look(real, AUFS_WHITEOUT + name)
-        if marks and not takes_aufs(real):
-            marks = []
-        merge.add(position, real, position in flagged, _look(real, name) + marks)
-
-
-def _look(real: Real, name: bytes) -> list[Dirent]:
-    try:
-        st = real.child(name).stat()
-    except OSError as e:
-        if e.errno in (errno.ENOENT, errno.ENAMETOOLONG):
-            return []
-        raise
-    return [(name, st.st_ino, d_type(st.st_mode))]
-
-
-def _build(stack: Stack, node: Node) -> DirIndex:
-    index = DirIndex()
-    if node.nlink == 0:
-        return index  # removed: its names are gone and nothing may be made in it
-    flagged = node.xattr_whiteouts
-    if node.upper is not None:
-        _add_upper(stack, index, node.upper, UPPER in flagged, _read(stack, index, UPPER, node.upper))
-    merge = _Merge(stack, index)
-    for position, real in enumerate(node.lowers):
-        merge.add(position, real, position in flagged, _read(stack, index, position, real))
-    return index
-
-
-def _read(stack: Stack, index: DirIndex, position: int, real: Real) -> list[Dirent]:
-    fd = real.open_dir()
-    try:
-        found = read_dirents(fd)
-        dev, others = stack.spans.look(real, fd, found)
-    finally:
-        os.close(fd)
-    if others or dev != real.layer.dev:
-        numbers = {name: stack.number(real.child(name), *identity) for name, identity in others.items()}
-        index.elsewhere = {**(index.elsewhere or {}), position: Elsewhere(dev, numbers)}
-    return found
-
-
-def _is_whiteout(stack: Stack, real: Real, name: bytes, kind: int, xattr_whiteouts: bool) -> bool:
-    if kind == _DT_CHR:
-        return is_whiteout_device(real.child(name).stat())
-    if kind == _DT_REG and xattr_whiteouts:
-        child = real.child(name)
-        return child.stat().st_size == 0 and stack.marks.is_xattr_whiteout(child)
-    return False
-
-
-def _add_upper(stack: Stack, index: DirIndex, real: Real, xattr_whiteouts: bool, found: list[Dirent]) -> None:
-    entries = index.entries
-    hiding = stack.hiding
-    for name, ino, kind in found:
-        if hiding and name.startswith(hiding):
-            continue  # removed, but open
-        if (kind == _DT_CHR or xattr_whiteouts) and _is_whiteout(stack, real, name, kind, xattr_whiteouts):
-            index.whiteouts[name] = ()
-        else:
-            entries[name] = (_ONLY_UPPER, ino, kind)
-
-
-class _Merge:
-    """Adds lower directories to an index, topmost first.
-
-    A whiteout, or a non-directory under a directory, hides the name in the layers below it only.
-    """
-
-    def __init__(self, stack: Stack, index: DirIndex) -> None:
-        self.stack = stack
-        self.index = index
-        self.hidden: set[bytes] = set(index.whiteouts)
-        self.undecided: set[bytes] = set(index.whiteouts)  # does the upper's whiteout hide anything?
-
-    def add(self, position: int, real: Real, xattr_whiteouts: bool, found: list[Dirent]) -> None:
-        hides: list[bytes] = []
-        here = (position,)
-        entries = self.index.entries
-        hidden = self.hidden
-        marks: bool | None = None  # whether .wh. names are; asked when there is one
-        for name, ino, kind in found:
-            if name.startswith(AUFS_WHITEOUT):
-                if marks is None:
-                    marks = takes_aufs(real)
-                if marks and name.startswith(AUFS_META):
-                    continue
-                if marks and kind == _DT_REG and name != AUFS_WHITEOUT:
-                    hides.append(name[len(AUFS_WHITEOUT) :])
-                    continue
-            if name in hidden and name not in self.undecided:
-                continue
-            if (kind == _DT_CHR or xattr_whiteouts) and _is_whiteout(
-                self.stack, real, name, kind, xattr_whiteouts
-            ):
-                hides.append(name)
-                continue
-            above = entries.get(name)
-            if name in hidden:
-                self.index.whiteouts[name] = here
-                self.undecided.discard(name)
-            elif above is None:
-                entries[name] = (here, ino, kind)
-            elif above[2] == DT_DIR and kind == DT_DIR:
-                entries[name] = (above[0] + here, above[1], kind)
-            else:
-                self._cover(above, here, name)
-                hides.append(name)
-        hidden.update(hides)
-        self.undecided.difference_update(hides)
-
-    def _cover(self, above: Entry, here: tuple[int, ...], name: bytes) -> None:
-        """Two entries that do not merge: removing an upper one must leave a whiteout for the lower."""
-        if above[0] == _ONLY_UPPER:
-            self.index.entries[name] = (above[0] + here, above[1], above[2])
 
 
 def covered(entry: Entry | None) -> bool:
@@ -223,7 +144,7 @@ def lower_positions(index: DirIndex, name: bytes) -> tuple[int, ...]:
 
 def note_upper(index: DirIndex, name: bytes, ino: int, mode: int) -> None:
     """Record that the upper now holds `name` itself (over a whiteout, a lower entry, or nothing)."""
-    positions = _ONLY_UPPER + lower_positions(index, name)
+    positions = ONLY_UPPER + lower_positions(index, name)
     index.whiteouts.pop(name, None)
     if index.order is not None and name not in index.entries:
         index.order.add(name)

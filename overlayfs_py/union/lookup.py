@@ -10,10 +10,11 @@ import os
 import stat
 from collections.abc import Iterable
 
+from overlayfs_py.union.building import DT_DIR
 from overlayfs_py.union.inode import PLAIN_LIMIT
 from overlayfs_py.union.layer import Layer, Real
 from overlayfs_py.union.links import adopt_index, hard_link_key, load_count, register
-from overlayfs_py.union.listing import DT_DIR, Listing, dir_index, find_entry
+from overlayfs_py.union.listing import Listing, dir_index, find_entry
 from overlayfs_py.union.marks import NO_DIR_MARKS, NO_FILE_MARKS, DirMarks, FileMarks, has_aufs_opaque
 from overlayfs_py.union.node import UPPER, Directory, DirIndex, Entry, Node
 from overlayfs_py.union.order import NameOrder
@@ -339,6 +340,7 @@ def names_after(stack: Stack, node: Node, cookie: int, most: int) -> list[tuple[
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     if index.order is None:
         index.order = NameOrder(index.entries)
+    index.order.complete()
     return index.order.after(cookie, most)
 
 

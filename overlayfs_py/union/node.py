@@ -46,13 +46,15 @@ class DirIndex:
     a whiteout that hides nothing). `unlisted`: a part may be searched but not listed (an unprivileged
     mount over somebody else's 0711 directory), so names are probed one by one. `elsewhere`: the parts that
     are not on their layer's own file system or hold entries that are not on theirs, None for no such part.
-    `order`: the names of `entries` as they are listed in parts, once somebody did.
+    `order`: the names of `entries` as they are listed in parts, once somebody did. `rest`: what is still to
+    be done before the index can be used, for a huge directory.
     """
 
-    __slots__ = ("elsewhere", "entries", "order", "unlisted", "whiteouts")
+    __slots__ = ("elsewhere", "entries", "order", "rest", "unlisted", "whiteouts")
 
     def __init__(self) -> None:
         self.unlisted = False
+        self.rest: Iterator[None] | None = None
         self.elsewhere: dict[int, Elsewhere] | None = None
         self.order: NameOrder | None = None
         self.entries: dict[bytes, Entry] = {}

@@ -24,26 +24,34 @@ def _made_from(name: bytes) -> int:
 class NameOrder:
     """`names`, ordered at once. A removed name gives up its cookie, the others keep theirs for ever."""
 
-    __slots__ = ("_bounds", "_later", "_moved", "_runs")
+    __slots__ = ("_bounds", "_later", "_moved", "_runs", "_steps")
 
     def __init__(self, names: Collection[bytes] = ()) -> None:
-        for _ in self.filling(names):
-            pass
+        self._begin(names)
+        self.complete()
 
     @classmethod
     def begun(cls, names: Collection[bytes]) -> "tuple[NameOrder, Iterator[None]]":
         """One that is complete when the iterator is exhausted, in steps of a millisecond."""
         made = cls.__new__(cls)
-        return made, made.filling(names)
+        made._begin(names)
+        assert made._steps is not None
+        return made, made._steps
 
-    def filling(self, names: Collection[bytes]) -> Iterator[None]:
+    def complete(self) -> None:
+        """Do what is left to do of that."""
+        if self._steps is not None:
+            for _ in self._steps:
+                pass
+
+    def _begin(self, names: Collection[bytes]) -> None:
         count = len(names) // _RUN + 1
         width = (_MASK | _FEW) // count + 1
         self._bounds = [width * (n + 1) for n in range(count)]  # the largest cookie that a run may hold
         self._runs: list[list[bytes]] = [[] for _ in range(count)]
         self._moved: dict[bytes, int] = {}  # cookies of names whose own was another's already
         self._later: list[tuple[bytes, bool]] | None = []  # added or removed before it is complete
-        return self._fill(names, width)
+        self._steps: Iterator[None] | None = self._fill(names, width)
 
     def _fill(self, names: Iterable[bytes], width: int) -> Iterator[None]:
         runs = self._runs
@@ -55,7 +63,7 @@ class NameOrder:
             self._sort(run)
             if done % 4 == 3:
                 yield
-        later, self._later = self._later or [], None
+        later, self._later, self._steps = self._later or [], None, None
         for name, is_there in later:
             (self.add if is_there else self.remove)(name)
 

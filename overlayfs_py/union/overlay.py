@@ -7,7 +7,7 @@ descriptor. It is not thread-safe: only `CopyUp.transfer` may run in another thr
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import attrs
@@ -17,9 +17,9 @@ from overlayfs_py.union.attr import NOW, Attr, AttrChanges, Caller, make_attr
 from overlayfs_py.union.copyup import CopyUp
 from overlayfs_py.union.handle import Handle
 from overlayfs_py.union.links import unlinking_copies, unregister
-from overlayfs_py.union.listing import Listing
+from overlayfs_py.union.listing import Listing, work_left
 from overlayfs_py.union.lookup import find, list_dir, names_after, resolve, root_node
-from overlayfs_py.union.node import Node
+from overlayfs_py.union.node import Entry, Node
 from overlayfs_py.union.owner import insist
 from overlayfs_py.union.probe import Capabilities
 from overlayfs_py.union.stack import open_stack
@@ -41,6 +41,7 @@ __all__ = [
 # Flags of open(2) that change something, one of them or more.
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _UNSIGNED = 2**64 - 1
+_MANY = 4096  # names
 # What modes may deny to a daemon that is an ordinary user, though not to its caller.
 _DENIED = (
     *(
@@ -76,6 +77,8 @@ class Overlay:
         self._owners_as_stored = not (mapped or options.xattr_permissions)
         if self._stack.confined:
             insist(self, self._stack, _DENIED)
+        # What huge directories that are forgotten held: to free it takes long.
+        self.debris: list[dict[bytes, Entry]] = []
 
     @classmethod
     def open(cls, options: UnionOptions) -> "Overlay":
@@ -87,6 +90,11 @@ class Overlay:
     def close(self) -> None:
         """Release all descriptors and the lock on the work directory; idempotent."""
         self._stack.close()
+
+    def remove_large_with(self, start: Callable[[Callable[[], None]], None]) -> None:
+        """Have `start` remove large directories that nothing refers to any more; it may do so in a thread."""
+        if self._stack.work is not None:
+            self._stack.work.remove_large = start
 
     @property
     def read_only(self) -> bool:
@@ -148,10 +156,22 @@ class Overlay:
             node = pending.pop()
             if node is not self.root and not (node.known or node.children or node.opens):
                 pending += [parent for parent, _ in node.names()]
-                if node.index is not None:
-                    names += len(node.index.entries)
+                index = node.index
                 self._drop(node)
+                if index is not None:
+                    names += len(index.entries)
+                    if len(index.entries) > _MANY:
+                        self.debris.append(index.entries)
         return names
+
+    def clear_debris(self) -> Iterator[None]:
+        """Free the `debris`, in short steps."""
+        debris, self.debris = self.debris, []
+        for entries in debris:
+            while entries:
+                for _ in range(min(len(entries), _MANY)):
+                    entries.popitem()
+                yield
 
     def _drop(self, node: Node) -> None:
         unregister(self._stack, node)
@@ -251,6 +271,12 @@ class Overlay:
         name's cookie stays the same for as long as the name, so a reader may go on whatever has changed.
         """
         return names_after(self._stack, node, cookie, most)
+
+    def listing_work(self, node: Node, *, ordered: bool = False) -> Iterator[None] | None:
+        """What takes long of listing a huge directory for the first time, in short steps; None when nothing
+        does. Without it, whatever needs all names, or with `ordered` `names_after`, does it at once.
+        """
+        return work_left(self._stack, node, ordered=ordered)
 
     def listed(self, node: Node, names: Iterable[bytes]) -> Listing:
         """Some of the directory's entries."""

@@ -56,7 +56,7 @@ class _Side:
         self.parent = parent
         self.name = name
         self.node = resolve(stack, parent, name)
-        self.index = parent.index or dir_index(stack, parent)
+        self.index = dir_index(stack, parent)
         self.directory: Real | None = None
 
     def dir_fd(self) -> int:

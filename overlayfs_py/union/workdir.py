@@ -8,6 +8,7 @@ crash of the machine. ``WORK/nlink`` is ours: how many names went of hard links 
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable
 
 from overlayfs_py.errors import InUse, LayerError
 from overlayfs_py.syscalls import attrs
@@ -17,6 +18,8 @@ from overlayfs_py.union.descriptors import FdCache, Held
 from overlayfs_py.union.layer import O_DIRFD, Layer, Real
 
 _VOLATILE = b"work/incompat/volatile"
+# Bytes of a directory that holds a thousand names or more, on most file systems.
+_LARGE = 32 * 1024
 
 
 class WorkDir:
@@ -25,6 +28,7 @@ class WorkDir:
     def __init__(self, path: bytes, root_fd: int, fds: FdCache[Real], held: Held) -> None:
         self.layer = Layer(path, root_fd, -1, fds, held)
         self._serial = 0
+        self.remove_large: Callable[[Callable[[], None]], None] = lambda remove: remove()
         self.unclonable: set[int] = set()  # file systems (st_dev) that share no blocks with copies made here
         self._lock_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
         try:
@@ -117,13 +121,19 @@ class WorkDir:
         return Real(self.layer, self.temp, self.temp_name())
 
     def discard(self, real: Real) -> None:
-        """Remove a temporary inode, directory or not; it may be gone already."""
+        """Remove a temporary inode, directory or not; it may be gone already. For a large directory
+        `remove_large` says when, and in which thread.
+        """
         fd, name = real.at()
         with contextlib.suppress(OSError):
             try:
                 os.unlink(name, dir_fd=fd)
             except IsADirectoryError:
-                remove_tree(name, dir_fd=fd)
+                if os.stat(name, dir_fd=fd, follow_symlinks=False).st_size <= _LARGE:
+                    remove_tree(name, dir_fd=fd)
+                else:
+                    own_fd = os.dup(fd)
+                    self.remove_large(lambda: _remove_and_close(name, own_fd))
 
     def close(self) -> None:
         """Give back the lock and the descriptors; idempotent."""
@@ -136,6 +146,15 @@ class WorkDir:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+
+def _remove_and_close(name: bytes, dir_fd: int) -> None:
+    """Remove a directory of `dir_fd`, which is closed; what stays the next mount removes."""
+    try:
+        with contextlib.suppress(OSError):
+            remove_tree(name, dir_fd=dir_fd)
+    finally:
+        os.close(dir_fd)
 
 
 def _own(dir_fd: int, name: bytes) -> None:

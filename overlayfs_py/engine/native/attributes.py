@@ -83,6 +83,7 @@ class AttributeRequests:
             self._overlay.check_setattr(node, changes)
         if changes.size == 0:  # nothing of the contents will be left: the union copies none
             state.settled(node)
+            state.need_names_above(node)
         else:
             state.need_upper(node, data=changes.size is not None)
         before = Before(node) if node.upper is None else None
@@ -152,7 +153,7 @@ class AttributeRequests:
             self._state.change_mode(node, attr.mode & ~stat.S_ISGID)
 
     def statfs(self, request: Request) -> bytes:
-        self._state.forgotten.clear()  # they may hold the blocks of removed files
+        self._state.need_forgotten()  # they may hold the blocks of removed files
         st = self._overlay.statfs()
         return wire.STATFS_OUT.pack(
             st.f_blocks,

@@ -27,6 +27,13 @@ class _Frozen:
 FROZEN = _Frozen()
 
 
+class Chore:
+    """What requests wait for that want something the loop does little by little (`chores`)."""
+
+
+Awaited = Node | _Frozen | Chore
+
+
 class Postponed(Exception):
     """Raised by a handler that has changed nothing yet. `node`: other requests that change it must wait."""
 
@@ -53,8 +60,8 @@ class Postponed(Exception):
 class Busy(Exception):
     """Raised by a handler: `node` is being copied up, so the request has to be done again afterwards."""
 
-    def __init__(self, node: Node | _Frozen) -> None:
-        super().__init__("waits for a copy-up, or for the thaw")
+    def __init__(self, node: Awaited) -> None:
+        super().__init__("waits for a copy-up, for a chore, or for the thaw")
         self.node = node
 
 
@@ -68,7 +75,7 @@ class Deferrals:
         self._calls: deque[Callable[[], None]] = deque()
         self._when_idle: list[Callable[[], None]] = []
         self._when_any: list[Callable[[], None]] = []
-        self._after: dict[Node | _Frozen, list[Callable[[], None]]] = {}
+        self._after: dict[Awaited, list[Callable[[], None]]] = {}
         self._open: set[int] = set()  # unique of the requests that are answered later
         self._closed = False
         self.running = 0
@@ -81,7 +88,7 @@ class Deferrals:
     @property
     def copies(self) -> int:
         """Copy-ups under way."""
-        return len(self._after) - (FROZEN in self._after)
+        return sum(isinstance(awaited, Node) for awaited in self._after)
 
     @property
     def held(self) -> int:
@@ -91,13 +98,13 @@ class Deferrals:
     def busy(self, node: Node) -> bool:
         return node in self._after
 
-    def after(self, node: Node | _Frozen, then: Callable[[], None]) -> None:
+    def after(self, node: Awaited, then: Callable[[], None]) -> None:
         """Call `then` once the copy-up of `node` is over."""
         self._after[node].append(then)
 
-    def hold(self) -> None:
-        """Let requests wait `after` FROZEN, until its `release`; idempotent."""
-        self._after.setdefault(FROZEN, [])
+    def hold(self, awaited: Awaited = FROZEN) -> None:
+        """Let requests wait `after` it, until its `release`; idempotent."""
+        self._after.setdefault(awaited, [])
 
     def start(
         self,
@@ -159,7 +166,7 @@ class Deferrals:
             for then in idle:
                 then()
 
-    def release(self, node: Node | _Frozen | None) -> list[Callable[[], None]]:
+    def release(self, node: Awaited | None) -> list[Callable[[], None]]:
         """The work that kept `node` busy is settled: what has to be called, in this order."""
         return [] if node is None else self._after.pop(node)
 

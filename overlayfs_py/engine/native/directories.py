@@ -17,6 +17,7 @@ from overlayfs_py.union.overlay import Node
 _DT_DIR = 4
 _DOTS = [(1, b"."), (2, b"..")]  # their places
 _REST = 3  # those of names are larger
+_COSTLY = 200  # names that are looked at one by one for an answer, which others wait for
 _LEAST_ROOM = 2048  # musl's
 _CALLERS_DIRENT = 20  # struct linux_dirent64 with its NUL
 _NOTHING = message.missing(message.Timeout(0, 0))
@@ -53,14 +54,16 @@ class DirectoryRequests:
     def _next(self, node: Node, cookie: int, size: int, fixed: int) -> tuple[list[Named], list[int]]:
         """The names behind `cookie` for which there is room, `fixed` bytes before each, and their cookies."""
         state = self._state
+        state.need_names(node, ordered=True)
         known = state.cookies.get(node)
         cookies = known or Cookies(state.tags)
         if known is None and not cookie:
             state.cookies[node] = cookies
         start, tag = cookies.place(cookie)
         names = [dot for dot in _DOTS if dot[0] > start]
-        names += self._overlay.names_after(node, start, size // (fixed + wire.DIRENT_ALIGNMENT) + 1)
-        count = self._fitting(names, size, fixed)
+        most = _COSTLY if node.impure else size // (fixed + wire.DIRENT_ALIGNMENT)
+        names += self._overlay.names_after(node, start, most + 1)  # who goes on must know what follows
+        count = min(self._fitting(names, size, fixed), most)
         given = cookies.given(names[:count], tag, names[count] if count < len(names) else None)
         if cookies.answered(cookie, given):
             state.listing_complete(node, cookies)

@@ -203,7 +203,7 @@ class FileRequests:
     ) -> bytes:
         """O_TMPFILE; the kernel opens it without asking, as it opens all files."""
         caller = Caller(request.uid, request.gid, umask)
-        parent = self._state.node(request.nodeid)
+        parent = self._state.parent(request.nodeid)
         with self._state.changing(parent, request.pid):
             node, handle = self._overlay.tmpfile(parent, flags, mode, caller)
         try:

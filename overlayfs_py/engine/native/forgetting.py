@@ -5,28 +5,50 @@ file its blocks are freed. Who removes a tree would wait for that between any tw
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import Request
 
-# Nodes that may wait; what comes on top of them is worked off at once.
+# Nodes that may wait until there is nothing else to do.
 _MOST = 4096
+_AT_ONCE = 20
 
 
 class Backlog:
-    """What is still to be forgotten. `take_back` gets a nodeid and how many lookups of it are given back."""
+    """What is still to be forgotten. `take_back` gets a nodeid and how many lookups of it are given back;
+    `begin` is given what is worked off between requests, as too many wait.
+    """
 
-    __slots__ = ("_take_back", "_waiting")
+    __slots__ = ("_begin", "_is_worked_off", "_take_back", "_waiting")
 
-    def __init__(self, take_back: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, take_back: Callable[[int, int], None], begin: Callable[[Iterator[None]], None]
+    ) -> None:
         self._take_back = take_back
+        self._begin = begin
         self._waiting: deque[tuple[int, int]] = deque()
+        self._is_worked_off = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def add(self, nodeid: int, lookups: int) -> None:
         self._waiting.append((nodeid, lookups))
-        if len(self._waiting) > _MOST:
-            self.shorten()
+        if len(self._waiting) > _MOST and not self._is_worked_off:
+            self._is_worked_off = True
+            self._begin(self._worked_off())
+
+    def _worked_off(self) -> Iterator[None]:
+        yield from self.shortened(_MOST)
+        self._is_worked_off = False
+
+    def shortened(self, most: int) -> Iterator[None]:
+        """Forget some at each step, until no more than `most` wait."""
+        while len(self._waiting) > most:
+            for _ in range(min(_AT_ONCE, len(self._waiting) - most)):
+                self.shorten()
+            yield
 
     def shorten(self) -> bool:
         """Forget one; False when there is none."""

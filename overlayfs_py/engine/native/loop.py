@@ -14,6 +14,7 @@ import select
 from collections.abc import Callable
 from time import perf_counter
 
+from overlayfs_py.engine.native.chores import Chores
 from overlayfs_py.engine.native.dispatch import SessionEnd
 from overlayfs_py.engine.native.wakefulness import Wakefulness
 
@@ -96,6 +97,7 @@ class Loop:
         rest: Callable[[], None],
         polling: Polling,
         wakefulness: Wakefulness,
+        chores: Chores,
     ) -> None:
         self._fd = fuse_fd
         self._buffer = bytearray(size)
@@ -107,6 +109,7 @@ class Loop:
         self._rest = rest
         self._polling = polling
         self._wakefulness = wakefulness
+        self._chores = chores
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._woken = False
         self._stopping = False
@@ -126,6 +129,8 @@ class Loop:
             if self._woken:
                 self._woken = False
                 self._complete()
+            if self._chores.pending:
+                self._chores.slice()
 
     def wake(self) -> None:
         """Make `run` call `complete` soon; from any thread."""
@@ -146,6 +151,8 @@ class Loop:
 
     def _receive(self) -> int:
         """The length of the next message; 0: woken without one, -1: the session is over."""
+        if self._chores.pending:
+            return self._read()
         window = self._polling.window
         if window and not self._working():
             length = self._look(window)

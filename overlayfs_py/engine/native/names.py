@@ -24,28 +24,28 @@ class NameRequests:
 
     def mknod(self, request: Request, mode: int, rdev: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)
-        parent = self._state.node(request.nodeid)
+        parent = self._state.parent(request.nodeid)
         with self._state.changing(parent, request.pid):
             made = self._overlay.mknod(parent, name, mode, rdev, caller)
         return self._state.made(*made)
 
     def mkdir(self, request: Request, mode: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)
-        parent = self._state.node(request.nodeid)
+        parent = self._state.parent(request.nodeid)
         with self._state.changing(parent, request.pid):
             made = self._overlay.mkdir(parent, name, mode, caller)
         return self._state.made(*made)
 
     def symlink(self, request: Request, name: bytes, target: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, 0)
-        parent = self._state.node(request.nodeid)
+        parent = self._state.parent(request.nodeid)
         with self._state.changing(parent, request.pid):
             made = self._overlay.symlink(parent, name, target, caller)
         return self._state.made(*made)
 
     def link(self, request: Request, old_nodeid: int, name: bytes) -> bytes:
         state = self._state
-        node, parent = state.node(old_nodeid), state.node(request.nodeid)
+        node, parent = state.node(old_nodeid), state.parent(request.nodeid)
         if node.upper is None:
             self._overlay.check_link(node, parent, name)
         state.need_upper(node, data=False)
@@ -57,7 +57,7 @@ class NameRequests:
 
     def unlink(self, request: Request, name: bytes) -> bytes:
         state = self._state
-        parent = state.node(request.nodeid)
+        parent = state.parent(request.nodeid)
         node = self._overlay.check_unlink(parent, name)
         if self._overlay.unlinking_copies(node):
             state.need_upper(node, data=False)
@@ -68,7 +68,8 @@ class NameRequests:
         return b""
 
     def rmdir(self, request: Request, name: bytes) -> bytes:
-        parent = self._state.node(request.nodeid)
+        parent = self._state.parent(request.nodeid)
+        self._settled(parent, name)
         with self._state.changing(parent, request.pid):
             self._overlay.rmdir(parent, name)
         return b""
@@ -78,7 +79,7 @@ class NameRequests:
 
     def rename2(self, request: Request, new_nodeid: int, flags: int, name: bytes, new_name: bytes) -> bytes:
         state = self._state
-        old, new = state.node(request.nodeid), state.node(new_nodeid)
+        old, new = state.parent(request.nodeid), state.parent(new_nodeid)
         moved, replaced = self._settled(old, name), self._settled(new, new_name)
         for node in self._overlay.check_rename(old, name, new, new_name, flags):
             state.need_upper(node, data=False)
@@ -97,4 +98,5 @@ class NameRequests:
         node = self._overlay.known_child(parent, name)
         if node is not None:
             self._state.settled(node)
+            self._state.need_names(node)  # it may have to be empty
         return node

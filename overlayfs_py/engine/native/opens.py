@@ -41,6 +41,7 @@ class OpenRequests:
         self._overlay.check_open(node, flags)
         if flags & os.O_TRUNC:
             state.settled(node)
+            state.need_names_above(node)
         elif flags & _WRITING:
             state.need_upper(node, data=True)
         before = Before(node)
@@ -58,7 +59,7 @@ class OpenRequests:
     def create(
         self, request: Request, flags: int, mode: int, umask: int, open_flags: int, name: bytes
     ) -> bytes:
-        parent = self._state.node(request.nodeid)
+        parent = self._state.parent(request.nodeid)
         caller = Caller(request.uid, request.gid, umask)
         with self._state.changing(parent, request.pid):
             node, handle = self._overlay.create(parent, name, flags & ~_NOT_FOR_LAYERS, mode, caller)
@@ -67,7 +68,7 @@ class OpenRequests:
     def tmpfile(
         self, request: Request, flags: int, mode: int, umask: int, open_flags: int, name: bytes
     ) -> bytes:
-        parent = self._state.node(request.nodeid)
+        parent = self._state.parent(request.nodeid)
         caller = Caller(request.uid, request.gid, umask)
         with self._state.changing(parent, request.pid):
             node, handle = self._overlay.tmpfile(parent, flags & ~_NOT_FOR_LAYERS, mode, caller)

@@ -114,6 +114,7 @@ class NativeEngine:
             self._overlay.rest,
             Polling(poll * 1e-6),
             wakefulness,
+            self._state.chores,
         )
 
     async def serve(self) -> None:
@@ -146,6 +147,7 @@ class NativeEngine:
         loop, self._loop = self._loop, None
         self._deferrals.close()
         self._deferrals.complete()
+        self._state.chores.clear()
         loop.close()
         if self._state.pipe is not None:
             self._state.pipe.close()

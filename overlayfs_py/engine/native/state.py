@@ -11,8 +11,9 @@ from time import perf_counter
 
 from overlayfs_py.engine.caching import CachePolicy
 from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native.chores import Chores
 from overlayfs_py.engine.native.cookies import Cookies
-from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
+from overlayfs_py.engine.native.deferral import Busy, Chore, Deferrals, Postponed
 from overlayfs_py.engine.native.forgetting import Backlog
 from overlayfs_py.engine.native.message import Request, Timeout
 from overlayfs_py.engine.native.passthrough import Backings
@@ -28,6 +29,8 @@ NOT_KEPT = Timeout(0, 0)
 INLINE_SIZE = 1 << 20
 # Seconds after which an answer has been taken in.
 _TAKEN_IN = 1.0
+# Inodes that are forgotten at once.
+_FEW = 100
 # LOOKUPs after which a listing without attributes was a mistake.
 _ONE_BY_ONE = 32
 
@@ -40,7 +43,10 @@ class State:
     ) -> None:
         self.overlay = overlay
         self.nodes = NodeTable(overlay.root, Tidying(deferrals.later).soon)
-        self.forgotten = Backlog(self.take_back)
+        self.chores = Chores()
+        self._forgetting: Chore | None = None
+        self._listings: dict[Node, Chore] = {}  # directories whose names are being found out
+        self.forgotten = Backlog(self.take_back, self.chores.begin)
         self.backings = Backings(overlay)
         self.deferrals = deferrals
         self.notify = notify
@@ -57,6 +63,7 @@ class State:
         # data=writeback: the kernel collects writes. Sizes and times of files are its own, to be told later.
         self.collects = False
         self.pipe: AnswerPipe | None = None
+        overlay.remove_large_with(lambda remove: deferrals.start(remove, lambda error: None))
         self._copying = Patience()  # with small ones
 
     def node(self, nodeid: int) -> Node:
@@ -117,6 +124,64 @@ class State:
             names = self.overlay.forget(node)
             if names:
                 self.nodes.released(names)
+            if self.overlay.debris:
+                self.chores.begin(self.overlay.clear_debris())
+
+    # -- huge directories -------------------------------------------------------------------
+
+    def parent(self, nodeid: int) -> Node:
+        """The directory `nodeid` to change names in; postpones the request until all of them are known."""
+        node = self.nodes.inode(nodeid).node
+        self.need_names(node)
+        if node.upper is None:
+            self.need_names_above(node)
+        return node
+
+    def need_names(self, node: Node, *, ordered: bool = False) -> None:
+        """Postpone the request until all names of a directory are known (`ordered`: can be listed): of a huge
+        one they become so between other requests.
+        """
+        index = node.index
+        if index is not None and index.rest is None and (index.order is not None or not ordered):
+            return
+        if not node.is_dir:
+            return
+        chore = self._listings.get(node)
+        if chore is None:
+            work = self.overlay.listing_work(node, ordered=ordered)
+            if work is None:
+                return
+            chore = self._listings[node] = Chore()
+            self.deferrals.hold(chore)
+            self.chores.begin(work, lambda: self._names_known(node))
+        raise Busy(chore)
+
+    def _names_known(self, node: Node) -> None:
+        for then in self.deferrals.release(self._listings.pop(node)):
+            then()
+
+    def need_forgotten(self) -> None:
+        """Forget what the kernel has forgotten; postpones the request if that is much."""
+        if len(self.forgotten) <= _FEW:
+            self.forgotten.clear()
+            return
+        if self._forgetting is None:
+            self._forgetting = Chore()
+            self.deferrals.hold(self._forgetting)
+            self.chores.begin(self.forgotten.shortened(0), self._all_forgotten)
+        raise Busy(self._forgetting)
+
+    def _all_forgotten(self) -> None:
+        chore, self._forgetting = self._forgetting, None
+        for then in self.deferrals.release(chore):
+            then()
+
+    def need_names_above(self, node: Node) -> None:
+        """`need_names` of those directories in whose upper a copy-up of `node` makes names."""
+        above = node
+        while above.parent is not None and above.upper is None:
+            above = above.parent
+            self.need_names(above)
 
     # -- listings ------------------------------------------------------------------------------
 
@@ -168,6 +233,7 @@ class State:
         self.settled(node)
         if node.upper is not None and not (data and node.metacopy):
             return
+        self.need_names_above(node)
         before = Before(node)
         job = self.overlay.copy_up(node, data=data)
         if job is not None:

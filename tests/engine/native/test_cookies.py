@@ -73,7 +73,8 @@ class KernelDirectory:
             self.bench.ask("UNLINK", name + b"\0", self.nodeid)
         else:
             mode = struct.pack("=IIII", 0o100644, 0, 0, 0)
-            self.bench.ask("MKNOD", mode + name + b"\0", self.nodeid)
+            made = self.bench.ask("MKNOD", mode + name + b"\0", self.nodeid)
+            self.bench.forget(struct.unpack_from("=Q", made)[0])
         self.history.append(now ^ {name})
         self.version += 1
 
@@ -217,6 +218,23 @@ def test_an_abandoned_listing_is_completed(bench: Bench, clock: list[float]) -> 
         read_all(directory, 4200)
         assert directory.is_cached, f"after {steps} reads"
         assert directory.label == directory.version
+
+
+def test_an_abandoned_listing_of_a_costly_directory(bench: Bench, clock: list[float]) -> None:
+    """Of which answers hold fewer names than there is room for."""
+    directory = KernelDirectory(bench)
+    bench.state.node(directory.nodeid).impure = True
+    for n in range(700):
+        directory.change(b"n%d" % n)
+    for steps in (1, 2, 3):
+        reader = Reader(directory, 1 << 15, 1 << 30)
+        for _ in range(steps):
+            reader.read()
+        directory.change(reader.seen[-1])
+        clock.append(clock[-1] + 2)
+        read_all(directory, 1 << 15)
+        read_all(directory, 1 << 15)
+        assert directory.is_cached, f"after {steps} reads"
 
 
 def test_removed_while_listed(bench: Bench) -> None:

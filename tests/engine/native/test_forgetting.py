@@ -3,6 +3,7 @@
 import errno
 import os
 import struct
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.engine.native.bench import Bench
 
 def test_one_after_the_other() -> None:
     taken: list[tuple[int, int]] = []
-    backlog = Backlog(lambda *given: taken.append(given))
+    backlog = Backlog(lambda *given: taken.append(given), lambda work: None)
     assert not backlog.shorten()
     backlog.add(5, 1)
     backlog.add(6, 2)
@@ -26,12 +27,22 @@ def test_one_after_the_other() -> None:
 
 
 def test_the_oldest_cannot_wait_when_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forgetting, "_MOST", 3)
+    """They are forgotten between requests, not all at once."""
+    monkeypatch.setattr(forgetting, "_MOST", 30)
     taken: list[int] = []
-    backlog = Backlog(lambda nodeid, _: taken.append(nodeid))
-    for nodeid in range(5):
+    begun: list[Iterator[None]] = []
+    backlog = Backlog(lambda nodeid, _: taken.append(nodeid), begun.append)
+    for nodeid in range(100):
         backlog.add(nodeid, 1)
-    assert taken == [0, 1]
+    assert taken == []
+    (work,) = begun
+    next(work)
+    assert 0 < len(taken) < 70
+    for _ in work:
+        pass
+    assert taken == list(range(70))
+    backlog.add(100, 1)
+    assert len(begun) == 2
 
 
 def test_found_again_before_it_is_forgotten(bench: Bench) -> None:

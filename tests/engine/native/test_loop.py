@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from overlayfs_py.engine.native.chores import Chores
 from overlayfs_py.engine.native.loop import Loop, Polling
 from overlayfs_py.engine.native.wakefulness import Wakefulness
 
@@ -27,6 +28,7 @@ class Served:
         self.completed = threading.Semaphore(0)
         self.rested = threading.Semaphore(0)
         self.untidy = 0
+        self.chores = Chores()
         self.loop = Loop(
             self._ours.fileno(),
             100,
@@ -37,6 +39,7 @@ class Served:
             self.rested.release,
             polling,
             wakefulness or Wakefulness(),
+            self.chores,
         )
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
         self.thread.start()
