@@ -31,6 +31,9 @@ class EngineCapabilities:
     syncfs: bool = False
     interrupts: bool = False  # a request that waits ends when its sender is killed
     marked_write_back: bool = False  # WRITE tells pages that were changed through mappings from new writes
+    synchronous_direct: bool = (
+        False  # no cached page survives that is older than an asynchronous O_DIRECT write
+    )
     caller_of_write: bool = False  # WRITE tells who writes, so that set-id bits are judged by the writer
 
     @property

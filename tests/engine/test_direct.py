@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import aio
-from tests.mounts import Layers, OverlayMount, flavours
+from tests.mounts import Layers, OverlayMount, flavours, status
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
@@ -53,7 +53,9 @@ def test_a_write_that_is_complete_is_read(layers: Layers, mount: Mounter, asynch
     """The kernel drops the pages of an asynchronous write when it is begun, and not when it completes: a
     reader in between would bring the old ones back for good (fuse_aio_complete).
     """
-    mount(layers)
+    mounted = mount(layers)
+    if asynchronous and not status(mounted)["engine"]["synchronous_direct"]:
+        pytest.skip("lacks synchronous_direct")
     path = layers.merged / "file"
     path.write_bytes(bytes(BLOCK * BLOCKS))
     memory = mmap.mmap(-1, BLOCK)

@@ -50,6 +50,7 @@ class NativeEngine:
             file_flags=True,
             syncfs=True,
             statx=True,
+            synchronous_direct=True,
             caller_of_write=True,
             interrupts=True,
             marked_write_back=True,
