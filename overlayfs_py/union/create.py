@@ -30,6 +30,9 @@ from overlayfs_py.union.protection import check_change, check_entry
 from overlayfs_py.union.redirect import data_path, point_to_data
 from overlayfs_py.union.stack import Stack, override_name
 
+# mkdir(2) leaves set-group-ID to the parent's bit, and some file systems (bindfs) make nothing with these.
+_BEYOND_PERMISSIONS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
+
 # A new inode's node, and the stat of what was made.
 Made = tuple[Node, os.stat_result]
 
@@ -198,10 +201,13 @@ def _make_inode(real: Real, mode: int, rdev: int, target: bytes) -> int:
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFREG:
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, stat.S_IMODE(mode), dir_fd=fd)
+        file_fd = os.open(name, flags, stat.S_IMODE(mode), dir_fd=fd)
+        if mode & _BEYOND_PERMISSIONS:
+            os.fchmod(file_fd, stat.S_IMODE(mode))
+        return file_fd
     if kind == stat.S_IFDIR:
         os.mkdir(name, stat.S_IMODE(mode), dir_fd=fd)
-        if mode & stat.S_ISGID:  # mkdir(2) leaves it to the parent's bit
+        if mode & _BEYOND_PERMISSIONS:
             attrs.set_mode(fd, name, stat.S_IMODE(mode))
     elif kind == stat.S_IFLNK:
         os.symlink(target, name, dir_fd=fd)

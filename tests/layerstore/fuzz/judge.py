@@ -96,6 +96,7 @@ class Judge:
         """Run one case in the block; a failed one leaves its input in a file and says where."""
         before = state(*self.watched)
         names, descriptors = sorted(os.listdir(self.where)), len(os.listdir("/proc/self/fd"))
+        threads = set(threading.enumerate())  # a test before may have left a timer
         started, memory = time.process_time(), _memory(reset=True)
         try:
             try:
@@ -112,7 +113,7 @@ class Judge:
             assert state(*self.watched) == before, "something outside was touched"
             assert sorted(os.listdir(self.where)) == names, "something was put beside the place"
             assert len(os.listdir("/proc/self/fd")) == descriptors, "descriptors are left open"
-            assert threading.active_count() == 1, "a thread is left"
+            assert not set(threading.enumerate()) - threads, "a thread is left"
         except BaseException as error:
             kept = keep(data)
             error.add_note(f"seed {seed}; the input is kept in {kept}")
