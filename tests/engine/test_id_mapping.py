@@ -5,13 +5,14 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Mounter
 from tests.mounts import Layers, make_layers, unmount
+from tests.nobody import as_user
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.engine]
 
@@ -35,24 +36,6 @@ def owners(root: Path) -> dict[str, tuple[int, int]]:
 
 def shown() -> dict[str, tuple[int, int]]:
     return {str(layer): (mount, mount) for layer, mount in PAIRS} | {str(n): (65534, 65534) for n in UNMAPPED}
-
-
-def as_user(number: int, action: Callable[[], object]) -> int:
-    """Run `action` as user and group `number`; its errno."""
-    pid = os.fork()
-    if pid == 0:
-        code = 255
-        try:
-            os.setgroups([])
-            os.setresgid(number, number, number)
-            os.setresuid(number, number, number)
-            action()
-            code = 0
-        except OSError as error:
-            code = error.errno or 255
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def change(root: Path) -> None:
