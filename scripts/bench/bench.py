@@ -1,8 +1,8 @@
 """Measure kernel overlayfs, fuse-overlayfs and this project's engines: the tables of docs/benchmarks.md.
 
 Suites: `table` (every operation, with the goals), `depth` (cost of a lookup by number of layers),
-`clients` (1, 2 and 8 at once), `latency` (others' requests during a long copy-up), `idle` (processor
-time of a mount nobody uses), `costs` (requests and processor time of every operation).
+`clients` (1, 2 and 8 at once), `latency` (others' requests beside a long copy-up, and a huge directory),
+`idle` (processor time of a mount nobody uses), `costs` (requests and processor time of every operation).
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""How long another client's first stat takes while a 2 GiB file is copied up."""
+"""How long another client's first stat takes while a 2 GiB file is copied up, and while a directory of
+100,000 names is listed and changed.
+"""
 
 import contextlib
 import os
@@ -6,6 +8,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from statistics import quantiles
 
@@ -19,18 +22,20 @@ from scale import files, patience
 from stage import Stage, fresh_stage, make_template
 
 SIZE_MIB = 2048
+HUGE = files(100_000)
 NAMES = operations.file_names(files(40_000))
-CALM = 2000  # looked at before the copy begins
+CALM, BESIDE = 2000, len(NAMES) // 2  # looked at first; those up to here beside the copy
 PAUSE = 0.0005
-COPY_SECONDS = patience(120)
-COPY = ("the copy-up", "s")
+SECONDS = patience(240)
+COPY, CHANGES = "the copy-up", "listing and changing 100,000 names"
 ROWS = [
     *(
         (f"stat, {when}, {what}", "ms")
-        for when in ("alone", "during the copy-up")
+        for when in ("alone", "during the copy-up", "beside 100,000 names")
         for what in ("p50", "p99", "max")
     ),
-    COPY,
+    (COPY, "s"),
+    (CHANGES, "s"),
 ]
 
 
@@ -52,41 +57,60 @@ def fill(disk: Path) -> None:
     lower = disk / "lower"
     big_files(SIZE_MIB, "big")(lower)
     write_files(lower / "names", len(NAMES), b"")
+    write_files(lower / "huge", HUGE, b"")
 
 
 def measure(contender: Contender, stage: Stage) -> dict[str, float]:
     """A figure for each of ROWS."""
-    with mounted(contender, stage), alarm(COPY_SECONDS):
-        with contextlib.chdir(stage.mountpoint / "names"):
-            found = percentiles("alone", latencies(NAMES[:CALM]))
-        copier, done = start_copier(stage.mountpoint / "big")
-        try:
-            begin = time.perf_counter()
-            with contextlib.chdir(stage.mountpoint / "names"):
-                during = latencies(NAMES[CALM:], until=done)
-            while not ended(done):  # it outlasted the names
-                time.sleep(0.01)
-            found[COPY[0]] = time.perf_counter() - begin
-            found |= percentiles("during the copy-up", during)
-        finally:
-            if not ended(done):  # a stat failed, or the alarm rang
-                os.kill(copier, signal.SIGKILL)
-            os.close(done)
-            status = os.waitpid(copier, 0)[1]
-        if status:
-            raise OSError("the file could not be copied up")
-        return found
+    top = stage.mountpoint
+    with mounted(contender, stage), alarm(SECONDS), contextlib.chdir(top / "names"):
+        found = percentiles("alone", latencies(NAMES[:CALM]))
+        during, found[COPY] = beside(lambda: operations.append_all([str(top / "big")]), NAMES[CALM:BESIDE])
+        found |= percentiles("during the copy-up", during)
+        during, found[CHANGES] = beside(lambda: list_and_change(top / "huge"), NAMES[BESIDE:])
+        return found | percentiles("beside 100,000 names", during)
 
 
-def start_copier(path: Path) -> tuple[int, int]:
-    """A child that copies `path` up: its pid, and a descriptor that ends with it, which the caller closes."""
+def beside(work: Callable[[], object], names: list[str]) -> tuple[list[float], float]:
+    """The latencies of `names` while a child does `work`, and how many seconds that took."""
+    child, done = start(work)
+    try:
+        begin = time.perf_counter()
+        during = latencies(names, until=done)
+        while not ended(done):  # it outlasted the names
+            time.sleep(0.01)
+        seconds = time.perf_counter() - begin
+    finally:
+        if not ended(done):  # a stat failed, or the alarm rang
+            os.kill(child, signal.SIGKILL)
+        os.close(done)
+        status = os.waitpid(child, 0)[1]
+    if status:
+        raise OSError("what the other client did has failed")
+    return during, seconds
+
+
+def list_and_change(directory: Path) -> None:
+    """Look up, list, make, remove: each once before and once after the directory is listed."""
+    for number in range(2):
+        os.stat(directory / operations.file_names(HUGE)[number])
+        (directory / f"new{number}").touch()
+        os.listdir(directory)
+        (directory / f"new{number}").unlink()
+        for name in operations.file_names(HUGE)[2 + number * 20 : 22 + number * 20]:
+            (directory / name).unlink()
+        os.listdir(directory)
+
+
+def start(work: Callable[[], object]) -> tuple[int, int]:
+    """A child that does `work`: its pid, and a descriptor that ends with it, which the caller closes."""
     done_read, done_write = os.pipe()
     os.set_blocking(done_read, False)
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            operations.append_all([str(path)])
+            work()
             status = 0
         finally:
             os._exit(status)
