@@ -110,17 +110,6 @@ class Connection:
         options = {field: plain(value) for field, value in kept.items()}
         return bool(self.ask("remount", read_only=read_only, noatime=noatime, options=options))
 
-    def wait_ended(self) -> None:
-        """Wait until the daemon has ended: it holds the layers until then."""
-        try:
-            pid_fd = os.pidfd_open(self.pid)
-        except OSError:  # ended already, or in a pid namespace that we do not see
-            return
-        try:
-            wait_readable(pid_fd, self._socket.gettimeout())
-        finally:
-            os.close(pid_fd)
-
 
 def find(run_dir: bytes, mountpoint: bytes) -> Connection | None:
     """The daemon that serves `mountpoint`, if there is one of this user.

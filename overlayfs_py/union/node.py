@@ -141,11 +141,6 @@ class Node:
         return self.lowers[-1] if self.metacopy else self.top
 
     @property
-    def is_merged(self) -> bool:
-        """A directory whose content comes from more than its upper part."""
-        return bool(self.lowers) and self.is_dir
-
-    @property
     def unlinked(self) -> bool:
         """The last known name is gone (a root has the empty name and never counts)."""
         return self.parent is None and self.name != b""
