@@ -23,6 +23,17 @@ def shortened(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
 
 
+def checked_text(text: str, what: str) -> str:
+    """`text` for a document, which is UTF-8 whatever the locale is; LayerstoreError says that `what` is none.
+
+    The bytes of words that Python could not decode stand in them as surrogates (PEP 383).
+    """
+    try:
+        return text.encode(errors="surrogateescape").decode()
+    except UnicodeError:
+        raise LayerstoreError(f"{what} is not UTF-8 text: {text}") from None
+
+
 class LayerstoreError(Exception):
     """Base of the package's errors. What a message quotes of an image cannot act on a terminal."""
 

@@ -6,6 +6,7 @@ astray: oversized or deeply nested JSON, a document that is a manifest and an in
 (CVE-2021-41190), a media type that contradicts the content, negative sizes, digests outside the grammar.
 """
 
+import os
 import re
 from typing import Any, TypeVar, cast
 
@@ -17,7 +18,30 @@ from layerstore.errors import InvalidDigest, InvalidImage, LimitExceeded, Unsupp
 
 _MAX_SIZE = (1 << 63) - 1  # int64, as the specification has it
 
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+_ESCAPED_BYTE = re.compile(r"\0([89a-f][0-9a-f])")
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+class HostPath(str):
+    """A path of this machine in a document of this package's own: any bytes, in any locale.
+
+    In JSON a byte that is not UTF-8 is NUL, which no path has, and two hexadecimal digits.
+    """
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        """What stands in the document."""
+        path = os.fsencode(self).decode(errors="surrogateescape")
+        return _NOT_UTF8.sub(lambda found: f"\0{ord(found[0]) - 0xDC00:02x}", path)
+
+    @classmethod
+    def parse(cls, text: str) -> "HostPath":
+        """The path that stands so in a document."""
+        path = _ESCAPED_BYTE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
+        return cls(os.fsdecode(path.encode(errors="surrogateescape")))
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -173,7 +197,7 @@ def decode(raw: bytes, kind: type[T]) -> T:
 
 def encode(document: object) -> bytes:
     """Compact JSON with sorted keys: the same document is always the same bytes."""
-    return msgspec.json.encode(document, order="sorted", enc_hook=_encode_digest)
+    return msgspec.json.encode(document, order="sorted", enc_hook=_encode_own)
 
 
 def _decode(raw: bytes, kind: type[T], what: str, *, is_index_file: bool = False) -> T:
@@ -183,7 +207,7 @@ def _decode(raw: bytes, kind: type[T], what: str, *, is_index_file: bool = False
         raise LimitExceeded(f"the {what} is larger than {most} bytes", name)
     _check_depth(raw, what, allowed.max_depth)
     try:
-        return msgspec.json.decode(raw, type=kind, dec_hook=_decode_digest)
+        return msgspec.json.decode(raw, type=kind, dec_hook=_decode_own)
     except InvalidDigest as error:
         raise InvalidImage(f"invalid {what}: {error}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -219,13 +243,17 @@ def _check_descriptor(descriptor: Descriptor) -> None:
         )
 
 
-def _decode_digest(kind: type, value: object) -> object:
+def _decode_own(kind: type, value: object) -> object:
     if kind is Digest:
         return Digest(cast(str, value))
+    if kind is HostPath:
+        return HostPath.parse(cast(str, value))
     raise NotImplementedError(kind)
 
 
-def _encode_digest(value: object) -> object:
+def _encode_own(value: object) -> object:
+    if isinstance(value, HostPath):
+        return value.text
     if isinstance(value, str):
         return str(value)
     raise NotImplementedError(type(value))

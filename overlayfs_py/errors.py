@@ -62,4 +62,12 @@ def shown(path: bytes) -> str:
 
 def say(program: str, message: str) -> None:
     """One line on stderr, as every program of ours says what is wrong."""
-    print(f"{program}: {for_people(message)}", file=sys.stderr, flush=True)
+    mention(f"{program}: {message}")
+
+
+def mention(line: str) -> None:
+    """One line on stderr. That nobody can read it (a full disk, a reader that went) ends nothing else."""
+    try:
+        print(for_people(line), file=sys.stderr, flush=True)
+    except OSError:
+        pass

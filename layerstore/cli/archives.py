@@ -1,7 +1,6 @@
 """The verbs on archives: save, load, export."""
 
 import os
-import sys
 from typing import IO, Any, cast
 
 import click
@@ -9,8 +8,8 @@ import click
 import layerstore
 from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
-from layerstore.cli.interrupts import standard_input
 from layerstore.cli.options import platform_option
+from layerstore.cli.pipes import data_in, data_out
 from layerstore.cli.progress import progress, quiet_option
 
 
@@ -79,12 +78,11 @@ def load_command(root: Root, source: str | None, platform: str | None, quiet: bo
     The archive may be plain or compressed with gzip, bzip2, xz or zstd. With --platform an image for several
     platforms is taken without its index, and one for another platform is an error.
     """
-    if source is None and sys.stdin.isatty():
-        raise click.UsageError("standard input is a terminal: use -i FILE, or redirect an archive to it")
+    archive = data_in("use -i FILE, or redirect an archive to it") if source is None else source
     total = os.stat(source).st_size if source is not None and os.path.isfile(source) else None
     with progress("Loading", total, quiet=quiet) as report:
         loaded = layerstore.load(
-            standard_input() if source is None else source,
+            archive,
             platform=platform,
             root=root.path,
             progress=report,
@@ -122,6 +120,4 @@ def export_command(root: Root, output: str | None, platform: str | None, quiet: 
 def _target(output: str | None) -> str | IO[bytes]:
     if output is not None and output != "-":
         return output
-    if sys.stdout.isatty():
-        raise click.UsageError("standard output is a terminal: use -o FILE, or redirect it")
-    return sys.stdout.buffer
+    return data_out("use -o FILE, or redirect it")

@@ -1,17 +1,14 @@
 """The verb cp."""
 
-import sys
-from typing import IO
-
 import click
 
 import layerstore
 from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
-from layerstore.cli.interrupts import Input, standard_input
+from layerstore.cli.pipes import data_in, data_out
 from layerstore.cli.progress import progress, quiet_option
-from layerstore.errors import one_line
 from layerstore.image import human
+from overlayfs_py.errors import mention
 
 
 @click.command(
@@ -43,8 +40,8 @@ def cp_command(root: Root, archive: bool, follow_link: bool, quiet: bool, source
     """
     with progress("Copying", quiet=quiet) as report:
         copied = layerstore.cp(
-            _input() if source == "-" else source,
-            _output() if target == "-" else target,
+            data_in("redirect a tar to it") if source == "-" else source,
+            data_out("redirect it") if target == "-" else target,
             archive=archive,
             follow_link=follow_link,
             root=root.path,
@@ -52,16 +49,4 @@ def cp_command(root: Root, archive: bool, follow_link: bool, quiet: bool, source
             note=note,
         )
     if not quiet and "-" not in {source, target}:
-        click.echo(f"Successfully copied {human.size(copied)} to {one_line(target)}", err=True)
-
-
-def _input() -> Input:
-    if sys.stdin.isatty():
-        raise click.UsageError("standard input is a terminal: redirect a tar to it")
-    return standard_input()
-
-
-def _output() -> IO[bytes]:
-    if sys.stdout.isatty():
-        raise click.UsageError("standard output is a terminal: redirect it")
-    return sys.stdout.buffer
+        mention(f"Successfully copied {human.size(copied)} to {target}")

@@ -1,7 +1,6 @@
 """The group of verbs: each is imported when it is used, so that every verb starts fast."""
 
 import re
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -9,7 +8,8 @@ from typing import cast
 
 import click
 
-from layerstore.errors import LayerstoreError, one_line
+from layerstore.errors import LayerstoreError
+from overlayfs_py.errors import say
 
 # Verb -> module of this package that has it; the order is the order of the help text.
 VERBS = {
@@ -77,7 +77,7 @@ def examples(*lines: str) -> str:
 
 def note(line: str) -> None:
     """A remark of a verb, for the user's eyes."""
-    print("layerstore:", one_line(line), file=sys.stderr)
+    say("layerstore", line)
 
 
 def for_each(names: Iterable[str], action: Callable[[str], None]) -> None:

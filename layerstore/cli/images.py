@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from typing import Any, cast
 
 import click
@@ -10,9 +9,9 @@ import click
 import layerstore
 from layerstore.cli import completion, template
 from layerstore.cli.group import Root, examples, for_each, note
-from layerstore.cli.interrupts import standard_input
 from layerstore.cli.options import changes_option, filter_option, platform_option
 from layerstore.cli.output import tell, tell_json
+from layerstore.cli.pipes import data_in
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.tables import format_option, no_trunc_option, print_listing, shorten
 from layerstore.errors import NotFound
@@ -54,11 +53,10 @@ def import_command(
     The tarball may be plain or compressed with gzip, bzip2, xz or zstd.
     """
     total = os.stat(source).st_size if os.path.isfile(source) else None
-    if source == "-" and sys.stdin.isatty():
-        raise click.UsageError("standard input is a terminal: redirect a tarball to it")
+    tarball = data_in("redirect a tarball to it") if source == "-" else source
     with progress("Importing", total, quiet=quiet) as report:
         image_id = layerstore.import_(
-            standard_input() if source == "-" else source,
+            tarball,
             ref,
             changes=changes,
             message=message,

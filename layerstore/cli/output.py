@@ -20,12 +20,20 @@ def tell(text: str) -> None:
     click.echo(text, color=True)  # else it takes escape sequences out, where a program reads
 
 
-def tell_json(text: str | bytes) -> None:
+def as_json(value: object) -> str:
+    """Compact JSON of anything that is listed; bytes of a path that are not UTF-8 stand by their numbers."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return "".join(_by_number(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def tell_json(text: str) -> None:
     """Print a JSON text, indented or not."""
-    text = text if isinstance(text, str) else text.decode()
-    if not text.isprintable():
+    is_utf8 = sys.stdout.encoding.lower() == "utf-8"  # else all but ASCII stands by its number
+    if not text.isprintable() or not (is_utf8 or text.isascii()):
         # Structure is ASCII, so all others stand in strings.
-        text = "".join(c if c == "\n" or c.isprintable() else _by_number(c) for c in text)
+        text = "".join(
+            c if c == "\n" or (c.isprintable() and (is_utf8 or c.isascii())) else _by_number(c) for c in text
+        )
     click.echo(text)
 
 

@@ -10,8 +10,8 @@ import click
 from layerstore import environment, limits
 from layerstore.cli import interrupts
 from layerstore.cli.group import Root, VerbGroup, examples
-from layerstore.errors import LayerstoreError, one_line, printable
-from overlayfs_py.errors import OverlayError
+from layerstore.errors import LayerstoreError, printable
+from overlayfs_py.errors import OverlayError, say
 
 
 @click.group(
@@ -88,7 +88,7 @@ def _complain_of_words(error: click.UsageError) -> int:
 
 def complain(line: str, status: int = 1) -> int:
     """One line on stderr; returns the exit status."""
-    print("layerstore:", one_line(" ".join(line.split("\n"))), file=sys.stderr)
+    say("layerstore", " ".join(line.split("\n")))
     return status
 
 

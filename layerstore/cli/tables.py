@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from layerstore import model
 from layerstore.cli import template
-from layerstore.cli.output import tell, tell_json
+from layerstore.cli.output import as_json, tell, tell_json
 from layerstore.errors import one_line
 
 _MIN_WIDTH = 10
@@ -68,7 +67,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_json_lines(objects: Objects) -> None:
     """One object a line, as docker's ``--format json``."""
     for one in objects:
-        tell_json(model.encode(one))
+        tell_json(as_json(one))
 
 
 def shorten(text: str, width: int, *, full: bool) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layerstore import model
+from layerstore.cli.output import as_json
 from layerstore.errors import LayerstoreError
 
 _ACTION = re.compile(r"\{\{(-(?=\s))?(.*?)((?<=\s)-)?\}\}", re.DOTALL)
@@ -265,7 +265,7 @@ def _printf(form: str, *arguments: Any) -> str:
         if found[0] == "%%":
             return "%"
         value = left.pop(0)
-        text = model.encode(str(value)).decode() if found[2] == "q" else go_text(value)
+        text = as_json(str(value)) if found[2] == "q" else go_text(value)
         width = int(found[1] or 0)
         return text.ljust(-width) if width < 0 else text.rjust(width)
 
@@ -273,7 +273,7 @@ def _printf(form: str, *arguments: Any) -> str:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": lambda value: model.encode(value).decode(),
+    "json": as_json,
     "index": _index,
     "len": lambda value: len(value or ()),
     "join": lambda values, separator: separator.join(map(go_text, values or ())),

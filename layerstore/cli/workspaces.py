@@ -154,9 +154,7 @@ def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
     """
     for change in layerstore.diff(first, second, root=root.path, note=note):
         if form == "json":
-            path = (
-                "/" + change.path.decode(errors="surrogateescape").encode(errors="backslashreplace").decode()
-            )
+            path = (b"/" + change.path).decode(errors="surrogateescape")
             print_json_lines([{"Kind": change.kind, "Path": path}])
         else:
             click.echo(str(change))

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from layerstore.errors import checked_text
 from layerstore.image import words
 from layerstore.image.words import InvalidInstruction
 
@@ -39,7 +40,7 @@ def apply(config: Config, changes: Iterable[str]) -> Config:
     """
     result = dict(config)
     cmd_set = False
-    changes = list(changes)
+    changes = [checked_text(change, "-c") for change in changes]
     lines = list(words.logical_lines(changes))
     if changes and not lines:
         raise InvalidInstruction(f"-c {changes[0]!r}: no instruction in it")

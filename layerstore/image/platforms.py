@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform as machine
+import re
 from collections.abc import Sequence
 
 from layerstore.errors import InvalidReference, NotFound
@@ -19,6 +20,7 @@ _SAME = {
     "armhf": "arm",
     "loongarch64": "loong64",
 }
+_PART = re.compile(r"[a-z0-9_.-]+")
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}
 
 
@@ -38,7 +40,7 @@ def parse(text: str) -> Platform:
     parts = text.lower().split("/")
     if len(parts) == 1:
         parts.insert(0, "linux")
-    if len(parts) > 3 or not all(parts):
+    if len(parts) > 3 or not all(map(_PART.fullmatch, parts)):
         raise InvalidReference(f"not a platform: {text!r} (write OS/ARCH[/VARIANT], as linux/arm64)")
     architecture = _SAME.get(parts[1], parts[1])
     return Platform(os=parts[0], architecture=architecture, variant=parts[2] if len(parts) == 3 else "")

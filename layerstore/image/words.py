@@ -6,7 +6,7 @@ Pure text in, text out; which instruction treats its arguments how is `instructi
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from layerstore.errors import LayerstoreError
+from layerstore.errors import LayerstoreError, checked_text
 
 # A shell's own parameters ($1, $$) are empty here.
 _NAME = r"[A-Za-z_]\w*|\d+|[@*#?$!-]"
@@ -121,7 +121,7 @@ def json_words(text: str) -> list[str] | None:
         raise InvalidInstruction(f"{text[end:].strip()!r} follows the JSON form")
     if not all(isinstance(word, str) for word in words):
         raise InvalidInstruction("the JSON form may hold strings only")
-    return list(words)
+    return [checked_text(word, "a string of the JSON form") for word in words]
 
 
 def name_values(text: str, env: Mapping[str, str]) -> list[tuple[str, str]]:

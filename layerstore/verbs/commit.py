@@ -7,7 +7,7 @@ from pathlib import Path
 
 from layerstore import environment, media, reference
 from layerstore.digest import Digest
-from layerstore.errors import InUse, LayerstoreError
+from layerstore.errors import InUse, LayerstoreError, checked_text
 from layerstore.image import find, human, instructions, write
 from layerstore.image.image import load
 from layerstore.layer.commit import LayerResult, write_layer
@@ -49,7 +49,10 @@ def commit(
     store, note = open_store(root), noting(note)
     target = reference.parse_tag(ref) if ref else None
     step = write.Step(
-        created=environment.creation_time(), author=author, created_by=CREATED_BY, comment=message
+        created=environment.creation_time(),
+        author=checked_text(author, "the author"),
+        created_by=CREATED_BY,
+        comment=checked_text(message, "the message"),
     )
     with ExitStack() as held:
         workspace = open_workspace(store, name)

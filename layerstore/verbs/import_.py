@@ -6,7 +6,7 @@ from typing import cast
 
 from layerstore import environment, limits, media, reference
 from layerstore.digest import Digest, Readable
-from layerstore.errors import InvalidLayer
+from layerstore.errors import InvalidLayer, checked_text
 from layerstore.image import instructions, platforms, write
 from layerstore.layer.apply import ApplyResult
 from layerstore.layer.compress import codec
@@ -43,7 +43,9 @@ def import_(
     target = reference.parse_tag(ref) if ref else None
     made_for = platforms.host() if platform is None else platforms.parse(platform)
     instructions.apply({}, changes)  # a wrong one is told before the work is done
-    step = write.Step(created=environment.creation_time(), comment=message or _comment(source))
+    step = write.Step(
+        created=environment.creation_time(), comment=checked_text(message or _comment(source), "the message")
+    )
     store = open_store(root)
     with store.writing(), open_tarball(source) as stream:
         layer = _store_layer(store, stream, progress, noting(note))
@@ -52,7 +54,7 @@ def import_(
 
 def _comment(source: str | Readable) -> str:
     """docker's words; a file's name is left out, as it says nothing and would change the digest."""
-    return f"Imported from {source if is_url(source) else '-'}"
+    return f"Imported from {checked_text(source, 'the URL')}" if is_url(source) else "Imported from -"
 
 
 def _store_layer(store: Store, stream: Readable, progress: Progress | None, note: Note) -> write.NewLayer:

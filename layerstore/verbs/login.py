@@ -1,7 +1,7 @@
 """``login`` and ``logout``: credentials for a registry, checked before they are kept."""
 
 from layerstore import reference
-from layerstore.errors import InvalidReference
+from layerstore.errors import InvalidReference, checked_text
 from layerstore.transport import credentials, remote
 from layerstore.transport.base import RegistryOptions, Stop
 from layerstore.transport.client import Call, connect
@@ -16,10 +16,11 @@ def login(host: str, username: str, password: str, *, options: RegistryOptions |
     Returns the name of the credential helper that has them now; None: a file has, readable for its owner.
     """
     domain = _domain(host)
+    username = checked_text(username, "the user name")
     if not username or ":" in username or not all(c.isprintable() for c in username):
         raise InvalidReference("a user name may not be empty or have a colon or control characters in it")
     chosen = options or RegistryOptions()
-    mine = Credentials(username, password)
+    mine = Credentials(username, checked_text(password, "the password"))
     with connect(domain, lambda: mine, chosen, Stop()) as client:
         client.call(
             Call(

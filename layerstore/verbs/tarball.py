@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import cast
+from typing import TypeGuard, cast
 
 from layerstore.digest import Hasher, Readable
 from layerstore.errors import LayerstoreError, NotFound
@@ -19,7 +19,7 @@ _PEEK = 6
 _RECOMPRESSED = (b"BZh", b"\xfd7zXZ\x00")  # bzip2 and xz: no layer may be compressed so
 
 
-def is_url(source: str | Readable) -> bool:
+def is_url(source: str | Readable) -> TypeGuard[str]:
     return isinstance(source, str) and source.startswith(("http://", "https://"))
 
 

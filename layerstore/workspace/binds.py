@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerstore.errors import LayerstoreError, NotFound
+from layerstore.model import HostPath
 from layerstore.workspace import overlay
 from layerstore.workspace.init import check_target
 from layerstore.workspace.record import Bind
@@ -36,7 +37,7 @@ def parse(text: str) -> Bind:
     source = os.path.abspath(source)
     if not os.path.exists(source):
         raise NotFound(f"invalid volume {text!r}: {source} does not exist")
-    return Bind(source=source, target=check_target(target), read_only=mode == "ro")
+    return Bind(source=HostPath(source), target=HostPath(check_target(target)), read_only=mode == "ro")
 
 
 def bind_all(mountpoint: Path, binds: Sequence[Bind]) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 from layerstore.environment import format_time
 from layerstore.errors import InUse, LayerstoreError
 from layerstore.image.image import load
+from layerstore.model import HostPath
 from layerstore.store import layers
 from layerstore.store.layers import Note, Progress
 from layerstore.store.store import Store
@@ -61,7 +62,7 @@ def mount(
     prepare_layers(workspace, progress=progress, note=note)
     before = workspace.record
     # Written first: whatever ends this process, the mount is known as this workspace's.
-    saved = workspace.save(mountpoint=str(mountpoint), mounted_at=format_time(time.time_ns()))
+    saved = workspace.save(mountpoint=HostPath(mountpoint), mounted_at=format_time(time.time_ns()))
     try:
         overlay.mount(
             saved.store,

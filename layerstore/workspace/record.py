@@ -18,7 +18,7 @@ import msgspec
 from layerstore import model
 from layerstore.digest import Digest
 from layerstore.errors import AlreadyExists, InvalidImage, LayerstoreError, NotFound
-from layerstore.model import Descriptor
+from layerstore.model import Descriptor, HostPath
 from layerstore.store import durable, layers, locking
 from layerstore.store.store import Store
 from layerstore.workspace import names
@@ -32,8 +32,8 @@ _MARK = ".overlay."  # in the name of an xattr that is the layer's, not the dire
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
     """A directory or file of the host that a mount shows at `target` (absolute, as seen inside)."""
 
-    source: str
-    target: str
+    source: HostPath
+    target: HostPath
     read_only: bool = False
 
 
@@ -49,7 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     init: bool = False
     init_depth: int = 0  # how many of the image's layers, from the top, came after the init layer
     binds: list[Bind] = []
-    mountpoint: str | None = None  # of the last mount
+    mountpoint: HostPath | None = None  # of the last mount
     mounted_at: str | None = None
 
 

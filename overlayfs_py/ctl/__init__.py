@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from overlayfs_py import streams
 from overlayfs_py.interrupts import end_quietly
 
 TYPE_CHECKING = False
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     end_quietly()
+    streams.prepare()
     from overlayfs_py.ctl import program
 
     return program.run(argv)

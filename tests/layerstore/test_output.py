@@ -69,5 +69,5 @@ def test_printing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monkey
     tell("a\x1bb\tc")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     tell("a\x1bb\tc\nd")
-    tell_json('{\n "a": "\x7f\u2028"}'.encode())
+    tell_json('{\n "a": "\x7f\u2028"}')
     assert capsys.readouterr().out == 'a\x1bb\tc\na\\x1bb\tc\nd\n{\n "a": "\\u007f\\u2028"}\n'
