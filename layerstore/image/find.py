@@ -1,20 +1,20 @@
 """Which image a word means: a reference, an image ID, or a unique prefix of one."""
 
 import re
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from layerstore import media, model, reference
+from layerstore import media, reference
 from layerstore.digest import Digest
-from layerstore.errors import InvalidDigest, InvalidImage, InvalidReference, LayerstoreError, NotFound
-from layerstore.image import platforms
+from layerstore.errors import InvalidDigest, InvalidReference, LayerstoreError, NotFound, UnsupportedMedia
+from layerstore.image import indexes, platforms
 from layerstore.image.image import Image, load
+from layerstore.image.indexes import Leaf
 from layerstore.model import Descriptor, Platform
 from layerstore.store import blobs, index
 from layerstore.store.store import Store
-
-_MAX_INDEX_DEPTH = 4
 
 
 class Found(NamedTuple):
@@ -42,7 +42,7 @@ def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> lis
     found: list[Found] = []
     for digest, entry in descriptors.items():
         try:
-            found.append(Found(_image_of(store, entry), entry, tuple(names.get(digest, ()))))
+            found.append(Found(image_of(store, entry), entry, tuple(names.get(digest, ()))))
         except LayerstoreError as error:
             if broken is None:
                 raise
@@ -88,8 +88,8 @@ def _by_reference(store: Store, word: str, wanted: Platform | None) -> Found | N
         return None
     names = tuple(n for e in entries if e.digest == entry.digest and (n := index.name_of(e)))
     if wanted is None:
-        return Found(_image_of(store, entry), entry, names)
-    return Found(_image_for(store, entry, wanted, word), entry, names)
+        return Found(image_of(store, entry), entry, names)
+    return Found(of_platform(store, entry, wanted, word), entry, names)
 
 
 def _matches(entry: Descriptor, ref: reference.Reference) -> bool:
@@ -106,48 +106,55 @@ def _matches(entry: Descriptor, ref: reference.Reference) -> bool:
     return own.canonical == ref.canonical
 
 
-def _image_of(store: Store, entry: Descriptor) -> Image:
-    """The image an entry of ``index.json`` leads to; of a multi-platform one, this machine's."""
-    for _ in range(_MAX_INDEX_DEPTH):
-        if entry.media_type not in media.INDEXES:
-            return load(store, entry)
-        nested = model.parse_index(blobs.read_blob(store, entry), entry.media_type)
-        entry = _for_this_machine(store, entry.digest, nested.manifests)
-    raise InvalidImage(f"{entry.digest}: indexes are nested more than {_MAX_INDEX_DEPTH} deep")
+def image_of(store: Store, entry: Descriptor) -> Image:
+    """The image an entry of ``index.json`` leads to: of several this machine's, else another that is here."""
+    if entry.media_type not in media.INDEXES:
+        return load(store, entry)
+    found, says, host = _leaves(store, entry), partial(_says, store), platforms.host()
+    here = [leaf for leaf in found if blobs.is_present(store, leaf.entry)]
+    try:
+        chosen = indexes.choose(here, host, entry.digest, says).entry
+    except (NotFound, UnsupportedMedia):
+        other = next((leaf.entry for leaf in here if says(leaf.entry) is not None), None)
+        chosen = other or indexes.choose(found, host, entry.digest, says).entry
+    return load(store, chosen)
 
 
-def _for_this_machine(store: Store, digest: Digest, entries: list[Descriptor]) -> Descriptor:
-    """Of several variants the one that was pulled; of an image for other machines alone, what is there."""
-    host = platforms.host()
-    fitting: list[Descriptor] = []
-    for entry in entries:
-        wanted = entry.platform
-        if wanted is None or (wanted.os in {"", host.os} and wanted.architecture in {"", host.architecture}):
-            fitting.append(entry)
-    present = [entry for entry in fitting or entries if blobs.is_present(store, entry)]
-    if present or fitting:
-        return [*present, *fitting][0]
-    raise NotFound(f"{digest} has no image for {platforms.shown(host)}")
+def _leaves(store: Store, top: Descriptor, wanted: Platform | None = None) -> list[Leaf]:
+    """The manifests an index leads to, as far as its indexes are in the store."""
+
+    def read(index: Descriptor) -> bytes | None:
+        if index.digest != top.digest and not blobs.is_present(store, index):
+            return None
+        return blobs.read_blob(store, index)
+
+    return indexes.leaves(top, read, wanted)
+
+
+def _says(store: Store, manifest: Descriptor) -> Platform | None:
+    """What an image says it is for; None for what is none, or not here."""
+    try:
+        return platforms.of_config(load(store, manifest).config)
+    except LayerstoreError:
+        return None
 
 
 def _for_platform(store: Store, found: Found, wanted: Platform, word: str) -> Found:
-    return Found(_image_for(store, found.entry, wanted, word), found.entry, found.names)
+    return Found(of_platform(store, found.entry, wanted, word), found.entry, found.names)
 
 
-def _image_for(store: Store, entry: Descriptor, wanted: Platform, word: str) -> Image:
-    """The image for a platform, which must be in the store; NotFound says what else there is."""
+def of_platform(store: Store, entry: Descriptor, wanted: Platform, word: str) -> Image:
+    """The image for a platform that an entry of ``index.json`` leads to; it must be in the store. NotFound
+    says what else there is.
+    """
     if entry.media_type not in media.INDEXES:
         image = load(store, entry)
         said = msgspec.structs.replace(entry, platform=platforms.of_config(image.config))
         platforms.choose([said], wanted, word)
         return image
-    for _ in range(_MAX_INDEX_DEPTH):
-        nested = model.parse_index(blobs.read_blob(store, entry), entry.media_type)
-        entry = platforms.choose(nested.manifests, wanted, word)
-        if not blobs.is_present(store, entry):
-            raise NotFound(
-                f"the image of {word} for {platforms.shown(wanted)} is not in the store: pull it first"
-            )
-        if entry.media_type not in media.INDEXES:
-            return load(store, entry)
-    raise InvalidImage(f"{word}: indexes are nested more than {_MAX_INDEX_DEPTH} deep")
+    chosen = indexes.choose(_leaves(store, entry, wanted), wanted, word, partial(_says, store)).entry
+    if not blobs.is_present(store, chosen):
+        raise NotFound(
+            f"the image of {word} for {platforms.shown(wanted)} is not in the store: pull it first"
+        )
+    return load(store, chosen)

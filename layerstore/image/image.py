@@ -53,13 +53,9 @@ def load(store: Store, descriptor: Descriptor) -> Image:
     """Read the image whose manifest this is; everything is verified but the layers' content."""
     raw_manifest = blobs.read_blob(store, descriptor)
     manifest = model.parse_manifest(raw_manifest, descriptor.media_type)
-    if manifest.config.media_type not in media.CONFIGS:
-        raise UnsupportedMedia(f"{descriptor.digest} is not an image but {manifest.config.media_type}")
+    check_is_image(manifest, descriptor.digest)
     raw_config = blobs.read_blob(store, manifest.config)
     config = model.parse_config(raw_config)
-    for layer in manifest.layers:
-        if media.layer_compression(layer.media_type) is None:
-            raise UnsupportedMedia(f"layer {layer.digest} has the unsupported media type {layer.media_type}")
     if len(manifest.layers) != len(config.rootfs.diff_ids):
         raise InvalidImage(
             f"image {descriptor.digest} has {len(manifest.layers)} layers, "
@@ -69,3 +65,13 @@ def load(store: Store, descriptor: Descriptor) -> Image:
     return Image(
         descriptor=plain, manifest=manifest, config=config, raw_manifest=raw_manifest, raw_config=raw_config
     )
+
+
+def check_is_image(manifest: Manifest, digest: Digest) -> None:
+    """UnsupportedMedia for a manifest of something else, as a chart, a signature or an SBOM."""
+    if manifest.config.media_type not in media.CONFIGS:
+        kind = manifest.artifact_type or manifest.config.media_type
+        raise UnsupportedMedia(f"{digest} is not an image but {kind}")
+    for layer in manifest.layers:
+        if media.layer_compression(layer.media_type) is None:
+            raise UnsupportedMedia(f"layer {layer.digest} has the unsupported media type {layer.media_type}")

@@ -116,9 +116,12 @@ def index_document(entries: Iterable[tuple[Descriptor, Sequence[Reference]]], *,
 
 def _is_image(store: Store, entry: Descriptor) -> bool:
     """An index may list attestations and the like beside images."""
-    manifest = model.parse_manifest(blobs.read_blob(store, entry), entry.media_type)
-    layers_known = all(media.layer_compression(layer.media_type) for layer in manifest.layers)
-    return manifest.config.media_type in media.CONFIGS and layers_known
+    try:
+        manifest = model.parse_manifest(blobs.read_blob(store, entry), entry.media_type)
+        images.check_is_image(manifest, entry.digest)
+    except UnsupportedMedia:
+        return False
+    return True
 
 
 def _plain(entry: Descriptor) -> Descriptor:

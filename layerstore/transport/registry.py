@@ -130,6 +130,16 @@ class Repository:
             headers={"Range": f"bytes={start}-{'' if end is None else end - 1}"} if ranged else {},
         )
 
+    def document(self, descriptor: Descriptor) -> bytes:
+        """A blob that is a small document, verified."""
+        most = limits.current().max_document
+        if descriptor.size > most:
+            raise LimitExceeded(f"blob {descriptor.digest} is larger than {most} bytes", "document")
+        _, raw = self.client.call(self.blob(descriptor.digest, 0), max(1, descriptor.size))
+        if Digest.of(raw) != descriptor.digest:
+            raise DigestMismatch(f"blob {descriptor.digest}: the content's digest is {Digest.of(raw)}")
+        return raw
+
     def begin_upload(self, digest: Digest, mount_from: str | None = None) -> httpx.URL | None:
         """Begin to upload a blob; where to. None: it was mounted from another repository of the registry."""
         query = f"?mount={digest.replace(':', '%3A')}&from={mount_from}" if mount_from else ""

@@ -6,8 +6,7 @@ import msgspec
 
 from layerstore.digest import Digest, Readable
 from layerstore.errors import InvalidImage
-from layerstore.image import image as images
-from layerstore.image import platforms
+from layerstore.image import find, platforms
 from layerstore.model import Platform
 from layerstore.reference import Reference
 from layerstore.store import index, sweep
@@ -78,11 +77,7 @@ def _for_platform(store: Store, one: Packed, wanted: Platform | None) -> Packed:
     if wanted is None:
         return one
     what = one.names[0] if one.names else str(one.entry.digest)
-    there = [
-        msgspec.structs.replace(manifest, platform=platforms.of_config(images.load(store, manifest).config))
-        for manifest in oci_archive.manifests(store, one.entry)
-    ]
-    chosen = platforms.choose(there, wanted, what)
+    chosen = find.of_platform(store, one.entry, wanted, what).descriptor
     return Packed(msgspec.structs.replace(chosen, platform=None), one.names)
 
 
@@ -90,7 +85,7 @@ def _enter(store: Store, packed: Sequence[Packed], note: Note) -> Iterator[Loade
     """Give every image its names; all of them are in the store."""
     for one in packed:
         refs = _references(one.names, note)
-        image_id = images.load(store, next(oci_archive.manifests(store, one.entry))).id
+        image_id = find.image_of(store, one.entry).id
         for ref in refs:
             _remark_on_old(store, ref, one, note)
             index.add(store, one.entry, ref)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from layerstore import limits, media, model, reference
+from layerstore import limits, model, reference
 from layerstore.digest import Digest
 from layerstore.errors import InvalidImage, LayerstoreError, LimitExceeded, UnsupportedMedia
 from layerstore.image import platforms
@@ -16,12 +16,11 @@ from layerstore.store.store import Store
 from layerstore.transport import remote
 from layerstore.transport.base import RegistryOptions, Report, Stop, ignore
 from layerstore.transport.download import Download
-from layerstore.transport.registry import Fetched, Repository
+from layerstore.transport.registry import Repository
+from layerstore.transport.resolving import Resolved, resolve
 from layerstore.transport.workers import run_all
 from layerstore.verbs.setting import Note, Root, noting, open_store
 
-_MAX_PLATFORMS = 256
-_MAX_INDEX_DEPTH = 4
 _RESERVE = 16 << 20  # bytes of the file system that a pull leaves alone
 
 
@@ -60,14 +59,15 @@ def pull(
         remote.open_repository(target, options or RegistryOptions(), stop, noting(note)) as repo,
     ):
         top = repo.manifest(target.digest or str(target.tag))
-        documents, manifests = _resolve(repo, top, wanted, all_platforms=all_platforms)
-        entry = documents[0].descriptor
-        image_id = _load(repo, store, manifests, report)
-        for document in reversed(documents):
+        resolved = resolve(repo, top, wanted, all_platforms=all_platforms)
+        entry = resolved.documents[0].descriptor
+        _load(repo, store, resolved, report)
+        for document in reversed(resolved.documents):
             blobs.put_bytes(store, document.raw)
         known = any(one.digest == entry.digest for one in _entries(store, target))
         index.add(store, entry, target)
     full = target.canonical if target.digest is None else f"{target.canonical}@{target.digest}"
+    image_id = resolved.images[0].config.digest
     return Pulled(reference=full, digest=entry.digest, image_id=image_id, is_new=not known)
 
 
@@ -75,63 +75,10 @@ def _entries(store: Store, target: Reference) -> Iterable[Descriptor]:
     return (entry for entry in index.read(store).manifests if index.name_of(entry) == str(target))
 
 
-def _resolve(
-    repo: Repository, top: Fetched, wanted: model.Platform | None, *, all_platforms: bool
-) -> tuple[list[Fetched], list[Manifest]]:
-    """All documents to keep, what the name will stand for first; and the images, the chosen one first."""
-    documents = [top]
-    current = top
-    for _ in range(_MAX_INDEX_DEPTH):
-        if current.descriptor.media_type in media.MANIFESTS:
-            found = [_image_manifest(current)]
-            return ([current] if wanted else documents), found
-        entries = model.parse_index(current.raw, current.descriptor.media_type).manifests
-        if all_platforms:
-            return _resolve_all(repo, documents, entries)
-        chosen = platforms.choose(entries, wanted or platforms.host(), repo.name)
-        current = repo.manifest(chosen.digest, chosen)
-        documents.append(current)
-    raise InvalidImage(f"{repo.name}: indexes are nested more than {_MAX_INDEX_DEPTH} deep")
-
-
-def _resolve_all(
-    repo: Repository, documents: list[Fetched], entries: list[Descriptor]
-) -> tuple[list[Fetched], list[Manifest]]:
-    if len(entries) > _MAX_PLATFORMS:
-        raise InvalidImage(
-            f"{repo.name}: the index lists {len(entries)} manifests, more than {_MAX_PLATFORMS}"
-        )
-    fetched = [repo.manifest(entry.digest, entry) for entry in entries]
-    if any(one.descriptor.media_type in media.INDEXES for one in fetched):
-        raise UnsupportedMedia(f"{repo.name}: an index within an index cannot be pulled for all platforms")
-    parsed = {
-        one.descriptor.digest: model.parse_manifest(one.raw, one.descriptor.media_type) for one in fetched
-    }
-    mine = platforms.choose(entries, platforms.host(), repo.name) if len(entries) > 1 else entries[0]
-    first = parsed.pop(mine.digest)
-    _check_image(first, mine.digest)
-    return [*documents, *fetched], [first, *parsed.values()]
-
-
-def _image_manifest(document: Fetched) -> Manifest:
-    manifest = model.parse_manifest(document.raw, document.descriptor.media_type)
-    _check_image(manifest, document.descriptor.digest)
-    return manifest
-
-
-def _check_image(manifest: Manifest, digest: Digest) -> None:
-    """Refuse what is no image, before anything of it is loaded."""
-    if manifest.config.media_type not in media.CONFIGS:
-        raise UnsupportedMedia(f"{digest} is not an image but {manifest.config.media_type}")
-    for layer in manifest.layers:
-        if media.layer_compression(layer.media_type) is None:
-            raise UnsupportedMedia(f"layer {layer.digest} has the unsupported media type {layer.media_type}")
-
-
-def _load(repo: Repository, store: Store, manifests: list[Manifest], report: Report) -> Digest:
-    """Bring all blobs into the store, the configurations first; returns the first image's ID."""
+def _load(repo: Repository, store: Store, resolved: Resolved, report: Report) -> None:
+    """Bring all blobs into the store, the images' configurations first."""
     wanted: dict[Digest, Descriptor] = {}
-    for manifest in manifests:
+    for manifest in (*resolved.images, *resolved.others):
         for descriptor in (manifest.config, *manifest.layers):
             if descriptor.urls:
                 raise UnsupportedMedia(
@@ -140,10 +87,9 @@ def _load(repo: Repository, store: Store, manifests: list[Manifest], report: Rep
             if wanted.setdefault(descriptor.digest, descriptor).size != descriptor.size:
                 raise InvalidImage(f"blob {descriptor.digest} is said to have two sizes")
     _check_space(store, [one for one in wanted.values() if not blobs.is_present(store, one)])
-    for manifest in manifests:
-        if manifest.config.media_type in media.CONFIGS:
-            _load_config(repo, store, manifest)
-            wanted.pop(manifest.config.digest, None)
+    for manifest in resolved.images:
+        _load_config(repo, store, manifest)
+        wanted.pop(manifest.config.digest, None)
     for descriptor in wanted.values():
         report(descriptor.digest, "waiting", 0, descriptor.size)
     client = repo.client
@@ -151,7 +97,6 @@ def _load(repo: Repository, store: Store, manifests: list[Manifest], report: Rep
     # Last, so that nobody helps who could begin another.
     helping = [one.help for _ in range(client.options.jobs - 1) for one in downloads if one.is_large]
     run_all([*(one.run for one in downloads), *helping], client.options.jobs, client.stop)
-    return manifests[0].config.digest
 
 
 def _load_config(repo: Repository, store: Store, manifest: Manifest) -> None:

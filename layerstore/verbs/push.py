@@ -9,7 +9,6 @@ from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound, UnsupportedMedia
 from layerstore.image import find, platforms
 from layerstore.image.find import Found
-from layerstore.image.image import load
 from layerstore.model import Descriptor
 from layerstore.reference import Reference
 from layerstore.store import blobs, index
@@ -73,25 +72,20 @@ def _own_name(found: Found, word: str) -> str:
 
 def _choose(store: Store, found: Found, platform: str | None, word: str, note: Note) -> Descriptor:
     """The document to push: the index with all it lists, or one image."""
-    entry = msgspec.structs.replace(found.entry, annotations=None, platform=None)
-    if entry.media_type not in media.INDEXES:
-        if platform is not None:
-            _check_platform(store, entry, platform, word)
-        return entry
     if platform is not None:
-        entries = model.parse_index(blobs.read_blob(store, entry), entry.media_type).manifests
-        chosen = platforms.choose(entries, platforms.parse(platform), word)
-        return msgspec.structs.replace(chosen, annotations=None, platform=None)
+        return _plain(find.of_platform(store, found.entry, platforms.parse(platform), word).descriptor)
+    entry = _plain(found.entry)
+    if entry.media_type not in media.INDEXES:
+        return entry
     if all(blobs.is_present(store, blob) for blob in _reachable(store, entry)):
         return entry
-    note(f"the store has not all platforms of {word}: pushing {platforms.shown(platforms.host())} alone")
-    return found.image.descriptor
+    here = platforms.shown(platforms.of_config(found.image.config))
+    note(f"the store has not all platforms of {word}: pushing {here} alone")
+    return _plain(found.image.descriptor)
 
 
-def _check_platform(store: Store, entry: Descriptor, platform: str, word: str) -> None:
-    config = load(store, entry).config
-    has = model.Platform(os=config.os, architecture=config.architecture, variant=config.variant or "")
-    platforms.choose([msgspec.structs.replace(entry, platform=has)], platforms.parse(platform), word)
+def _plain(entry: Descriptor) -> Descriptor:
+    return msgspec.structs.replace(entry, annotations=None, platform=None)
 
 
 def _reachable(store: Store, entry: Descriptor) -> Iterator[Descriptor]:
@@ -120,7 +114,7 @@ def _contents(store: Store, entry: Descriptor) -> tuple[list[Descriptor], list[D
         if not blobs.is_present(store, one):
             raise NotFound(f"blob {one.digest} is missing from the store")
         place = manifests if one.media_type in media.MANIFESTS | media.INDEXES else contents
-        place.setdefault(one.digest, msgspec.structs.replace(one, annotations=None, platform=None))
+        place.setdefault(one.digest, _plain(one))
     return list(manifests.values())[::-1], list(contents.values())
 
 

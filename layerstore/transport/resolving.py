@@ -1,0 +1,104 @@
+"""Which documents and images of a repository a reference stands for, before any of their blobs is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from layerstore import media, model
+from layerstore.digest import Digest
+from layerstore.errors import DigestMismatch, InvalidImage, NotFound, UnsupportedMedia
+from layerstore.image import indexes, platforms
+from layerstore.image.image import check_is_image
+from layerstore.model import Descriptor, Manifest, Platform
+from layerstore.transport.errors import MissingRemote
+from layerstore.transport.registry import Fetched, Repository
+
+_MAX_PLATFORMS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """All documents to keep, what the name will stand for first; the images, the chosen one first; and what
+    an index has beside images (attestations and the like).
+    """
+
+    documents: list[Fetched]
+    images: list[Manifest]
+    others: list[Manifest]
+
+
+def resolve(repo: Repository, top: Fetched, wanted: Platform | None, *, all_platforms: bool) -> Resolved:
+    """What to load of `top`: the image `wanted` without an index around it, or the index with this machine's
+    image or all. UnsupportedMedia for what is no image.
+    """
+    if top.descriptor.media_type in media.MANIFESTS:
+        return Resolved([top], [_image_manifest(top)], [])
+    source = _Source(repo)
+    if all_platforms:
+        return _resolve_all(source, top, repo.name)
+    platform = wanted or platforms.host()
+    found = indexes.leaves(top.descriptor, _reader(source, top), platform)
+    chosen = indexes.choose(found, platform, repo.name, source.says)
+    manifest = source.fetch(chosen.entry)
+    around = [] if wanted else [top, *map(source.fetch, chosen.through)]
+    return Resolved([*around, manifest], [_image_manifest(manifest)], [])
+
+
+def _resolve_all(source: _Source, top: Fetched, what: str) -> Resolved:
+    found = indexes.leaves(top.descriptor, _reader(source, top))
+    if len(found) > _MAX_PLATFORMS:
+        raise InvalidImage(f"{what}: the index lists {len(found)} manifests, more than {_MAX_PLATFORMS}")
+    manifests = {leaf.entry.digest: _parsed(source.fetch(leaf.entry)) for leaf in found}
+    images = {digest: one for digest, one in manifests.items() if _is_image(one, digest)}
+    if not images:
+        raise UnsupportedMedia(f"{what}: none of the {len(found)} manifests in the index is an image")
+    known = [leaf for leaf in found if leaf.entry.digest in images]
+    try:
+        first = indexes.choose(known, platforms.host(), what, source.says).entry.digest
+    except NotFound:
+        first = next(iter(images))
+    others = [one for digest, one in manifests.items() if digest not in images]
+    return Resolved([top, *source.fetched.values()], [images.pop(first), *images.values()], others)
+
+
+class _Source:
+    """The documents of a repository, each fetched once."""
+
+    def __init__(self, repo: Repository) -> None:
+        self._repo = repo
+        self.fetched: dict[Digest, Fetched] = {}
+
+    def fetch(self, entry: Descriptor) -> Fetched:
+        if entry.digest not in self.fetched:
+            self.fetched[entry.digest] = self._repo.manifest(entry.digest, entry)
+        return self.fetched[entry.digest]
+
+    def says(self, entry: Descriptor) -> Platform | None:
+        """What an image's own configuration says; None for what is no image."""
+        try:
+            manifest = _image_manifest(self.fetch(entry))
+            return platforms.of_config(model.parse_config(self._repo.document(manifest.config)))
+        except (DigestMismatch, InvalidImage, MissingRemote, UnsupportedMedia):
+            return None
+
+
+def _reader(source: _Source, top: Fetched) -> indexes.Read:
+    return lambda index: top.raw if index.digest == top.descriptor.digest else source.fetch(index).raw
+
+
+def _parsed(document: Fetched) -> Manifest:
+    return model.parse_manifest(document.raw, document.descriptor.media_type)
+
+
+def _image_manifest(document: Fetched) -> Manifest:
+    manifest = _parsed(document)
+    check_is_image(manifest, document.descriptor.digest)
+    return manifest
+
+
+def _is_image(manifest: Manifest, digest: Digest) -> bool:
+    try:
+        check_is_image(manifest, digest)
+    except UnsupportedMedia:
+        return False
+    return True
