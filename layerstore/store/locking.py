@@ -15,12 +15,15 @@ TEMP_PREFIX = ".tmp-"
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on a directory or a file; waits. Threads and processes alike exclude each other."""
+def locked(path: Path, *, shared: bool = False) -> Iterator[int]:
+    """Hold a lock on a directory or a file; waits. Threads and processes alike exclude each other.
+
+    Yields the descriptor that has it: a child that inherits it holds the lock too, until both have closed it.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+        yield fd
     finally:
         os.close(fd)
 

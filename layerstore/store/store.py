@@ -58,11 +58,11 @@ class Store:
         store._check_version()
         return store
 
-    def locked(self, *, shared: bool = False) -> AbstractContextManager[None]:
+    def locked(self, *, shared: bool = False) -> AbstractContextManager[int]:
         """The lock on names and ``index.json``; held for moments only."""
         return locking.locked(self.root, shared=shared)
 
-    def writing(self) -> AbstractContextManager[None]:
+    def writing(self) -> AbstractContextManager[int]:
         """Held from the first blob of an image to its entry in ``index.json``: no blob is swept meanwhile."""
         return locking.locked(self.oci, shared=True)
 

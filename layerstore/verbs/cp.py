@@ -129,7 +129,7 @@ def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
             with opened_dir(Path(str(workspace.record.mountpoint)), os.O_PATH) as fd:
                 yield fd
             return
-    with workspace.locked():
+    with workspace.locked() as lock_fd:
         before = workspace.reread()
         state = mounting.state_of(before)
         if state == "mounted":
@@ -140,7 +140,9 @@ def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
         wait = True
         with undone(lambda: _as_before(before, wait=wait)):
             try:
-                mounted = mounting.mount(before, before.merged, progress=None, note=note)
+                mounted = mounting.mount(
+                    before, before.merged, lock_fd=lock_fd, progress=None, note=note
+                )
                 with opened_dir(Path(str(mounted.record.mountpoint)), os.O_PATH) as fd:
                     yield fd
             except BaseException as error:

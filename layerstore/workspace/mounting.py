@@ -41,11 +41,12 @@ def mount(
     workspace: Workspace,
     mountpoint: Path,
     *,
+    lock_fd: int,
     progress: Progress | None,
     note: Note,
     settled: Callable[[], object] = bool,
 ) -> Workspace:
-    """Mount a workspace with its binds; under its lock. Returns when the mount answers, or leaves nothing
+    """Mount a workspace with its binds; under its lock, which `lock_fd` holds. Returns when the mount answers, or leaves nothing
     mounted.
 
     `settled` is called when all is done, the last that may still fail or be interrupted.
@@ -69,6 +70,7 @@ def mount(
             mountpoint,
             lowers=saved.lowers,
             source=source_of(saved.name),
+            lock_fd=lock_fd,
             upper=saved.upper,
             work=saved.work,
             userxattr=layers.uses_userxattr(saved.store),
@@ -114,9 +116,12 @@ def mount_image(
     *,
     lowers: list[Path],
     image_id: str,
+    lock_fd: int,
     settled: Callable[[], object] = bool,
 ) -> None:
-    """Mount an image's layers read-only; `settled` as for `mount`."""
+    """Mount an image's layers read-only; under `Store.writing`, which `lock_fd` holds; `settled` as for
+    `mount`.
+    """
     before = overlay.mounted_at(mountpoint)
     try:
         overlay.mount(
@@ -124,6 +129,7 @@ def mount_image(
             mountpoint,
             lowers=lowers,
             source=source_of(image_id),
+            lock_fd=lock_fd,
             userxattr=layers.uses_userxattr(store),
         )
         settled()

@@ -29,6 +29,7 @@ def mount(
     *,
     lowers: Sequence[Path],
     source: str,
+    lock_fd: int,
     upper: Path | None = None,
     work: Path | None = None,
     userxattr: bool = False,
@@ -36,8 +37,10 @@ def mount(
     """Mount the layers (topmost first); returns when the mount answers. LayerstoreError says why it cannot
     be.
 
-    `source` is what the mount table shows. Paths are given relative to ``layers/``, where no name has a
-    character that an option string would need to escape.
+    `source` is what the mount table shows. The lock of `lock_fd` goes on until the mount answers or there is no
+    daemon any more, also when this process is killed: whoever gets it next finds all or nothing mounted.
+    Paths are given relative to ``layers/``, where no name has a character that an option string would need to
+    escape.
     """
     _check_mountpoint(mountpoint)
     options = [f"fsname={source}", "aufs=off"]  # unpacked layers carry overlayfs's own marks
@@ -52,7 +55,7 @@ def mount(
     for at in range(0, len(lowers), _LOWERS_IN_A_WORD):
         some = lowers[at : at + _LOWERS_IN_A_WORD]
         words += ["-o", ",".join(f"lowerdir+={_relative(store, path)}" for path in some)]
-    _run([*words, str(mountpoint)], cwd=store.layers, mountpoint=mountpoint)
+    _run([*words, str(mountpoint)], cwd=store.layers, mountpoint=mountpoint, lock_fd=lock_fd)
 
 
 def mounted_at(mountpoint: Path) -> MountRecord | None:
@@ -101,14 +104,16 @@ def _check_mountpoint(mountpoint: Path) -> None:
         raise NotFound(f"the mount point {mountpoint} is not a directory")
 
 
-def _run(words: Sequence[str], *, cwd: Path, mountpoint: Path) -> None:
+def _run(words: Sequence[str], *, cwd: Path, mountpoint: Path, lock_fd: int) -> None:
     command = [sys.executable, "-P", "-m", "overlayfs_py", *words]
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     apart = {"process_group": 0}  # Ctrl-C is this process's affair, which may be just putting a mount back
     # A file, not a pipe: nobody waits for a daemon that keeps its stderr.
     with tempfile.TemporaryFile() as complaints:
         try:
-            with running(command, cwd=cwd, stderr=complaints, **streams, **apart) as process:
+            with running(
+                command, cwd=cwd, stderr=complaints, pass_fds=[lock_fd], **streams, **apart
+            ) as process:
                 status = process.wait(_START_SECONDS)
         except subprocess.TimeoutExpired:
             raise LayerstoreError(

@@ -94,13 +94,16 @@ class Workspace:
         return image
 
     @contextmanager
-    def locked(self, *, shared: bool = False) -> Iterator[None]:
-        """Keep everybody else from changing the workspace; waits. NotFound when it was removed meanwhile."""
+    def locked(self, *, shared: bool = False) -> Iterator[int]:
+        """Keep everybody else from changing the workspace; waits. NotFound when it was removed meanwhile.
+
+        Yields the descriptor that holds the lock.
+        """
         while True:
             before = self._identity()
-            with locking.locked(self.path, shared=shared):
+            with locking.locked(self.path, shared=shared) as lock_fd:
                 if self._identity() == before:
-                    yield
+                    yield lock_fd
                     return
             # Another directory has taken the place (`rotation`): a lock on the old one is none.
 

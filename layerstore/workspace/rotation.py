@@ -83,10 +83,10 @@ def _refuse(remark: str) -> None:
 def _mount_again(workspace: Workspace, place: Path, note: Note) -> None:
     """Unless it is still mounted, or is so again."""
     try:
-        with workspace.locked():
+        with workspace.locked() as lock_fd:
             workspace = workspace.reread()
             if mounting.state_of(workspace) != "mounted":
-                mounting.mount(workspace, place, progress=None, note=note)
+                mounting.mount(workspace, place, lock_fd=lock_fd, progress=None, note=note)
     except (LayerstoreError, OSError) as error:
         note(f"{workspace.name} could not be mounted again at {place}: {error}")
 

@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -18,6 +19,9 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
 
     MountError with the daemon's message otherwise; the child has ended then. In the child this
     function does not return.
+
+    Descriptors that this process was given stay open in the child until it is ready: a lock (flock) among them
+    is held until there is a mount or no daemon, whoever is killed meanwhile.
     """
     ours, theirs = os.pipe()
     # Interrupted in fork(2) or behind it, before anybody waits, nobody would know of the child.
@@ -34,9 +38,11 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(ours)
-            _leave_the_caller(keep=theirs)
+            os.setsid()
+            os.chdir("/")
+            given = _open_descriptors() - {0, 1, 2, theirs}
             log_to_stderr(debug=False, journal=False)
-            status = run(FdReport(theirs, _drop_stdio))
+            status = run(FdReport(theirs, lambda: _leave_the_caller(given)))
         finally:
             os._exit(status)
     os.close(theirs)
@@ -60,22 +66,20 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _leave_the_caller(*, keep: int) -> None:
-    """Take nothing along that the caller may wait for: session, directory, descriptors but stdio."""
-    os.setsid()
-    os.chdir("/")
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if fd > 2 and fd != keep:
-            try:
-                os.close(fd)
-            except OSError:  # the listing's own
-                pass
+def _open_descriptors() -> set[int]:
+    found = set()
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # that of the listing itself, whose number comes to mean another
+            os.fstat(fd)
+            found.add(fd)
+    return found
 
 
-def _drop_stdio() -> None:
-    """The caller may wait for the end of these; from here on words go to the system log."""
+def _leave_the_caller(given: Iterable[int]) -> None:
+    """Keep nothing that the caller may wait for the end of. From here on words go to the system log."""
     log_to_syslog()
+    for fd in given:
+        os.close(fd)
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
