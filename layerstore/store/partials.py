@@ -17,6 +17,7 @@ from layerstore.digest import Hasher
 from layerstore.errors import DigestMismatch
 from layerstore.model import Descriptor
 from layerstore.store import blobs
+from layerstore.store.removing import remove
 from layerstore.store.store import Store
 
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -97,7 +98,7 @@ def resume(store: Store, descriptor: Descriptor) -> Iterator[Partial | None]:
             yield partial
         finally:
             if not partial.published and partial.size == 0:
-                path.unlink(missing_ok=True)
+                remove(path)
     finally:
         os.close(fd)
         _remove_if_empty(store)
@@ -120,13 +121,13 @@ def sweep(store: Store, *, older_than: float = 0.0) -> int:
         return 0
     for name in names:
         path = directory(store) / name
-        with suppress(FileNotFoundError, BlockingIOError):
+        with suppress(OSError):  # gone, worked on, or no file of ours
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 status = os.fstat(fd)
-                if time.time() - status.st_mtime >= older_than and _is_still(path, fd):
-                    path.unlink()
+                expired = time.time() - status.st_mtime >= older_than and _is_still(path, fd)
+                if expired and remove(path) is None:
                     freed += status.st_size
             finally:
                 os.close(fd)

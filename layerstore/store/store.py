@@ -15,8 +15,9 @@ from pathlib import Path
 from layerstore.errors import InvalidImage, LayerstoreError, UnsupportedMedia
 from layerstore.model import parse_document
 from layerstore.store import durable, locking
+from layerstore.store.removing import refuse_mounts, remove
 from layerstore.undoing import undone
-from overlayfs_py.syscalls.trees import remove_tree
+from overlayfs_py.syscalls.attrs import unprotect
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _EMPTY_INDEX = b'{"manifests":[],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}'
@@ -74,7 +75,7 @@ class Store:
     def temp_file(self, directory: Path) -> Iterator[tuple[Path, int]]:
         """A temporary file beside its final name, and its fd (owned here); removed if it was not renamed."""
         path = directory / locking.temp_name()
-        with ExitStack() as held, undone(lambda: path.unlink(missing_ok=True)), durable.filling(directory):
+        with ExitStack() as held, undone(lambda: remove(path)), durable.filling(directory):
             with self.locked(shared=True):
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
                 held.callback(os.close, fd)
@@ -83,9 +84,11 @@ class Store:
 
     @contextmanager
     def temp_dir(self, directory: Path) -> Iterator[tuple[Path, int]]:
-        """A temporary directory beside its final name, and an fd on it; removed if it was not renamed."""
+        """A temporary directory beside its final name, and an fd on it; removed if it was not renamed. What
+        cannot be removed stays for `clear_leftovers`.
+        """
         path = directory / locking.temp_name()
-        with ExitStack() as held, undone(lambda: _remove(path)), durable.filling(directory):
+        with ExitStack() as held, undone(lambda: remove(path)), durable.filling(directory):
             with self.locked(shared=True):
                 path.mkdir(mode=0o755)
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -95,14 +98,24 @@ class Store:
             yield path, fd
 
     def discard(self, path: Path) -> None:
-        """Remove a directory of the store: gone at once under its name, then bit by bit."""
+        """Remove a directory of the store: gone at once under its name, then bit by bit. InUse, and nothing
+        has happened, when something is mounted in it; what else cannot be removed stays for
+        `clear_leftovers`.
+        """
+        refuse_mounts(path)
         grave = path.with_name(locking.temp_name())
-        with ExitStack() as held, undone(lambda: _remove(grave)), self.locked(shared=True):
+        with ExitStack() as held, undone(lambda: remove(grave)), self.locked(shared=True):
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             held.callback(os.close, fd)
+            unprotect(fd)
             os.rename(path, grave)
             with suppress(BlockingIOError):  # the caller holds it already
                 locking.hold(fd)
+
+    def clear_leftovers(self) -> list[OSError]:
+        """Remove what killed processes left behind, as far as that is possible; why some of it stays."""
+        with self.locked():
+            return self._clear_leftovers()
 
     def _create(self) -> None:
         """Idempotent; under the lock."""
@@ -114,13 +127,10 @@ class Store:
             if not os.path.lexists(path):
                 durable.replace_file(path, content)
 
-    def _clear_leftovers(self) -> None:
-        for directory in (self.oci, self.blobs, self.layers, self.workspaces):
-            for path in locking.leftovers(directory):
-                if path.is_dir() and not path.is_symlink():
-                    remove_tree(os.fsencode(path))
-                else:
-                    path.unlink(missing_ok=True)
+    def _clear_leftovers(self) -> list[OSError]:
+        places = (self.oci, self.blobs, self.layers, self.workspaces)
+        found = [path for directory in places for path in locking.leftovers(directory)]
+        return [error for path in found if (error := remove(path)) is not None]
 
     def _check_version(self) -> None:
         document = parse_document(durable.read_capped(self.oci / "oci-layout", 4096))
@@ -129,8 +139,3 @@ class Store:
             raise InvalidImage(f"{self.oci}/oci-layout: imageLayoutVersion is missing")
         if version.split(".")[0] != "1":
             raise UnsupportedMedia(f"{self.oci}: unsupported image layout version {version}")
-
-
-def _remove(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        remove_tree(os.fsencode(path))

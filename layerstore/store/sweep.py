@@ -12,9 +12,10 @@ from pathlib import Path
 
 from layerstore import media, model
 from layerstore.digest import Digest
-from layerstore.errors import NotFound
+from layerstore.errors import LayerstoreError, NotFound
 from layerstore.model import Descriptor
 from layerstore.store import blobs, durable, index, usage
+from layerstore.store.removing import remove
 from layerstore.store.store import Store
 
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -32,12 +33,15 @@ class Needed:
 
 @dataclass(slots=True)
 class Swept:
-    """What a sweep removed; `alone` is False when it did nothing, as somebody was writing."""
+    """What a sweep removed, and why it left what it could not; `alone` is False when it did nothing, as
+    somebody was writing.
+    """
 
     alone: bool = True
     layers: list[Digest] = field(default_factory=list)  # diffIDs
     blobs: list[Digest] = field(default_factory=list)
     freed: int = 0  # bytes on disk
+    kept: list[LayerstoreError | OSError] = field(default_factory=list)
 
 
 def sweep(store: Store, extra: Iterable[Descriptor] = (), *, only: Collection[Digest] | None = None) -> Swept:
@@ -86,8 +90,13 @@ def _mark(store: Store, entry: Descriptor, needed: Needed) -> None:
 
 def _sweep_layers(store: Store, needed: Collection[str], swept: Swept) -> None:
     for name in _unneeded(store.layers, needed):
-        swept.freed += usage.tree_size(store.layers / name)
-        store.discard(store.layers / name)
+        size = usage.tree_size(store.layers / name)
+        try:
+            store.discard(store.layers / name)
+        except (LayerstoreError, OSError) as error:
+            swept.kept.append(error)
+            continue
+        swept.freed += size
         swept.layers.append(Digest(f"sha256:{name}"))
 
 
@@ -97,11 +106,13 @@ def _sweep_blobs(
     for name in _unneeded(store.blobs, needed):
         digest = Digest(f"sha256:{name}")
         if only is None or digest in only:
-            size = usage.file_size(store.blobs / name)
-            try:
-                (store.blobs / name).unlink()
-            except IsADirectoryError:
+            path = store.blobs / name
+            if path.is_dir():
                 continue  # whoever made it there: no blob, and fsck says so
+            size = usage.file_size(path)
+            if (error := remove(path)) is not None:
+                swept.kept.append(error)
+                continue
             swept.freed += size
             swept.blobs.append(digest)
     durable.fsync_dir(store.blobs)

@@ -140,9 +140,7 @@ def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
         wait = True
         with undone(lambda: _as_before(before, wait=wait)):
             try:
-                mounted = mounting.mount(
-                    before, before.merged, lock_fd=lock_fd, progress=None, note=note
-                )
+                mounted = mounting.mount(before, before.merged, lock_fd=lock_fd, progress=None, note=note)
                 with opened_dir(Path(str(mounted.record.mountpoint)), os.O_PATH) as fd:
                     yield fd
             except BaseException as error:

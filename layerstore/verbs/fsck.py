@@ -16,6 +16,7 @@ from layerstore.errors import InUse, InvalidImage, LayerstoreError, UnsupportedM
 from layerstore.image.image import load
 from layerstore.model import Descriptor
 from layerstore.store import blobs, durable, index, layers, locking, partials, treecheck
+from layerstore.store.removing import remove
 from layerstore.store.store import Store
 from layerstore.transport import oci_archive
 from layerstore.verbs.setting import Measured, Note, Root, noting, open_store
@@ -88,14 +89,18 @@ class _Check:
         workspaces = self._check_workspaces()
         self._check_layers(workspaces)
         self._check_partials()
+        self._check_leftovers()
         return self._result
 
     def _found(self, what: str, repair: Callable[[], object] | None = None) -> None:
         problem = Problem(what)
         self._result.problems.append(problem)
         if self._repair and repair is not None:
-            repair()
-            problem.repaired = True
+            try:
+                repair()
+                problem.repaired = True
+            except (LayerstoreError, OSError) as error:
+                problem.what += f" (not repaired: {_said(error)})"
 
     def _check_blobs(self) -> None:
         names = sorted(_finished(self._store.blobs))
@@ -111,7 +116,7 @@ class _Check:
             why = self._blob_fault(path, Digest(f"sha256:{name}"))
             if why is not None:
                 self._bad.add(Digest(f"sha256:{name}"))
-                self._found(f"blob sha256:{name}: {why}", path.unlink if not path.is_dir() else None)
+                self._found(f"blob sha256:{name}: {why}", _removal(path) if not path.is_dir() else None)
             done += size
             if self._progress is not None:
                 self._progress(done, total)
@@ -266,9 +271,14 @@ class _Check:
         for name in sorted(names):
             if _HEX.fullmatch(name) is None:
                 path = directory / name
-                self._found(f"{_shown(path)} is no unfinished download", path.unlink)
+                self._found(f"{_shown(path)} is no unfinished download", _removal(path))
         if self._repair:
             partials.sweep(self._store)
+
+    def _check_leftovers(self) -> None:
+        """What dead processes left goes whenever the store is opened; here is what cannot."""
+        for error in self._store.clear_leftovers():
+            self._found(f"left behind by a command that was ended, and cannot be removed: {_said(error)}")
 
 
 def _clear_mount(workspace: Workspace) -> None:
@@ -276,6 +286,20 @@ def _clear_mount(workspace: Workspace) -> None:
         workspace = workspace.reread()
         if mounting.state_of(workspace) == "dead":
             mounting.umount(workspace, force=True)
+
+
+def _removal(path: Path) -> Callable[[], None]:
+    def remove_it() -> None:
+        if (error := remove(path)) is not None:
+            raise error
+
+    return remove_it
+
+
+def _said(error: LayerstoreError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{printable(os.fsencode(error.filename))}: {error.strerror}"
+    return str(error)
 
 
 def _finished(directory: Path) -> Iterator[str]:

@@ -82,15 +82,15 @@ def _mount_image(
     note: Note,
     settled: Callable[[], object],
 ) -> None:
-    with store.writing() as lock_fd:  # until the mount table shows it, nobody knows that the layers are needed
+    with (
+        store.writing() as lock_fd
+    ):  # until the mount table shows it, nobody knows that the layers are needed
         found = find.find(store, image, wanted)
         lowers = layers.unpack(store, found.image.layers, progress=progress, note=note)
         if not lowers:
             raise LayerstoreError(f"{image} has no layers: there is nothing to mount")
         image_id = found.image.id
-        mounting.mount_image(
-            store, place, lowers=lowers, image_id=image_id, lock_fd=lock_fd, settled=settled
-        )
+        mounting.mount_image(store, place, lowers=lowers, image_id=image_id, lock_fd=lock_fd, settled=settled)
 
 
 def _workspace_of(store: Store, target: str) -> Workspace | None:

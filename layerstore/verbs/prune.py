@@ -58,6 +58,8 @@ def prune(
     swept = sweep.sweep(store, kept_for_workspaces(store))
     if not swept.alone:
         note("an image is being added just now: what is left over goes with the next prune")
+    for why in swept.kept:
+        note(f"stays: {why}")
     pruned.deleted += swept.layers
     pruned.freed += swept.freed + partials.sweep(store)
     return pruned

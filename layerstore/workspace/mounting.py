@@ -46,8 +46,8 @@ def mount(
     note: Note,
     settled: Callable[[], object] = bool,
 ) -> Workspace:
-    """Mount a workspace with its binds; under its lock, which `lock_fd` holds. Returns when the mount answers, or leaves nothing
-    mounted.
+    """Mount a workspace with its binds; under its lock, which `lock_fd` holds. Returns when the mount
+    answers, or leaves nothing mounted.
 
     `settled` is called when all is done, the last that may still fail or be interrupted.
     """

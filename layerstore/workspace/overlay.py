@@ -37,8 +37,8 @@ def mount(
     """Mount the layers (topmost first); returns when the mount answers. LayerstoreError says why it cannot
     be.
 
-    `source` is what the mount table shows. The lock of `lock_fd` goes on until the mount answers or there is no
-    daemon any more, also when this process is killed: whoever gets it next finds all or nothing mounted.
+    `source` is what the mount table shows. The lock of `lock_fd` goes on until the mount answers or there is
+    no daemon any more, also when this process is killed: whoever gets it next finds all or nothing mounted.
     Paths are given relative to ``layers/``, where no name has a character that an option string would need to
     escape.
     """

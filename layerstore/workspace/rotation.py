@@ -23,6 +23,7 @@ from layerstore.layer.commit import LayerResult
 from layerstore.layer.stack import Stack
 from layerstore.store import blobs, durable, layers, locking
 from layerstore.store.layers import Note
+from layerstore.store.removing import refuse_mounts
 from layerstore.undoing import undone
 from layerstore.workspace import mounting
 from layerstore.workspace import record as records
@@ -63,15 +64,16 @@ def unmounted(workspace: Workspace, *, note: Note) -> Iterator[None]:
                 raise InUse(
                     f"{workspace.name}: a dead mount is at {workspace.record.mountpoint}; umount it first"
                 )
-            if state == "mounted":
-                place = Path(str(workspace.record.mountpoint))
-                try:
+            try:
+                if state == "mounted":
+                    place = Path(str(workspace.record.mountpoint))
                     with postponed():  # to its end: only when its daemon has gone can it be mounted again
                         mounting.umount(workspace, note=_refuse)
-                except InUse as error:
-                    raise InUse(
-                        f"{workspace.name} cannot go on over a new image while it is used: {error}"
-                    ) from None
+                refuse_mounts(workspace.path)
+            except InUse as error:
+                raise InUse(
+                    f"{workspace.name} cannot go on over a new image while it is used: {error}"
+                ) from None
         yield
 
 
@@ -111,12 +113,14 @@ def go_on(workspace: Workspace, image: Image, word: str, written: Written | None
         _fill(workspace, temp, record, written)
         syncfs(fd)
         _exchange(temp, workspace.path)
-        # `temp` is the old workspace now: still locked by the caller, and removed at the end.
-        if written is not None:
-            try:
+        # `temp` is the old workspace now: still locked by the caller, and removed at the end. Whatever fails
+        # from here on, the workspace has gone on.
+        try:
+            durable.fsync_dir(store.workspaces)
+            if written is not None:
                 _make_layer(workspace, temp, written)
-            except (LayerstoreError, OSError) as error:
-                note(f"the new layer is unpacked at the next mount, as its files could not be moved: {error}")
+        except (LayerstoreError, OSError) as error:
+            note(f"the new layer is unpacked at the next mount, as its files could not be moved: {error}")
 
 
 def _fill(workspace: Workspace, temp: Path, record: Record, written: Written | None) -> None:
@@ -145,7 +149,6 @@ def _exchange(temp: Path, place: Path) -> None:
             why = "cannot exchange two names, as it must for this"
             raise LayerstoreError(f"the file system of {place.parent} {why}") from None
         raise
-    durable.fsync_dir(place.parent)
 
 
 def _make_layer(workspace: Workspace, old: Path, written: Written) -> None:

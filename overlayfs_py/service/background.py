@@ -20,8 +20,8 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
     MountError with the daemon's message otherwise; the child has ended then. In the child this
     function does not return.
 
-    Descriptors that this process was given stay open in the child until it is ready: a lock (flock) among them
-    is held until there is a mount or no daemon, whoever is killed meanwhile.
+    Descriptors that this process was given stay open in the child until it is ready: a lock (flock) among
+    them is held until there is a mount or no daemon, whoever is killed meanwhile.
     """
     ours, theirs = os.pipe()
     # Interrupted in fork(2) or behind it, before anybody waits, nobody would know of the child.

@@ -27,9 +27,12 @@ FALLOC_FL_UNSHARE_RANGE = 0x40
 _UTIME_OMIT = (1 << 30) - 2
 _BILLION = 1_000_000_000
 _FS_IOC_GETFSUUID = 2 << 30 | 17 << 16 | 0x15 << 8  # _IOR(0x15, 0, struct { u8 len; u8 uuid[16]; })
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+_FS_IMMUTABLE_FL, _FS_APPEND_FL = 0x10, 0x20
 
 _timespecs = struct.Struct("=qqqq")
 _uuid = struct.Struct("=B16s")
+_flags = struct.Struct("=I")
 
 _utimensat = function("utimensat", ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int)
 _fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -82,6 +85,22 @@ def _set_mode_by_proc(dir_fd: int, name: bytes, mode: int) -> None:
         os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode))
     finally:
         os.close(fd)
+
+
+def unprotect(fd: int) -> bool:
+    """Take chattr(1)'s immutable and append-only flags off the file or directory of `fd` (not ``O_PATH``).
+
+    Whether it had one; False, too, where there are no flags, or this process may not change them.
+    """
+    try:
+        found = _flags.unpack(fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(_flags.size)))[0]
+        left = found & ~(_FS_IMMUTABLE_FL | _FS_APPEND_FL)
+        if left == found:
+            return False
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, _flags.pack(left))
+    except OSError:
+        return False
+    return True
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

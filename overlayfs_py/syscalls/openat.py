@@ -9,6 +9,7 @@ import struct
 from overlayfs_py.syscalls._libc import AT_FDCWD, check, last_error, system_call
 from overlayfs_py.syscalls.bind import spare_access_times
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
@@ -26,14 +27,15 @@ _openat2 = system_call(437, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p, cty
 _open_tree = system_call(428, ctypes.c_long, ctypes.c_char_p, ctypes.c_long)
 
 
-def open_beneath(dir_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
+def open_beneath(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, one_mount: bool = False) -> int:
     """Open `path` beneath `dir_fd`; the caller owns the descriptor, which is close-on-exec.
 
     No symbolic link is followed anywhere in `path` (ELOOP; the last component itself can be opened with
     ``O_PATH | O_NOFOLLOW``), and neither ``..`` nor an absolute path leaves `dir_fd` (EXDEV). `mode` counts
-    only when `flags` create something, and the umask applies to it as usual.
+    only when `flags` create something, and the umask applies to it as usual. `one_mount`: what is mounted on
+    the way or at the end is not entered either (EXDEV).
     """
-    return _open(dir_fd, path, flags, mode, _RESOLVE)
+    return _open(dir_fd, path, flags, mode, _RESOLVE | (RESOLVE_NO_XDEV if one_mount else 0))
 
 
 def open_in_root(root_fd: int, path: bytes, flags: int) -> int:

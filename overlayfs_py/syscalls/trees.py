@@ -1,57 +1,161 @@
 """Removing a directory tree of any depth, which neither recursion nor long paths can do."""
 
+import errno
+import itertools
 import os
 import secrets
+import stat
+from collections.abc import Callable
+from contextlib import suppress
 
-from overlayfs_py.syscalls.attrs import set_mode
+from overlayfs_py.syscalls.attrs import set_mode, unprotect
 from overlayfs_py.syscalls.dirents import DT_DIR, read_dirents
+from overlayfs_py.syscalls.openat import open_beneath
 
-_O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def remove_tree(name: bytes, *, dir_fd: int | None = None) -> None:
-    """Remove directory `name` (below `dir_fd`, which stays the caller's) and all in it; no link is followed.
+    """Remove directory `name` (below `dir_fd`, which stays the caller's) and all in it; no link is followed,
+    and nothing that is mounted there entered.
 
-    Directories that keep an ordinary user out are opened up first. Each directory is emptied of its files,
-    its subdirectories are moved up to the top, and then it goes.
+    Whatever can be removed is; for what stays the first error is raised. Directories that keep an ordinary
+    user out are opened up first, and chattr(1)'s flags taken off. Each directory is emptied of its files, its
+    subdirectories are moved up to the top, and then it goes.
     """
-    kept_out = os.geteuid() != 0
-    top_fd = _open_to_empty(name, dir_fd, kept_out)
+    head, last = os.path.split(name)
+    above_fd = os.open(head or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
-        prefix, count = b".removed-" + secrets.token_hex(8).encode(), 0
-        pending = _without_files(top_fd)
+        top_fd = _open_to_empty(last, above_fd)
+        try:
+            emptying = _Emptying(top_fd)
+            emptying.run()
+            if emptying.error is not None:
+                raise emptying.error
+            _unprotected(lambda: os.rmdir(last, dir_fd=above_fd), top_fd)
+        finally:
+            os.close(top_fd)
+    finally:
+        os.close(above_fd)
+
+
+def remove_file(name: bytes, *, dir_fd: int | None = None) -> None:
+    """Unlink anything but a directory, be it immutable or append-only."""
+    _unprotected(lambda: os.unlink(name, dir_fd=dir_fd), entry=(name, dir_fd))
+
+
+class _Emptying:
+    """Removes all that is in `top_fd`; `error` is the first one for which something stayed."""
+
+    def __init__(self, top_fd: int) -> None:
+        self.error: OSError | None = None
+        self._top_fd = top_fd
+        prefix = b".removed-" + secrets.token_hex(8).encode()
+        self._names = (b"%b-%d" % (prefix, count) for count in itertools.count(1))
+
+    def run(self) -> None:
+        pending = self._without_files(self._top_fd)
         while pending:
             child = pending.pop()
-            fd = _open_to_empty(child, top_fd, kept_out)
             try:
-                for below in _without_files(fd):
-                    if kept_out:
-                        set_mode(fd, below, 0o700)  # moving a directory writes to it
-                    count += 1
-                    pending.append(b"%b-%d" % (prefix, count))
-                    os.rename(below, pending[-1], src_dir_fd=fd, dst_dir_fd=top_fd)
-            finally:
-                os.close(fd)
-            os.rmdir(child, dir_fd=top_fd)
+                pending += self._remove_directory(child)
+            except OSError as error:
+                self._note(error, child)
+
+    def _remove_directory(self, child: bytes) -> list[bytes]:
+        """Remove a directory of the top; its directories are at the top then, under new names."""
+        fd = _open_to_empty(child, self._top_fd)
+        try:
+            moved = [new for below in self._without_files(fd) if (new := self._move_up(below, fd))]
+            try:
+                _unprotected(lambda: os.rmdir(child, dir_fd=self._top_fd), fd, self._top_fd)
+            except OSError as error:
+                self._note(error, child)
+            return moved
+        finally:
+            os.close(fd)
+
+    def _move_up(self, name: bytes, dir_fd: int) -> bytes | None:
+        new = next(self._names)
+        try:
+            if _is_kept_out():
+                set_mode(dir_fd, name, 0o700)  # moving a directory writes to it
+
+            def move() -> None:
+                os.rename(name, new, src_dir_fd=dir_fd, dst_dir_fd=self._top_fd)
+
+            _unprotected(move, dir_fd, self._top_fd, entry=(name, dir_fd))
+            return new
+        except OSError as error:
+            self._note(error, name)
+            return None
+
+    def _without_files(self, dir_fd: int) -> list[bytes]:
+        """Unlink all but the directories; the names of those."""
+        directories = []
+        for name, _, kind in read_dirents(dir_fd):
+            if kind == DT_DIR:
+                directories.append(name)
+                continue
+            try:
+                os.unlink(name, dir_fd=dir_fd)
+            except OSError:
+                self._unlink_again(name, dir_fd)
+        return directories
+
+    def _unlink_again(self, name: bytes, dir_fd: int) -> None:
+        try:
+            _unprotected(lambda: os.unlink(name, dir_fd=dir_fd), dir_fd, entry=(name, dir_fd))
+        except OSError as error:
+            self._note(error, name)
+
+    def _note(self, error: OSError, name: bytes) -> None:
+        if self.error is None and error.errno != errno.ENOENT:
+            self.error = OSError(error.errno, error.strerror, os.fsdecode(name))
+
+
+def _unprotected(
+    action: Callable[[], object], *fds: int, entry: tuple[bytes, int | None] | None = None
+) -> None:
+    """Do it; when that is not permitted, once more without the flags of these directories and this entry."""
+    try:
+        action()
+    except PermissionError:
+        taken = [unprotect(fd) for fd in fds]
+        if entry is not None:
+            taken.append(_unprotect_entry(*entry))
+        if not any(taken):
+            raise
+        action()
+
+
+def _unprotect_entry(name: bytes, dir_fd: int | None) -> bool:
+    """As `unprotect`, by name. Only files and directories can have flags."""
+    kind = stat.S_IFMT(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR):
+        return False
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+    except OSError:
+        return False
+    try:
+        return unprotect(fd)
     finally:
-        os.close(top_fd)
-    os.rmdir(name, dir_fd=dir_fd)
+        os.close(fd)
 
 
-def _open_to_empty(name: bytes, dir_fd: int | None, kept_out: bool) -> int:
-    if kept_out and dir_fd is not None:
-        set_mode(dir_fd, name, 0o700)
-    elif kept_out:
-        os.chmod(name, 0o700)
-    return os.open(name, _O_DIRECTORY, dir_fd=dir_fd)
+def _open_to_empty(name: bytes, dir_fd: int) -> int:
+    if _is_kept_out():
+        with suppress(PermissionError):  # another's: then it must do as it is
+            set_mode(dir_fd, name, 0o700)
+    try:
+        return open_beneath(dir_fd, name, _O_DIRECTORY, one_mount=True)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise OSError(errno.EBUSY, "something is mounted there") from None
 
 
-def _without_files(dir_fd: int) -> list[bytes]:
-    """Unlink all but the directories; the names of those."""
-    directories = []
-    for name, _, kind in read_dirents(dir_fd):
-        if kind == DT_DIR:
-            directories.append(name)
-        else:
-            os.unlink(name, dir_fd=dir_fd)
-    return directories
+def _is_kept_out() -> bool:
+    """Whether modes count for this process."""
+    return os.geteuid() != 0
