@@ -55,7 +55,7 @@ def _items(words: Iterator[str], begun: str) -> list[CompletionItem]:
 
 
 def _image_words(root: str | None, begun: str) -> Iterator[str]:
-    for image in layerstore.images(root=root, note=lambda line: None):
+    for image in layerstore.images(sizes=False, root=root, note=lambda line: None):
         if image.tag is not None:
             yield image.tag if image.repository is None else f"{image.repository}:{image.tag}"
         if image.tag is None or (begun and image.id.short.startswith(begun)):

@@ -112,9 +112,11 @@ def images_command(
 ) -> None:
     """List images (ls, too). FILTER is REPOSITORY[:TAG] with *, ? and [...], which never stand for a slash.
 
-    SIZE is what the image takes in the store, compressed.
+    SIZE is what the image takes unpacked, as docker has it; {{.CompressedSize}} is what it takes in the
+    store. DIGEST is there for what was pulled or pushed; {{.ManifestDigest}} always is.
     """
-    found = layerstore.images(pattern, filters=filters, root=root.path, note=note)
+    sizes = "Size" in form or (form in {"table", "json"} and not quiet)
+    found = layerstore.images(pattern, filters=filters, sizes=sizes, root=root.path, note=note)
     if quiet and form == "table":
         for one in dict.fromkeys(image.id for image in found):
             click.echo(one if no_trunc else one.short)
@@ -132,11 +134,15 @@ def _image_object(image: Any, no_trunc: bool) -> dict[str, Any]:
         "Repository": image.repository or _NONE,
         "Tag": image.tag or _NONE,
         "ID": image.id if no_trunc else image.id.short,
-        "Digest": image.digest,
+        "Digest": image.digest if image.in_registry else _NONE,
+        "ManifestDigest": image.digest,
         "CreatedAt": human.local(image.created),
         "CreatedSince": human.ago(image.created),
-        "Size": human.size(image.size),
-        "SizeBytes": image.size,
+        "Size": human.size(image.size or 0),
+        "SizeBytes": image.size or 0,
+        "VirtualSize": human.size(image.size or 0, digits=4),
+        "CompressedSize": human.size(image.compressed_size),
+        "CompressedSizeBytes": image.compressed_size,
         "Containers": _NOT_COUNTED,
         "SharedSize": _NOT_COUNTED,
         "UniqueSize": _NOT_COUNTED,
@@ -187,11 +193,13 @@ def _step_object(step: Any, *, no_trunc: bool, readable: bool) -> dict[str, Any]
     created_by = " ".join(step.created_by.split())
     return {
         "ID": "<missing>" if step.id is None else step.id if no_trunc else step.id.short,
-        "CreatedAt": step.created or "",
+        "CreatedAt": human.rfc3339(step.created),
         "CreatedSince": human.ago(step.created),
         "CreatedBy": shorten(created_by, _CREATED_BY_WIDTH, full=no_trunc),
         "Size": human.size(step.size) if readable else str(step.size),
         "SizeBytes": step.size,
+        "CompressedSize": human.size(step.compressed_size) if readable else str(step.compressed_size),
+        "CompressedSizeBytes": step.compressed_size,
         "Comment": step.comment,
     }
 

@@ -53,7 +53,7 @@ def prune_command(
     lines += [f"deleted: {digest}" for digest in pruned.deleted]
     if lines:
         click.echo("Deleted Images:\n" + "\n".join(lines) + "\n")
-    click.echo(f"Total reclaimed space: {human.size(pruned.freed)}")
+    click.echo(f"Total reclaimed space: {human.size(pruned.freed, digits=4)}")
 
 
 def _ask(*, all_images: bool, workspaces: bool) -> None:

@@ -18,7 +18,8 @@ from layerstore.store.store import Store
 
 
 class Found(NamedTuple):
-    """An image, its entry in ``index.json`` and all the names it has there.
+    """An image, its entry in ``index.json``, all the names it has there, and those by digest
+    (``REPOSITORY@DIGEST``) that registries know it under.
 
     The entry of an image for several platforms is that of their index; `image` is this machine's, or the one
     that was asked for.
@@ -27,27 +28,39 @@ class Found(NamedTuple):
     image: Image
     entry: Descriptor
     names: tuple[str, ...]
+    digests: tuple[str, ...] = ()
 
 
 def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> list[Found]:
     """Every image of the store, each once; what cannot be read goes to `broken` (raised when there is
     none).
     """
-    names: dict[Digest, list[str]] = {}
-    descriptors: dict[Digest, Descriptor] = {}
+    entries: dict[Digest, list[Descriptor]] = {}
     for entry in index.read(store).manifests:
-        descriptors.setdefault(entry.digest, entry)
-        if name := index.name_of(entry):
-            names.setdefault(entry.digest, []).append(name)
+        entries.setdefault(entry.digest, []).append(entry)
     found: list[Found] = []
-    for digest, entry in descriptors.items():
+    for same in entries.values():
         try:
-            found.append(Found(image_of(store, entry), entry, tuple(names.get(digest, ()))))
+            found.append(_found(image_of(store, same[0]), same[0], same))
         except LayerstoreError as error:
             if broken is None:
                 raise
             broken.append(error)
     return found
+
+
+def with_id(store: Store, image_id: Digest) -> list[Found]:
+    """Everything in the store that is the image of that ID. One image may have several manifests: its layers
+    compressed in another way, docker's media types instead of OCI's, an index around it.
+    """
+    return [found for found in all_images(store, []) if found.image.id == image_id]
+
+
+def _found(image: Image, entry: Descriptor, same: list[Descriptor]) -> Found:
+    """An image with what the entries of its manifest call it."""
+    names = tuple(name for one in same if (name := index.name_of(one)))
+    digests = dict.fromkeys(f"{source}@{entry.digest}" for one in same if (source := index.source_of(one)))
+    return Found(image, entry, names, tuple(digests))
 
 
 def find(store: Store, word: str, wanted: Platform | None = None) -> Found:
@@ -67,7 +80,8 @@ def find(store: Store, word: str, wanted: Platform | None = None) -> Found:
 
 
 def _by_prefix(store: Store, word: str, prefix: str) -> Found | None:
-    matching = {f.image.id: f for f in all_images(store, []) if f.image.id.hex.startswith(prefix)}
+    named_last = sorted(all_images(store, []), key=lambda found: bool(found.names))
+    matching = {found.image.id: found for found in named_last if found.image.id.hex.startswith(prefix)}
     if len(matching) > 1:
         raise InvalidReference(f"{word} is ambiguous: {len(matching)} images have IDs that start so")
     return next(iter(matching.values()), None)
@@ -86,10 +100,8 @@ def _by_reference(store: Store, word: str, wanted: Platform | None) -> Found | N
         entry = next((entry for entry in entries if _matches(entry, ref)), None)
     if entry is None:
         return None
-    names = tuple(n for e in entries if e.digest == entry.digest and (n := index.name_of(e)))
-    if wanted is None:
-        return Found(image_of(store, entry), entry, names)
-    return Found(of_platform(store, entry, wanted, word), entry, names)
+    image = image_of(store, entry) if wanted is None else of_platform(store, entry, wanted, word)
+    return _found(image, entry, [one for one in entries if one.digest == entry.digest])
 
 
 def _matches(entry: Descriptor, ref: reference.Reference) -> bool:
@@ -140,7 +152,7 @@ def _says(store: Store, manifest: Descriptor) -> Platform | None:
 
 
 def _for_platform(store: Store, found: Found, wanted: Platform, word: str) -> Found:
-    return Found(of_platform(store, found.entry, wanted, word), found.entry, found.names)
+    return found._replace(image=of_platform(store, found.entry, wanted, word))
 
 
 def of_platform(store: Store, entry: Descriptor, wanted: Platform, word: str) -> Image:

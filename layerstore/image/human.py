@@ -6,12 +6,12 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-def size(count: int) -> str:
-    """``0B``, ``9.03kB``, ``117MB``, ``1.24GB``: three digits, powers of 1000."""
+def size(count: int, digits: int = 3) -> str:
+    """``0B``, ``9.03kB``, ``117MB``, ``1.24GB``: three digits (docker has some with four), powers of 1000."""
     value, unit = float(count), 0
     while value >= 1000 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1
-    return f"{value:.3g}{_UNITS[unit]}" if value < 999.5 else f"{value:.0f}{_UNITS[unit]}"
+    return f"{value:.{digits}g}{_UNITS[unit]}" if value < 999.5 else f"{value:.0f}{_UNITS[unit]}"
 
 
 def duration(seconds: float) -> str:
@@ -46,6 +46,12 @@ def local(created: str | None) -> str:
     """An RFC 3339 time as docker's CreatedAt has it."""
     when = parse_time(created)
     return "N/A" if when is None else when.astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
+
+
+def rfc3339(created: str | None) -> str:
+    """An RFC 3339 time to the second and in local time, as docker's history has it."""
+    when = parse_time(created)
+    return "" if when is None else when.astimezone().isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def parse_time(text: str | None) -> datetime | None:

@@ -46,7 +46,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
         for step in self.config.steps:
             yield step, None if step.empty_layer else next(layers, None)
         for layer in layers:
-            yield History(), layer
+            yield History(created=self.created), layer
 
 
 def load(store: Store, descriptor: Descriptor) -> Image:

@@ -69,6 +69,7 @@ def write_child(
     for key in _OF_A_CONTAINER:
         document.pop(key, None)
     # Triggers are for whoever builds on an image, not for what is made in a container of it.
+    document["history"] = _history_of(parent, document.get("history") or [])
     document["config"] = {
         key: value for key, value in (document.get("config") or {}).items() if key != "OnBuild"
     }
@@ -115,6 +116,18 @@ def _write(
     descriptor = Descriptor(media_type=media.OCI_MANIFEST, digest=blobs.put_bytes(store, raw), size=len(raw))
     index.add(store, descriptor, ref)
     return config.digest
+
+
+def _history_of(parent: Image, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parent's history with a step for each of its layers, and none too many, so that a step that is
+    added goes with the layer that is added.
+    """
+    without = len(parent.manifest.layers) - sum(not entry.get("empty_layer") for entry in entries)
+    if without >= 0:
+        return [*entries, *[{"created": parent.created} if parent.created else {}] * without]
+    made = [at for at, entry in enumerate(entries) if not entry.get("empty_layer")]
+    needless = {*made[without:]}
+    return [{**entry, "empty_layer": True} if at in needless else entry for at, entry in enumerate(entries)]
 
 
 def _history_entry(step: Step, *, empty: bool) -> dict[str, Any]:

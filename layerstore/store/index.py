@@ -3,14 +3,18 @@
 A name is the annotation ``org.opencontainers.image.ref.name`` (skopeo's and umoci's way), holding repository
 and tag as docker shows them: ``skopeo inspect oci:ROOT/oci:debian:latest``. containerd's full name stands
 beside it. An image that lost its name to another stays, nameless, until it is removed.
+
+An entry that came from the registry its name leads to, or went there, says so by containerd's label
+``containerd.io/distribution.source.HOST=REPOSITORY``: then, as in docker, it has a digest to be found by.
 """
 
 from collections.abc import Callable
 
 import msgspec
 
-from layerstore import limits, media, model
+from layerstore import limits, media, model, reference
 from layerstore.digest import Digest
+from layerstore.errors import LayerstoreError
 from layerstore.model import Descriptor, Index
 from layerstore.reference import Reference
 from layerstore.store import durable
@@ -18,6 +22,7 @@ from layerstore.store.store import Store
 
 REF_NAME = "org.opencontainers.image.ref.name"
 FULL_NAME = "io.containerd.image.name"
+_SOURCE = "containerd.io/distribution.source."
 
 Entries = list[Descriptor]
 
@@ -33,9 +38,38 @@ def read(store: Store) -> Index:
     return model.parse_index(raw, is_index_file=True)
 
 
-def add(store: Store, manifest: Descriptor, ref: Reference | None) -> None:
-    """Enter a manifest under a name (taking the name from another image) or without one. Idempotent."""
-    _update(store, lambda entries: _added(entries, manifest, ref))
+def source_of(entry: Descriptor) -> str | None:
+    """The repository of the entry's name, when the registry is known to have had the manifest there."""
+    name = name_of(entry)
+    try:
+        ref = reference.parse(name) if name else None
+    except LayerstoreError:
+        return None  # a name of another tool's
+    if ref is None or not _source(ref).items() <= (entry.annotations or {}).items():
+        return None
+    return ref.repository
+
+
+def add(store: Store, manifest: Descriptor, ref: Reference | None, *, in_registry: bool = False) -> None:
+    """Enter a manifest under a name (taking the name from another image) or without one. Idempotent.
+
+    `in_registry`: the registry has it in the repository of that name.
+    """
+    _update(store, lambda entries: _added(entries, manifest, ref, in_registry=in_registry))
+
+
+def mark_sources(store: Store, digest: Digest, ref: Reference, *, in_registry: bool) -> None:
+    """Note that the registry has a manifest in the repository of `ref`, or forget it, for all its names of
+    that repository.
+    """
+
+    def marked(entry: Descriptor) -> Descriptor:
+        if entry.digest != digest or not _is_of(entry, ref):
+            return entry
+        kept = _without_sources(entry.annotations or {})
+        return msgspec.structs.replace(entry, annotations={**kept, **(_source(ref) if in_registry else {})})
+
+    _update(store, lambda entries: [marked(entry) for entry in entries])
 
 
 def remove_name(store: Store, name: str) -> None:
@@ -57,7 +91,7 @@ def _update(store: Store, change: Callable[[Entries], Entries]) -> None:
             durable.replace_file(store.oci / "index.json", model.encode(changed))
 
 
-def _added(entries: Entries, manifest: Descriptor, ref: Reference | None) -> Entries:
+def _added(entries: Entries, manifest: Descriptor, ref: Reference | None, *, in_registry: bool) -> Entries:
     if ref is None:
         known = any(entry.digest == manifest.digest for entry in entries)
         return entries if known else [*entries, manifest]
@@ -67,7 +101,10 @@ def _added(entries: Entries, manifest: Descriptor, ref: Reference | None) -> Ent
         if entry.digest == manifest.digest and name_of(entry) in {None, name}:
             continue
         kept.append(_nameless(entry) if name_of(entry) == name else entry)
-    annotations = {**(manifest.annotations or {}), REF_NAME: name, FULL_NAME: _full_name(ref)}
+    own = _without_sources(manifest.annotations or {})
+    same = [entry for entry in entries if entry.digest == manifest.digest and _is_of(entry, ref)]
+    source = _source(ref) if in_registry or any(map(source_of, same)) else {}
+    annotations = {**own, REF_NAME: name, FULL_NAME: _full_name(ref), **source}
     named = msgspec.structs.replace(manifest, annotations=annotations)
     return [*_without_needless(kept), named]
 
@@ -77,10 +114,27 @@ def _full_name(ref: Reference) -> str:
     return ref.canonical if ref.digest is None else f"{ref.canonical}@{ref.digest}"
 
 
+def _source(ref: Reference) -> dict[str, str]:
+    """The annotation that says that a registry has a manifest in the repository of `ref`."""
+    domain, _, path = Reference(ref.domain, ref.path, None).canonical.partition("/")
+    return {f"{_SOURCE}{domain}": path}
+
+
+def _is_of(entry: Descriptor, ref: Reference) -> bool:
+    """Whether an entry's name is one of the repository of `ref`."""
+    try:
+        return _source(reference.parse(name_of(entry) or "")) == _source(ref)
+    except LayerstoreError:
+        return False
+
+
+def _without_sources(annotations: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in annotations.items() if not key.startswith(_SOURCE)}
+
+
 def _nameless(entry: Descriptor) -> Descriptor:
-    left = {
-        key: value for key, value in (entry.annotations or {}).items() if key not in {REF_NAME, FULL_NAME}
-    }
+    kept = _without_sources(entry.annotations or {})
+    left = {key: value for key, value in kept.items() if key not in {REF_NAME, FULL_NAME}}
     return msgspec.structs.replace(entry, annotations=left or None)
 
 

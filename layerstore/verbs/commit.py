@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
+
 from layerstore import environment, media, reference
 from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError, checked_text
 from layerstore.image import find, human, instructions, write
-from layerstore.image.image import load
+from layerstore.image.image import Image, load
 from layerstore.layer.commit import LayerResult, write_layer
 from layerstore.layer.stack import Stack
 from layerstore.media import Compression
@@ -20,7 +22,7 @@ from layerstore.workspace import daemon, mounting, rotation, snapshot
 from layerstore.workspace.record import Workspace, open_workspace, root_is_changed
 from layerstore.workspace.rotation import Written
 
-CREATED_BY = "layerstore commit"
+_NO_COMMAND = "layerstore commit"
 
 
 def commit(
@@ -51,7 +53,6 @@ def commit(
     step = write.Step(
         created=environment.creation_time(),
         author=checked_text(author, "the author"),
-        created_by=CREATED_BY,
         comment=checked_text(message, "the message"),
     )
     with ExitStack() as held:
@@ -70,10 +71,19 @@ def commit(
             workspace, compression, pause=pause, squash=squash_unchanged, progress=progress, note=note
         )
         layer = None if written is None else _described(written, compression)
+        step = msgspec.structs.replace(step, created_by=_command(parent))
         image_id = write.write_child(store, parent, layer, step, changes=changes, ref=target)
         if chain:
             _go_on(workspace, image_id, ref, written, note)
         return image_id
+
+
+def _command(parent: Image) -> str:
+    """What docker says made the layer: what a container of the parent runs."""
+    runtime = parent.config.config or {}
+    if runtime.get("Entrypoint") or runtime.get("Cmd"):
+        return " ".join(runtime.get("Cmd") or ())
+    return _NO_COMMAND  # docker makes no container of such an image
 
 
 def _go_on(

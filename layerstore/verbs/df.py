@@ -79,8 +79,8 @@ def df(*, root: Root = None, note: Note | None = None) -> list[Usage]:
     return [
         Usage(
             type="Images",
-            total=len(images),
-            active=len(used),
+            total=len({one.image.id for one in images}),
+            active=len({one.image.id for one in used}),
             size=sum(blob_sizes.values()),
             reclaimable=sum(size for name, size in blob_sizes.items() if name not in needed.blobs),
         ),

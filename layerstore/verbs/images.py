@@ -1,7 +1,8 @@
 """``images`` and ``history``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 
@@ -9,8 +10,10 @@ from layerstore import reference
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.image import filters as image_filters
-from layerstore.image import find, human, platforms
+from layerstore.image import find, human, lineage, platforms
+from layerstore.image import sizes as measured
 from layerstore.image.find import Found
+from layerstore.image.image import Image
 from layerstore.verbs.setting import Note, Root, noting, open_store
 
 
@@ -21,17 +24,20 @@ class ImageSummary(msgspec.Struct, frozen=True, kw_only=True):
     tag: str | None
     id: Digest
     digest: Digest  # of the manifest, or of the index for several platforms
+    in_registry: bool  # whether the registry of its name has it under that digest
     created: str | None
-    size: int  # in the store, compressed
+    size: int | None  # unpacked; None when it was not asked for
+    compressed_size: int  # in the store
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One line of ``history``."""
 
-    id: Digest | None  # of the image itself on its newest step
+    id: Digest | None  # of the image as it was after this step, if the store has that
     created: str | None
     created_by: str
-    size: int
+    size: int  # of the step's layer, unpacked
+    compressed_size: int
     comment: str
 
 
@@ -39,12 +45,14 @@ def images(
     pattern: str | None = None,
     *,
     filters: Sequence[str] = (),
+    sizes: bool = True,
     root: Root = None,
     note: Note | None = None,
 ) -> list[ImageSummary]:
     """All images, newest first; `pattern` is ``REPOSITORY[:TAG]`` with ``*`` and ``?``.
 
-    `filters` are docker's: ``dangling=true``, ``label=KEY[=VALUE]``, ``before=IMAGE`` and so on.
+    `filters` are docker's: ``dangling=true``, ``label=KEY[=VALUE]``, ``before=IMAGE`` and so on. With `sizes`
+    each layer is read once in its life, to know what it takes unpacked.
 
     An image that cannot be read is told to `note` and left out.
     """
@@ -55,32 +63,46 @@ def images(
     found = find.all_images(store, broken)
     for error in broken:
         noting(note)(str(error))
-    lines = [line for one in found for line in _summaries(one, test)]
+    size = partial(measured.of_image, store) if sizes else None
+    lines = [line for one in _once(found) for line in _summaries(one, test, size)]
     return sorted(lines, key=_newest_first)
 
 
 def history(image: str, *, platform: str | None = None, root: Root = None) -> list[Step]:
     """The steps that made an image, newest first."""
-    found = find.find(open_store(root), image, platforms.parse_optional(platform))
+    store = open_store(root)
+    found = find.find(store, image, platforms.parse_optional(platform)).image
+    made = list(found.steps())
+    known = {**lineage.ancestors(store, found), len(made): found.id}
     steps = [
         Step(
-            id=None,
+            id=known.get(number),
             created=step.created,
             created_by=step.created_by,
-            size=0 if layer is None else layer.size,
+            size=0 if layer is None else measured.of_layer(store, layer),
+            compressed_size=0 if layer is None else layer.size,
             comment=step.comment,
         )
-        for step, layer in found.image.steps()
+        for number, (step, layer) in enumerate(made, 1)
     ]
-    steps.reverse()
-    if steps:
-        steps[0] = msgspec.structs.replace(steps[0], id=found.image.id)
-    return steps
+    return steps[::-1]
 
 
-def _summaries(found: Found, test: image_filters.Test) -> Iterator[ImageSummary]:
+def _once(found: Sequence[Found]) -> Iterator[Found]:
+    """Every image, whatever manifests it has: nameless ones only of an image that has no name at all."""
+    shown = {one.image.id for one in found if one.names}
+    for one in found:
+        if one.names or one.image.id not in shown:
+            shown.add(one.image.id)
+            yield one
+
+
+def _summaries(
+    found: Found, test: image_filters.Test, size: Callable[[Image], int] | None
+) -> Iterator[ImageSummary]:
     image = found.image
     names: list[str | None] = [*sorted(found.names)]
+    known = {digest.partition("@")[0] for digest in found.digests}
     for name in names or [None]:
         if not test(found, name):
             continue
@@ -90,8 +112,10 @@ def _summaries(found: Found, test: image_filters.Test) -> Iterator[ImageSummary]
             tag=tag,
             id=image.id,
             digest=found.entry.digest,
+            in_registry=repository in known,
             created=image.created,
-            size=image.size,
+            size=None if size is None else size(image),
+            compressed_size=image.size,
         )
 
 

@@ -3,9 +3,8 @@
 import os
 from typing import Any, Literal
 
-from layerstore import model, reference
 from layerstore.errors import LayerstoreError, NotFound
-from layerstore.image import find, platforms
+from layerstore.image import described, find, lineage, platforms, sizes
 from layerstore.image.find import Found
 from layerstore.image.image import load
 from layerstore.store import layers, usage
@@ -53,33 +52,28 @@ def inspect(
 
 def _of_image(store: Store, found: Found) -> dict[str, Any]:
     image = found.image
-    document = model.parse_document(image.raw_config)
-    steps = image.config.steps
+    alike = find.with_id(store, image.id)
+    names = sorted({name for one in alike for name in one.names})
     directories = [str(layers.path_of(store, diff_id)) for _, diff_id in reversed(image.layers)]
-    driver: dict[str, Any] = {"Name": _DRIVER, "Data": {"LowerDir": ":".join(directories)}}
-    described: dict[str, Any] = {
+    size = sizes.of_image(store, image)
+    return {
         "Id": image.id,
-        "RepoTags": list(found.names),
-        "RepoDigests": sorted({f"{_repository(name)}@{found.entry.digest}" for name in found.names}),
-        "Parent": "",
-        "Comment": steps[-1].comment if steps else "",
-        "Created": image.created,
-        "Author": image.config.author or "",
-        "Config": document.get("config") or {},
-        "Architecture": image.config.architecture,
-        "Os": image.config.os,
-        "Size": image.size,
-        "GraphDriver": driver,
+        "RepoTags": [name for name in names if "@" not in name],
+        "RepoDigests": sorted({digest for one in alike for digest in one.digests}),
+        "Parent": lineage.ancestors(store, image).get(len(list(image.steps())) - 1, ""),
+        **described.document(image),
+        "Size": size,
+        "VirtualSize": size,
+        "GraphDriver": {"Data": {"LowerDir": ":".join(directories)}, "Name": _DRIVER},
         "RootFS": {"Type": "layers", "Layers": list(image.config.rootfs.diff_ids)},
+        "Metadata": {"LastTagTime": described.NO_TIME},  # names are not dated here
+        "CompressedSize": image.size,
         "Descriptor": {
             "mediaType": image.descriptor.media_type,
             "digest": image.descriptor.digest,
             "size": image.descriptor.size,
         },
     }
-    if image.config.variant:
-        described["Variant"] = image.config.variant
-    return described
 
 
 def _of_workspace(workspace: Workspace, *, size: bool) -> dict[str, Any]:
@@ -137,10 +131,3 @@ def _image_config(workspace: Workspace) -> dict[str, Any]:
     except LayerstoreError:
         return {}  # a workspace can be looked at even if its image is damaged
     return dict(image.config.config or {})
-
-
-def _repository(name: str) -> str:
-    try:
-        return reference.parse(name).repository
-    except LayerstoreError:
-        return name

@@ -48,10 +48,18 @@ def prune(
     if workspaces:
         _prune_workspaces(store, pruned)
     broken: list[LayerstoreError] = []
-    for found in find.all_images(store, broken):
-        if (all_images or not found.names) and test(found, None) and not is_used(store, found):
-            index.remove(store, found.entry.digest)
-            pruned.untagged += found.names
+    everything = find.all_images(store, broken)
+    going = {
+        found.entry.digest: found
+        for found in everything
+        if (all_images or not found.names) and test(found, None) and not is_used(store, found)
+    }
+    staying = {found.image.id for found in everything if found.entry.digest not in going}
+    for digest, found in going.items():
+        index.remove(store, digest)
+        pruned.untagged += sorted(found.names) + sorted({*found.digests} - {*found.names})
+        if found.image.id not in staying:
+            staying.add(found.image.id)  # told once
             pruned.deleted.append(found.image.id)
     for error in broken:
         note(f"{error} (layerstore fsck says more)")

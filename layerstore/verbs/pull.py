@@ -65,7 +65,7 @@ def pull(
         for document in reversed(resolved.documents):
             blobs.put_bytes(store, document.raw)
         known = any(one.digest == entry.digest for one in _entries(store, target))
-        index.add(store, entry, target)
+        index.add(store, entry, target, in_registry=True)
     full = target.canonical if target.digest is None else f"{target.canonical}@{target.digest}"
     image_id = resolved.images[0].config.digest
     return Pulled(reference=full, digest=entry.digest, image_id=image_id, is_new=not known)

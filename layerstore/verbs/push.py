@@ -58,6 +58,7 @@ def push(
             for manifest in manifests:
                 repo.put_manifest(manifest.digest, manifest, blobs.read_blob(store, manifest))
             repo.put_manifest(str(target.tag), entry, blobs.read_blob(store, entry))
+        index.mark_sources(store, entry.digest, target, in_registry=True)
     return Pushed(reference=target.canonical, tag=str(target.tag), digest=entry.digest, size=entry.size)
 
 

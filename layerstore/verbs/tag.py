@@ -1,6 +1,6 @@
 """``tag`` and ``rmi``: names of images."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from layerstore import reference
 from layerstore.errors import InUse, LayerstoreError
@@ -54,38 +54,85 @@ def is_used(store: Store, found: Found) -> bool:
 
 def _remove(store: Store, word: str, *, force: bool, prune: bool) -> Iterator[str]:
     found = find.find(store, word)
-    chosen = [name for name in found.names if _means(word, name)]
-    if chosen and len(found.names) > len(chosen):
-        for name in chosen:
+    alike = find.with_id(store, found.image.id)
+    names = sorted(name for one in alike for name in one.names)
+    chosen = _chosen(word, names)
+    if not chosen and _forget_digest(store, word, alike):
+        yield f"Untagged: {word}"
+        return
+    if not chosen and not force and not _is_single(names):
+        several = f"it has several names ({', '.join(names)}): remove those, or use rmi -f"
+        raise InUse(f"conflict: unable to delete {word} (must be forced): {several}")
+    gone = chosen or names
+    used = None if len(gone) < len(names) else _refuse_used(store, found, force=force)
+    if used is None:
+        for name in gone:
             index.remove_name(store, name)
-            yield f"Untagged: {name}"
-        return
-    if not chosen and len(found.names) > 1 and not force:
-        raise InUse(f"{word} has several names ({', '.join(found.names)}): remove those, or use rmi -f")
-    used = _refuse_used(store, found, force=force)
-    index.remove(store, found.entry.digest)
-    yield from (f"Untagged: {name}" for name in found.names)
-    if not used:
+    else:
+        for one in alike:
+            index.remove(store, one.entry.digest)
+    yield from untagged(alike, gone)
+    if used is not None and not used:
         yield f"Deleted: {found.image.id}"
-    if not prune:
-        return
-    for diff_id in sweep.sweep(store, kept_for_workspaces(store)).layers:
-        yield f"Deleted: {diff_id}"
+    if prune and {one.entry.digest for one in alike} - {e.digest for e in index.read(store).manifests}:
+        for diff_id in sweep.sweep(store, kept_for_workspaces(store)).layers:
+            yield f"Deleted: {diff_id}"
+
+
+def untagged(alike: Sequence[Found], gone: Collection[str]) -> Iterator[str]:
+    """docker's lines for the names that an image loses: with the last tag of a repository go its digests."""
+    yield from (f"Untagged: {name}" for name in gone)
+    left = {_repository(name) for one in alike for name in one.names if name not in gone}
+    for digest in sorted({digest for one in alike for digest in one.digests}):
+        if digest not in gone and _repository(digest) not in left:
+            yield f"Untagged: {digest}"
+
+
+def _chosen(word: str, names: Sequence[str]) -> list[str]:
+    """The names that go with `word`: itself, and with the last tag of a repository its names by digest."""
+    chosen = [name for name in names if _means(word, name)]
+    of_it = [name for name in names if chosen and _repository(name) == _repository(chosen[0])]
+    if all(name in chosen or "@" in name for name in of_it):
+        return of_it if any("@" not in name for name in chosen) else chosen
+    return chosen
+
+
+def _is_single(names: Sequence[str]) -> bool:
+    """Whether an image has at most one tag, and no names by digest but in the same repository."""
+    return sum("@" not in name for name in names) <= 1 and len({_repository(name) for name in names}) <= 1
+
+
+def _forget_digest(store: Store, word: str, alike: Sequence[Found]) -> bool:
+    """``rmi REPOSITORY@DIGEST`` of what has tags there too: it only loses the digest."""
+    known = {digest: one.entry.digest for one in alike for digest in one.digests}
+    if word not in known:
+        return False
+    index.mark_sources(store, known[word], reference.parse(word), in_registry=False)
+    return True
+
+
+def _repository(name: str) -> str:
+    try:
+        ref = reference.parse(name)
+    except LayerstoreError:
+        return name
+    return reference.Reference(ref.domain, ref.path, None).canonical
 
 
 def _means(word: str, name: str) -> bool:
     if word == name:
         return True
     try:
-        return reference.parse(word).canonical == reference.parse(name).canonical
+        one, other = reference.parse(word), reference.parse(name)
     except LayerstoreError:
         return False
+    return (one.canonical, one.digest) == (other.canonical, other.digest)
 
 
 def _refuse_used(store: Store, found: Found, *, force: bool) -> list[Workspace]:
     """The workspaces that need the image, all of them unmounted and `force` given; else InUse."""
     image = found.image
-    users = [one for one in all_workspaces(store) if one.record.manifest.digest == image.descriptor.digest]
+    users = [one for one in all_workspaces(store) if one.record.image_id == image.id]
     for workspace in users:
         if mounting.state_of(workspace) == "mounted":
             raise InUse(f"image {image.id.short} is used by the mounted workspace {workspace.name}")

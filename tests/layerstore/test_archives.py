@@ -34,7 +34,7 @@ def two(base: Cli) -> Cli:
 
 
 def digests(cli: Cli) -> dict[str, str]:
-    return {f"{i['Repository']}:{i['Tag']}": i["Digest"] for i in cli.objects("images")}
+    return {f"{i['Repository']}:{i['Tag']}": i["ManifestDigest"] for i in cli.objects("images")}
 
 
 def names(archive: bytes) -> list[str]:
@@ -163,7 +163,7 @@ def test_dots_and_directories_in_names(cli: Cli) -> None:
 def test_save_writes_whole_files_or_none(base: Cli, where: Path) -> None:
     target = where / "out.tar"
     target.write_text("old")
-    (digest,) = {i["Digest"] for i in base.objects("images")}
+    (digest,) = {i["ManifestDigest"] for i in base.objects("images")}
     manifest = json.loads((base.root / "oci/blobs/sha256" / digest[7:]).read_text())
     layer = base.root / "oci/blobs/sha256" / manifest["layers"][0]["digest"][7:]
     good = layer.read_bytes()

@@ -22,7 +22,7 @@ def test_table(base: Cli) -> None:
     assert line.split()[:3] == ["base", "1", image_id(base, "base:1")[7:19]]
     assert header.index("TAG") == line.index("1")
     assert base.objects("ls")[0]["ID"] == base.objects("images")[0]["ID"]
-    assert "sha256:" in base.run("images", "--digests")
+    assert base.run("images", "--digests").splitlines()[1].split()[2] == "<none>"  # no registry knows it
     assert base.run("images", "-q", "--no-trunc") == image_id(base, "base:1")
 
 
@@ -42,7 +42,7 @@ def test_filter(base: Cli) -> None:
 def test_finding(base: Cli) -> None:
     whole = image_id(base, "base:1")
     base.run("tag", "base:1", "other")
-    manifest = base.objects("images")[0]["Digest"]
+    manifest = base.objects("images")[0]["ManifestDigest"]
     for word in (whole, whole[7:], whole[7:19], whole[:20], "other", "other:latest",
                  "docker.io/library/other",
                  f"base@{manifest}"):  # fmt: skip
@@ -77,7 +77,7 @@ def test_ambiguous_prefix(cli: Cli) -> None:
 def test_inspect_has_dockers_shape(base: Cli) -> None:
     (described,) = json.loads(base.run("inspect", "base:1"))
     assert list(described)[:3] == ["Id", "RepoTags", "RepoDigests"]
-    assert described["RepoDigests"] == [f"base@{described['Descriptor']['digest']}"]
+    assert described["RepoDigests"] == []  # no registry knows it
     assert described["RootFS"]["Type"] == "layers"
     assert described["GraphDriver"]["Data"]["LowerDir"].startswith(str(base.root / "layers"))
     done = base.call("inspect", "nothing", "base:1")
@@ -142,7 +142,7 @@ def test_functions(base: Cli) -> None:
 def test_damaged_images(base: Cli) -> None:
     """A damaged image is told and does not hide the others; what lies is refused."""
     cli = base
-    digest = cli.objects("images")[0]["Digest"]
+    digest = cli.objects("images")[0]["ManifestDigest"]
     cli.run("import", "-", "good", stdin=tarball({"x": b""}))
     place = cli.root / "oci/blobs/sha256" / digest[7:]
     raw = place.read_bytes()

@@ -67,7 +67,8 @@ def test_options_and_output(cli: Cli) -> None:
     assert image_id.startswith("sha256:")
     assert len(image_id) == 71
     (described,) = json.loads(cli.run("inspect", image_id))
-    assert described["Config"] == {"Cmd": ["/bin/sh"], "Env": ["A=1"]}
+    said = {key: value for key, value in described["Config"].items() if value}
+    assert said == {"Cmd": ["/bin/sh"], "Env": ["A=1"]}
     assert described["Comment"] == "the base"
     assert described["Created"] == "2023-11-14T22:13:20Z"
     assert described["RepoTags"] == ["base:1"]

@@ -35,7 +35,7 @@ def test_skopeo_inspect(two: Cli) -> None:
     for name, layers in (("base:1", 1), ("host.example:5000/team/app:2", 2)):
         seen = json.loads(tool("skopeo", "inspect", f"oci:{two.root}/oci:{name}"))
         assert len(seen["Layers"]) == layers
-        assert seen["Digest"] == two.objects("images", "--digests", name)[0]["Digest"]
+        assert seen["Digest"] == two.objects("images", "--digests", name)[0]["ManifestDigest"]
         config = json.loads(tool("skopeo", "inspect", "--config", f"oci:{two.root}/oci:{name}"))
         assert len(config["rootfs"]["diff_ids"]) == layers
 
@@ -50,7 +50,7 @@ def test_skopeo_copies_out_and_in(two: Cli, where: Path) -> None:
     tool("skopeo", "copy", f"oci:{where}/copy:x", f"oci:{two.root}/oci:back:1")
     images = {f"{i['Repository']}:{i['Tag']}": i for i in two.objects("images")}
     assert images["back:1"]["ID"] == images[name]["ID"]
-    assert images["back:1"]["Digest"] == images[name]["Digest"]
+    assert images["back:1"]["ManifestDigest"] == images[name]["ManifestDigest"]
     tool("skopeo", "copy", f"oci:{two.root}/oci:{name}", f"docker-archive:{where}/archive.tar:a:b")
 
 

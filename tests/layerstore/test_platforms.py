@@ -48,9 +48,9 @@ def test_this_machines_is_chosen(base: Cli) -> None:
     before = base.objects("images")[0]["ID"]
     digest = make_index(base)
     (line,) = base.objects("images")
-    assert (line["Repository"], line["ID"], line["Digest"]) == ("multi", before, digest)
+    assert (line["Repository"], line["ID"], line["ManifestDigest"]) == ("multi", before, digest)
     base.run("tag", "multi:1", "multi:2")
-    assert {line["Digest"] for line in base.objects("images")} == {digest}
+    assert {line["ManifestDigest"] for line in base.objects("images")} == {digest}
     base.run("create", "--name", "w", f"multi@{digest}")
     base.run("rmi", "multi:2")
     assert "used by the workspace" in base.fail("rmi", before)
