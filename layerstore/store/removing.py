@@ -1,4 +1,4 @@
-"""Taking things of the store away: never fatal for what stays, and never a step into what is mounted there."""
+"""Taking things of the store away: never fatal for what stays, nor a step into what is mounted there."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from overlayfs_py.syscalls.trees import remove_file, remove_tree
 
 
 def remove(path: Path) -> OSError | None:
-    """Remove a file or a tree, as far as that is possible; why some of it stays, with its place. Idempotent."""
+    """Remove a file or a tree, as far as that is possible; why some of it stays, and where. Idempotent."""
     try:
         if path.is_dir() and not path.is_symlink():
             remove_tree(os.fsencode(path))
