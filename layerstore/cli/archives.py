@@ -8,7 +8,7 @@ import click
 import layerstore
 from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
-from layerstore.cli.options import platform_option
+from layerstore.cli.options import platform_option, sparse_option
 from layerstore.cli.pipes import data_in, data_out
 from layerstore.cli.progress import progress, quiet_option
 
@@ -104,17 +104,22 @@ def load_command(root: Root, source: str | None, platform: str | None, quiet: bo
 )
 @click.option("-o", "--output", metavar="FILE", help="Write to FILE instead of standard output.")
 @platform_option
+@sparse_option
 @quiet_option
 @click.argument("name", metavar="NAME|IMAGE", shell_complete=completion.either)
 @click.pass_obj
-def export_command(root: Root, output: str | None, platform: str | None, quiet: bool, name: str) -> None:
+def export_command(
+    root: Root, output: str | None, platform: str | None, sparse: bool, quiet: bool, name: str
+) -> None:
     """Write all that a workspace or an image shows as one plain tar, without history or configuration.
 
     What is bind-mounted in a workspace (create -v) is left out.
     """
     target = _target(output)
     with progress("Exporting", quiet=quiet) as report:
-        layerstore.export(name, target, platform=platform, root=root.path, progress=report, note=note)
+        layerstore.export(
+            name, target, platform=platform, sparse=sparse, root=root.path, progress=report, note=note
+        )
 
 
 def _target(output: str | None) -> str | IO[bytes]:

@@ -13,6 +13,9 @@ _Decorator = Callable[[Any], Any]
 platform_option = click.option(
     "--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several [default: this machine's]."
 )
+sparse_option = click.option(
+    "--sparse", is_flag=True, help="Keep the holes of files; docker and podman cannot pass such a layer on."
+)
 changes_option = click.option(
     "-c", "--change", "changes", metavar="INSTRUCTION", multiple=True, help="Apply a Dockerfile instruction."
 )

@@ -7,7 +7,7 @@ import click
 import layerstore
 from layerstore.cli import completion, interrupts
 from layerstore.cli.group import Root, examples, for_each, note
-from layerstore.cli.options import connection_options, filter_option, platform_option
+from layerstore.cli.options import connection_options, filter_option, platform_option, sparse_option
 from layerstore.cli.output import tell
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.pulling import get_image, pull_option
@@ -187,6 +187,7 @@ def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
 @click.option(
     "--squash-unchanged", is_flag=True, help="Leave out what differs from the image in its time only."
 )
+@sparse_option
 @click.option(
     "--chain", is_flag=True, help="Go on over the new image, with nothing written; unmounts it meanwhile."
 )
@@ -202,6 +203,7 @@ def commit_command(
     pause: bool,
     compression: str,
     squash_unchanged: bool,
+    sparse: bool,
     chain: bool,
     quiet: bool,
     name: str,
@@ -218,6 +220,7 @@ def commit_command(
             pause=pause,
             compression=cast(Compression, compression),
             squash_unchanged=squash_unchanged,
+            sparse=sparse,
             chain=chain,
             root=root.path,
             progress=report,

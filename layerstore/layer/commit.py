@@ -22,6 +22,7 @@ from layerstore.layer.pipeline import BlockWriter
 from layerstore.layer.stack import Stack
 from layerstore.layer.unchanged import Unchanged
 from layerstore.layer.walk import Walk
+from layerstore.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Compression", "LayerResult", "export_tree", "write_layer"]
 
@@ -50,22 +51,24 @@ def write_layer(
     source_date_epoch: int | None = None,
     exclude: Collection[bytes] = (),
     squash_unchanged: bool = False,
-    sparse: bool = True,
+    sparse: bool = False,
     ids: IdMap | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
 ) -> LayerResult:
     """Write the changes that `stack.upper` makes to `stack.lowers` to `out` as a layer tar.
 
     `exclude` are paths relative to the root, without a leading slash; each is left out with all below it.
     `squash_unchanged` leaves out what was touched but is as it was but for its times (see `unchanged`).
-    `source_date_epoch`: later times become this one. `sparse=False` writes holes as zeros. `ids` turns
-    owners on disk into owners in the image. `progress` is called now and then with the number of tar
-    bytes so far. Raises Unrepresentable, naming the path, for anything that has no form in a layer. `out`
-    is not closed.
+    `source_date_epoch`: later times become this one. Holes are written as zeros; with `sparse` files with
+    large ones are PAX sparse 1.0, which some clients unpack but cannot pass on. `ids` turns owners on disk
+    into owners in the image. `progress` is called now and then with the number of tar bytes so far. Raises
+    Unrepresentable, naming the path, for anything that has no form in a layer, and LimitExceeded for what
+    `limits` would refuse to unpack. `out` is not closed.
     """
     notes = Notes()
     with Merged(stack) as merged, BlockWriter(out, codec(compression, level), progress) as sink:
-        members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids)
+        members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits)
         unchanged = Unchanged(merged) if squash_unchanged else None
         Walk(merged, members, exclude, unchanged).changes()
         result = _finish(sink, members, notes)
@@ -82,8 +85,9 @@ def export_tree(
     level: int | None = None,
     source_date_epoch: int | None = None,
     exclude: Collection[bytes] = (),
-    sparse: bool = True,
+    sparse: bool = False,
     ids: IdMap | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
 ) -> LayerResult:
     """Write the whole merged tree of `stack` as a tar without whiteouts (docker export); else as
@@ -91,7 +95,7 @@ def export_tree(
     """
     notes = Notes()
     with Merged(stack) as merged, BlockWriter(out, codec(compression, level), progress) as sink:
-        members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids)
+        members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits)
         Walk(merged, members, exclude).everything()
         return _finish(sink, members, notes)
 

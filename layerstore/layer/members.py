@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable
 
-from layerstore.errors import Unrepresentable, printable
+from layerstore.errors import LimitExceeded, Unrepresentable, printable
 from layerstore.layer import sparse, whiteout
 from layerstore.layer.encode import encode, encode_file
 from layerstore.layer.entry import DIRECTORY, HARD_LINK, REGULAR, TYPE_OF_MODE, Entry, padding
@@ -19,6 +19,8 @@ from layerstore.layer.idmap import IdMap
 from layerstore.layer.merged import Look, Merged, Part
 from layerstore.layer.notes import Notes
 from layerstore.layer.pipeline import BlockWriter, Truncated, Unreadable
+from layerstore.limits import DEFAULT_LIMITS, Limits
+from overlayfs_py.syscalls.copy import data_extents
 from overlayfs_py.syscalls.dirents import DT_REG
 
 _O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -54,7 +56,10 @@ class _Links:
 
 
 class Members:
-    """Writes entries to `sink`; `clamp` (seconds) bounds their times, `ids` translates their owners."""
+    """Writes entries to `sink`; `clamp` (seconds) bounds their times, `ids` translates their owners.
+
+    `sparse`: large holes become a map of the data instead of zeros. What `limits` refuse is not written.
+    """
 
     def __init__(
         self,
@@ -63,8 +68,9 @@ class Members:
         notes: Notes,
         *,
         clamp: int | None = None,
-        sparse: bool = True,
+        sparse: bool = False,
         ids: IdMap | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.count = 0
         self._merged = merged
@@ -73,6 +79,7 @@ class Members:
         self._clamp_ns = None if clamp is None else clamp * _BILLION
         self._sparse = sparse
         self._ids = ids
+        self._limits = limits
         self._links = _Links(forever=merged.has_index)
         # Memory of an O_NOATIME refused once: only a file's owner or root may use it.
         self._noatime = os.O_NOATIME
@@ -195,14 +202,35 @@ class Members:
 
     def _put_file(self, entry: Entry, path: bytes, fd: int, st: os.stat_result) -> None:
         entry.size = entry.stored = st.st_size
-        extents = sparse.find_extents(fd, st.st_size) if self._sparse and sparse.may_be_sparse(st) else None
-        if extents is None:
+        if not sparse.may_be_sparse(st):
             self._add(path)
             self._sink.member(encode(entry), fd, entry.size)
+            return
+        extents = sparse.find_extents(fd, st.st_size) if self._sparse else None
+        if extents is None:
+            self._put_in_full(entry, path, fd)
         else:
             self._put_sparse(entry, path, fd, extents)
 
+    def _put_in_full(self, entry: Entry, path: bytes, fd: int) -> None:
+        """Every byte of a file with holes, of which only the data is read."""
+        if self._sink.size + entry.size > self._limits.max_bytes:
+            what = f"/{printable(path)} and its holes, {entry.size} bytes in full, make the layer too large"
+            raise LimitExceeded(f"{what}: --sparse leaves the holes out", "bytes")
+        self._put(entry, path)
+        at = 0
+        for start, end in data_extents(fd, entry.size):
+            self._sink.zeros(start - at)
+            self._sink.copy(fd, start, end - start)
+            at = end
+        if os.fstat(fd).st_size < entry.size:
+            raise Truncated
+        self._sink.zeros(entry.size - at + padding(entry.size))
+
     def _put_sparse(self, entry: Entry, path: bytes, fd: int, extents: list[tuple[int, int]]) -> None:
+        if entry.size > self._limits.max_file_size:
+            what = f"/{printable(path)} has {entry.size} bytes, which is refused when the layer is unpacked"
+            raise LimitExceeded(what, "file-size")
         sparse_map = sparse.encode_map(extents, entry.size)
         entry.extents = extents
         entry.stored = len(sparse_map) + sum(length for _, length in extents)

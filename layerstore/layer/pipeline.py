@@ -5,7 +5,7 @@ The caller's thread fills blocks of 1 MiB, straight from the files where it can.
 them in order, digests the tar, waits for the block's compressed form (made by a pool when the codec is
 parallel), digests and writes it, and hands the block back. hashlib, isal, zstandard and write(2) all let
 other threads run meanwhile. Blocks are always full but for the last, so the output depends on the input
-alone.
+alone. One of nothing but zeros is not compressed, hole or not: the codec knows what comes out.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
 from layerstore.digest import Hasher, HashingWriter
-from layerstore.layer.compress import BLOCK_SIZE, Codec
+from layerstore.layer.compress import BLOCK_SIZE, ZEROS, Codec
 from layerstore.layer.entry import BLOCK
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-_ZEROS = bytes(BLOCK_SIZE)
+_ALL_ZEROS = memoryview(ZEROS)
 
-_Job = tuple[bytearray, int, "Future[bytes | memoryview] | None"]
+_Job = tuple[bytearray, memoryview, "Future[bytes | memoryview] | None"]
 
 
 class Truncated(Exception):
@@ -89,10 +89,17 @@ class BlockWriter:
             view = view[len(piece) :]
 
     def zeros(self, count: int) -> None:
-        """Take `count` zero bytes."""
+        """Take `count` zero bytes; whole blocks of them are not even filled."""
         while count > 0:
-            piece = min(count, BLOCK_SIZE)
-            self.write(_ZEROS[:piece])
+            room = self._room()
+            if room == BLOCK_SIZE <= count:
+                self._put(_ALL_ZEROS)
+                self._next_block()
+                count -= BLOCK_SIZE
+                continue
+            piece = min(count, room)
+            self._block[self._at : self._at + piece] = _ALL_ZEROS[:piece]
+            self._at += piece
             count -= piece
 
     def copy(self, fd: int, offset: int, count: int) -> None:
@@ -129,7 +136,7 @@ class BlockWriter:
                 raise Unreadable(e.strerror) from e
             if self._at < end:
                 self.copy(fd, self._at - data, end - self._at)
-            self._block[end:stop] = _ZEROS[: stop - end]
+            self._block[end:stop] = _ALL_ZEROS[: stop - end]
             self._at = stop
 
     def finish(self) -> None:
@@ -154,13 +161,18 @@ class BlockWriter:
         self._at = 0
 
     def _submit(self) -> None:
+        is_zero = self._at == BLOCK_SIZE and self._block == ZEROS
+        self._put(_ALL_ZEROS if is_zero else self._view[: self._at])
+
+    def _put(self, data: memoryview) -> None:
+        """Hand on what the current block holds."""
         if self._error is not None:
             raise self._error
-        self.size += self._at
+        self.size += len(data)
         future = None
-        if self._pool is not None:
-            future = self._pool.submit(self._codec.block, memoryview(self._block)[: self._at])
-        self._jobs.put((self._block, self._at, future))
+        if self._pool is not None and data is not _ALL_ZEROS:
+            future = self._pool.submit(self._codec.block, data)
+        self._jobs.put((self._block, data, future))
         self._at = 0
         if self._progress is not None:
             self._progress(self.size)
@@ -178,10 +190,10 @@ class BlockWriter:
 
     def _write_jobs(self) -> None:
         while (job := self._jobs.get()) is not None:
-            block, size, future = job
+            block, data, future = job
             if self._error is None:
                 try:
-                    self._write_one(memoryview(block)[:size], future)
+                    self._write_one(data, future)
                 except BaseException as error:  # handed to the filling thread, which raises it
                     self._error = error
             self._free.put(block)
@@ -194,8 +206,12 @@ class BlockWriter:
     def _write_one(self, data: memoryview, future: Future[bytes | memoryview] | None) -> None:
         if not self._codec.is_identity:  # else what goes out is digested, and that is the tar
             self.tar.update(data)
-        result = future.result() if future is not None else self._codec.block(data)
-        self.blob.write(self._codec.join(data, result))
+        self.blob.write(self._codec.join(data, self._compressed(data, future)))
+
+    def _compressed(self, data: memoryview, future: Future[bytes | memoryview] | None) -> bytes | memoryview:
+        if data is _ALL_ZEROS:
+            return self._codec.zeros()
+        return future.result() if future is not None else self._codec.block(data)
 
 
 def _pool(workers: int) -> ThreadPoolExecutor:

@@ -4,18 +4,24 @@ import os
 import stat
 from collections.abc import Iterator
 from itertools import zip_longest
-from typing import Any
-
-import xxhash
+from typing import Any, NamedTuple
 
 from layerstore.layer import whiteout
+from layerstore.layer.compare import same_bytes
 from overlayfs_py.syscalls.openat import open_beneath
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CHUNK = 1 << 20
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHITEOUTS = {whiteout.namespace(user).whiteout for user in (True, False)}
 
-_Line = tuple[bytes, tuple[Any, ...]]
+
+class _Line(NamedTuple):
+    """A path with what can be compared at once; the descriptor is open until the next line is asked for."""
+
+    path: bytes
+    facts: tuple[Any, ...]
+    dir_fd: int
+    name: bytes
 
 
 def first_difference(one_fd: int, other_fd: int) -> bytes | None:
@@ -25,13 +31,29 @@ def first_difference(one_fd: int, other_fd: int) -> bytes | None:
     no times of directories and whiteouts, as some have the time of their unpacking.
     """
     for one, other in zip_longest(_lines(one_fd), _lines(other_fd)):
-        if one != other:
-            return min(line[0] for line in (one, other) if line is not None)
+        if one is None or other is None or not _is_same(one, other):
+            return min(line.path for line in (one, other) if line is not None)
     return None
 
 
+def _is_same(one: _Line, other: _Line) -> bool:
+    if (one.path, one.facts) != (other.path, other.facts):
+        return False
+    if not stat.S_ISREG(one.facts[0]):
+        return True
+    fd = os.open(one.name, _FILE, dir_fd=one.dir_fd)
+    try:
+        other_fd = os.open(other.name, _FILE, dir_fd=other.dir_fd)
+        try:
+            return same_bytes(fd, other_fd)
+        finally:
+            os.close(other_fd)
+    finally:
+        os.close(fd)
+
+
 def _lines(top_fd: int) -> Iterator[_Line]:
-    yield b".", _of_dir(top_fd)
+    yield _Line(b".", _of_dir(top_fd), top_fd, b".")
     fd = os.dup(top_fd)
     levels = [(b".", _names(fd))]  # one descriptor at a time, however deep it goes
     try:
@@ -48,9 +70,9 @@ def _lines(top_fd: int) -> Iterator[_Line]:
             if stat.S_ISDIR(status.st_mode):
                 fd = _instead(fd, os.open(name, _DIR, dir_fd=fd))
                 levels.append((below, _names(fd)))
-                yield below[2:], _of_dir(fd)
+                yield _Line(below[2:], _of_dir(fd), fd, b".")
             else:
-                yield below[2:], _of_other(fd, name, status)
+                yield _Line(below[2:], _of_other(fd, name, status), fd, name)
     finally:
         os.close(fd)
 
@@ -73,27 +95,14 @@ def _of_dir(fd: int) -> tuple[Any, ...]:
 
 
 def _of_other(fd: int, name: bytes, status: os.stat_result) -> tuple[Any, ...]:
-    content: object = None
-    if stat.S_ISREG(status.st_mode):
-        content = _fingerprint(fd, name)
-    elif stat.S_ISLNK(status.st_mode):
-        content = os.readlink(name, dir_fd=fd)
+    target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else None
     xattrs = _xattrs(fd, name)
     is_whiteout = whiteout.is_whiteout_device(status) or not _WHITEOUTS.isdisjoint(xattrs)
     mtime_ns = None if is_whiteout else status.st_mtime_ns
-    return *_common(status), mtime_ns, status.st_size, status.st_rdev, xattrs, content
+    return *_common(status), mtime_ns, status.st_size, status.st_rdev, xattrs, target
 
 
 def _xattrs(fd: int, name: bytes) -> dict[str, bytes]:
     path = b"/proc/self/fd/%d/%s" % (fd, name)
     names = os.listxattr(path, follow_symlinks=False)
     return {xattr: os.getxattr(path, xattr, follow_symlinks=False) for xattr in names}
-
-
-def _fingerprint(dir_fd: int, name: bytes) -> bytes:
-    hasher = xxhash.xxh3_128()
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-    with open(fd, "rb", buffering=0) as file:
-        while data := file.read(_CHUNK):
-            hasher.update(data)
-    return hasher.digest()

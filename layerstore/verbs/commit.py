@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from layerstore import environment, media, reference
+from layerstore import environment, limits, media, reference
 from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError, checked_text
 from layerstore.image import find, human, instructions, write
@@ -35,6 +35,7 @@ def commit(
     pause: bool = True,
     compression: Compression = "gzip",
     squash_unchanged: bool = False,
+    sparse: bool = False,
     chain: bool = False,
     root: Root = None,
     progress: Progress | None = None,
@@ -44,9 +45,10 @@ def commit(
 
     `changes` are Dockerfile instructions for the new image's configuration. `pause` keeps writers out of a
     mounted workspace meanwhile. `squash_unchanged` leaves out files that differ from the image in their time
-    only, and tells `note` how many. `chain` lets the workspace go on over the new image with nothing written
-    in it; if it is mounted, it is unmounted meanwhile, and InUse is raised when somebody uses it. On any
-    failure the store is as it was. SOURCE_DATE_EPOCH makes the result reproducible.
+    only, and tells `note` how many. `sparse` keeps the holes of files, in a form that docker 20.10 and
+    podman 4.3 unpack but cannot pass on; else they are zeros. `chain` lets the workspace go on over the new
+    image with nothing written in it; if it is mounted, it is unmounted meanwhile, and InUse is raised when
+    somebody uses it. On any failure the store is as it was. SOURCE_DATE_EPOCH makes the result reproducible.
     """
     store, note = open_store(root), noting(note)
     target = reference.parse_tag(ref) if ref else None
@@ -68,7 +70,13 @@ def commit(
         instructions.apply(parent.config.config or {}, changes)  # a wrong one is told before the work is done
         mounting.prepare_layers(workspace, note=note)
         written = _write_layer(
-            workspace, compression, pause=pause, squash=squash_unchanged, progress=progress, note=note
+            workspace,
+            compression,
+            pause=pause,
+            squash=squash_unchanged,
+            sparse=sparse,
+            progress=progress,
+            note=note,
         )
         layer = None if written is None else _described(written, compression)
         step = msgspec.structs.replace(step, created_by=_command(parent))
@@ -129,6 +137,7 @@ def _write_layer(
     *,
     pause: bool,
     squash: bool,
+    sparse: bool,
     progress: Progress | None,
     note: Note,
 ) -> Written | None:
@@ -146,6 +155,8 @@ def _write_layer(
                 compression=compression,
                 source_date_epoch=epoch,
                 squash_unchanged=squash,
+                sparse=sparse,
+                limits=limits.current(),
                 progress=progress,
             )
 

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from layerstore import environment
+from layerstore import environment, limits
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.image import platforms
 from layerstore.layer.commit import export_tree
@@ -21,6 +21,7 @@ def export(
     output: Target,
     *,
     platform: str | None = None,
+    sparse: bool = False,
     root: Root = None,
     progress: Progress | None = None,
     note: Note | None = None,
@@ -29,7 +30,7 @@ def export(
     whole or not at all, or to a stream.
 
     Nothing that is bind-mounted in a workspace is in it, as with docker. SOURCE_DATE_EPOCH clamps its times.
-    `platform` chooses from an image for several platforms.
+    `platform` chooses from an image for several platforms. `sparse` keeps holes (PAX sparse 1.0).
     """
     store, note = open_store(root), noting(note)
     wanted = platforms.parse_optional(platform)
@@ -41,7 +42,14 @@ def export(
         else:
             stack = _quiet_stack(workspace, note, held)
         out = held.enter_context(open_output(output))
-        result = export_tree(stack, out, source_date_epoch=environment.source_date_epoch(), progress=progress)
+        result = export_tree(
+            stack,
+            out,
+            source_date_epoch=environment.source_date_epoch(),
+            sparse=sparse,
+            limits=limits.current(),
+            progress=progress,
+        )
     for line in result.notes:
         note(line)
 

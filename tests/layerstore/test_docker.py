@@ -150,9 +150,13 @@ def test_docker_loads_what_we_save(docker: Docker, store: Cli, where: Path, form
     assert described["Config"]["Entrypoint"] == ["/bin/sh", "-c", "/go"]
     assert exported(docker, NAME) == ours(store, NAME)
     assert set(ours(store, NAME)) >= {"hard", "usr/lib/three", "last", "device", "name é \n x", "sparse"}
+    passed_on = docker.bytes("save", NAME)
+    docker.run("rmi", NAME, "base:1")
+    docker.run("load", "-q", stdin=passed_on)
+    assert docker.inspect(NAME)["Id"] == image_id(store, NAME)
     history = docker.bytes("history", "--format", "{{.Comment}}.", NAME).decode().splitlines()
     assert history == [".", "the second.", "Imported from -."]
-    docker.run("rmi", NAME, "base:1")
+    docker.run("rmi", NAME)
 
 
 def test_we_load_what_docker_saves(docker: Docker, store: Cli, where: Path) -> None:
@@ -173,6 +177,20 @@ def test_we_load_what_docker_saves(docker: Docker, store: Cli, where: Path) -> N
     assert layerstore.fsck(root=other.root).problems == []
     docker.run("rm", container)
     docker.run("rmi", "theirs:1", "base:1")
+
+
+@needs_registry
+def test_docker_pushes_what_it_loaded(docker: Docker, store: Cli, where: Path) -> None:
+    """It makes each layer's tar anew, and insists on the diffID it had."""
+    store.run("save", "-o", where / "a.tar", NAME)
+    docker.run("load", "-q", "-i", where / "a.tar")
+    with docker_registry(where) as host:
+        docker.run("tag", NAME, f"{host}/theirs:1")
+        docker.run("push", f"{host}/theirs:1")
+        docker.run("rmi", f"{host}/theirs:1", NAME)
+        pulled = layerstore.pull(f"{host}/theirs:1", root=(other := Cli(where / "other")).root)
+        assert pulled.image_id == image_id(store, NAME)
+        assert ours(other, f"{host}/theirs:1") == ours(store, NAME)
 
 
 @needs_registry
