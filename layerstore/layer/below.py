@@ -1,4 +1,9 @@
-"""The layers below the one being unpacked: asked for what a tar leaves out, opened when first asked."""
+"""The layers below the one being unpacked: asked for what a tar leaves out, opened when first asked.
+
+What was never asked for cannot have made a difference: `asked` is what tells whether the unpacked layer is
+the same over any other layers. It depends on the tar alone, as nothing the answers say comes before the
+first question; so it is set by the question, whether there is anything below or not.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +23,41 @@ _O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Below:
     """The merged tree of `lowers`, topmost first; nothing exists in it when there are none. Close it."""
 
+    asked = False
+
     def __init__(self, lowers: Sequence[bytes], *, userxattr: bool) -> None:
         self._lowers = tuple(lowers)
         self._userxattr = userxattr
         self._merged: Merged | None = None
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there are no layers below."""
+        return not self._lowers
+
     def close(self) -> None:
         if self._merged is not None:
             self._merged.close()
 
-    def _find(self, path: bytes) -> Found | None:
+    def find(self, path: bytes) -> Found | None:
+        """What is at `path`, no symlink followed; None for nothing."""
         merged = self._open()
         return merged.resolve(merged.root, path) if merged is not None else None
 
     def _open(self) -> Merged | None:
+        self.asked = True
         if self._merged is None and self._lowers:
             self._merged = Merged(Stack(self._lowers[0], self._lowers[1:], self._userxattr))
         return self._merged
 
-    def directory(self, path: bytes) -> Attributes | None:
-        """The attributes of the directory `path`; None when there is none."""
-        found = self._find(path)
-        return self.attributes(found) if found is not None and stat.S_ISDIR(found.st.st_mode) else None
-
-    def file(self, path: bytes) -> Found | None:
-        """The regular file at `path`; None when there is none."""
-        found = self._find(path)
-        return found if found is not None and found.data is not None else None
+    def target(self, found: Found) -> bytes | None:
+        """Where a symlink points to; None for anything else."""
+        if not stat.S_ISLNK(found.st.st_mode):
+            return None
+        merged = self._open()
+        assert merged is not None
+        dir_fd, name = merged.at(found.parts[0])
+        return os.readlink(name, dir_fd=dir_fd)
 
     def attributes(self, found: Found) -> Attributes:
         """As they are on disk, without the overlay's marks."""

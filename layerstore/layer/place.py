@@ -2,6 +2,10 @@
 
 A member replaces what an earlier one put under its name. Whiteouts speak of the layers below, whatever
 the order: next to something of this very layer they only say that nothing shows through it from there.
+
+Some of what is put here is no member and only stands for what lies below: a directory that holds nothing
+but whiteouts, a file that a hard link names. A whiteout of such a stand-in hides both; it becomes the
+layer's own as soon as a member comes to lie in it.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -28,6 +32,7 @@ from layerstore.layer.entry import (
     Entry,
 )
 from layerstore.layer.filling import fill
+from layerstore.layer.merged import Found
 from layerstore.layer.notes import Notes
 from layerstore.layer.rootdir import NotADirectory, RootDir, clean_path, remove
 from layerstore.limits import Limits
@@ -52,8 +57,9 @@ class Placer:
         self._notes = notes
         self._limits = limits
         self._mtime_ns = 0  # of the current entry: what implied parents get
-        self._opaque_root = False
-        self._root = RootDir(root_fd, self._make_parent)
+        self._stand_ins: set[bytes] = set()  # with some that are gone again
+        self._opaque: set[bytes] = set()  # directories that nothing shows through; once so, always so
+        self._root = RootDir(root_fd, self._missing)
 
     def close(self) -> None:
         self._root.close()
@@ -74,7 +80,9 @@ class Placer:
         else:
             try:
                 dir_fd, parent = self._root.directory(parent)
-                self._put_at(dir_fd, name, parent + b"/" + name if parent else name, entry, data)
+                path = parent + b"/" + name if parent else name
+                self._put_at(dir_fd, name, path, entry, data)
+                self._own(path)
             except NotADirectory as error:
                 raise InvalidLayer(f"/{printable(error.what)} is not a directory", entry.name) from None
 
@@ -126,20 +134,54 @@ class Placer:
             if not stat.S_ISDIR(st.st_mode):
                 self._remove(dir_fd, path)
                 os.mkdir(name, 0o700, dir_fd=dir_fd)
-                if whiteout.is_whiteout_device(st):
-                    self._make_opaque(dir_fd, name)
+                self._make_opaque(dir_fd, name, path)  # what was there has replaced what lies below
         self._setter.set_later(path, wanted)
 
-    def _make_opaque(self, dir_fd: int, name: bytes) -> None:
+    def _make_opaque(self, dir_fd: int, name: bytes, path: bytes) -> None:
         os.setxattr(b"/proc/self/fd/%d/%s" % (dir_fd, name), self._marks.opaque, b"y", follow_symlinks=False)
+        self._opaque.add(path)
 
-    def _make_parent(self, dir_fd: int, name: bytes, path: bytes, replaces_whiteout: bool) -> None:
+    def _missing(
+        self, dir_fd: int, name: bytes, path: bytes, make: bool, replaces_whiteout: bool
+    ) -> bytes | None:
         """A directory that the tar does not mention: as it is in the layers below, or plain."""
+        found = None if replaces_whiteout else self._find_below(path)
+        target = None if found is None else self._below.target(found)
+        if target is not None:
+            return target
+        shown = found if found is not None and stat.S_ISDIR(found.st.st_mode) else None
+        if shown is None and not make and not self._below.is_nothing:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.mkdir(name, 0o700, dir_fd=dir_fd)
         if replaces_whiteout:
-            self._make_opaque(dir_fd, name)
-        wanted = None if replaces_whiteout else self._below.directory(path)
-        self._setter.set_later(path, wanted or Attributes(0o755, 0, 0, self._mtime_ns, {}))
+            self._make_opaque(dir_fd, name, path)
+        self._setter.set_later(path, self._plain() if shown is None else self._below.attributes(shown))
+        if make:
+            self._own(path)
+        else:
+            self._stand_ins.add(path)
+        return None
+
+    def _plain(self) -> Attributes:
+        return Attributes(0o755, 0, 0, self._mtime_ns, {})
+
+    def _find_below(self, path: bytes) -> Found | None:
+        """What shows at `path` from the layers below; an opaque directory of this layer hides it."""
+        return None if self._is_hidden(path) else self._below.find(path)
+
+    def _is_hidden(self, path: bytes) -> bool:
+        return bool(self._opaque) and any(above in self._opaque for above in _above(path))
+
+    def _own(self, path: bytes) -> None:
+        """What is at `path`, and the directories above it, are the layer's own from now on."""
+        if self._stand_ins:
+            self._stand_ins.discard(path)
+            for above in _above(path):
+                if above not in self._stand_ins:
+                    break  # above it are none
+                self._stand_ins.remove(above)
+                if self._is_hidden(above):  # what it stood for is gone
+                    self._setter.set_later(above, self._plain())
 
     def _put_symlink(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> None:
         target = entry.linkname
@@ -172,14 +214,20 @@ class Placer:
             here = _held(held, dir_fd)
             try:
                 target_fd, parent = self._root.directory(parent, make=False)
-                st = os.stat(last, dir_fd=target_fd, follow_symlinks=False)
             except (FileNotFoundError, NotADirectory):
-                target_fd, parent, st = self._fetch(target, entry)
+                raise _no_target(entry) from None
+            found = parent + b"/" + last if parent else last
+            if found in self._stand_ins and self._is_hidden(found):
+                raise _no_target(entry)
+            try:
+                st = os.stat(last, dir_fd=target_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                st = self._fetch(target_fd, last, found, entry)
             if stat.S_ISDIR(st.st_mode) or whiteout.is_whiteout_device(st):
                 raise InvalidLayer(
                     f"a hard link to /{printable(target)}, which cannot be linked to", entry.name
                 )
-            if (parent + b"/" + last if parent else last) != path:
+            if found != path:
                 self._link(_held(held, target_fd), last, here, name, path, entry)
 
     def _link(self, target_fd: int, last: bytes, here: int, name: bytes, path: bytes, entry: Entry) -> None:
@@ -189,24 +237,17 @@ class Placer:
         except FileNotFoundError:
             raise InvalidLayer("a hard link that replaces its own target", entry.name) from None
 
-    def _fetch(self, target: bytes, entry: Entry) -> tuple[int, bytes, os.stat_result]:
+    def _fetch(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> os.stat_result:
         """Copy the file of a lower layer that a hard link names up into this layer."""
-        found = self._below.file(target)
-        if found is None:
-            raise InvalidLayer(
-                f"a hard link to /{printable(entry.linkname)}, which does not exist", entry.name
-            )
-        try:
-            dir_fd, parent = self._root.directory(target.rpartition(b"/")[0])
-        except NotADirectory as error:
-            raise InvalidLayer(f"/{printable(error.what)} is not a directory", entry.name) from None
-        name = target.rpartition(b"/")[2]
-        path = parent + b"/" + name if parent else name
-        fd = self._create(dir_fd, path, partial(os.open, name, _O_NEW, 0o600, dir_fd=dir_fd))
+        found = self._find_below(path)
+        if found is None or found.data is None:
+            raise _no_target(entry)
+        fd = os.open(name, _O_NEW, 0o600, dir_fd=dir_fd)
         try:
             self._below.copy(found, fd)
             self._setter.set_file(fd, self._below.attributes(found), path)
-            return dir_fd, parent, os.fstat(fd)
+            self._stand_ins.add(path)
+            return os.fstat(fd)
         finally:
             os.close(fd)
 
@@ -224,50 +265,62 @@ class Placer:
         if hidden is not None and whiteout.is_reserved(hidden):
             self._notes.add(f"left out /{printable(entry.name)}: AUFS's own file")
             return
-        if not parent and hidden is None:
-            self._opaque_root = True
-            return
         try:
-            dir_fd, _ = self._root.directory(parent, make=not self._is_hidden(parent))
+            dir_fd, parent = self._root.directory(parent, make=False)
         except (NotADirectory, FileNotFoundError):
             return
-        if hidden is None:
-            os.setxattr(b"/proc/self/fd/%d" % dir_fd, self._marks.opaque, b"y")
+        if hidden is not None:
+            self._hide(dir_fd, hidden, parent + b"/" + hidden if parent else hidden)
+        elif parent:
+            self._make_opaque(dir_fd, b".", parent)
         else:
-            self._hide(dir_fd, hidden)
+            self._opaque.add(b"")
 
-    def _is_hidden(self, path: bytes) -> bool:
-        """Whether a whiteout of this layer covers `path`: nothing below needs hiding any more."""
-        while path:
-            parent, _, name = path.rpartition(b"/")
-            try:
-                dir_fd, _ = self._root.directory(parent, make=False)
-                return whiteout.is_whiteout_device(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
-            except FileNotFoundError:
-                path = parent
-            except NotADirectory:
-                path = parent
-        return False
-
-    def _hide(self, dir_fd: int, name: bytes) -> None:
+    def _hide(self, dir_fd: int, name: bytes, path: bytes) -> None:
+        if path in self._stand_ins:
+            self._remove_stand_in(path)
         try:
             os.mknod(name, stat.S_IFCHR, whiteout.WHITEOUT_DEVICE, dir_fd=dir_fd)
         except FileExistsError:
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
             if stat.S_ISDIR(st.st_mode):
-                self._make_opaque(dir_fd, name)
+                self._make_opaque(dir_fd, name, path)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
             raise InvalidLayer("a name that is too long", name[:300]) from None
 
     def finish(self) -> None:
-        """What could only be done at the end: an opaque root, the directories' attributes."""
-        if self._opaque_root:
+        """What could only be done at the end: stand-ins for what an opaque directory hides, an opaque root,
+        the directories' attributes.
+        """
+        for path in [path for path in self._stand_ins if self._is_hidden(path)]:
+            self._remove_stand_in(path)
+        if b"" in self._opaque:
             # Overlays ignore the mark on a root, so every name below is hidden by itself.
             for name in self._below.root_names():
-                self._hide(self._root.fd, name)
+                self._hide(self._root.fd, name, name)
         self._setter.set_directories(self._root.fd)
+
+    def _remove_stand_in(self, path: bytes) -> None:
+        """One that may be gone, as may be what it was in."""
+        self._stand_ins.remove(path)
+        dir_fd = self._root.existing(path.rpartition(b"/")[0])
+        if dir_fd is not None:
+            with suppress(FileNotFoundError):
+                self._remove(dir_fd, path)
+
+
+def _above(path: bytes) -> Iterator[bytes]:
+    """The directories that `path` is in, up to the root."""
+    while path:
+        path = path.rpartition(b"/")[0]
+        yield path
+
+
+def _no_target(entry: Entry) -> InvalidLayer:
+    what = printable(entry.linkname)
+    return InvalidLayer(f"a hard link to /{what}, which does not exist", entry.name)
 
 
 def _held(held: ExitStack, fd: int) -> int:

@@ -1,8 +1,8 @@
 """Directories inside the tree being unpacked: names made safe, parents found or made, never a step outside.
 
-The rule for symlinks made by the same layer: as *parents* they are followed, but by this module and
-inside the root, as in a chroot (packages for merged-/usr systems need it); as the last component they are
-never followed. The kernel only ever sees paths it must not follow symlinks in (openat2
+The rule for symlinks, made by the same layer or by one below: as *parents* they are followed, but by this
+module and inside the root, as in a chroot (packages for merged-/usr systems need it); as the last component
+they are never followed. The kernel only ever sees paths it must not follow symlinks in (openat2
 RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH), so whoever swaps a directory for a symlink meanwhile gets an
 error, not a write.
 """
@@ -28,7 +28,7 @@ _MOST_STEPS = 4096
 _MOST_COMPONENT = 255
 _MOST_PATH = 4095
 
-MakeParent = Callable[[int, bytes, bytes, bool], None]
+Missing = Callable[[int, bytes, bytes, bool, bool], bytes | None]
 
 
 def clean_path(name: bytes, limits: Limits, entry: bytes | None = None) -> bytes:
@@ -67,12 +67,14 @@ class NotADirectory(Exception):
 class RootDir:
     """The root being unpacked into. Owns descriptors of directories below it, not `fd` itself.
 
-    `make_parent(dir_fd, name, path, replaces_whiteout)` makes a directory that the tar only implies.
+    `missing(dir_fd, name, path, make, replaces_whiteout)` is called for a directory that is not there: it
+    makes it and returns None, or returns the target of the symlink that lies below in its place. Without
+    `make` it makes only what stands for a directory below, else it raises FileNotFoundError.
     """
 
-    def __init__(self, fd: int, make_parent: MakeParent) -> None:
+    def __init__(self, fd: int, missing: Missing) -> None:
         self.fd = fd
-        self._make_parent = make_parent
+        self._missing = missing
         self._open: dict[bytes, int] = {}
 
     def close(self) -> None:
@@ -88,12 +90,17 @@ class RootDir:
             os.close(self._open.pop(known))
 
     def directory(self, path: bytes, *, make: bool = True) -> tuple[int, bytes]:
-        """(descriptor, path without symlinks) of the directory `path`; what is missing of it is made if
-        `make`.
+        """(descriptor, path without symlinks) of the directory `path`; what is missing of it is made, without
+        `make` only where it lies below.
 
         The descriptor belongs to this object and is good until the next call. Raises NotADirectory, and
-        FileNotFoundError when nothing may be made.
+        FileNotFoundError when something was not made.
         """
+        fd = self.existing(path)
+        return self._walk(path, make) if fd is None else (fd, path)
+
+    def existing(self, path: bytes) -> int | None:
+        """The same for a directory that is there, without a symlink on the way; None when it is not."""
         fd = self._known(path)
         if fd is None:
             try:
@@ -101,8 +108,7 @@ class RootDir:
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
                     raise
-                return self._walk(path, make)
-        return fd, path
+        return fd
 
     def _known(self, path: bytes) -> int | None:
         return self._open.get(path) if path else self.fd
@@ -144,15 +150,12 @@ class RootDir:
             place.close()
 
     def _step(self, place: _Place, name: bytes, make: bool) -> bytes | None:
-        """Make sure that `name` is a directory; its target when it is a symlink."""
+        """Make sure that `name` is a directory; its target when it is a symlink, here or below."""
         dir_fd = place.fd
         try:
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except FileNotFoundError:
-            if not make:
-                raise
-            self._make_parent(dir_fd, name, place.below(name), False)
-            return None
+            return self._missing(dir_fd, name, place.below(name), make, False)
         if stat.S_ISDIR(st.st_mode):
             return None
         if stat.S_ISLNK(st.st_mode):
@@ -160,8 +163,7 @@ class RootDir:
         if not make or not whiteout.is_whiteout_device(st):
             raise NotADirectory(place.below(name))
         os.unlink(name, dir_fd=dir_fd)
-        self._make_parent(dir_fd, name, place.below(name), True)
-        return None
+        return self._missing(dir_fd, name, place.below(name), True, True)
 
 
 class _Place:

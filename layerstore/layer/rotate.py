@@ -233,7 +233,7 @@ class _Plot:
         return self._root.directory(parent, make=False)[0], name
 
 
-def _no_parent(_dir_fd: int, _name: bytes, path: bytes, _replaces_whiteout: bool) -> None:
+def _no_parent(_dir_fd: int, _name: bytes, path: bytes, _make: bool, _replaces_whiteout: bool) -> None:
     raise LayerstoreError(f"/{printable(path)} has no entry of its own")
 
 
