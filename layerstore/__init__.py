@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from layerstore.verbs.images import history as history
     from layerstore.verbs.images import images as images
     from layerstore.verbs.import_ import import_ as import_
+    from layerstore.verbs.info import info as info
+    from layerstore.verbs.info import version as version
     from layerstore.verbs.inspect import inspect as inspect
     from layerstore.verbs.load import load as load
     from layerstore.verbs.login import login as login
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from layerstore.verbs.pull import pull as pull
     from layerstore.verbs.push import push as push
     from layerstore.verbs.save import save as save
+    from layerstore.verbs.search import search as search
     from layerstore.verbs.tag import rmi as rmi
     from layerstore.verbs.tag import tag as tag
     from layerstore.verbs.tags import local_tags as local_tags
@@ -53,6 +56,7 @@ _VERBS = {
     "history": "images",
     "images": "images",
     "import_": "import_",
+    "info": "info",
     "inspect": "inspect",
     "load": "load",
     "local_tags": "tags",
@@ -67,8 +71,10 @@ _VERBS = {
     "rm": "ps",
     "rmi": "tag",
     "save": "save",
+    "search": "search",
     "tag": "tag",
     "umount": "mount",
+    "version": "info",
 }
 
 __all__ = [*_VERBS]

@@ -97,7 +97,7 @@ def _split_tag(name: str) -> tuple[str, str | None]:
 def _split_domain(name: str) -> tuple[str | None, str]:
     """docker's rule: the first component is a host if it has a dot, a colon, capitals or is localhost."""
     first, slash, rest = name.partition("/")
-    if slash and (any(c in first for c in ".:") or first == "localhost" or first != first.lower()):
+    if slash and is_host(first):
         return first, rest
     return None, name
 
@@ -113,6 +113,11 @@ def _name_fault(path: str) -> str:
 def is_tag(value: object) -> bool:
     """Whether a value of a document can be a tag."""
     return isinstance(value, str) and _TAG.fullmatch(value) is not None
+
+
+def is_host(first: str) -> bool:
+    """Whether the first component of a name is a registry's host: by its dot, colon, capital or name."""
+    return any(c in first for c in ".:") or first == "localhost" or first != first.lower()
 
 
 def is_domain(text: str) -> bool:

@@ -3,42 +3,16 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import cast
 
 import click
 
+from layerstore.cli.spelling import plain
+from layerstore.cli.verbs import ALIASES, GROUPS, VERBS, Spelling
 from layerstore.errors import LayerstoreError
 from overlayfs_py.errors import say
-
-# Verb -> module of this package that has it; the order is the order of the help text.
-VERBS = {
-    "import": "images",
-    "create": "workspaces",
-    "mount": "workspaces",
-    "umount": "workspaces",
-    "diff": "workspaces",
-    "commit": "workspaces",
-    "images": "images",
-    "history": "images",
-    "inspect": "images",
-    "tag": "images",
-    "rmi": "images",
-    "save": "archives",
-    "load": "archives",
-    "export": "archives",
-    "ps": "workspaces",
-    "rm": "workspaces",
-    "cp": "copying",
-    "prune": "upkeep",
-    "df": "upkeep",
-    "fsck": "upkeep",
-    "pull": "registry",
-    "push": "registry",
-    "login": "registry",
-    "logout": "registry",
-}
-ALIASES = {"ls": "images"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +22,89 @@ class Root:
     path: str | None
 
 
-class VerbGroup(click.Group):
-    """Finds a verb's command in its module."""
+class Verb(click.Command):
+    """A verb under one of its names, which takes options as docker's users write them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            words = plain(self.get_params(ctx), args)
+        except click.UsageError as error:
+            error.ctx = ctx
+            raise
+        return super().parse_args(ctx, words)
+
+
+class _Verbs(click.Group):
+    """Finds its commands when they are used. As docker: without a verb, and for ``help``, it shows help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args or ctx.resilient_parsing else ["--help"])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] == "help" and not ctx.resilient_parsing:
+            if len(args) == 1:
+                click.echo(ctx.get_help())
+                ctx.exit()
+            args = [*args[1:], "--help"]
+        return super().resolve_command(ctx, args)
+
+
+class VerbGroup(_Verbs):
+    """All of the table: the short verbs and the groups."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
+        return [*GROUPS, *VERBS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in GROUPS:
+            return _DockerGroup(cmd_name)
         verb = ALIASES.get(cmd_name, cmd_name)
-        if verb not in VERBS:
-            return None
-        module = import_module(f"layerstore.cli.{VERBS[verb]}")
-        command = cast(click.Command, getattr(module, f"{verb}_command"))
-        command.short_help = summary(command)
-        return command
+        return _spelled(cmd_name, Spelling(verb)) if verb in VERBS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in (("Management Commands", GROUPS), ("Commands", VERBS)):
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl([(name, summary(one)) for name, one in commands if one is not None])
+
+
+class _DockerGroup(_Verbs):
+    """One of docker's groups."""
+
+    def __init__(self, name: str) -> None:
+        self._group = GROUPS[name]
+        self._named = {
+            alias: verb
+            for verb, spelling in self._group.spellings.items()
+            for alias in (verb, *spelling.aliases)
+        }
+        verb = next(iter(self._group.spellings))
+        super().__init__(name, help=self._group.says, epilog=examples(f"layerstore {name} {verb} --help"))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._group.spellings)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        verb = self._named.get(cmd_name)
+        return None if verb is None else _spelled(f"{self.name} {cmd_name}", self._group.spellings[verb])
+
+
+def _spelled(words: str, spelling: Spelling) -> Verb:
+    """A verb's command as it is called `words`: in its examples, too."""
+    verb = spelling.verb
+    module = import_module(f"layerstore.cli.{VERBS[verb]}")
+    own = cast(click.Command, getattr(module, f"{verb}_command"))
+    command = Verb(
+        words.split()[-1],
+        callback=partial(own.callback, **spelling.preset) if own.callback else None,
+        params=[one for one in own.params if one.name not in spelling.preset],
+        help=spelling.says or own.help,
+        epilog=re.sub(rf"\blayerstore {verb}\b", f"layerstore {words}", own.epilog or ""),
+    )
+    command.short_help = summary(command)
+    return command
 
 
 def summary(command: click.Command) -> str:

@@ -204,6 +204,10 @@ def _step_object(step: Any, *, no_trunc: bool, readable: bool) -> dict[str, Any]
     }
 
 
+_KINDS = {"image": "image", "workspace": "workspace", "container": "workspace"}
+_KIND = click.Choice([*_KINDS])
+
+
 @click.command(
     "inspect",
     epilog=examples(
@@ -216,7 +220,7 @@ def _step_object(step: Any, *, no_trunc: bool, readable: bool) -> dict[str, Any]
 @click.option(
     "-f", "--format", "form", metavar="FORMAT", default="json", help="json, or a template: '{{.Config.Cmd}}'."
 )
-@click.option("--type", "kind", type=click.Choice(["image", "workspace"]), help="Only such a one.")
+@click.option("--type", "kind", type=_KIND, help="Only such a one; container is workspace.")
 @click.option("-s", "--size", is_flag=True, help="Say what a workspace takes.")
 @platform_option
 @click.argument("names", metavar="NAME|IMAGE...", nargs=-1, required=True, shell_complete=completion.either)
@@ -236,7 +240,9 @@ def inspect_command(
         for_each(
             names,
             lambda name: found.append(
-                layerstore.inspect(name, kind=cast(Any, kind), size=size, platform=platform, root=root.path)
+                layerstore.inspect(
+                    name, kind=cast(Any, _KINDS.get(kind or "")), size=size, platform=platform, root=root.path
+                )
             ),
         )
     finally:

@@ -21,6 +21,11 @@ changes_option = click.option(
 )
 
 
+def ignored_option(*names: str) -> _Decorator:
+    """A flag of docker's that has nothing to do here."""
+    return click.option(*names, is_flag=True, hidden=True, expose_value=False)
+
+
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of everything that connects; they arrive together as `options`."""
 

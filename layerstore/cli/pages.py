@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from layerstore.cli.group import VERBS, summary
+from layerstore.cli.group import summary
 from layerstore.cli.program import layerstore
 from overlayfs_py.share import COMPLETIONS, roff, write
 
@@ -32,14 +32,19 @@ def completions() -> dict[str, str]:
 
 
 def manual() -> dict[str, str]:
-    """A page for the program and one for each verb."""
-    pages = {f"man/man1/{_PROGRAM}.1": _page(layerstore, _PROGRAM)}
-    with click.Context(layerstore, info_name=_PROGRAM) as context:
-        for verb in VERBS:
-            command = layerstore.get_command(context, verb)
-            if command is not None:
-                pages[f"man/man1/{_PROGRAM}-{verb}.1"] = _page(command, f"{_PROGRAM} {verb}")
-    return pages
+    """A page for the program and one for each group and verb."""
+    return {f"man/man1/{words.replace(' ', '-')}.1": text for words, text in _pages(layerstore, _PROGRAM)}
+
+
+def _pages(command: click.Command, words: str) -> Iterator[tuple[str, str]]:
+    """A command's page and those of its verbs."""
+    yield words, _page(command, words)
+    if isinstance(command, click.Group):
+        with click.Context(command, info_name=words) as context:
+            for verb in command.list_commands(context):
+                below = command.get_command(context, verb)
+                if below is not None:
+                    yield from _pages(below, f"{words} {verb}")
 
 
 def _page(command: click.Command, words: str) -> str:
@@ -62,7 +67,7 @@ def _lines(command: click.Command, context: click.Context, words: str) -> Iterat
         for verb in command.list_commands(context):
             below = command.get_command(context, verb)
             said = "" if below is None else summary(below)
-            yield from (".TP", f".BR {roff(words)}\\-{roff(verb)} (1)", roff(said))
+            yield from (".TP", f".BR {roff(title)}\\-{roff(verb)} (1)", roff(said))
     examples = (command.epilog or "").partition("Examples:\n")[2]
     if examples:
         yield from (".SH EXAMPLES", ".nf", *(roff(line) for line in examples.split("\n")), ".fi")

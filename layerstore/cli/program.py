@@ -37,7 +37,7 @@ from overlayfs_py.errors import OverlayError, say
     + ", ".join(f"{name} {value}" for name, value in limits.names().items())
     + "].",
 )
-@click.version_option(package_name="overlayfs-py", prog_name="layerstore")
+@click.version_option(None, "-v", "--version", package_name="overlayfs-py", prog_name="layerstore")
 @click.pass_context
 def layerstore(context: click.Context, root: str | None, changes: tuple[str, ...]) -> None:
     """Images on a plain OCI image layout: import, mount, change, diff, commit.
@@ -78,11 +78,8 @@ def run() -> NoReturn:
 
 
 def _complain_of_words(error: click.UsageError) -> int:
-    """Of a wrong command line; without any words (to click an error, too) the help is shown."""
+    """Of a wrong command line."""
     words = "layerstore" if error.ctx is None else error.ctx.command_path
-    if len(sys.argv) == 1:
-        error.show()
-        return error.exit_code
     return complain(f"{error.format_message().rstrip('.')}; see {words} --help", error.exit_code)
 
 

@@ -9,7 +9,7 @@ import click
 
 import layerstore
 from layerstore.cli.group import Root, examples, note
-from layerstore.cli.options import filter_option
+from layerstore.cli.options import filter_option, ignored_option
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.tables import format_option, print_json_lines, print_listing, print_table
 from layerstore.errors import one_line
@@ -34,9 +34,15 @@ if TYPE_CHECKING:
 @click.option("--workspaces", is_flag=True, help="Also workspaces that are not mounted, with all in them.")
 @filter_option("--filter", keys="until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]")
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@ignored_option("--volumes")  # there are no anonymous ones
 @click.pass_obj
 def prune_command(
-    root: Root, all_images: bool, workspaces: bool, filters: tuple[str, ...], force: bool
+    root: Root,
+    all_images: bool,
+    workspaces: bool,
+    filters: tuple[str, ...],
+    force: bool,
+    images: bool = True,
 ) -> None:
     """Remove nameless images that no workspace needs, and whatever in the store no image needs.
 
@@ -45,7 +51,12 @@ def prune_command(
     if (all_images or workspaces) and not force:
         _ask(all_images=all_images, workspaces=workspaces)
     pruned = layerstore.prune(
-        all_images=all_images, workspaces=workspaces, filters=filters, root=root.path, note=note
+        images=images,
+        all_images=all_images,
+        workspaces=workspaces,
+        filters=filters,
+        root=root.path,
+        note=note,
     )
     if pruned.workspaces:
         click.echo("Deleted Workspaces:\n" + "\n".join(pruned.workspaces) + "\n")

@@ -7,7 +7,13 @@ import click
 import layerstore
 from layerstore.cli import completion, interrupts
 from layerstore.cli.group import Root, examples, for_each, note
-from layerstore.cli.options import connection_options, filter_option, platform_option, sparse_option
+from layerstore.cli.options import (
+    connection_options,
+    filter_option,
+    ignored_option,
+    platform_option,
+    sparse_option,
+)
 from layerstore.cli.output import tell
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.pulling import get_image, pull_option
@@ -39,6 +45,7 @@ from layerstore.verbs.present import When
 @platform_option
 @pull_option
 @quiet_option
+@ignored_option("--disable-content-trust")
 @click.argument("image", shell_complete=completion.images)
 @click.pass_obj
 @connection_options
@@ -310,6 +317,7 @@ def _workspace_object(one: Any, no_trunc: bool) -> dict[str, Any]:
 
 @click.command("rm", epilog=examples("layerstore rm build", "layerstore rm -f $(layerstore ps -q)"))
 @click.option("-f", "--force", is_flag=True, help="Unmount a mounted one first, whoever uses it.")
+@ignored_option("-v", "--volumes")  # there are no anonymous ones
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.workspaces)
 @click.pass_obj
 def rm_command(root: Root, force: bool, names: tuple[str, ...]) -> None:

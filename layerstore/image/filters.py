@@ -90,10 +90,16 @@ def labels(found: Found) -> dict[str, str]:
     return dict((found.image.config.config or {}).get("Labels") or {})
 
 
-def _dangling(text: str, value: str, store: Store) -> Test:
+def truth(text: str, value: str) -> bool:
+    """What the value of the filter `text` says."""
     wanted = _BOOLEANS.get(value.lower())
     if wanted is None:
         raise InvalidFilter(f"invalid filter {text!r}: true or false")
+    return wanted
+
+
+def _dangling(text: str, value: str, store: Store) -> Test:
+    wanted = truth(text, value)
     return lambda found, name: (name is None) is wanted
 
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -12,6 +13,15 @@ def size(count: int, digits: int = 3) -> str:
     while value >= 1000 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1
     return f"{value:.{digits}g}{_UNITS[unit]}" if value < 999.5 else f"{value:.0f}{_UNITS[unit]}"
+
+
+def binary_size(count: int) -> str:
+    """``3.828GiB``: four digits, powers of 1024, as docker shows memory."""
+    value, units = float(count), list(_BINARY_UNITS)
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.4g}{units[0]}"
 
 
 def duration(seconds: float) -> str:

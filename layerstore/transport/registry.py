@@ -17,9 +17,9 @@ from layerstore.model import Descriptor
 from layerstore.transport.auth import Scopes
 from layerstore.transport.client import Body, Call, Client
 from layerstore.transport.errors import MissingRemote, RegistryError, line
+from layerstore.transport.paging import pages
 
 _ACCEPT = ", ".join([media.OCI_INDEX, media.OCI_MANIFEST, media.DOCKER_INDEX, media.DOCKER_MANIFEST])
-_MAX_PAGES = 1000  # of a list of tags
 _VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 
 
@@ -69,25 +69,12 @@ class Repository:
 
     def tags(self) -> Iterator[str]:
         """All tags, page by page."""
-        url: str | None = f"/v2/{self.path}/tags/list"
-        for _ in range(_MAX_PAGES):
-            if url is None:
-                return
-            call = Call(
-                method="GET",
-                url=url,
-                what=f"cannot list the tags of {self.name}",
-                scopes=self.scopes,
-                ok=frozenset({200}),
-            )
-            response, raw = self.client.call(call, limits.current().max_document)
-            tags = model.parse_document(raw).get("tags") or []
+        what = f"cannot list the tags of {self.name}"
+        for document in pages(self.client, f"/v2/{self.path}/tags/list", what, self.scopes):
+            tags = document.get("tags") or []
             if not isinstance(tags, list) or not all(reference.is_tag(tag) for tag in tags):
                 raise RegistryError(f"{self.name}: the registry's list of tags is none")
             yield from tags
-            further = response.links.get("next", {}).get("url")
-            url = None if further is None else str(self.client.target(response.url, further))
-        raise LimitExceeded(f"{self.name}: the list of tags has more than {_MAX_PAGES} pages")
 
     def put_manifest(self, word: str, descriptor: Descriptor, raw: bytes) -> None:
         """Store a manifest under a tag or its digest."""

@@ -11,7 +11,7 @@ from layerstore.errors import LayerstoreError
 from layerstore.reference import Reference
 from layerstore.transport import credentials
 from layerstore.transport.base import Note, RegistryOptions, Stop
-from layerstore.transport.client import connect
+from layerstore.transport.client import Client, connect
 from layerstore.transport.credentials import Credentials
 from layerstore.transport.registry import Repository
 
@@ -33,6 +33,12 @@ def open_repository(
 ) -> Iterator[Repository]:
     """The repository of a reference, connected to."""
     domain, path = split(ref)
+    with open_registry(domain, path, options, stop, note) as client:
+        yield Repository(client, f"{domain}/{path}", path, push)
+
+
+def open_registry(domain: str, path: str, options: RegistryOptions, stop: Stop, note: Note) -> Client:
+    """A registry, connected to with the user's credentials for `path` of it; the caller closes the client."""
 
     def lookup() -> Credentials | None:
         try:
@@ -42,5 +48,4 @@ def open_repository(
             note(f"no credentials for {domain}: {error}")
             return None
 
-    with connect(domain, lookup, options, stop) as client:
-        yield Repository(client, f"{domain}/{path}", path, push)
+    return connect(domain, lookup, options, stop)

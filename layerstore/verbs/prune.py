@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError, NotFound
 from layerstore.image import filters as image_filters
-from layerstore.image import find
+from layerstore.image import find, human
+from layerstore.image.filters import Test
 from layerstore.store import index, partials, sweep, usage
 from layerstore.store.store import Store
 from layerstore.verbs.ps import rm
@@ -28,6 +30,7 @@ class Pruned:
 
 def prune(
     *,
+    images: bool = True,
     all_images: bool = False,
     workspaces: bool = False,
     filters: Sequence[str] = (),
@@ -36,17 +39,22 @@ def prune(
 ) -> Pruned:
     """Remove nameless images that no workspace needs, and every blob, layer and unfinished download that no
     image needs; `all_images`: images with names too; `workspaces`: first those that are not mounted, with all
-    that was written in them.
+    that was written in them; without `images` those alone.
 
-    `filters` (``until=TIME``, ``label=KEY[=VALUE]``, ``label!=...``) spare the images that do not pass.
+    `filters` (``until=TIME``, ``label=KEY[=VALUE]``, ``label!=...``) spare what does not pass; workspaces
+    have no labels.
     """
     store, note = open_store(root), noting(note)
     test = image_filters.parse(filters, image_filters.PRUNED, store)
-    if workspaces and filters:
-        raise LayerstoreError("filters are for images: remove workspaces without them")
     pruned = Pruned()
     if workspaces:
-        _prune_workspaces(store, pruned)
+        _prune_workspaces(store, _before(filters), pruned)
+    if images:
+        _prune_images(store, test, pruned, all_images=all_images, note=note)
+    return pruned
+
+
+def _prune_images(store: Store, test: Test, pruned: Pruned, *, all_images: bool, note: Note) -> None:
     broken: list[LayerstoreError] = []
     everything = find.all_images(store, broken)
     going = {
@@ -70,12 +78,25 @@ def prune(
         note(f"stays: {why}")
     pruned.deleted += swept.layers
     pruned.freed += swept.freed + partials.sweep(store)
-    return pruned
 
 
-def _prune_workspaces(store: Store, pruned: Pruned) -> None:
+def _before(filters: Sequence[str]) -> datetime | None:
+    """When a workspace must have been made to be removed; None when that does not matter."""
+    times = []
+    for text in filters:
+        key, _, value = text.partition("=")
+        if key != "until":
+            raise LayerstoreError(f"{text}: filters are for images, and until=TIME alone for workspaces, too")
+        times.append(image_filters.moment(value))
+    return min(times, default=None)
+
+
+def _prune_workspaces(store: Store, before: datetime | None, pruned: Pruned) -> None:
     for workspace in list(all_workspaces(store, [])):
         if mounting.state_of(workspace) in {"mounted", "dead"}:
+            continue
+        created = human.parse_time(workspace.record.created)
+        if before is not None and (created is None or created >= before):
             continue
         size = usage.tree_size(workspace.path)
         try:

@@ -35,7 +35,7 @@ def test_no_tags(tags: object) -> None:
 
 
 def test_pages_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layerstore.transport.registry._MAX_PAGES", 5)
+    monkeypatch.setattr("layerstore.transport.paging._MAX_PAGES", 5)
     with scripted(answers={"tags/list": page([], Link='</v2/app/tags/list>; rel="next"')}) as script:
         with pytest.raises(LayerstoreError, match="more than 5 pages"):
             layerstore.remote_tags(f"{script.host}/app", options=FAST)

@@ -1,0 +1,105 @@
+"""The one table of verbs: the short ones, and docker's groups, whose verbs are the same under another name.
+
+Commands, help, manual pages and completion come from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# Verb -> module of this package that has its `..._command`; the order is the order of the help text.
+VERBS = {
+    "import": "images",
+    "create": "workspaces",
+    "mount": "workspaces",
+    "umount": "workspaces",
+    "diff": "workspaces",
+    "commit": "workspaces",
+    "images": "images",
+    "history": "images",
+    "inspect": "images",
+    "tag": "images",
+    "rmi": "images",
+    "save": "archives",
+    "load": "archives",
+    "export": "archives",
+    "ps": "workspaces",
+    "rm": "workspaces",
+    "cp": "copying",
+    "prune": "upkeep",
+    "df": "upkeep",
+    "fsck": "upkeep",
+    "pull": "registry",
+    "push": "registry",
+    "search": "searching",
+    "login": "registry",
+    "logout": "registry",
+    "info": "about",
+    "version": "about",
+}
+ALIASES = {"ls": "images"}
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """A verb in a group: `preset` parameters are no longer the user's to give, `says` replaces its help."""
+
+    verb: str
+    aliases: tuple[str, ...] = ()
+    preset: Mapping[str, object] = field(default_factory=dict)
+    says: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group and its verbs, by their names in it."""
+
+    says: str
+    spellings: Mapping[str, Spelling]
+
+
+def _same(*verbs: str) -> dict[str, Spelling]:
+    return {verb: Spelling(verb) for verb in verbs}
+
+
+_CONTAINERS = """Remove all workspaces that are not mounted, with everything written in them.
+
+Asks first, unless -f is given."""
+_ALL = """Remove workspaces that are not mounted, nameless images and whatever in the store nothing needs.
+
+Asks first, unless -f is given."""
+
+GROUPS = {
+    "image": Group(
+        "Manage images.",
+        {
+            **_same("history", "import", "load", "pull", "push", "save", "tag"),
+            "inspect": Spelling("inspect", preset={"kind": "image", "size": False}),
+            "ls": Spelling("images", aliases=("list",)),
+            "prune": Spelling("prune", preset={"workspaces": False}),
+            "rm": Spelling("rmi", aliases=("remove",)),
+        },
+    ),
+    "container": Group(
+        "Manage workspaces, docker's containers.",
+        {
+            **_same("commit", "cp", "create", "diff", "export", "mount", "umount"),
+            "inspect": Spelling("inspect", preset={"kind": "workspace", "platform": None}),
+            "ls": Spelling("ps", aliases=("list", "ps")),
+            "prune": Spelling(
+                "prune",
+                preset={"workspaces": True, "images": False, "all_images": False},
+                says=_CONTAINERS,
+            ),
+            "rm": Spelling("rm", aliases=("remove",)),
+        },
+    ),
+    "system": Group(
+        "Manage the store.",
+        {
+            **_same("df", "fsck", "info"),
+            "prune": Spelling("prune", preset={"workspaces": True}, says=_ALL),
+        },
+    ),
+}
