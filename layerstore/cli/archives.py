@@ -9,6 +9,7 @@ import layerstore
 from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
 from layerstore.cli.options import platform_option, sparse_option
+from layerstore.cli.output import tell_line
 from layerstore.cli.pipes import data_in, data_out
 from layerstore.cli.progress import progress, quiet_option
 
@@ -89,7 +90,7 @@ def load_command(root: Root, source: str | None, platform: str | None, quiet: bo
             note=note,
         )
     for one in loaded:
-        click.echo(
+        tell_line(
             f"Loaded image ID: {one.image_id}" if one.reference is None else f"Loaded image: {one.reference}"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from click.shell_completion import CompletionItem
 
 import layerstore
 from layerstore.errors import LayerstoreError
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@-]+")  # other tools may give images any names
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -47,9 +50,9 @@ def _root(context: click.Context) -> str | None:
 
 
 def _items(words: Iterator[str], begun: str) -> list[CompletionItem]:
-    """A store that cannot be read completes nothing."""
+    """A store that cannot be read completes nothing, and nothing acts on the shell that inserts it."""
     try:
-        return [CompletionItem(word) for word in words if word.startswith(begun)]
+        return [CompletionItem(word) for word in words if word.startswith(begun) and _PLAIN.fullmatch(word)]
     except (LayerstoreError, OSError):
         return []
 

@@ -118,9 +118,14 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+_said: set[str] = set()
+
+
 def note(line: str) -> None:
-    """A remark of a verb, for the user's eyes."""
-    say("layerstore", line)
+    """A remark of a verb, for the user's eyes: each once, however many layers or tags give rise to it."""
+    if line not in _said:
+        _said.add(line)
+        say("layerstore", line)
 
 
 def for_each(names: Iterable[str], action: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ import layerstore
 from layerstore.cli import completion, template
 from layerstore.cli.group import Root, examples, for_each, note
 from layerstore.cli.options import changes_option, filter_option, platform_option
-from layerstore.cli.output import tell, tell_json
+from layerstore.cli.output import tell, tell_json, tell_line
 from layerstore.cli.pipes import data_in
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.tables import format_option, no_trunc_option, print_listing, shorten
@@ -65,7 +65,7 @@ def import_command(
             progress=report,
             note=note,
         )
-    click.echo(image_id)
+    tell_line(image_id)
 
 
 _COLUMNS = {
@@ -119,7 +119,7 @@ def images_command(
     found = layerstore.images(pattern, filters=filters, sizes=sizes, root=root.path, note=note)
     if quiet and form == "table":
         for one in dict.fromkeys(image.id for image in found):
-            click.echo(one if no_trunc else one.short)
+            tell_line(one if no_trunc else one.short)
         return
     columns = {key: header for key, header in _COLUMNS.items() if digests or key != "Digest"}
     print_listing(form, columns, [_image_object(image, no_trunc) for image in found])
@@ -181,7 +181,7 @@ def history_command(
     objects = [_step_object(step, no_trunc=no_trunc, readable=readable) for step in steps]
     if quiet and form == "table":
         for one in objects:
-            click.echo(one["ID"])
+            tell_line(one["ID"])
         return
     columns = _STEP_COLUMNS
     if not readable:
@@ -285,6 +285,6 @@ def rmi_command(root: Root, force: bool, no_prune: bool, images: tuple[str, ...]
             note(str(error))  # as docker: it is not there, which is what was wanted
             return
         for line in lines:
-            click.echo(line)
+            tell_line(line)
 
     for_each(images, remove)

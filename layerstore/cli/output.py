@@ -13,6 +13,11 @@ import click
 from layerstore.errors import one_line
 
 
+def tell_line(line: str) -> None:
+    """Print one line that a program may read; on a terminal nothing in it acts, and it stays one."""
+    tell(one_line(line) if not line.isprintable() and sys.stdout.isatty() else line)
+
+
 def tell(text: str) -> None:
     """Print lines that a program may read; on a terminal only their ends and tabs act."""
     if not text.isprintable() and sys.stdout.isatty():

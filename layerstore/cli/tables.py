@@ -61,7 +61,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(_MIN_WIDTH, *(len(line[at]) + _GAP for line in lines)) for at in range(len(header) - 1)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
-        click.echo("".join([*cells, line[-1]]).rstrip())
+        tell("".join([*cells, line[-1]]).rstrip())
 
 
 def print_json_lines(objects: Objects) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ import click
 import layerstore
 from layerstore.cli.group import Root, examples, note
 from layerstore.cli.options import filter_option, ignored_option
+from layerstore.cli.output import tell, tell_line
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.tables import format_option, print_json_lines, print_listing, print_table
 from layerstore.errors import one_line
@@ -59,12 +61,17 @@ def prune_command(
         note=note,
     )
     if pruned.workspaces:
-        click.echo("Deleted Workspaces:\n" + "\n".join(pruned.workspaces) + "\n")
+        _tell_list("Deleted Workspaces:", pruned.workspaces)
     lines = [f"untagged: {name}" for name in pruned.untagged]
     lines += [f"deleted: {digest}" for digest in pruned.deleted]
     if lines:
-        click.echo("Deleted Images:\n" + "\n".join(lines) + "\n")
-    click.echo(f"Total reclaimed space: {human.size(pruned.freed, digits=4)}")
+        _tell_list("Deleted Images:", lines)
+    tell(f"Total reclaimed space: {human.size(pruned.freed, digits=4)}")
+
+
+def _tell_list(title: str, lines: Sequence[str]) -> None:
+    for line in [title, *lines, ""]:
+        tell_line(line)
 
 
 def _ask(*, all_images: bool, workspaces: bool) -> None:
@@ -122,7 +129,7 @@ def _print_details(root: Root, form: str) -> None:
         print_json_lines([objects])
         return
     for number, (title, rows) in enumerate(objects.items()):
-        click.echo(("\n" if number else "") + f"{title} space usage:\n")
+        tell(("\n" if number else "") + f"{title} space usage:\n")
         print_table(_DETAILS[title], [[str(value) for value in row.values()] for row in rows])
 
 
@@ -183,7 +190,7 @@ def fsck_command(root: Root, repair: bool, quick: bool, quiet: bool) -> None:
         checked = layerstore.fsck(repair=repair, quick=quick, root=root.path, progress=report, note=note)
     for problem in checked.problems:
         what = one_line(problem.what)
-        click.echo(f"{what}: repaired" if problem.repaired else what)
+        tell(f"{what}: repaired" if problem.repaired else what)
     left = sum(not problem.repaired for problem in checked.problems)
     counts = [(checked.blobs, "blob"), (checked.layers, "layer"), (checked.images, "image")]
     counts.append((checked.workspaces, "workspace"))
@@ -191,6 +198,6 @@ def fsck_command(root: Root, repair: bool, quick: bool, quiet: bool) -> None:
     if not quiet:
         found = len(checked.problems)
         said = f"{found} problem{'' if found == 1 else 's'}" if found else "no problems"
-        click.echo(f"{seen}: {said}" + (f", {found - left} repaired" if repair and found else ""))
+        tell(f"{seen}: {said}" + (f", {found - left} repaired" if repair and found else ""))
     if left:
         raise click.exceptions.Exit(1)

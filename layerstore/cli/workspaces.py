@@ -14,7 +14,7 @@ from layerstore.cli.options import (
     platform_option,
     sparse_option,
 )
-from layerstore.cli.output import tell
+from layerstore.cli.output import tell_line
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.pulling import get_image, pull_option
 from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_listing
@@ -76,7 +76,7 @@ def create_command(
             progress=report,
             note=note,
         )
-    click.echo(made)
+    tell_line(made)
 
 
 @click.command(
@@ -121,7 +121,7 @@ def mount_command(
             note=note,
             settled=interrupts.ignore,  # it is mounted, and that is what will be said
         )
-    tell(str(place))
+    tell_line(str(place))
 
 
 @click.command("umount", epilog=examples("layerstore umount build", "layerstore umount /mnt"))
@@ -164,7 +164,7 @@ def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
             path = (b"/" + change.path).decode(errors="surrogateescape")
             print_json_lines([{"Kind": change.kind, "Path": path}])
         else:
-            click.echo(str(change))
+            tell_line(f"{change.kind} /{change.path.decode(errors='surrogateescape')}")
 
 
 @click.command(
@@ -233,7 +233,7 @@ def commit_command(
             progress=report,
             note=note,
         )
-    click.echo(image_id)
+    tell_line(image_id)
 
 
 _COLUMNS = {
@@ -280,7 +280,7 @@ def ps_command(
     found = found[: 1 if latest else last]
     if quiet and form == "table":
         for one in found:
-            click.echo(one.name)
+            tell_line(one.name)
         return
     columns = {key: header for key, header in _COLUMNS.items() if size or key != "Size"}
     print_listing(form, columns, [_workspace_object(one, no_trunc) for one in found])
@@ -325,6 +325,6 @@ def rm_command(root: Root, force: bool, names: tuple[str, ...]) -> None:
 
     def remove(name: str) -> None:
         layerstore.rm(name, force=force, root=root.path)
-        click.echo(name)
+        tell_line(name)
 
     for_each(names, remove)

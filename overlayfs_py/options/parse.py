@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from overlayfs_py.errors import ConfigError
+from overlayfs_py.errors import ConfigError, for_people
 from overlayfs_py.options.records import IdRange, MountOptions, Options, ServiceOptions, UnionOptions
 from overlayfs_py.options.table import ROWS, SILENT_PREFIXES, Kind, Row
 
@@ -298,4 +298,4 @@ def _id_map(name: str, text: str) -> tuple[IdRange, ...]:
 
 
 def _shown(text: str) -> str:
-    return ascii(text)[1:-1] if not text.isprintable() or not text.isascii() else text or "''"
+    return for_people(text) or "''"
