@@ -2,7 +2,7 @@
 
 Every decompressor hands out bounded pieces, so that a few kilobytes cannot become gigabytes in memory,
 and the ratio and the total are checked on the way. A stream that ends early is an error; several members
-or frames in a row are one stream, zeros after the last are ignored, anything else there is an error.
+or frames in a row are one stream, zeros between and after them are ignored, anything else there is an error.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from layerstore.layer.fields import is_header
 from layerstore.limits import Limits
 
 _CHUNK = 1 << 20
-# zstd's decompressor cannot be told to stop after so many bytes, and one byte of input can become 32 KiB.
-_ZSTD_INPUT = 2 << 10
+_INPUT = 256 << 10  # of what is compressed
+_ZSTD_BLOCK = 128 << 10  # what a block of a zstd frame becomes at most
+_ZSTD_HEADER = 18  # before the first block, at most
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -55,12 +56,16 @@ class _Member(Protocol):
 
 
 class _ZstdMember:
-    """zstandard's decompressor with the others' interface; it always needs input."""
-
-    needs_input = True
+    """zstandard's decompressor of one frame with the others' interface. It makes all it can of its input, and
+    four bytes can become 128 KiB, so it gets a few blocks at a time.
+    """
 
     def __init__(self, max_window: int) -> None:
+        self.needs_input = True
         self._frame = zstandard.ZstdDecompressor(max_window_size=max_window).decompressobj()
+        self._waiting = b""
+        self._left = -1  # bytes of the current block that are still to come; before the header -1
+        self._is_last = False
 
     @property
     def eof(self) -> bool:
@@ -68,10 +73,36 @@ class _ZstdMember:
 
     @property
     def unused_data(self) -> bytes:
-        return self._frame.unused_data
+        return self._frame.unused_data + self._waiting
 
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        return self._frame.decompress(data)
+    def decompress(self, data: bytes, max_length: int = _CHUNK) -> bytes:
+        data = self._waiting + data
+        count = self._cut(data, max(1, max_length // _ZSTD_BLOCK))
+        self._waiting = data[count:]
+        self.needs_input = not count or not self._waiting
+        return self._frame.decompress(data[:count])
+
+    def _cut(self, data: bytes, most: int) -> int:
+        """The bytes of `data` that become `most` blocks at most; what is wrong with them is the library's to
+        say.
+        """
+        at = 0
+        if self._left < 0:
+            at = _zstd_header(data)
+            if not at:
+                return 0
+            self._left, self._is_last = 0, _is_skippable(data)
+        while True:
+            step = min(self._left, len(data) - at)
+            at, self._left = at + step, self._left - step
+            if self._is_last and not self._left:
+                return len(data)  # a checksum, and what follows the frame
+            if self._left or not most or len(data) - at < 3:
+                return at
+            word = int.from_bytes(data[at : at + 3], "little")
+            is_run = word >> 1 & 3 == 1
+            self._is_last, self._left = bool(word & 1), 3 + (1 if is_run else word >> 3)
+            most -= 1
 
 
 class LayerReader:
@@ -85,7 +116,7 @@ class LayerReader:
         self._source = source
         self._limits = limits
         self._head = self._read_head()
-        self.compression, self._new_member, self._input = self._sniff(self._head)
+        self.compression, self._new_member = self._sniff(self._head)
 
     def pieces(self) -> Iterator[bytes]:
         """The tar, from the start to the end of the stream; LimitExceeded or InvalidLayer on the way."""
@@ -121,32 +152,37 @@ class LayerReader:
         self.compressed_size = len(head)
         return head
 
-    def _sniff(self, head: bytes) -> tuple[str, Callable[[], _Member] | None, int]:
+    def _sniff(self, head: bytes) -> tuple[str, Callable[[], _Member] | None]:
         window = self._limits.max_window
         if len(head) == BLOCK and is_header(head):  # whatever its first name begins with
-            return "none", None, _CHUNK
+            return "none", None
         if head.startswith(_GZIP):
-            return "gzip", lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), _CHUNK >> 2
+            return "gzip", lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         if head.startswith(_ZSTD) or _is_skippable(head):
-            return "zstd", lambda: _ZstdMember(window), _ZSTD_INPUT
+            return "zstd", lambda: _ZstdMember(window)
         if head.startswith(_BZIP2):
-            return "bzip2", bz2.BZ2Decompressor, _CHUNK >> 2
+            return "bzip2", bz2.BZ2Decompressor
         if head.startswith(_XZ):
-            return "xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=window), _CHUNK >> 2
-        return "none", None, _CHUNK
+            return "xz", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=window)
+        return "none", None
 
     def _plain(self) -> Iterator[bytes]:
         while data := self._read(_CHUNK):
             yield data
 
     def _members(self, new_member: Callable[[], _Member]) -> Iterator[bytes]:
-        data = self._read(self._input)
+        data = self._read(_INPUT)
         while data:
-            data = yield from self._member(new_member(), data)
-            data = data or self._read(self._input)
-            if data and not data.strip(b"\0"):
-                self._only_zeros_follow()
-                return
+            data = self._next_member((yield from self._member(new_member(), data)))
+
+    def _next_member(self, data: bytes) -> bytes:
+        """What follows a member, without the zeros before it: xz pads so, and tapes at the end."""
+        rest = data.lstrip(b"\0")
+        while len(rest) < len(_XZ) and (data := self._read(_INPUT)):
+            rest = (rest + data).lstrip(b"\0")
+        if rest and self._sniff(rest[: len(_XZ)])[0] != self.compression:
+            raise InvalidLayer(f"something else follows the {self.compression} stream")
+        return rest
 
     def _member(self, member: _Member, data: bytes) -> Generator[bytes, None, bytes]:
         """The pieces of one member; returns the input that follows it."""
@@ -161,7 +197,7 @@ class LayerReader:
                 return member.unused_data
             data = b""
             if member.needs_input:
-                data = self._read(self._input)
+                data = self._read(_INPUT)
                 if not data:
                     raise InvalidLayer(f"the {self.compression} stream ends early")
 
@@ -172,10 +208,16 @@ class LayerReader:
             return LimitExceeded(what, "window")
         return InvalidLayer(f"the {self.compression} stream is damaged ({error})")
 
-    def _only_zeros_follow(self) -> None:
-        while data := self._read(_CHUNK):
-            if data.strip(b"\0"):
-                raise InvalidLayer(f"something else follows the {self.compression} stream")
+
+def _zstd_header(data: bytes) -> int:
+    """The size of the header of a zstd frame; 0 while it is not all there."""
+    if _is_skippable(data):
+        return 4
+    try:
+        size = zstandard.frame_header_size(data[:_ZSTD_HEADER])
+    except zstandard.ZstdError:
+        size = _ZSTD_HEADER
+    return size if size <= len(data) else 0
 
 
 def _is_skippable(head: bytes) -> bool:

@@ -16,7 +16,7 @@ from layerstore.layer.members import FindData
 from layerstore.layer.merged import Look, Merged, Part
 from layerstore.layer.unchanged import Unchanged
 from layerstore.layer.whiteout import PREFIX, is_reserved
-from overlayfs_py.syscalls.dirents import DT_DIR, DT_REG, DT_UNKNOWN
+from overlayfs_py.syscalls.dirents import DT_DIR, DT_REG, DT_SOCK, DT_UNKNOWN
 
 _LINKED = -1  # instead of a d_type: a name of a lower layer that stands for a file of the upper
 
@@ -182,6 +182,8 @@ class Walk:
             return None
         if not directory.written:
             self._write(directory)
+        if kind == DT_SOCK and self._merged.lookup(lowers(self._merged), name) is not None:
+            self._members.whiteout(directory.path, name)  # left out, it must not bring back what it hides
         find_data = lambda look: self._merged.data(part, look, lowers(self._merged))  # noqa: E731 (once a file)
         if not self._members.other(path, part, kind, find_data):
             self._members.whiteout(directory.path, name)

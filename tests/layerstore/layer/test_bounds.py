@@ -145,6 +145,36 @@ def test_a_bomb_is_met_with_little_memory(where: Path, kind: str) -> None:
     assert peak < 200
 
 
+@pytest.mark.parametrize("kind", ["matches", "runs"])
+def test_a_small_zstd_bomb_costs_little(where: Path, kind: str) -> None:
+    """98 KB that become 3 GiB, 128 KiB from each four bytes: with the limits that everybody has."""
+    peak, facts = peak_mib(
+        where,
+        f"""
+        import zstandard
+        from layerstore.errors import LimitExceeded
+        head = tars.block(b"bomb", size=3 << 30)
+        if "{kind}" == "runs":
+            run = (128 << 10) << 3 | 2
+            blob = b"\\x28\\xb5\\x2f\\xfd\\0\\x58" + (len(head) << 3).to_bytes(3, "little") + head
+            blob += (run.to_bytes(3, "little") + b"a") * (3 << 30 >> 17) + b"\\x01\\0\\0"
+        else:
+            stream = zstandard.ZstdCompressor(level=3).compressobj()
+            blob = stream.compress(head)
+            blob += b"".join(stream.compress(bytes(1 << 20)) for _ in range(3072)) + stream.flush()
+        assert len(blob) < 100_000
+        os.mkdir("o")
+        fd = os.open("o", os.O_RDONLY)
+        try:
+            apply_layer(io.BytesIO(blob), fd)
+        except LimitExceeded as error:
+            done(limit=error.limit)
+        """,
+    )
+    assert facts == {"limit": "ratio"}
+    assert peak < 60
+
+
 def test_no_descriptor_is_left_open(where: Path) -> None:
     """After a commit, an unpack, and a failed one of each."""
     _, facts = peak_mib(

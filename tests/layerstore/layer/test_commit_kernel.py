@@ -201,6 +201,18 @@ def test_sockets_are_left_out_with_a_note(workspace: Workspace) -> None:
     assert b"run/s" not in tar
 
 
+@pytest.mark.parametrize("place", ["etc/passwd", "tree"])
+def test_what_a_socket_hides_does_not_come_back(workspace: Workspace, place: str) -> None:
+    with workspace.mounted():
+        hidden = workspace.root / place
+        shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(hidden))
+    tar, result = workspace.commit()
+    assert result.notes == (f"left out the socket /{place}",)
+    assert os.fsencode(place) not in workspace.committed_tree(tar)
+
+
 @pytest.mark.parametrize("name", [".wh.sbin", ".wh..wh..opq", ".wh."])
 def test_reserved_names_fail_the_commit(workspace: Workspace, name: str) -> None:
     """A file of that name would delete something in the image."""

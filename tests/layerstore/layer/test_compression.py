@@ -37,8 +37,17 @@ def compressed(data: bytes, compression: str, pieces: int = 1, level: int | None
     return out.getvalue()
 
 
-def decompressed(data: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[str, bytes]:
-    reader = LayerReader(io.BytesIO(data), limits)
+class Drip(io.BytesIO):
+    """A stream that gives a few bytes at a time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(min(7, size or 0))
+
+
+def decompressed(
+    data: bytes, limits: Limits = DEFAULT_LIMITS, source: type[io.BytesIO] = io.BytesIO
+) -> tuple[str, bytes]:
+    reader = LayerReader(source(data), limits)
     content = b"".join(reader.pieces())
     assert (reader.size, reader.compressed_size) == (len(content), len(data))
     return reader.compression, content
@@ -105,22 +114,32 @@ STREAMS = {
     "gzip and zeros": gzip.compress(DATA) + bytes(1000),
     "gzip with a name": b"\x1f\x8b\x08\x08\0\0\0\0\0\xffname\0" + gzip.compress(DATA, mtime=0)[10:],
     "bzip2": bz2.compress(DATA[:9]) + bz2.compress(DATA[9:]),
+    "bzip2, padded": bz2.compress(DATA[:9]) + bytes(7) + bz2.compress(DATA[9:]) + bytes(700),
+    "gzip members, padded": gzip.compress(DATA[:9]) + bytes(300_000) + gzip.compress(DATA[9:]) + bytes(5),
     "xz": lzma.compress(DATA),
+    "xz, padded": lzma.compress(DATA[:9]) + bytes(4) + lzma.compress(DATA[9:]) + bytes(8),
+    "xz, padded a lot": lzma.compress(DATA[:9]) + bytes(1 << 20) + lzma.compress(DATA[9:]),
+    "xz streams": lzma.compress(DATA[:9], check=lzma.CHECK_NONE) + lzma.compress(DATA[9:], lzma.FORMAT_XZ),
     "zstd": zstandard.compress(DATA),
     "zstd frames": zstandard.compress(DATA[:9])
     + skippable(5000)
     + zstandard.compress(DATA[9:])
     + skippable(3),
     "zstd after a skippable frame": skippable(100_000) + zstandard.compress(DATA),
+    "zstd, padded": zstandard.compress(DATA[:9]) + bytes(9) + zstandard.compress(DATA[9:]) + skippable(0),
+    "zstd of many small frames": b"".join(
+        zstandard.compress(DATA[at : at + 50]) for at in range(0, 100_000, 50)
+    ),
     "zstd without a size": zstandard.ZstdCompressor(write_content_size=False).compress(DATA),
 }
 
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_streams_of_other_writers(name: str) -> None:
-    compression, content = decompressed(STREAMS[name])
-    assert content == DATA
-    assert name.startswith(compression)
+    for source in (io.BytesIO, Drip):
+        compression, content = decompressed(STREAMS[name], source=source)
+        assert content == DATA
+        assert name.startswith(compression)
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -138,8 +157,10 @@ def test_cut_streams_are_refused(name: str) -> None:
             "bzip2",
             "zstd frames",
             "zstd after a skippable frame",
-        )
-        assert content in (DATA, b"", DATA[:9], DATA[:5000])
+            "xz streams",
+            "zstd of many small frames",
+        ) or name.endswith(("padded", "padded a lot"))
+        assert content in (DATA, b"", DATA[:9], DATA[:5000]) or "many" in name
 
 
 @pytest.mark.parametrize("name", ["gzip members", "bzip2", "xz", "zstd"])
@@ -164,6 +185,21 @@ def test_something_else_behind_the_stream() -> None:
         decompressed(gzip.compress(DATA) + b"garbage")
     with pytest.raises(InvalidLayer, match="something else follows"):
         decompressed(gzip.compress(DATA) + bytes(1 << 20) + b"garbage")
+
+
+def test_zstd_hands_out_a_mebibyte_at_a_time() -> None:
+    """Whatever is in its blocks: runs of four bytes, matches of ten, and bytes as they are."""
+    size = 64 << 20
+    run = (128 << 10) << 3 | 2
+    frame = b"\x28\xb5\x2f\xfd\0\x58" + (run.to_bytes(3, "little") + b"a") * 512 + b"\x01\0\0"
+    for blob in (
+        frame,
+        zstandard.compress(bytes(size)),
+        zstandard.compress(random.Random(1).randbytes(size)),
+    ):
+        reader = LayerReader(io.BytesIO(blob), Limits(ratio_floor=size))
+        assert max(map(len, reader.pieces())) <= 1 << 20
+        assert reader.size == size
 
 
 def test_xz_memory_is_bounded() -> None:
