@@ -36,6 +36,7 @@ def store(where: Path) -> Iterator[Cli]:
     cli.call("umount", "-f", "work")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", CLOSED)
 def test_verbs_of_layerstore(store: Cli, where: Path, closed: str) -> None:
     """All do what they do; nothing they would have printed lands in a file they open."""

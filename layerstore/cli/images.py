@@ -231,8 +231,8 @@ def inspect_command(
     """Print all there is to know about workspaces and images as a JSON list, or what a template makes of it.
 
     Templates are Go's, as far as docker's users need them: fields, range, if, with, pipelines, and the
-    functions json, index, len, join, split, lower, upper, title, truncate, pad, println, printf, eq, ne, not,
-    and, or.
+    functions json, index, slice, len, join, split, lower, upper, title, truncate, pad, println, printf, eq,
+    ne, lt, le, gt, ge, not, and, or.
     """
     shown = None if form == "json" else template.compile_template(form)
     found: list[dict[str, Any]] = []

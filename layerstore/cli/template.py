@@ -166,7 +166,10 @@ def _pipeline(text: str) -> _Value:
         found = _WORD.match(text, at)
         if found is None or found.lastgroup is None:
             raise InvalidTemplate(f"invalid template: cannot understand {text[at:].strip()!r}")
-        words.append((found.lastgroup, found[found.lastgroup]))
+        kind, word = found.lastgroup, found[found.lastgroup]
+        if kind == "path" and found[0] == word and words and words[-1] == ("sign", ")"):
+            kind = "path of that"  # a field of what stands in the parentheses
+        words.append((kind, word))
         at = found.end()
     value = _piped(words)
     if words:
@@ -212,6 +215,9 @@ def _operand(words: _Words) -> _Value:
         value = _piped(words)
         if not words or words.pop(0) != ("sign", ")"):
             raise InvalidTemplate("invalid template: ( is not closed")
+        if words and words[0][0] == "path of that":
+            path = words.pop(0)[1]
+            return lambda scope: _field(_Scope(None, value(scope)), path)
         return value
     if kind == "text":
         plain = text[1:-1]
@@ -288,6 +294,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "printf": _printf,
     "eq": lambda first, *others: any(first == other for other in others),
     "ne": lambda first, other: first != other,
+    "lt": lambda first, other: first < other,
+    "le": lambda first, other: first <= other,
+    "gt": lambda first, other: first > other,
+    "ge": lambda first, other: first >= other,
+    "slice": lambda value, *bounds: value[slice(*bounds)] if bounds[1:] else value[bounds[0] :],
     "not": lambda value: not value,
     "and": lambda *values: next((value for value in values if not value), values[-1]),
     "or": lambda *values: next((value for value in values if value), values[-1]),

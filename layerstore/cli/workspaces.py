@@ -301,6 +301,7 @@ def _status(one: Any) -> str:
 
 def _workspace_object(one: Any, no_trunc: bool) -> dict[str, Any]:
     return {
+        "ID": one.name,  # by which it is known
         "Name": one.name,
         "Names": one.name,
         "Image": _image_shown(one, no_trunc),

@@ -17,6 +17,7 @@ from layerstore.workspace.mounting import State
 from layerstore.workspace.record import Workspace, all_workspaces, open_workspace
 
 _FILTERS = ("ancestor", "name", "status")
+_DOCKER_STATES = {"running": "mounted", "exited": "unmounted"}
 
 
 class WorkspaceSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,8 +38,8 @@ def ps(
 ) -> list[WorkspaceSummary]:
     """All workspaces, newest first. One that cannot be read is told to `note` and left out.
 
-    `filters`: ``name=PART``, ``status=created|mounted|unmounted|dead``, ``ancestor=IMAGE``; those of one key
-    are alternatives.
+    `filters`: ``name=PART``, ``status=created|mounted|unmounted|dead`` (or docker's ``running`` and
+    ``exited``), ``ancestor=IMAGE``; those of one key are alternatives.
     """
     store = open_store(root)
     test = _test(store, filters)
@@ -73,8 +74,10 @@ def _test(store: Store, filters: Sequence[str]) -> Callable[[Workspace, State], 
         key, _, value = text.partition("=")
         if key not in _FILTERS or not value:
             raise InvalidFilter(f"invalid filter {text!r}: write KEY=VALUE with one of {', '.join(_FILTERS)}")
-        if key == "status" and value not in get_args(State):
-            raise InvalidFilter(f"invalid filter {text!r}: one of {', '.join(get_args(State))}")
+        if key == "status":
+            value = _DOCKER_STATES.get(value, value)
+            if value not in get_args(State):
+                raise InvalidFilter(f"invalid filter {text!r}: one of {', '.join(get_args(State))}")
         wanted.setdefault(key, []).append(value)
     ids = {find.find(store, word).image.id for word in wanted.get("ancestor", [])}
 

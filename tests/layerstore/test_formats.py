@@ -13,6 +13,7 @@ OBJECT = {
     "None": None,
     "Yes": True,
     "Count": 3,
+    "Mounts": [{"Source": "/a"}, {"Source": {"Path": "/b"}}],
     "Config": {"Env": ["A=b"], "Labels": {"org.x": "1", "b": "2"}, "Cmd": []},
 }
 
@@ -42,6 +43,9 @@ OBJECT = {
         ("a {{- .Id -}} b", "asha256:abcb"),
         ('{{"a\\tb"}}{{`\\t`}}', "a\tb\\t"),
         ("{{truncate .Id 6}}", "sha256"),
+        ("{{(index .Mounts 0).Source}} {{(index .Mounts 1).Source.Path | upper}}", "/a /B"),
+        ("{{range .Mounts}}{{if (index .).Source}}{{end}}{{end}}{{len (.Config).Env}}", "1"),
+        ("{{slice .Id 7}} {{slice .Id 0 6}} {{gt .Count 2}} {{le .Count 2}}", "abc sha256 true false"),
     ],
 )
 def test_as_go_writes_it(text: str, shown: str) -> None:
@@ -56,6 +60,7 @@ def test_as_go_writes_it(text: str, shown: str) -> None:
         ("{{.Id.Deeper}}", "has no field Deeper"),
         ("{{range .Names}}", "without {{end}}"),
         ("{{end}}", "unexpected {{end}}"),
+        ("{{(index .Mounts 0).Source.Deeper}}", "has no field Deeper"),
         ("{{frobnicate .Id}}", "no function 'frobnicate'"),
         ("{{.Id | .Names}}", "a function must follow"),
         ("{{}}", "a value is missing"),
