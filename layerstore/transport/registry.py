@@ -20,6 +20,7 @@ from layerstore.transport.errors import MissingRemote, RegistryError, line
 from layerstore.transport.paging import pages
 
 _ACCEPT = ", ".join([media.OCI_INDEX, media.OCI_MANIFEST, media.DOCKER_INDEX, media.DOCKER_MANIFEST])
+_DONE = frozenset({200, 201, 202, 203, 204})  # registries differ in which of them they say
 _VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 
 
@@ -29,6 +30,14 @@ class Fetched:
 
     descriptor: Descriptor
     raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An upload that the registry has begun: where to, and the fewest bytes of a chunk but the last."""
+
+    place: httpx.URL
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,7 @@ class Repository:
             url=f"/v2/{self.path}/manifests/{word}",
             what=f"cannot push {self._shown(word)}",
             scopes=self.scopes,
-            ok=frozenset({200, 201, 202}),
+            ok=_DONE,
             headers={"Content-Type": descriptor.media_type, "Content-Length": str(len(raw))},
             body=lambda: (raw,),
         )
@@ -127,19 +136,21 @@ class Repository:
             raise DigestMismatch(f"blob {descriptor.digest}: the content's digest is {Digest.of(raw)}")
         return raw
 
-    def begin_upload(self, digest: Digest, mount_from: str | None = None) -> httpx.URL | None:
-        """Begin to upload a blob; where to. None: it was mounted from another repository of the registry."""
+    def begin_upload(self, digest: Digest, mount_from: str | None = None) -> Session | None:
+        """Begin to upload a blob. None: the registry has it, mounted from another repository or by itself."""
         query = f"?mount={digest.replace(':', '%3A')}&from={mount_from}" if mount_from else ""
         call = Call(
             method="POST",
             url=f"/v2/{self.path}/blobs/uploads/{query}",
             what=f"cannot push to {self.name}",
             scopes=(*self.scopes, scope(mount_from, "pull")) if mount_from else self.scopes,
-            ok=frozenset({201, 202}),
+            ok=_DONE,
             headers={"Content-Length": "0"},
         )
         response, _ = self.client.call(call)
-        return None if response.status_code == 201 else self.location(response)
+        if response.status_code == 201 and (mount_from or self.has_blob(digest)):
+            return None
+        return Session(self.location(response), least_chunk(response))
 
     def upload_call(self, method: str, place: httpx.URL | str, headers: dict[str, str], body: Body) -> Call:
         """A request that carries (a part of) a blob."""
@@ -148,7 +159,7 @@ class Repository:
             url=str(place),
             what=f"cannot push to {self.name}",
             scopes=self.scopes,
-            ok=frozenset({201, 202, 204, 416} if method == "PATCH" else {201, 204}),
+            ok=_DONE | {416} if method == "PATCH" else _DONE,
             headers={"Content-Type": "application/octet-stream", **headers},
             body=body,
         )
@@ -160,7 +171,7 @@ class Repository:
             url=str(place),
             what=f"cannot go on with an upload to {self.name}",
             scopes=self.scopes,
-            ok=frozenset({202, 204}),
+            ok=_DONE,
         )
 
     def location(self, response: httpx.Response) -> httpx.URL:
@@ -168,13 +179,19 @@ class Repository:
         location = response.headers.get("location", "")
         if not location:
             raise RegistryError(f"{self.name}: the registry does not say where to upload to")
-        return self.client.target(response.url, location)
+        return self.client.target(response.url, location).copy_with(fragment=None)
 
     def blob_url(self, digest: Digest) -> str:
         return f"/v2/{self.path}/blobs/{digest}"
 
     def _shown(self, word: str) -> str:
         return f"{self.name}{'@' if ':' in word else ':'}{word}"
+
+
+def least_chunk(response: httpx.Response) -> int:
+    """The fewest bytes of a chunk that the registry takes, 0 when it does not say."""
+    said = response.headers.get("oci-chunk-min-length", "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else 0
 
 
 def scope(path: str, actions: str) -> str:

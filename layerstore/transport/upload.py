@@ -1,8 +1,9 @@
 """One blob from the store to a registry: mounted if another repository has it, resumed where it broke off.
 
 A blob goes in one request, its bytes in PATCH and its digest in PUT, as every registry takes it. Where that
-fails it is continued from where the registry says it stands, in chunks, so that less is lost next time; a
-registry that knows no PATCH gets one PUT. Nothing is sent that the registry has.
+fails it is continued from where the registry says it stands, in chunks, so that less is lost next time, and
+of a size the registry takes. A registry whose word about that turns out false is not asked again, and in the
+end gets one PUT with everything. Nothing is sent that the registry has.
 """
 
 from __future__ import annotations
@@ -18,17 +19,24 @@ from layerstore.model import Descriptor
 from layerstore.store import blobs, durable
 from layerstore.store.store import Store
 from layerstore.transport.base import RegistryOptions, Report
-from layerstore.transport.errors import RegistryError, Transient
-from layerstore.transport.registry import Repository
+from layerstore.transport.errors import LoginNeeded, RegistryError, Stopped, Transient
+from layerstore.transport.registry import Repository, Session, least_chunk
 from layerstore.transport.retry import Retry
 
 _PIECE = 256 << 10
 _SMALL = 1 << 20  # goes in one PUT: a request less
 _CHUNK = 16 << 20
-_SMALL_CHUNK = 4 << 20
-_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})")
+_SMALLER = (
+    4 << 20,
+    1 << 20,
+    256 << 10,
+)  # chunks for registries, and what is before them, that refuse larger ones
+_RANGE = re.compile(r"(?:bytes[= ])?0-(\d{1,19})")
 _FORGOTTEN = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
+_GONE = frozenset({404, 410})
 _OTHER_WAY = frozenset({400, 404, 405, 411, 415, 501})  # statuses of registries that know one way only
+_REFUSALS = 16  # 416s in one upload
+_FINAL = frozenset({413, 429})  # one PUT with everything would only be more of what is refused
 
 
 def upload(
@@ -43,139 +51,226 @@ def upload(
     if repository.has_blob(digest):
         report(digest, "present", total, total)
         return
-    place: httpx.URL | None = None
+    session: Session | None = None
     if mount_from is not None:
         try:
-            place = repository.begin_upload(digest, mount_from)
-            if place is None:
+            session = repository.begin_upload(digest, mount_from)
+            if session is None:
                 report(digest, "mounted", total, total)
                 return
         except RegistryError:
             pass  # no right to read there, or no such thing as mounting: it is sent then
     fd = durable.open_regular(blobs.path_of(store, digest))
     try:
-        _Upload(repository, descriptor, fd, report).run(place)
-    except RegistryError as error:
-        if "DIGEST_INVALID" in error.codes:
-            _explain(store, descriptor)
-        raise
+        _send(_Upload(repository, descriptor, fd, report), session, store)
     finally:
         os.close(fd)
     report(digest, "done", total, total)
 
 
+def _send(upload: _Upload, session: Session | None, store: Store) -> None:
+    try:
+        upload.run(session)
+    except RegistryError as error:
+        if "DIGEST_INVALID" in error.codes:
+            _explain(store, upload.descriptor)
+        if not upload.may_be_whole(error):
+            raise
+        try:
+            upload.send_whole()
+        except (Transient, Stopped, RegistryError):
+            upload.stop.check()
+            raise error from None
+
+
 def _explain(store: Store, descriptor: Descriptor) -> None:
-    """Raise DigestMismatch when it is our blob that is damaged."""
+    """The registry got other bytes than described: DigestMismatch when the store has no others."""
     with blobs.open_blob(store, descriptor) as stream:
         stream.verify()
 
 
 class _Upload:
-    """An upload under way. `offset` bytes are with the registry, at `place`."""
+    """An upload under way. `_offset` bytes are with the registry, at `_place`."""
 
     def __init__(self, repository: Repository, descriptor: Descriptor, fd: int, report: Report) -> None:
         options: RegistryOptions = repository.client.options
+        self.descriptor = descriptor
+        self.stop = repository.client.stop
         self._repository = repository
-        self._descriptor = descriptor
         self._fd = fd
         self._report = report
-        self._stop = repository.client.stop
         self._retry = Retry(
-            f"cannot push the blob {descriptor.digest} to {repository.name}", options, self._stop
+            f"cannot push the blob {descriptor.digest} to {repository.name}", options, self.stop
         )
-        self._chunk = options.chunk_size
+        self._chunk = options.chunk_size  # 0: all that is left
+        self._least = 0  # bytes of a chunk but the last
         self._whole = descriptor.size <= _SMALL and not self._chunk
-        self._switched = False
+        self._has_begun = self._was_whole = self._switched = False
         self._place: httpx.URL | None = None
-        self._offset = 0
+        self._offset = self._sent = self._furthest = 0
+        self._refusals = 0
+        self._is_trusted = True  # what the registry says it has
+        self._is_resumed = False  # and goes on from there, which it has not accepted yet
 
-    def run(self, place: httpx.URL | None) -> None:
-        self._place = place
+    def run(self, session: Session | None) -> None:
+        """Bring it there, in as many attempts as make progress. RegistryError."""
+        if session is not None:
+            self._begin(session)
         while True:
-            started = self._offset
             try:
                 self._attempt()
                 return
             except Transient as error:
-                self._report(self._descriptor.digest, "retrying", self._offset, self._descriptor.size)
-                if self._resync() > started:
-                    self._retry.progressed()
-                self._retry.pause(error)
-                if self._is_done():
+                if self._recover(error):
                     return
             except RegistryError as error:
-                if _FORGOTTEN & {*error.codes}:
-                    self._begin_anew()
-                    self._retry.pause(Transient("the registry forgot the upload", status=error.status))
-                elif not self._other_way(error):
+                if not self._adapt(error):
                     raise
 
+    def may_be_whole(self, error: RegistryError) -> bool:
+        """Whether one PUT with everything is worth a try after all else failed."""
+        refused = isinstance(error, LoginNeeded) or error.status in _FINAL
+        return self._has_begun and not (refused or self._was_whole)
+
+    def send_whole(self) -> None:
+        """One attempt with one PUT. Transient, RegistryError."""
+        self._begin_anew()
+        self._whole = True
+        self._attempt()
+
     def _attempt(self) -> None:
-        if self._place is None:
-            self._place, self._offset = self._repository.begin_upload(self._descriptor.digest), 0
-        if self._place is None:
-            return  # a registry may have found it by itself
-        if self._whole:
-            self._put(self._place, 0, self._descriptor.size)
-            return
-        while self._offset < self._descriptor.size:
-            self._patch(self._place)
-        self._put(self._place, self._descriptor.size, self._descriptor.size)
+        size = self.descriptor.size
+        while True:
+            if self._place is None:
+                session = self._repository.begin_upload(self.descriptor.digest)
+                if session is None:
+                    return  # a registry may have found it by itself
+                self._begin(session)
+            elif self._whole:
+                self._was_whole = True
+                self._put(self._place, 0)
+                return
+            elif self._offset < size:
+                self._patch(self._place)
+            else:
+                self._put(self._place, size)
+                return
+
+    def _begin(self, session: Session) -> None:
+        self._place, self._offset, self._sent, self._has_begun = session.place, 0, 0, True
+        self._demand(session.least)
+
+    def _begin_anew(self) -> None:
+        self._place, self._offset, self._sent, self._is_resumed = None, 0, 0, False
+
+    def _demand(self, least: int) -> bool:
+        """Take note of the smallest chunk a registry takes; whether ours get larger by that."""
+        self._least = max(self._least, least)
+        grows = 0 < self._chunk < self._least
+        self._chunk = self._least if grows else self._chunk
+        return grows
 
     def _patch(self, place: httpx.URL) -> None:
-        """Send the next chunk, or all that is left."""
-        start = self._offset
-        end = min(start + self._chunk, self._descriptor.size) if self._chunk else self._descriptor.size
+        """Send the next chunk, or all that is left. What is accepted is there: the digest is checked."""
+        start, size = self._offset, self.descriptor.size
+        end = min(start + self._chunk, size) if self._chunk else size
         headers = {"Content-Length": str(end - start)}
         if start or self._chunk:
             headers["Content-Range"] = f"{start}-{end - 1}"
         call = self._repository.upload_call("PATCH", place, headers, lambda: self._pieces(start, end))
         with self._repository.client.once(call) as response:
             if response.status_code == 416:
-                raise Transient("416 the registry has another part of it", status=416)
-            self._place = self._repository.location(response)
-            confirmed = 1 if end == 1 else _confirmed(response)
-            self._offset = end if confirmed is None else min(confirmed, end)
-            if self._offset <= start:
-                raise Transient("the registry took nothing of it")
+                self._step_back(response, start, end)
+                return
+            if "location" in response.headers:
+                self._place = self._repository.location(response)
+            said = _confirmed(response)
+            self._offset, self._is_resumed = end, False
+            self._is_trusted = self._is_trusted and (said is None or start < said <= end or end == 1)
 
-    def _put(self, place: httpx.URL, start: int, end: int) -> None:
+    def _put(self, place: httpx.URL, start: int) -> None:
         """End the upload, with all of the content when nothing of it was sent before."""
-        digest = self._descriptor.digest
-        url = f"{place}{'&' if place.query else '?'}digest={digest.replace(':', '%3A')}"
+        digest, end = self.descriptor.digest, self.descriptor.size
+        url = f"{str(place).rstrip('?')}{'&' if place.query else '?'}digest={digest.replace(':', '%3A')}"
         headers = {"Content-Length": str(end - start)}
         call = self._repository.upload_call("PUT", url, headers, lambda: self._pieces(start, end))
         with self._repository.client.once(call):
             pass
 
-    def _resync(self) -> int:
-        """After a failure: go on in chunks, from where the registry says; else from the beginning."""
-        self._chunk = self._chunk or _CHUNK
-        if self._place is not None and not self._whole:
-            try:
-                with self._repository.client.once(self._repository.upload_status(self._place)) as response:
-                    confirmed = _confirmed(response)
-                    if confirmed is not None and confirmed <= self._descriptor.size:
-                        if "location" in response.headers:
-                            self._place = self._repository.location(response)
-                        self._offset = confirmed
-                        return confirmed
-            except (Transient, LayerstoreError):
-                self._stop.check()
-        self._begin_anew()
-        return 0
+    def _step_back(self, response: httpx.Response, start: int, end: int) -> None:
+        """416: the registry is elsewhere than we are, or the chunk is of a size that it does not take."""
+        self._refusals += 1
+        if self._refusals > _REFUSALS:
+            raise self._refused()
+        if self._demand(least_chunk(response)):
+            self._begin_anew()
+            return
+        if self._is_resumed:
+            self._is_trusted = False  # it refuses what it just asked for
+            raise Transient("416 the registry does not take what it says is missing", status=416)
+        if "location" in response.headers:
+            self._place = self._repository.location(response)
+        said = _confirmed(response) if "range" in response.headers else self._status()
+        if self._may_resume(said) and said != start:
+            self._offset, self._is_resumed = said or 0, True
+        elif not self._shrink(end - start):
+            raise self._refused()
+        elif said != start:
+            self._begin_anew()
 
-    def _begin_anew(self) -> None:
-        self._place, self._offset = None, 0
+    def _refused(self) -> RegistryError:
+        what = f"cannot push the blob {self.descriptor.digest} to {self._repository.name}"
+        return RegistryError(f"{what}: 416 at every size of chunks", status=416)
 
-    def _is_done(self) -> bool:
-        """Whether the registry has the blob after all: the answer to the last request may have got lost."""
-        return self._place is None and self._repository.has_blob(self._descriptor.digest)
+    def _recover(self, error: Transient) -> bool:
+        """After a failure: go on from where the registry says, else anew. True: it has all of it."""
+        size = self.descriptor.size
+        self._report(self.descriptor.digest, "retrying", self._offset, size)
+        said = None if self._whole or self._place is None or not self._is_trusted else self._status()
+        if self._may_resume(said):
+            self._offset, self._is_resumed = said or 0, True
+        else:
+            self._begin_anew()
+        if self._offset > self._furthest:
+            self._furthest = self._offset
+            self._retry.progressed()
+        elif error.status == 0 and self._chunk:
+            self._shrink(self._chunk)  # what is before the registry may break off what is too large for it
+        self._chunk = max(self._chunk or _CHUNK, self._least)
+        self._retry.pause(error)
+        # The answer to the last request may have got lost.
+        return self._place is None and self._repository.has_blob(self.descriptor.digest)
 
-    def _other_way(self, error: RegistryError) -> bool:
+    def _status(self) -> int | None:
+        """How much of it the registry says it has; None when it does not know, or not any more."""
+        if self._place is None:
+            return None
+        try:
+            with self._repository.client.once(self._repository.upload_status(self._place)) as response:
+                if "location" in response.headers:
+                    self._place = self._repository.location(response)
+                return _confirmed(response)
+        except (Transient, LayerstoreError):
+            self.stop.check()
+            return None
+
+    def _may_resume(self, said: int | None) -> bool:
+        """Whether the registry can have that much, and has not been wrong before."""
+        return self._is_trusted and said is not None and said <= self._sent
+
+    def _adapt(self, error: RegistryError) -> bool:
         """Whether to do it anew in another form, because the registry does not take this one."""
-        if error.status == 413 and not self._whole and (self._chunk or _CHUNK + 1) > _SMALL_CHUNK:
-            self._chunk = _SMALL_CHUNK
+        if self._place is None:
+            return False
+        forgotten = error.status in _GONE and not self._whole and self._offset > 0
+        if _FORGOTTEN & {*error.codes} or forgotten:
+            self._begin_anew()
+            self._retry.pause(Transient("the registry forgot the upload", status=error.status))
+            return True
+        if error.status == 413:
+            if not self._shrink(self._chunk or self.descriptor.size):
+                return False
+            self._whole = False
         elif error.status in _OTHER_WAY and "DIGEST_INVALID" not in error.codes and not self._switched:
             self._switched, self._whole = True, not self._whole
         else:
@@ -183,15 +278,24 @@ class _Upload:
         self._begin_anew()
         return True
 
+    def _shrink(self, refused: int) -> bool:
+        """Smaller chunks than what was refused; False when the registry takes none."""
+        for size in _SMALLER:
+            if self._least <= size < refused:
+                self._chunk = size
+                return True
+        return False
+
     def _pieces(self, start: int, end: int) -> Iterator[bytes]:
-        digest, total = self._descriptor.digest, self._descriptor.size
+        digest, total = self.descriptor.digest, self.descriptor.size
         while start < end:
-            self._stop.check()
+            self.stop.check()
             data = os.pread(self._fd, min(_PIECE, end - start), start)
             if not data:
                 raise LayerstoreError(f"blob {digest} in the store ends after {start} of {total} bytes")
             yield data
             start += len(data)
+            self._sent = max(self._sent, start)
             self._report(digest, "moving", start, total)
 
 

@@ -30,6 +30,12 @@ class Scripted:
 
     `patch` False knows no PATCH, `put` False no content in PUT; `limit` is the largest body it takes;
     `break_after` resets an upload after so many bytes of it, once for each entry, and keeps those.
+
+    `claim` is what it says it has (a Range, None: nothing), of the bytes in all and those of the last chunk;
+    `largest` and `least` the chunks it takes, else 416, `says_least` whether it says so; `accepted` the
+    status of a PATCH that it took; `place` where an upload goes on, `moves` whether each answer says so;
+    `forget_after` forgets an upload (404) that has so many bytes, once for each entry; `fails` answers a
+    request, whose body is dropped; `mangles` puts chunks together in the wrong order.
     """
 
     answers: dict[str, Reply] = field(default_factory=dict)
@@ -37,6 +43,17 @@ class Scripted:
     put: bool = True
     limit: int = 1 << 40
     break_after: list[int] = field(default_factory=list)
+    claim: Callable[[int, int], str | None] = lambda size, _: f"0-{max(0, size - 1)}"
+    largest: int = 1 << 40
+    least: int = 0
+    says_least: bool = True
+    accepted: int = 202
+    place: str = "/v2/x/blobs/uploads/{name}?state=a%2Fb%3D"
+    moves: bool = True
+    forget_after: list[int] = field(default_factory=list)
+    fails: Callable[[Seen], Answer | None] = lambda _: None
+    mangles: bool = False
+    chunks: dict[str, int] = field(default_factory=dict)  # the last one's size
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)
@@ -69,6 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.script.lock:
             self.script.seen.append(seen)
         answer: Reply | None = next((a for p, a in self.script.answers.items() if re.search(p, line)), None)
+        answer = answer or self.script.fails(seen)
         if answer is None:
             answer = self._registry(seen)
         else:
@@ -76,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not isinstance(answer, Answer):
                 answer = answer(seen)
         if answer is not None:
+            seen.status = answer.status
             self._send(answer)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _serve
@@ -117,9 +136,15 @@ class _Handler(BaseHTTPRequestHandler):
                 name = f"u{next(script.numbers)}"
                 script.uploads[name] = b""
             return self._accepted(name, 202)
-        if self.command == "GET":
-            return self._accepted(name, 204) if name in script.uploads else Answer(404)
+        if script.forget_after and len(script.uploads.get(name, b"")) >= script.forget_after[0]:
+            script.forget_after.pop(0)
+            del script.uploads[name]
         length = int(self.headers.get("Content-Length") or 0)
+        if name not in script.uploads:
+            self.rfile.read(length)
+            return Answer(404)
+        if self.command == "GET":
+            return self._accepted(name, 204)
         if length > script.limit:
             self.close_connection = True
             return Answer(413)
@@ -127,20 +152,27 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return Answer(405)
         start = int((self.headers.get("Content-Range") or str(len(script.uploads[name]))).partition("-")[0])
-        if start != len(script.uploads[name]):
+        short = self.command == "PATCH" and script.chunks.get(name, script.least) < script.least
+        if (
+            start != len(script.uploads[name])
+            or (self.command == "PATCH" and length > script.largest)
+            or short
+        ):
             self.rfile.read(length)
-            return Answer(416, headers={"Range": f"0-{len(script.uploads[name]) - 1}"})
+            return self._accepted(name, 416)
         if not self._receive(name, length, seen):
             return None
         if self.command == "PATCH":
-            return self._accepted(name, 202)
+            return self._accepted(name, script.accepted)
         return self._finish(name, length)
 
     def _receive(self, name: str, length: int, seen: Seen) -> bool:
         cut = self.script.break_after.pop(0) if self.command == "PATCH" and self.script.break_after else None
         data = self.rfile.read(length if cut is None else min(cut, length))
         seen.size = len(data)
-        self.script.uploads[name] += data
+        had = self.script.uploads[name]
+        self.script.uploads[name] = data + had if self.script.mangles else had + data
+        self.script.chunks[name] = len(data)
         if cut is not None:
             self.close_connection = True
         return cut is None
@@ -157,6 +189,12 @@ class _Handler(BaseHTTPRequestHandler):
         return Answer(201)
 
     def _accepted(self, name: str, status: int) -> Answer:
-        size = len(self.script.uploads[name])
-        location = f"/v2/x/blobs/uploads/{name}?state=a%2Fb%3D"
-        return Answer(status, headers={"Location": location, "Range": f"0-{max(0, size - 1)}"})
+        script = self.script
+        says = status != 416 and (script.moves or self.command == "POST")
+        headers = {"Location": script.place.format(name=name, host=script.host)} if says else {}
+        claimed = script.claim(len(script.uploads[name]), script.chunks.get(name, 0))
+        if claimed is not None:
+            headers["Range"] = claimed
+        if script.least and script.says_least:
+            headers["OCI-Chunk-Min-Length"] = str(script.least)
+        return Answer(status, headers=headers)
