@@ -21,6 +21,7 @@ from layerstore.transport.challenge import Challenge
 from layerstore.transport.credentials import Credentials
 from layerstore.transport.errors import LoginNeeded, RegistryError, Transient, line, redacted, refusal
 from layerstore.transport.hosts import is_loopback
+from layerstore.transport.pace import awaiting_answer
 from layerstore.transport.reading import read_all
 from layerstore.transport.retry import STATUSES, Retry, asked_wait, transient
 
@@ -163,7 +164,8 @@ class Authorizer:
     def _ask(self, request: httpx.Request) -> dict[str, Any]:
         with transient(request.url):
             # A redirect is not followed: the credentials are for this realm.
-            response = self._http.send(request, stream=True, follow_redirects=False)
+            with awaiting_answer(self._options):
+                response = self._http.send(request, stream=True, follow_redirects=False)
             body = read_all(response, _ANSWER_LIMIT, f"the answer of {redacted(request.url)}")
         if response.status_code in STATUSES:
             raise Transient(f"{response.status_code} {response.reason_phrase}", after=asked_wait(response))

@@ -19,6 +19,7 @@ from layerstore.transport.base import RegistryOptions, Stop
 from layerstore.transport.credentials import Credentials
 from layerstore.transport.errors import RegistryError, Transient, explained, line, redacted, refusal
 from layerstore.transport.hosts import api_host, is_loopback, without_port
+from layerstore.transport.pace import awaiting_answer, bounded, bounded_transport
 from layerstore.transport.reading import read_all, read_some
 from layerstore.transport.retry import STATUSES, Retry, asked_wait, transient
 
@@ -161,7 +162,8 @@ class Client:
         content = None if call.body is None else call.body()
         url = url.copy_with(userinfo=b"")  # httpx would make Basic authorization of it
         request = self._http.build_request(call.method, url, headers=headers, content=content)
-        return self._http.send(request, stream=True, follow_redirects=False)
+        with awaiting_answer(self.options):
+            return self._http.send(request, stream=True, follow_redirects=False)
 
 
 def connect(
@@ -200,19 +202,24 @@ def _http_client(host: str, options: RegistryOptions, *, local: bool) -> httpx.C
     limits = httpx.Limits(max_connections=options.jobs + 2, max_keepalive_connections=options.jobs + 2)
     if local:
         # Nobody means a proxy for this machine itself. This transport is for plain HTTP: it trusts no one.
-        transport = httpx.HTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), limits=limits)
-        secure = tls.OnDemand(lambda: httpx.HTTPTransport(verify=tls.context(host, options), limits=limits))
+        plain = httpx.HTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), limits=limits)
+        secure = tls.OnDemand(
+            lambda: bounded_transport(
+                httpx.HTTPTransport(verify=tls.context(host, options), limits=limits), options
+            )
+        )
         return httpx.Client(
             headers=_HEADERS,
             timeout=timeout,
-            transport=transport,
+            transport=bounded_transport(plain, options),
             mounts={"https://": secure},
             trust_env=False,
         )
     try:
-        return httpx.Client(
+        client = httpx.Client(
             headers=_HEADERS, timeout=timeout, limits=limits, verify=tls.context(host, options)
         )
+        return bounded(client, options)
     except (ImportError, ValueError) as error:
         raise RegistryError(f"cannot use the proxy that the environment names: {error}") from None
 

@@ -22,9 +22,8 @@ from layerstore.transport.errors import Transient
 from layerstore.transport.pieces import PIECE, NoRanges, Pieces
 from layerstore.transport.reading import is_range_from
 from layerstore.transport.registry import Repository
-from layerstore.transport.retry import Retry
+from layerstore.transport.retry import PROGRESS, Retry
 
-_PROGRESS = 64 << 10  # bytes that make an attempt that failed worth another
 _LARGE = 8 * PIECE
 _FAST = 64 << 20  # bytes a second over one connection: more of them would only cost processor time
 _TRIAL = 0.25  # seconds to find that out
@@ -94,7 +93,7 @@ class Download:
                 if self._receive(partial):
                     self._share(partial)
             except Transient as error:
-                if partial.size - before >= _PROGRESS:
+                if partial.size - before >= PROGRESS:
                     retry.progressed()
                 self._report(digest, "retrying", partial.size, total)
                 retry.pause(error)

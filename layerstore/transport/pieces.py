@@ -14,7 +14,7 @@ from layerstore.transport.base import Report
 from layerstore.transport.errors import Transient
 from layerstore.transport.reading import is_range_from
 from layerstore.transport.registry import Repository
-from layerstore.transport.retry import Retry
+from layerstore.transport.retry import PROGRESS, Retry
 
 PIECE = 8 << 20
 _AHEAD = 5  # pieces begun and not written yet
@@ -117,11 +117,10 @@ class Pieces:
         )
         got: list[bytes] = []
         while (at := start + sum(map(len, got))) < end:
-            before = len(got)
             try:
                 self._receive(got, at, end)
             except Transient as error:
-                if len(got) > before:
+                if start + sum(map(len, got)) - at >= PROGRESS:
                     retry.progressed()
                 self._report(digest, "retrying", self._received, self._partial.descriptor.size)
                 retry.pause(error)

@@ -13,8 +13,10 @@ import httpx
 
 from layerstore.transport.base import RegistryOptions, Stop
 from layerstore.transport.errors import RegistryError, Transient, line, redacted
+from layerstore.transport.pace import TooSlow
 
 STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+PROGRESS = 64 << 10  # bytes that make an attempt that failed worth another
 _LONGEST = 15.0
 
 
@@ -66,8 +68,10 @@ def transient(request_to: httpx.URL) -> Iterator[None]:
     """Turn an error of the connection (reset, timeout, an answer cut short) into a `Transient`."""
     try:
         yield
-    except httpx.TimeoutException:
-        raise Transient(f"{redacted(request_to)} does not answer in time") from None
+    except httpx.TimeoutException as error:
+        cause = error.__cause__
+        said = str(cause) if isinstance(cause, TooSlow) else "does not answer in time"
+        raise Transient(f"{redacted(request_to)} {said}") from None
     except (httpx.TransportError, httpx.StreamError) as error:
         said = re.sub(r"\[Errno -?\d+\] ", "", line(str(error)))
         raise Transient(

@@ -1,0 +1,114 @@
+"""How slow a connection may be: a byte now and then is no transfer.
+
+httpx bounds the wait for each next byte only, so that a byte a second, or interim answers (1xx) without end,
+keep a request waiting for ever. Here what comes and goes must have a least rate, averaged over the time spent
+waiting for it (not over the time its reader takes), and an answer must begin some time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpcore
+import httpx
+
+from layerstore.transport.base import RegistryOptions
+
+_HEAD = 1 << 20  # bytes before an answer's body: more comes from somebody who does not mean to answer
+_awaited = threading.local()  # .seconds, .bytes: what the answer that this thread waits for may still take
+
+
+class TooSlow(httpcore.TimeoutException):
+    """What was sent or received kept us waiting. The message says how, after the URL."""
+
+
+def bounded(client: httpx.Client, options: RegistryOptions) -> httpx.Client:
+    """Make every connection of a client subject to `options`."""
+    for transport in {client._transport, *client._mounts.values()}:
+        if isinstance(transport, httpx.HTTPTransport):
+            bounded_transport(transport, options)
+    return client
+
+
+def bounded_transport(transport: httpx.HTTPTransport, options: RegistryOptions) -> httpx.HTTPTransport:
+    """The same for one transport. httpx has no public way to its connections."""
+    pool = transport._pool
+    pool._network_backend = _Backend(pool._network_backend, options)
+    return transport
+
+
+@contextmanager
+def awaiting_answer(options: RegistryOptions) -> Iterator[None]:
+    """Within this an answer is waited for, twice `timeout` at most after the last byte was sent."""
+    _awaited.seconds, _awaited.bytes = 2 * options.timeout, _HEAD
+    try:
+        yield
+    finally:
+        del _awaited.seconds, _awaited.bytes
+
+
+class _Backend(httpcore.NetworkBackend):
+    def __init__(self, real: httpcore.NetworkBackend, options: RegistryOptions) -> None:
+        self._real = real
+        self._options = options
+
+    def connect_tcp(self, *args: Any, **more: Any) -> httpcore.NetworkStream:
+        return _Stream(self._real.connect_tcp(*args, **more), self._options)
+
+    def sleep(self, seconds: float) -> None:
+        self._real.sleep(seconds)
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection that breaks with a timeout when it is too slow."""
+
+    def __init__(self, real: httpcore.NetworkStream, options: RegistryOptions) -> None:
+        self._real = real
+        self._options = options
+        self._reads = False  # since the last write
+        self._sent_at = time.monotonic()
+        self._waited, self._moved = 0.0, 0
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        began = time.monotonic()
+        data = self._real.read(max_bytes, timeout)
+        now = time.monotonic()
+        if hasattr(_awaited, "seconds"):
+            _awaited.bytes -= len(data)
+            if now - self._sent_at > _awaited.seconds or _awaited.bytes < 0:
+                raise TooSlow("does not come to its answer")
+        if self._reads:
+            self._count(len(data), now - began)
+        else:
+            # What the registry needs to think of an answer is bounded by the timeout.
+            self._reads, self._waited, self._moved = True, 0.0, 0
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        began = time.monotonic()
+        if self._reads:
+            self._reads, self._waited, self._moved = False, 0.0, 0
+        self._real.write(buffer, timeout)
+        self._sent_at = time.monotonic()
+        self._count(len(buffer), self._sent_at - began)
+
+    def _count(self, size: int, seconds: float) -> None:
+        self._moved += size
+        self._waited += seconds
+        if self._waited >= self._options.rate_window:
+            if self._moved < self._options.min_rate * self._waited:
+                raise TooSlow(f"moves less than {self._options.min_rate} bytes a second")
+            self._waited, self._moved = 0.0, 0
+
+    def close(self) -> None:
+        self._real.close()
+
+    def start_tls(self, *args: Any, **more: Any) -> httpcore.NetworkStream:
+        return _Stream(self._real.start_tls(*args, **more), self._options)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._real.get_extra_info(info)
