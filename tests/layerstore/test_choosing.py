@@ -194,7 +194,7 @@ def test_no_platform_is_said(cli: Cli, where: Path) -> None:
     nested = put(cli, {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": entries[:2]})
     around = {"mediaType": media.OCI_INDEX, **nested}
     for top in (entries, [around, entries[2]], [{**entries[2], "platform": None}, around]):
-        enter(cli, top)
+        digest = enter(cli, top)["digest"]
         with scripted() as registry:
             ref = f"{registry.host}/multi:1"
             layerstore.push("multi:1", ref, root=cli.root, options=FAST)
@@ -205,10 +205,7 @@ def test_no_platform_is_said(cli: Cli, where: Path) -> None:
             with pytest.raises(NotFound, match="no image for linux/riscv64; it has linux/amd64"):
                 layerstore.pull(ref, platform="riscv64", root=other, options=FAST)
             every = layerstore.pull(ref, all_platforms=True, root=where / "every", options=FAST)
-            assert (
-                every.digest
-                == layerstore.inspect("multi:1", root=cli.root)["RepoDigests"][0].partition("@")[2]
-            )
+            assert every.digest == digest
             assert layerstore.fsck(root=where / "every").problems == []
 
 
