@@ -26,6 +26,20 @@ def ignored_option(*names: str) -> _Decorator:
     return click.option(*names, is_flag=True, hidden=True, expose_value=False)
 
 
+def _refuse_trust(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if not value:
+        raise click.BadParameter("signatures are not checked here, so they cannot be insisted on")
+
+
+content_trust_option = click.option(
+    "--disable-content-trust/--enable-content-trust",
+    default=True,
+    hidden=True,
+    expose_value=False,
+    callback=_refuse_trust,
+)
+
+
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of everything that connects; they arrive together as `options`."""
 

@@ -10,7 +10,7 @@ import layerstore
 from layerstore import reference
 from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
-from layerstore.cli.options import connection_options, ignored_option, platform_option
+from layerstore.cli.options import connection_options, content_trust_option, platform_option
 from layerstore.cli.transfers import transfers
 from layerstore.errors import LayerstoreError
 from layerstore.transport.base import RegistryOptions
@@ -31,7 +31,7 @@ _SECRET_LIMIT = 1 << 20
 @platform_option
 @click.option("--all-platforms", is_flag=True, help="Get the images for all platforms.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the full name only, and no progress.")
-@ignored_option("--disable-content-trust")
+@content_trust_option
 @click.argument("ref", shell_complete=completion.images)
 @click.pass_obj
 @connection_options
@@ -95,7 +95,7 @@ def _tell_default_tag(word: str) -> None:
     metavar="BYTES",
     help="Send blobs in pieces of this size [default: whole].",
 )
-@ignored_option("--disable-content-trust")
+@content_trust_option
 @click.argument("image", shell_complete=completion.images)
 @click.argument("ref", required=False)
 @click.pass_obj

@@ -160,7 +160,8 @@ _BLOCKS: dict[str, Callable[[_Value, Node, Node], Node]] = {"range": _range, "if
 
 
 def _pipeline(text: str) -> _Value:
-    words, at = [], 0
+    words: _Words = []
+    at = 0
     text = text.rstrip()
     while at < len(text):
         found = _WORD.match(text, at)

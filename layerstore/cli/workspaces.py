@@ -9,6 +9,7 @@ from layerstore.cli import completion, interrupts
 from layerstore.cli.group import Root, examples, for_each, note
 from layerstore.cli.options import (
     connection_options,
+    content_trust_option,
     filter_option,
     ignored_option,
     platform_option,
@@ -45,7 +46,7 @@ from layerstore.verbs.present import When
 @platform_option
 @pull_option
 @quiet_option
-@ignored_option("--disable-content-trust")
+@content_trust_option
 @click.argument("image", shell_complete=completion.images)
 @click.pass_obj
 @connection_options

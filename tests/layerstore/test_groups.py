@@ -205,7 +205,19 @@ def test_options_are_docker_s(verb: str) -> None:
     text = docker_help(*words)
     if "Options:" not in text or not text.strip().startswith("Usage:  docker " + " ".join(words)):
         pytest.skip("docker has no such verb")
-    found = re.findall(r"^ +(?:(-\w), )?(--[a-z-]+)", text.partition("Options:")[2], re.MULTILINE)
-    known = {name for one in ours(verb.split()).params for name in one.opts}
-    theirs = {name for pair in found for name in pair if name} - ABSENT.get(verb, set())
-    assert theirs - known <= ({"-l"} if verb == "rm" else set())
+    known = {name: one for one in ours(verb.split()).params for name in one.opts}
+    pattern = r"^ +(?:(-\w), )?(--[a-z-]+)(?: (\w+))?  "
+    for short, name, value in re.findall(pattern, text.partition("Options:")[2], re.MULTILINE):
+        if name in ABSENT.get(verb, set()):
+            assert name not in known
+            continue
+        option = known[name]
+        assert isinstance(option, click.Option)
+        assert option.is_flag is not bool(value), name
+        assert not short or known.get(short) is option, name
+
+
+def test_trust_cannot_be_insisted_on(cli: Cli) -> None:
+    for words in (["pull", "localhost:1/x"], ["push", "x"], ["create", "x"]):
+        said = cli.fail(words[0], "--disable-content-trust=false", words[1], status=2)
+        assert "signatures are not checked" in said
