@@ -1,7 +1,6 @@
 """``overlayfs-pyctl``: ask and steer the daemons of live mounts over their control sockets."""
 
 import argparse
-import io
 import json
 import os
 import signal
@@ -57,8 +56,6 @@ def run(argv: Sequence[str] | None = None) -> int:
         from overlayfs_py import completion
 
         return completion.answer(make_parser(), os.environ["_OVERLAYFS_PYCTL_COMPLETE"])
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names may have any characters
     words, command = _split(sys.argv[1:] if argv is None else list(argv))
     arguments = make_parser().parse_args(words, argparse.Namespace(command=command))
     run_dir = os.fsencode(arguments.run_dir or default_run_dir(os.environ, os.geteuid()))

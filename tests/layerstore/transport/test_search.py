@@ -11,6 +11,7 @@ from tests.layerstore.commands import Cli
 from tests.layerstore.transport.proxy import Seen
 from tests.layerstore.transport.samples import FAST
 from tests.layerstore.transport.scripted import Answer, Scripted, scripted
+from tests.layerstore.transport.servers import PASSWORD, USER, needs_registry
 
 RESULTS = [
     {"name": "team/app", "description": "An\n  app" + "." * 60, "star_count": 3, "is_official": False},
@@ -71,11 +72,23 @@ def test_no_catalogue(wrong: object) -> None:
             layerstore.search(f"{script.host}/app", options=FAST)
 
 
+@needs_registry
 def test_a_real_registry(registry: str, base: Cli) -> None:
     """docker-registry has the catalogue alone; what is found can be pulled."""
     base.run("push", "base:1", f"{registry}/looked/for:1")
     assert base.run("search", "--format", "{{.Name}}", f"{registry}/looked") == f"{registry}/looked/for"
     assert base.run("search", "-f", "stars=1", "--format", "{{.Name}}", f"{registry}/looked") == ""
+
+
+@needs_registry
+def test_a_registry_that_wants_a_login(basic_registry: str, base: Cli, home: Path) -> None:
+    """By the credentials of login, as for a pull."""
+    assert "wants a login" in base.fail("search", f"{basic_registry}/")
+    base.run("login", "-u", USER, "-p", PASSWORD, basic_registry)
+    base.run("push", "base:1", f"{basic_registry}/for/members")
+    assert (
+        base.run("search", "--format={{.Name}}", f"{basic_registry}/mem") == f"{basic_registry}/for/members"
+    )
 
 
 def test_wrong_words(cli: Cli) -> None:
