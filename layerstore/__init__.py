@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from layerstore.verbs.mount import umount as umount
     from layerstore.verbs.prune import prune as prune
     from layerstore.verbs.ps import ps as ps
+    from layerstore.verbs.ps import rename as rename
     from layerstore.verbs.ps import rm as rm
     from layerstore.verbs.pull import pull as pull
     from layerstore.verbs.push import push as push
@@ -68,6 +69,7 @@ _VERBS = {
     "pull": "pull",
     "push": "push",
     "remote_tags": "tags",
+    "rename": "ps",
     "rm": "ps",
     "rmi": "tag",
     "save": "save",

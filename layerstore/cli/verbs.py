@@ -26,6 +26,7 @@ VERBS = {
     "export": "archives",
     "ps": "workspaces",
     "rm": "workspaces",
+    "rename": "workspaces",
     "cp": "copying",
     "prune": "upkeep",
     "df": "upkeep",
@@ -84,7 +85,7 @@ GROUPS = {
     "container": Group(
         "Manage workspaces, docker's containers.",
         {
-            **_same("commit", "cp", "create", "diff", "export", "mount", "umount"),
+            **_same("commit", "cp", "create", "diff", "export", "mount", "rename", "umount"),
             "inspect": Spelling("inspect", preset={"kind": "workspace", "platform": None}),
             "ls": Spelling("ps", aliases=("list", "ps")),
             "prune": Spelling(

@@ -330,3 +330,12 @@ def rm_command(root: Root, force: bool, names: tuple[str, ...]) -> None:
         tell_line(name)
 
     for_each(names, remove)
+
+
+@click.command("rename", epilog=examples("layerstore rename quiet_otter build"))
+@click.argument("name", shell_complete=completion.workspaces)
+@click.argument("new_name")
+@click.pass_obj
+def rename_command(root: Root, name: str, new_name: str) -> None:
+    """Give a workspace that is not mounted another name."""
+    layerstore.rename(name, new_name, root=root.path)

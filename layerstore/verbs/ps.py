@@ -1,4 +1,4 @@
-"""``ps`` and ``rm``: the list of workspaces, and taking one away."""
+"""``ps``, ``rm`` and ``rename``: the list of workspaces, taking one away, calling it something else."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import get_args
@@ -6,13 +6,13 @@ from typing import get_args
 import msgspec
 
 from layerstore.digest import Digest
-from layerstore.errors import InUse, LayerstoreError
+from layerstore.errors import AlreadyExists, InUse, LayerstoreError
 from layerstore.image import find
 from layerstore.image.filters import InvalidFilter
 from layerstore.store import usage
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Note, Root, noting, open_store
-from layerstore.workspace import daemon, mounting
+from layerstore.workspace import daemon, mounting, names
 from layerstore.workspace.mounting import State
 from layerstore.workspace.record import Workspace, all_workspaces, open_workspace
 
@@ -118,3 +118,17 @@ def rm(name: str, *, force: bool = False, root: Root = None) -> None:
         else:
             daemon.settle(workspace.work, name, force=force)
         store.discard(workspace.path)
+
+
+def rename(name: str, new_name: str, *, root: Root = None) -> None:
+    """Give a workspace that is not mounted another name."""
+    store = open_store(root)
+    workspace = open_workspace(store, name)
+    if names.check(new_name) == name:
+        raise AlreadyExists(f"{name} is its name already")
+    with workspace.locked():
+        workspace = workspace.reread()
+        if mounting.state_of(workspace) in {"mounted", "dead"}:
+            raise InUse(f"{name} is mounted at {workspace.record.mountpoint}: umount it first")
+        daemon.settle(workspace.work, name)
+        workspace.rename(new_name)

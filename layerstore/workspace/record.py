@@ -51,6 +51,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     binds: list[Bind] = []
     mountpoint: HostPath | None = None  # of the last mount
     mounted_at: str | None = None
+    new_name: str | None = None  # which a rename gives it just now: the directory's name says how far that is
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +120,27 @@ class Workspace:
         return open_workspace(self.store, self.name)
 
     def save(self, **changes: object) -> "Workspace":
-        """Write a changed record. Under the lock."""
+        """Write a changed record. Under the lock. What a kill leaves of it is the store's to clear."""
         record = msgspec.structs.replace(self.record, **changes)
-        durable.replace_file(self.path / "workspace.json", model.encode(record))
+        with self.store.temp_file(self.store.workspaces) as (temp, fd):
+            with open(fd, "wb", closefd=False) as file:
+                file.write(model.encode(record))
+            os.fsync(fd)
+            os.rename(temp, self.path / "workspace.json")
+        durable.fsync_dir(self.path)
         return Workspace(self.store, record)
+
+    def rename(self, name: str) -> "Workspace":
+        """Give it another name, durably: it has the old or the new one at any moment. Under the lock, not
+        mounted. AlreadyExists when another has it.
+        """
+        before = self.save(new_name=names.check(name))
+        try:
+            _take_name(self.path, self.store, name)
+        except BaseException:
+            before.save(new_name=None)
+            raise
+        return open_workspace(self.store, name).save()
 
 
 def open_workspace(store: Store, name: str) -> Workspace:
@@ -171,15 +189,18 @@ def publish(store: Store, temp: Path, record: Record) -> Workspace:
         syncfs(fd)
     finally:
         os.close(fd)
-    place = store.workspaces / record.name
+    _take_name(temp, store, record.name)
+    return Workspace(store, record)
+
+
+def _take_name(directory: Path, store: Store, name: str) -> None:
     try:
-        os.rename(temp, place)
+        os.rename(directory, store.workspaces / name)
     except OSError as error:
         if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
-            raise AlreadyExists(f"the workspace {record.name} exists already") from None
+            raise AlreadyExists(f"the workspace {name} exists already") from None
         raise
     durable.fsync_dir(store.workspaces)
-    return Workspace(store, record)
 
 
 def root_is_changed(workspace: Workspace, *, times: bool = True) -> bool:
@@ -222,6 +243,6 @@ def _parse(raw: bytes, path: Path, name: str) -> Record:
         record = model.decode(raw, Record)
     except InvalidImage as error:
         raise InvalidImage(f"{path} is damaged: {error}") from None
-    if record.name != name:
+    if name not in {record.name, record.new_name}:
         raise InvalidImage(f"{path} is damaged: it names the workspace {record.name!r}")
-    return record
+    return msgspec.structs.replace(record, name=name, new_name=None)

@@ -75,6 +75,7 @@ def verbs(ground: Ground) -> dict[str, Verb]:
         "rmi": lambda root: layerstore.rmi("base:2", root=root),
         "prune": lambda root: layerstore.prune(all_images=True, root=root),
         "rm": lambda root: layerstore.rm("w", root=root),
+        "rename": lambda root: layerstore.rename("w", "v", root=root),
         "prune workspaces": lambda root: layerstore.prune(all_images=True, workspaces=True, root=root),
     }
 
@@ -90,6 +91,7 @@ NAMES = [
     "rmi",
     "prune",
     "rm",
+    "rename",
     "prune workspaces",
 ]
 
@@ -158,6 +160,7 @@ def kill(ground: Ground, name: str, where: Path, rounds: int | None) -> None:
     verb = verbs(ground)[name]
     root = copied(ground, where)
     before, chained = named(root), name == "commit --chain"
+    there = len(workspaces(root))
     count = moments_of(partial(verb, root))
     after = named(root)
     check(root, before, after, chained=chained)
@@ -169,6 +172,7 @@ def kill(ground: Ground, name: str, where: Path, rounds: int | None) -> None:
         root = copied(ground, where)
         died += die_in(partial(verb, root), moment)
         check(root, before, after, chained=chained)
+        assert name != "rename" or len(workspaces(root)) == there
     assert died >= len(chosen) * 0.8
 
 

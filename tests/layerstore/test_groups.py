@@ -145,6 +145,29 @@ def test_prune_by_groups(work: Cli) -> None:
     assert (work.run("images", "-q"), work.run("ps", "-q")) == ("", "")
 
 
+@pytest.mark.fuse
+def test_rename(work: Cli) -> None:
+    """What is written in it comes along; a name that is taken, a wrong one and a mounted one are refused."""
+    work.run("create", "--name", "other", "base:1")
+    work.run("cp", __file__, "work:/etc/new")
+    assert work.fail("rename", "work", "other") == "the workspace other exists already"
+    assert work.fail("rename", "work", "work") == "work is its name already"
+    assert work.fail("rename", "work", "../x").startswith("invalid name")
+    assert work.fail("rename", "none", "x") == "no such workspace: none"
+    work.run("mount", "work")
+    try:
+        assert "umount it first" in work.fail("rename", "work", "new")
+    finally:
+        work.run("umount", "work")
+    assert work.run("container", "rename", "work", "new") == ""
+    assert sorted(work.run("ps", "-q").split()) == ["new", "other"]
+    assert "A /etc/new" in work.run("diff", "new")
+    mountpoint = work.run("mount", "new")
+    work.run("umount", "new")
+    assert mountpoint == str(work.root / "workspaces/new/merged")
+    assert work.run("fsck").endswith("no problems")
+
+
 def test_completion_in_groups(work: Cli) -> None:
     assert complete(work, "image", "l") == ["plain,load", "plain,ls"]
     assert complete(work, "container", "rm", "w") == ["plain,work"]
