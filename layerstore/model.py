@@ -8,6 +8,8 @@ astray: oversized or deeply nested JSON, a document that is a manifest and an in
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -67,6 +69,11 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     artifact_type: str = ""
 
 
+def _none() -> list[Descriptor]:
+    """The default of a list that is written even when it is empty."""
+    return []
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """One image: its configuration and its layers, bottom first."""
 
@@ -74,10 +81,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     media_type: str = ""
     artifact_type: str = ""
     config: Descriptor
-    layers: list[Descriptor]
+    layers: list[Descriptor] = msgspec.field(default_factory=_none)
     subject: Descriptor | None = None
     annotations: dict[str, str] | None = None
-    manifests: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    manifests: Any = msgspec.UNSET
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -86,18 +93,18 @@ class Index(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
     schema_version: int
     media_type: str = ""
     artifact_type: str = ""
-    manifests: list[Descriptor]
+    manifests: list[Descriptor] = msgspec.field(default_factory=_none)
     subject: Descriptor | None = None
     annotations: dict[str, str] | None = None
-    layers: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    config: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    layers: Any = msgspec.UNSET
+    config: Any = msgspec.UNSET
 
 
 class RootFS(msgspec.Struct, frozen=True, kw_only=True):
     """The layers of an image as diffIDs, bottom first."""
 
-    type: str
-    diff_ids: list[Digest]
+    type: str = "layers"
+    diff_ids: list[Digest] = []
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,7 +130,7 @@ class _Runtime(msgspec.Struct, frozen=True, rename="pascal"):
     on_build: list[str] | None = None
     exposed_ports: dict[str, Any] | None = None
     volumes: dict[str, Any] | None = None
-    labels: dict[str, str] | None = None
+    labels: dict[str, str | None] | None = None
     working_dir: str | None = None
     stop_signal: str | None = None
 
@@ -136,7 +143,7 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     created: str | None = None
     author: str | None = None
     variant: str | None = None
-    rootfs: RootFS
+    rootfs: RootFS = RootFS()
     history: list[History] | None = None
     config: dict[str, Any] | None = None
 
@@ -150,7 +157,7 @@ T = TypeVar("T")
 
 def parse_manifest(raw: bytes, media_type: str = "") -> Manifest:
     """Parse and check a manifest that a descriptor (or a registry) calls `media_type`."""
-    manifest = _decode(raw, Manifest, "manifest")
+    manifest = _decode_as_go(raw, Manifest, "manifest", keep=frozenset({"manifests"}))
     if manifest.manifests is not msgspec.UNSET:
         raise InvalidImage("invalid manifest: it has both layers and manifests")
     _check_document(manifest.schema_version, manifest.media_type, media_type, media.MANIFESTS, "manifest")
@@ -164,7 +171,8 @@ def parse_manifest(raw: bytes, media_type: str = "") -> Manifest:
 
 def parse_index(raw: bytes, media_type: str = "", *, is_index_file: bool = False) -> Index:
     """Parse and check an index, be it ``index.json`` (`is_index_file`, which may be larger) or a blob."""
-    index = _decode(raw, Index, "index", is_index_file=is_index_file)
+    both = frozenset({"config", "layers"})
+    index = _decode_as_go(raw, Index, "index", keep=both, is_index_file=is_index_file)
     if index.layers is not msgspec.UNSET or index.config is not msgspec.UNSET:
         raise InvalidImage("invalid index: it has the fields of a manifest too")
     _check_document(index.schema_version, index.media_type, media_type, media.INDEXES, "index")
@@ -175,7 +183,7 @@ def parse_index(raw: bytes, media_type: str = "", *, is_index_file: bool = False
 
 def parse_config(raw: bytes) -> ImageConfig:
     """Parse and check an image configuration."""
-    config = _decode(raw, ImageConfig, "image configuration")
+    config = _decode_as_go(raw, ImageConfig, "image configuration", keep=frozenset({"config"}))
     if config.rootfs.type != "layers":
         raise InvalidImage(f"invalid image configuration: rootfs type {config.rootfs.type!r} is not 'layers'")
     try:
@@ -183,6 +191,11 @@ def parse_config(raw: bytes) -> ImageConfig:
     except msgspec.ValidationError as error:
         raise InvalidImage(f"invalid image configuration: {error} of config") from None
     return config
+
+
+def parse_list(raw: bytes, kind: type[T], what: str) -> list[T]:
+    """A list of documents that Go programs write, as docker's ``manifest.json``."""
+    return _decode_as_go(raw, list[kind], what)  # type: ignore[valid-type]
 
 
 def parse_document(raw: bytes) -> dict[str, Any]:
@@ -200,14 +213,46 @@ def encode(document: object) -> bytes:
     return msgspec.json.encode(document, order="sorted", enc_hook=_encode_own)
 
 
+def _decode_as_go(
+    raw: bytes, kind: type[T], what: str, *, keep: frozenset[str] = frozenset(), is_index_file: bool = False
+) -> T:
+    """Decode a document that Go programs write: null stands for whatever a field is when it is not there.
+
+    Fields of the document itself in `keep` are left as they are.
+    """
+    if b"null" not in raw:
+        return _decode(raw, kind, what, is_index_file=is_index_file)
+    document = _without_nulls(_decode(raw, Any, what, is_index_file=is_index_file), keep)
+    with _invalid(what):
+        return msgspec.convert(document, kind, dec_hook=_decode_own)
+
+
+def _without_nulls(value: Any, keep: frozenset[str] = frozenset()) -> Any:
+    if isinstance(value, list):
+        return [_without_nulls(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: one if key in keep else _without_nulls(one)
+        for key, one in value.items()
+        if one is not None or key in keep
+    }
+
+
 def _decode(raw: bytes, kind: type[T], what: str, *, is_index_file: bool = False) -> T:
     allowed = limits.current()
     name, most = ("index", allowed.max_index) if is_index_file else ("document", allowed.max_document)
     if len(raw) > most:
         raise LimitExceeded(f"the {what} is larger than {most} bytes", name)
     _check_depth(raw, what, allowed.max_depth)
-    try:
+    with _invalid(what):
         return msgspec.json.decode(raw, type=kind, dec_hook=_decode_own)
+
+
+@contextmanager
+def _invalid(what: str) -> Iterator[None]:
+    try:
+        yield
     except InvalidDigest as error:
         raise InvalidImage(f"invalid {what}: {error}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

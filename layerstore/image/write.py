@@ -91,7 +91,7 @@ def _write(
     changes: Sequence[str],
     ref: Reference | None,
 ) -> Digest:
-    diff_ids = [*(document.get("rootfs") or {}).get("diff_ids", [])]
+    diff_ids = [*((document.get("rootfs") or {}).get("diff_ids") or [])]
     document["rootfs"] = {
         "type": "layers",
         "diff_ids": diff_ids if layer is None else [*diff_ids, layer.diff_id],

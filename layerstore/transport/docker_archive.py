@@ -33,9 +33,9 @@ _KEPT: dict[str, Compression] = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
 class Item(msgspec.Struct, frozen=True, rename="pascal"):
     """One image in ``manifest.json``: paths within the archive, layers bottom first."""
 
-    config: str
-    repo_tags: list[str] | None
-    layers: list[str] | None
+    config: str = ""
+    repo_tags: list[str] | None = None
+    layers: list[str] | None = None
     layer_sources: dict[str, Descriptor] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -48,7 +48,7 @@ def packed(archive: Archive, layout: Sequence[Packed]) -> list[Packed] | None:
     if raw is None:
         return None
     try:
-        items = model.decode(raw, list[Item])
+        items = model.parse_list(raw, Item, "document")
     except InvalidImage as error:
         raise InvalidImage(f"invalid archive: manifest.json: {error}") from None
     known: dict[Digest, Packed] = {}
