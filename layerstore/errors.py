@@ -45,6 +45,10 @@ class NotFound(LayerstoreError):
     """No such image, layer, blob, tag or workspace."""
 
 
+class OtherPlatforms(NotFound):
+    """An image is for other machines than the one it is wanted for."""
+
+
 class AlreadyExists(LayerstoreError):
     """The name is taken."""
 

@@ -12,7 +12,7 @@ from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
 from layerstore.cli.options import connection_options, content_trust_option, platform_option
 from layerstore.cli.transfers import transfers
-from layerstore.errors import LayerstoreError
+from layerstore.errors import LayerstoreError, OtherPlatforms, UnsupportedMedia
 from layerstore.transport.base import RegistryOptions
 
 _SECRET_LIMIT = 1 << 20
@@ -52,22 +52,33 @@ def pull_command(
         raise click.UsageError("--platform and --all-platforms exclude each other")
     if not all_tags and not quiet:
         _tell_default_tag(ref)
+    left_out = False
+    pulled = None
     for one in layerstore.remote_tags(ref, options=options, note=note) if all_tags else [ref]:
-        with transfers(quiet=quiet) as report:
-            pulled = layerstore.pull(
-                one,
-                platform=platform,
-                all_platforms=all_platforms,
-                options=options,
-                root=root.path,
-                report=report,
-                note=note,
-            )
+        try:
+            with transfers(quiet=quiet) as report:
+                pulled = layerstore.pull(
+                    one,
+                    platform=platform,
+                    all_platforms=all_platforms,
+                    options=options,
+                    root=root.path,
+                    report=report,
+                    note=note,
+                )
+        except (UnsupportedMedia, OtherPlatforms) as error:
+            if not all_tags:
+                raise
+            left_out = True
+            note(f"{one} is left out: {error}")
+            continue
         if not quiet:
             click.echo(f"Digest: {pulled.digest}")
             state = "Downloaded newer image for" if pulled.is_new else "Image is up to date for"
             click.echo(f"Status: {state} {one}")
         click.echo(pulled.reference)
+    if left_out and pulled is None:
+        raise LayerstoreError(f"{ref} has no image that can be used here")
 
 
 def _tell_default_tag(word: str) -> None:

@@ -122,7 +122,7 @@ def image_of(store: Store, entry: Descriptor) -> Image:
     """The image an entry of ``index.json`` leads to: of several this machine's, else another that is here."""
     if entry.media_type not in media.INDEXES:
         return load(store, entry)
-    found, says, host = _leaves(store, entry), partial(_says, store), platforms.host()
+    found, says, host = leaves(store, entry), partial(_says, store), platforms.host()
     here = [leaf for leaf in found if blobs.is_present(store, leaf.entry)]
     try:
         chosen = indexes.choose(here, host, entry.digest, says).entry
@@ -132,7 +132,7 @@ def image_of(store: Store, entry: Descriptor) -> Image:
     return load(store, chosen)
 
 
-def _leaves(store: Store, top: Descriptor, wanted: Platform | None = None) -> list[Leaf]:
+def leaves(store: Store, top: Descriptor, wanted: Platform | None = None) -> list[Leaf]:
     """The manifests an index leads to, as far as its indexes are in the store."""
 
     def read(index: Descriptor) -> bytes | None:
@@ -164,7 +164,7 @@ def of_platform(store: Store, entry: Descriptor, wanted: Platform, word: str) ->
         said = msgspec.structs.replace(entry, platform=platforms.of_config(image.config))
         platforms.choose([said], wanted, word)
         return image
-    chosen = indexes.choose(_leaves(store, entry, wanted), wanted, word, partial(_says, store)).entry
+    chosen = indexes.choose(leaves(store, entry, wanted), wanted, word, partial(_says, store)).entry
     if not blobs.is_present(store, chosen):
         raise NotFound(
             f"the image of {word} for {platforms.shown(wanted)} is not in the store: pull it first"

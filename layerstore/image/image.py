@@ -51,6 +51,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(store: Store, descriptor: Descriptor) -> Image:
     """Read the image whose manifest this is; everything is verified but the layers' content."""
+    if descriptor.media_type not in media.MANIFESTS:
+        raise UnsupportedMedia(f"{descriptor.digest} is not an image but {descriptor.media_type}")
     raw_manifest = blobs.read_blob(store, descriptor)
     manifest = model.parse_manifest(raw_manifest, descriptor.media_type)
     check_is_image(manifest, descriptor.digest)

@@ -50,7 +50,7 @@ def leaves(top: Descriptor, read: Read, wanted: Platform | None = None) -> list[
 def choose(found: Sequence[Leaf], wanted: Platform, what: str, says: Platforms) -> Leaf:
     """The image for a platform, as `platforms.choose`; one that the index gives no platform is asked itself.
 
-    NotFound when there is none for it; UnsupportedMedia when none of all is an image.
+    OtherPlatforms when there is none for it; UnsupportedMedia when none of all is an image.
     """
     chosen = platforms.best((leaf.entry for leaf in found), wanted)
     if chosen is None:

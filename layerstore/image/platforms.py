@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from layerstore import media
-from layerstore.errors import InvalidReference, NotFound
+from layerstore.errors import InvalidReference, OtherPlatforms
 from layerstore.model import Descriptor, ImageConfig, Platform
 
 _SAME = {
@@ -124,13 +124,15 @@ def best(entries: Iterable[Descriptor], wanted: Platform) -> Descriptor | None:
 
 
 def choose(entries: Sequence[Descriptor], wanted: Platform, what: str) -> Descriptor:
-    """The entry for a platform: exactly that, else what runs there, else one that says none. NotFound."""
+    """The entry for a platform: that, else what runs there, else one that says none. OtherPlatforms."""
     found = best(entries, wanted)
     if found is None:
         found = next((entry for entry in entries if may_be_image(entry) and said_by(entry) is None), None)
     if found is None:
         offered = sorted({shown(e.platform) for e in entries if e.platform and may_be_image(e)})
-        raise NotFound(f"{what} has no image for {shown(wanted)}; it has {', '.join(offered) or 'none'}")
+        raise OtherPlatforms(
+            f"{what} has no image for {shown(wanted)}; it has {', '.join(offered) or 'none'}"
+        )
     return found
 
 

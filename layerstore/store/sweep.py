@@ -19,6 +19,7 @@ from layerstore.store.removing import remove
 from layerstore.store.store import Store
 
 _HEX = re.compile(r"[0-9a-f]{64}")
+_ANY_DIGEST = re.compile(rb"sha256:([0-9a-f]{64})")
 
 
 @dataclass(slots=True)
@@ -81,9 +82,13 @@ def _mark(store: Store, entry: Descriptor, needed: Needed) -> None:
         for nested in model.parse_index(raw, entry.media_type).manifests:
             _mark(store, nested, needed)
         return
+    if entry.media_type not in media.MANIFESTS:
+        needed.blobs.update(digest.decode() for digest in _ANY_DIGEST.findall(raw))  # another tool's
+        return
     manifest = model.parse_manifest(raw, entry.media_type)
     needed.blobs.update(descriptor.digest.hex for descriptor in (manifest.config, *manifest.layers))
-    if manifest.config.media_type in media.CONFIGS and blobs.is_present(store, manifest.config):
+    is_image = all(media.layer_compression(layer.media_type) for layer in manifest.layers)
+    if is_image and manifest.config.media_type in media.CONFIGS and blobs.is_present(store, manifest.config):
         config = model.parse_config(blobs.read_blob(store, manifest.config))
         needed.layers.update(diff_id.hex for diff_id in config.rootfs.diff_ids)
 

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
 from layerstore import media, model, reference
-from layerstore.errors import InvalidDigest, InvalidImage, InvalidReference, NotFound, UnsupportedMedia
+from layerstore.errors import (
+    InvalidDigest,
+    InvalidImage,
+    InvalidReference,
+    LayerstoreError,
+    NotFound,
+    UnsupportedMedia,
+)
+from layerstore.image import find, platforms
 from layerstore.image import image as images
 from layerstore.model import Descriptor, Index
 from layerstore.reference import Reference
@@ -31,7 +40,14 @@ class Packed:
     names: tuple[str, ...]
 
 
-def packed(archive: Archive) -> list[Packed] | None:
+class Layout(NamedTuple):
+    """The images in an archive's layout; and what is none, under its name or digest, with what it is."""
+
+    images: list[Packed]
+    left_out: list[tuple[str, UnsupportedMedia]]
+
+
+def packed(archive: Archive) -> Layout | None:
     """The images of the layout, each once, all of them complete; None when the archive holds no layout."""
     raw = archive.document("index.json", is_index_file=True)
     if raw is None:
@@ -47,12 +63,19 @@ def packed(archive: Archive) -> list[Packed] | None:
         # docker and containerd keep the tag alone in the one, and the whole name in the other.
         name = annotations.get(index.FULL_NAME) or annotations.get(index.REF_NAME)
         found.setdefault(entry.digest, []).extend([name] if name else [])
-    for entry in entries.values():
-        check_whole(archive.store, entry)
-    return [Packed(_plain(entry), tuple(dict.fromkeys(found[digest]))) for digest, entry in entries.items()]
+    layout = Layout([], [])
+    for digest, entry in entries.items():
+        names = tuple(dict.fromkeys(found[digest]))
+        try:
+            _check_whole(archive.store, entry)
+        except UnsupportedMedia as error:
+            layout.left_out.append((names[0] if names else digest, error))
+        else:
+            layout.images.append(Packed(_plain(entry), names))
+    return layout
 
 
-def check_whole(store: Store, entry: Descriptor) -> None:
+def _check_whole(store: Store, entry: Descriptor) -> None:
     """Raise unless all that the image needs is in the store; of an index, at least one of its images."""
     whole = False
     for manifest in manifests(store, entry):
@@ -62,30 +85,40 @@ def check_whole(store: Store, entry: Descriptor) -> None:
                 raise NotFound(f"invalid archive: blob {layer.digest} of image {entry.digest} is missing")
         whole = True
     if not whole:
-        raise NotFound(f"invalid archive: none of the images of {entry.digest} is there")
+        raise without_image(store, entry)
+
+
+def without_image(store: Store, entry: Descriptor) -> LayerstoreError:
+    """What is wrong with an index that leads to no image in the store: it lists none, or has lost them."""
+    listed = (leaf.entry for leaf in find.leaves(store, entry))
+    if any(platforms.may_be_image(one) and not blobs.is_present(store, one) for one in listed):
+        return NotFound(f"none of the images of {entry.digest} is here")
+    return UnsupportedMedia(f"{entry.digest} is not an image but an index without one")
 
 
 def manifests(store: Store, entry: Descriptor) -> Iterator[Descriptor]:
     """The images an entry leads to that are in the store: of an index some may have been left out."""
-    if entry.media_type not in media.INDEXES:
-        yield entry
-        return
-    yield from (
-        one for one in documents(store, entry) if one.media_type in media.MANIFESTS and _is_image(store, one)
-    )
+    for one in documents(store, entry):
+        if one.media_type in media.MANIFESTS and (one is entry or _is_image(store, one)):
+            yield one
 
 
-def documents(store: Store, entry: Descriptor, depth: int = 0) -> Iterator[Descriptor]:
+def documents(store: Store, entry: Descriptor) -> Iterator[Descriptor]:
     """The manifest, or the index and below it all indexes and manifests that are in the store."""
+    if entry.media_type not in media.INDEXES | media.MANIFESTS:
+        raise UnsupportedMedia(f"invalid manifest: {entry.digest} is not an image but {entry.media_type}")
+    yield from _documents(store, entry, 0)
+
+
+def _documents(store: Store, entry: Descriptor, depth: int) -> Iterator[Descriptor]:
     if depth > _MAX_DEPTH:
         raise InvalidImage(f"{entry.digest}: indexes are nested more than {_MAX_DEPTH} deep")
     yield entry
     if entry.media_type in media.INDEXES:
         for nested in model.parse_index(blobs.read_blob(store, entry), entry.media_type).manifests:
-            if blobs.is_present(store, nested):
-                yield from documents(store, nested, depth + 1)
-    elif entry.media_type not in media.MANIFESTS:
-        raise UnsupportedMedia(f"{entry.digest} is not an image but {entry.media_type}")
+            known = nested.media_type in media.INDEXES | media.MANIFESTS
+            if known and blobs.is_present(store, nested):
+                yield from _documents(store, nested, depth + 1)
 
 
 def reference_of(name: str) -> Reference | None:

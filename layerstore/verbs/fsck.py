@@ -174,7 +174,7 @@ class _Check:
                 below.append(diff_id)
             whole += 1
         if not whole:
-            raise InvalidImage("none of its images is here")
+            raise oci_archive.without_image(self._store, entry)
 
     def _check_blob(self, descriptor: Descriptor) -> None:
         if descriptor.digest in self._bad:

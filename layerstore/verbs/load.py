@@ -39,7 +39,8 @@ def load(
 
     Manifests that the archive holds are kept byte for byte; a docker-archive from before docker 25 holds
     none, and its images are given one around the same configuration and layers. Nothing of the archive gets
-    a name before all of it has been checked; what was read of a refused one is removed. With `platform` only
+    a name before all of it has been checked; what was read of a refused one is removed. Signatures, charts
+    and the like among its images are left out, and told to `note`. With `platform` only
     the images for that are taken, without the index; an archive that lacks one is refused.
     """
     store, wanted = open_store(root), platforms.parse_optional(platform)
@@ -47,7 +48,7 @@ def load(
     try:
         with store.writing(), open_tarball(source) as stream:
             archive.read(read, stream, progress=progress)
-            chosen = [_for_platform(store, one, wanted) for one in _packed(read)]
+            chosen = [_for_platform(store, one, wanted) for one in _packed(read, noting(note))]
             loaded = list(_enter(store, chosen, noting(note)))
     finally:
         if read.added:
@@ -56,19 +57,24 @@ def load(
     return loaded
 
 
-def _packed(read: Archive) -> list[Packed]:
-    """All images of the archive, from either of its documents."""
+def _packed(read: Archive, note: Note) -> list[Packed]:
+    """All images of the archive, from either of its documents; what is none is told, if there are images."""
     layout = oci_archive.packed(read)
-    by_docker = docker_archive.packed(read, layout or [])
+    in_layout, left_out = layout or ([], [])
+    by_docker = docker_archive.packed(read, in_layout)
     if layout is None and by_docker is None:
         raise InvalidImage(
             "not an image archive: it has neither manifest.json nor index.json "
             "(layerstore import reads root filesystem tarballs)"
         )
     merged: dict[Digest, Packed] = {}
-    for one in [*(layout or []), *(by_docker or [])]:
+    for one in [*in_layout, *(by_docker or [])]:
         known = merged.get(one.entry.digest, one)
         merged[one.entry.digest] = Packed(known.entry, (*known.names, *one.names))
+    for name, error in left_out:
+        if not merged:
+            raise error
+        note(f"{name} is left out: {error}")
     return list(merged.values())
 
 
