@@ -29,7 +29,10 @@ START_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
 
 # Module that makes an engine available, by engine name.
-_ENGINE_MODULES = {"pyfuse3": "overlayfs_py.engine.libfuse", "native": "overlayfs_py.engine.native.session"}
+_ENGINE_MODULES = {
+    "pyfuse3": "overlayfs_py.engine.libfuse.engine",
+    "native": "overlayfs_py.engine.native.session",
+}
 
 # What a mount of ours can be asked for by name: an engine, or an engine's other data path.
 _FLAVOURS = {data: {"engine": "native", "data": data} for data in ("passthrough", "writeback")}

@@ -112,6 +112,23 @@ def test_a_library_stays_behind_its_seam(library: str) -> None:
     assert not strays
 
 
+# What only the union may ask of a node or a stack: an engine that looks there knows what a layer is.
+OF_LAYERS = {"fd_writable", "index", "lowers", "metacopy", "top", "upper"}
+
+
+def test_engines_know_no_layers() -> None:
+    """Engines and the service import of the union `union.overlay` alone, and look into no node's parts."""
+    strays = []
+    for path in _sources("overlayfs_py/engine", "overlayfs_py/service"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("overlayfs_py.union"):
+                if node.module != "overlayfs_py.union.overlay":
+                    strays.append(f"{_name(path)}:{node.lineno} {node.module}")
+            elif isinstance(node, ast.Attribute) and node.attr in OF_LAYERS and "/engine/" in str(path):
+                strays.append(f"{_name(path)}:{node.lineno} .{node.attr}")
+    assert not strays
+
+
 # Words of other projects for what has a name already, and what to say.
 BANNED = {
     r"tombstone\w*": "whiteout",

@@ -20,7 +20,7 @@ __all__ = ["ENGINES", "Engine", "EngineCapabilities", "EngineStatistics", "open_
 
 # Engine by name: the module whose `create(overlay, options)` makes it.
 ENGINES = {
-    "pyfuse3": "overlayfs_py.engine.libfuse",
+    "pyfuse3": "overlayfs_py.engine.libfuse.engine",
     "native": "overlayfs_py.engine.native.session",
 }
 # `auto` takes the first of these that this machine has: docs/decisions/0015.

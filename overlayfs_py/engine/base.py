@@ -11,6 +11,16 @@ from typing import Protocol
 
 log = logging.getLogger("overlayfs_py.engine")
 
+# Requests that change something whatever their arguments, by FUSE's names in small letters. A frozen mount
+# holds them. (Of OPEN and IOCTL the arguments tell.)
+CHANGING = frozenset(
+    (
+        *("symlink", "mknod", "mkdir", "create", "tmpfile", "link", "unlink", "rmdir", "rename", "rename2"),
+        *("setattr", "setxattr", "removexattr"),
+        *("write", "fallocate", "copy_file_range", "copy_file_range_64"),
+    )
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineCapabilities:

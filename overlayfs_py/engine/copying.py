@@ -1,96 +1,34 @@
-"""Copy-up off the event loop: one long transfer a node, run in a worker thread while other requests go on.
-
-A second writer of the node waits for the first one's copy. The kernel is told which attributes changed
-without its knowing: a directory's link count and size differ once it has an upper part.
+"""What both engines decide about copy-ups: how long one may hold up the event loop, and what one changes
+that the kernel does not know of.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from overlayfs_py.union.overlay import Node, Overlay
 
-import trio
-
-from overlayfs_py.union.node import Node
-
-if TYPE_CHECKING:
-    from overlayfs_py.union.copyup import CopyUp
-    from overlayfs_py.union.overlay import Overlay
-
-# Below this a copy is shorter than the hand-over to a thread, unless it waits for the disk (fsync).
+# Bytes. A shorter copy takes less time than handing it to a thread, unless it waits for the disk (fsync).
 INLINE_SIZE = 1 << 20
 
 
-class Copies:
-    """The copy-ups under way. `changed` is told each node that got an upper part."""
+class Before:
+    """What a copy-up of `node` may change, noted before it happens.
 
-    def __init__(
-        self, overlay: "Overlay", limiter: trio.CapacityLimiter, changed: Callable[[Node], None]
-    ) -> None:
+    A directory's link count and size differ once it has an upper part, and the copy of one of several hard
+    links is an inode of its own.
+    """
+
+    __slots__ = ("_ino", "_overlay", "lower", "node")
+
+    def __init__(self, overlay: Overlay, node: Node) -> None:
         self._overlay = overlay
-        self._limiter = limiter
-        self._changed = changed
-        self._inline_size = INLINE_SIZE if overlay.options.volatile else -1
-        self._running: dict[Node, trio.Event] = {}
+        self._ino = node.ino
+        self.node = node
+        self.lower = overlay.copy_up_chain(node)
 
-    def __len__(self) -> int:
-        return len(self._running)
+    def copied_up(self) -> list[Node]:
+        """The nodes that have been copied up since, whose attributes the kernel must ask for again."""
+        needs = self._overlay.needs_copy_up
+        return [node for node in self.lower if not needs(node, data=False)]
 
-    async def settled(self, node: Node) -> None:
-        """Wait until no copy of `node` is under way; no checkpoint when none is."""
-        while (running := self._running.get(node)) is not None:
-            await running.wait()
-
-    async def ensure_upper(self, node: Node, *, data: bool) -> None:
-        """Give `node` an upper part (`data`: with its contents); errors of the copy reach the caller."""
-        await self.settled(node)
-        lower = lower_chain(node)
-        job = self._overlay.copy_up(node, data=data)
-        if job is not None:
-            async with self.held(node):
-                await self._carry_out(job)
-        self._tell(lower)
-
-    @asynccontextmanager
-    async def held(self, node: Node) -> AsyncIterator[None]:
-        """Keep copies of `node` waiting; who enters waits for those before."""
-        await self.settled(node)
-        done = self._running[node] = trio.Event()
-        try:
-            yield
-        finally:
-            del self._running[node]
-            done.set()
-
-    async def _carry_out(self, job: "CopyUp") -> None:
-        try:
-            if job.size <= self._inline_size:
-                job.transfer()
-            else:
-                await trio.to_thread.run_sync(job.transfer, limiter=self._limiter)
-            job.commit()
-        except BaseException:
-            job.abort()
-            raise
-
-    @contextmanager
-    def told(self, node: Node) -> Iterator[None]:
-        """Tell what becomes of `node` and the directories above it within, if they are copied up there."""
-        lower = lower_chain(node)
-        try:
-            yield
-        finally:
-            self._tell(lower)
-
-    def _tell(self, nodes: list[Node]) -> None:
-        for node in nodes:
-            if node.upper is not None:
-                self._changed(node)
-
-
-def lower_chain(node: Node | None) -> list[Node]:
-    """`node` and the directories above it that have no upper part: what a copy-up may change."""
-    chain = []
-    while node is not None and node.upper is None:
-        chain.append(node)
-        node = node.parent
-    return chain
+    @property
+    def renumbered(self) -> bool:
+        """Whether the node has another inode number now."""
+        return self.node.ino != self._ino

@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from overlayfs_py.union.node import Node
+from overlayfs_py.union.overlay import Node
 
 ROOT_ID = 1
 _MADE_UP = 1 << 62

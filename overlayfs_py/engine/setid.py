@@ -27,6 +27,13 @@ def may_keep_setid(uid: int, pid: int) -> bool:
     return "CapEff" not in status or bool(int(status["CapEff"], 16) >> _CAP_FSETID & 1)
 
 
+def may_keep_setgid(gid: int, uid: int, caller_gid: int, pid: int) -> bool:
+    """Whether the caller may keep set-group-ID on a file of group `gid` whose mode or ACL it changes: it has
+    CAP_FSETID or is a member (posix_acl_update_mode, setattr_should_drop_sgid).
+    """
+    return may_keep_setid(uid, pid) or in_group(gid, caller_gid, pid)
+
+
 def in_group(gid: int, caller_gid: int, pid: int) -> bool:
     """Whether the caller is a member of the group; `caller_gid` -1: look that up too."""
     if gid == caller_gid:

@@ -141,6 +141,10 @@ class Node:
         return self.lowers[-1] if self.metacopy else self.top
 
     @property
+    def is_root(self) -> bool:
+        return self.parent is None and self.name == b""
+
+    @property
     def unlinked(self) -> bool:
         """The last known name is gone (a root has the empty name and never counts)."""
         return self.parent is None and self.name != b""

@@ -6,20 +6,31 @@ descriptor. It is not thread-safe: only `CopyUp.transfer` may run in another thr
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_range, write_at
-from overlayfs_py.union import copyup, create, handle, protection, remove, rename, setattr, stash, xattrs
-from overlayfs_py.union.attr import NOW, Attr, AttrChanges, Caller, make_attr
+from overlayfs_py.syscalls.statx import birth_time_ns
+from overlayfs_py.union import (
+    attributes,
+    copyup,
+    create,
+    forgetting,
+    handle,
+    protection,
+    remove,
+    rename,
+    setattr,
+    xattrs,
+)
+from overlayfs_py.union.attr import NOW, Attr, AttrChanges, Caller
 from overlayfs_py.union.copyup import CopyUp
 from overlayfs_py.union.handle import Handle
-from overlayfs_py.union.links import unlinking_copies, unregister
+from overlayfs_py.union.links import unlinking_copies
 from overlayfs_py.union.listing import Listing, work_left
 from overlayfs_py.union.lookup import find, list_dir, names_after, resolve, root_node
-from overlayfs_py.union.node import Entry, Node
+from overlayfs_py.union.node import Node
 from overlayfs_py.union.owner import insist
 from overlayfs_py.union.probe import Capabilities
 from overlayfs_py.union.stack import open_stack
@@ -41,7 +52,6 @@ __all__ = [
 # Flags of open(2) that change something, one of them or more.
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 _UNSIGNED = 2**64 - 1
-_MANY = 4096  # names
 # What modes may deny to a daemon that is an ordinary user, though not to its caller.
 _DENIED = (
     *(
@@ -73,12 +83,8 @@ class Overlay:
         except BaseException:
             self._stack.close()
             raise
-        mapped = not (self._stack.uids.trivial and self._stack.gids.trivial)
-        self._owners_as_stored = not (mapped or options.xattr_permissions)
         if self._stack.confined:
             insist(self, self._stack, _DENIED)
-        # What huge directories that are forgotten held: to free it takes long.
-        self.debris: list[dict[bytes, Entry]] = []
 
     @classmethod
     def open(cls, options: UnionOptions) -> "Overlay":
@@ -136,7 +142,7 @@ class Overlay:
         if found is None:
             return None
         node, st = found
-        attr = self.getattr(node) if st is None else self._attr(node, st)
+        attr = self.getattr(node) if st is None else attributes.from_stat(stack, node, st)
         node.attach(parent, name)
         return node, attr
 
@@ -149,45 +155,16 @@ class Overlay:
         names the indexes held that went.
         """
         self._stack.dir_fds.trim()
-        node.known = False
-        names = 0
-        pending = [node]
-        while pending:
-            node = pending.pop()
-            if node is not self.root and not (node.known or node.children or node.opens):
-                pending += [parent for parent, _ in node.names()]
-                index = node.index
-                self._drop(node)
-                if index is not None:
-                    names += len(index.entries)
-                    if len(index.entries) > _MANY:
-                        self.debris.append(index.entries)
-        return names
+        return forgetting.forget(self._stack, node)
+
+    @property
+    def has_debris(self) -> bool:
+        """Whether indexes of huge directories that were forgotten wait for `clear_debris`."""
+        return bool(self._stack.debris)
 
     def clear_debris(self) -> Iterator[None]:
-        """Free the `debris`, in short steps."""
-        debris, self.debris = self.debris, []
-        for entries in debris:
-            while entries:
-                for _ in range(min(len(entries), _MANY)):
-                    entries.popitem()
-                yield
-
-    def _drop(self, node: Node) -> None:
-        unregister(self._stack, node)
-        self._stack.stripped.discard(node)
-        self._stack.protected.pop(node, None)
-        self._stack.data_fds.close(node)
-        for parent, name in node.names():
-            if parent.children is not None and parent.children.get(name) is node:
-                del parent.children[name]
-                if not parent.children:
-                    parent.children = None  # an empty dict keeps the room it once had
-        if node.is_dir:
-            node.index = None
-        stash.let_go(self._stack, node)
-        for real in node.lowers:
-            real.drop()
+        """Free them, in short steps: at once it would take long."""
+        return forgetting.clear_debris(self._stack)
 
     def create(self, parent: Node, name: bytes, flags: int, mode: int, caller: Caller) -> tuple[Node, Handle]:
         """Make and open a regular file; EEXIST."""
@@ -211,7 +188,7 @@ class Overlay:
 
     def _made(self, node: Node, st: os.stat_result) -> tuple[Node, Attr]:
         try:
-            return node, self._attr(node, st)
+            return node, attributes.from_stat(self._stack, node, st)
         except BaseException:
             self.forget(node)  # nobody outside will hear of it
             raise
@@ -272,6 +249,11 @@ class Overlay:
         """
         return names_after(self._stack, node, cookie, most)
 
+    def has_names(self, node: Node, *, ordered: bool = False) -> bool:
+        """Whether `listing_work` has nothing to do for a directory that was listed before."""
+        index = node.index
+        return index is not None and index.rest is None and (index.order is not None or not ordered)
+
     def listing_work(self, node: Node, *, ordered: bool = False) -> Iterator[None] | None:
         """What takes long of listing a huge directory for the first time, in short steps; None when nothing
         does. Without it, whatever needs all names, or with `ordered` `names_after`, does it at once.
@@ -286,28 +268,11 @@ class Overlay:
 
     def getattr(self, node: Node) -> Attr:
         """The node's attributes."""
-        st = os.fstat(node.fd) if node.fd_writable else (node.upper or node.lowers[0]).stat()
-        return self._attr(node, st)
+        return attributes.attributes(self._stack, node)
 
-    def _attr(self, node: Node, st: os.stat_result) -> Attr:
-        nlink = node.nlink
-        if nlink < 0:
-            nlink = stash.links(self._stack, node, st) if self._stack.stashed else st.st_nlink
-        if node.is_dir and nlink and (node.lowers or self.options.static_nlink):
-            nlink = 1  # the kernel does not count the subdirectories of a merged directory either
-        attr = make_attr(st, node.ino, nlink)
-        if node.metacopy:
-            attr = attr._replace(blocks=node.data.stat().st_blocks)
-        return attr if self._owners_as_stored else self._with_owner(node, attr)
-
-    def _with_owner(self, node: Node, attr: Attr) -> Attr:
-        """Owner and mode as the options say: what an xattr tells stands in the layer, so it is mapped too."""
-        uids, gids = self._stack.uids, self._stack.gids
-        if self.options.xattr_permissions and node.kind != stat.S_IFLNK:
-            override = setattr.read_override(node)
-            if override is not None:
-                attr = attr._replace(uid=override[0], gid=override[1], mode=node.kind | override[2])
-        return attr._replace(uid=uids.inside(attr.uid), gid=gids.inside(attr.gid))
+    def birth_time(self, node: Node) -> int | None:
+        """When the real inode was made, in ns since 1970; None where its file system does not say."""
+        return birth_time_ns(*node.top.at())
 
     def setattr(self, node: Node, changes: AttrChanges) -> Attr:
         """Change attributes; the new ones are returned."""
@@ -436,6 +401,29 @@ class Overlay:
         copyup.copy_up(stack, target)
         target_fd = handle.writable_fd(stack, target)
         return copy_range(handle.readable_fd(stack, node), offset, target_fd, target_offset, size)
+
+    def needs_copy_up(self, node: Node, *, data: bool = True) -> bool:
+        """Whether a change of `node` (`data`: of its contents) copies something up first."""
+        return node.upper is None or (data and node.metacopy)
+
+    def copy_up_chain(self, node: Node) -> list[Node]:
+        """What a copy-up of `node` gives an upper part: the node itself and the directories above it, up to
+        the first that has one.
+        """
+        chain = []
+        above: Node | None = node
+        while above is not None and above.upper is None:
+            chain.append(above)
+            above = above.parent
+        return chain
+
+    def writes_at_once(self, node: Node) -> bool:
+        """Whether a write to `node` needs nothing before it: it was copied up, checked and opened."""
+        return node.fd_writable
+
+    def may_back(self, node: Node) -> bool:
+        """Whether the kernel may read and write the real file by itself: no copy-up will replace it."""
+        return self._stack.read_only or not self.needs_copy_up(node)
 
     def copy_up(self, node: Node, *, data: bool = True) -> CopyUp | None:
         """Prepare a copy-up whose bytes the caller moves; None when nothing is left to do."""

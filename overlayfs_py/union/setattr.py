@@ -7,7 +7,8 @@ import time
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.union import handle, marks
-from overlayfs_py.union.attr import NOW, AttrChanges, format_override, mode_override
+from overlayfs_py.union.attr import NOW, AttrChanges, format_override
+from overlayfs_py.union.attributes import read_override
 from overlayfs_py.union.copyup import copy_up, need_writable
 from overlayfs_py.union.create import map_owner
 from overlayfs_py.union.node import Node
@@ -95,15 +96,6 @@ def _override(stack: Stack, node: Node, changes: AttrChanges) -> None:
 def _real_owner(node: Node) -> tuple[int, int, int]:
     st = node.top.stat()
     return st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)
-
-
-def read_override(node: Node) -> tuple[int, int, int] | None:
-    """(uid, gid, permission bits) from the node's override xattr, None without a valid one that counts."""
-    for name in node.top.layer.overrides:
-        value = marks.get_xattr(node.top, name)
-        if value is not None:
-            return mode_override(value)
-    return None
 
 
 def check_size(node: Node, size: int) -> None:

@@ -19,7 +19,7 @@ from overlayfs_py.union.descriptors import FdCache, Held
 from overlayfs_py.union.inode import PLAIN_LIMIT, InodeNumbers
 from overlayfs_py.union.layer import O_DIRFD, Layer, Real
 from overlayfs_py.union.marks import OVERRIDES, TRUSTED, USER, Marks, get_xattr, list_xattrs, set_xattr
-from overlayfs_py.union.node import Node
+from overlayfs_py.union.node import Entry, Node
 from overlayfs_py.union.origin import Origins
 from overlayfs_py.union.pending import Pending
 from overlayfs_py.union.probe import Capabilities, hiding, may_use_trusted, overrides_modes, probe_upper
@@ -70,11 +70,13 @@ class Stack:
         self.protected: dict[Node, int] = {}  # nodes whose upper part has `overlay.protattr`
         self.uids = IdMap(options.uid_map, options.squash_uid)
         self.gids = IdMap(options.gid_map, options.squash_gid)
+        self.owners_as_stored = self.uids.trivial and self.gids.trivial and not options.xattr_permissions
         self.follow_redirects = options.redirect_dir != "nofollow"
         self.spans = Spans()
         self.make_redirects = options.redirect_dir == "on"
         self.metacopy = options.metacopy
         self.copied = Copied()
+        self.debris: list[dict[bytes, Entry]] = []  # indexes of huge directories that are forgotten
         self.name_max = 255
         self.euid, self.egid = os.geteuid(), os.getegid()
         self.umask = os.umask(0)

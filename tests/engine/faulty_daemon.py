@@ -9,7 +9,7 @@ from typing import Any
 import pyfuse3
 
 from overlayfs_py import cli
-from overlayfs_py.engine.libfuse_operations import HANDLERS, OverlayOperations, guarded
+from overlayfs_py.engine.libfuse.operations import HANDLERS, OverlayOperations, guarded
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.dispatch import Dispatcher
 

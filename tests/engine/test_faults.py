@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from overlayfs_py.engine.libfuse_operations import HANDLERS
+from overlayfs_py.engine.libfuse.operations import HANDLERS
 from overlayfs_py.engine.native import dispatch, wire
 from tests import rawcalls
 from tests.engine.faulty_daemon import EXCEPTIONS

@@ -4,11 +4,11 @@ import errno
 import os
 import stat
 
+from overlayfs_py.engine.copying import Before
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import NOT_KEPT, Before, State
-from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
-from overlayfs_py.syscalls.statx import birth_time_ns
+from overlayfs_py.engine.native.state import NOT_KEPT, State
+from overlayfs_py.engine.setid import may_keep_setgid, without_setid
 from overlayfs_py.union.overlay import NOW, AttrChanges, Node
 
 _CAPABILITY = b"security.capability"
@@ -39,7 +39,7 @@ class AttributeRequests:
         inode = self._state.nodes.inode(request.nodeid)
         inode.answered(request.pid)
         node = inode.node
-        birth = birth_time_ns(*node.top.at()) if mask & wire.STATX_BTIME else None
+        birth = self._overlay.birth_time(node) if mask & wire.STATX_BTIME else None
         return message.statx(self._state.kept(node), self._overlay.getattr(node), birth)
 
     def setattr(
@@ -75,7 +75,8 @@ class AttributeRequests:
             changes = changes._replace(atime_ns=NOW)
         if valid & wire.FATTR_MTIME_NOW:
             changes = changes._replace(mtime_ns=NOW)
-        if node.upper is None:
+        copies = self._overlay.needs_copy_up(node, data=False)
+        if copies:
             if valid & ~wire.FATTR_FH == _WRITTEN_BACK:
                 found = self._overlay.getattr(node)
                 if found.mtime_ns == changes.mtime_ns:
@@ -86,7 +87,7 @@ class AttributeRequests:
             state.need_names_above(node)
         else:
             state.need_upper(node, data=changes.size is not None)
-        before = Before(node) if node.upper is None else None
+        before = Before(self._overlay, node) if copies and changes.size == 0 else None
         if changes.mode is not None and state.backings.foreign_writers(node, request.uid):
             changes = changes._replace(mode=stat.S_IMODE(without_setid(changes.mode, member=False)))
         found = self._overlay.setattr(node, changes)
@@ -121,7 +122,7 @@ class AttributeRequests:
         inode = self._state.nodes.inode(request.nodeid)
         node = inode.node
         content = bytes(value[:size])
-        if node.upper is None:
+        if self._overlay.needs_copy_up(node, data=False):
             self._overlay.check_setxattr(node, name, content)
         self._state.need_upper(node, data=False)
         inode.uncapable = False
@@ -147,9 +148,9 @@ class AttributeRequests:
     def _drop_setgid(self, node: Node, request: Request) -> None:
         """No set-group-ID without the ACL for a caller outside the group (posix_acl_update_mode)."""
         attr = self._overlay.getattr(node)
-        if not attr.mode & stat.S_ISGID or in_group(attr.gid, request.gid, request.pid):
+        if not attr.mode & stat.S_ISGID:
             return
-        if not may_keep_setid(request.uid, request.pid):
+        if not may_keep_setgid(attr.gid, request.uid, request.gid, request.pid):
             self._state.change_mode(node, attr.mode & ~stat.S_ISGID)
 
     def statfs(self, request: Request) -> bytes:

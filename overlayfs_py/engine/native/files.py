@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable
 from time import perf_counter
 
+from overlayfs_py.engine.copying import INLINE_SIZE
 from overlayfs_py.engine.native import pipes, wire
 from overlayfs_py.engine.native.deferral import Postponed
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.negotiation import MAX_WRITE
 from overlayfs_py.engine.native.patience import Patience, Timed
 from overlayfs_py.engine.native.pipes import Body
-from overlayfs_py.engine.native.state import INLINE_SIZE, State
+from overlayfs_py.engine.native.state import State
 from overlayfs_py.engine.setid import may_keep_setid
 from overlayfs_py.syscalls.copy import copy_range, write_at
 from overlayfs_py.union.overlay import Caller, Node
@@ -101,7 +102,7 @@ class FileRequests:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         state = self._state
         node = state.nodes.inode(request.nodeid).node
-        if not node.fd_writable:
+        if not self._overlay.writes_at_once(node):
             self._overlay.check_open(node, os.O_WRONLY | os.O_APPEND)
             state.need_upper(node, data=True)
         if flags & wire.WRITE_KILL_SUIDGID:
@@ -248,7 +249,7 @@ class FileRequests:
         """The node, with an upper part and without set-id bits that its writer may not keep."""
         state = self._state
         node = state.node(nodeid)
-        if not node.fd_writable:
+        if not self._overlay.writes_at_once(node):
             self._overlay.check_open(node, os.O_WRONLY | os.O_APPEND)
             state.need_upper(node, data=True)
         if request.uid or not may_keep_setid(request.uid, request.pid):

@@ -7,17 +7,13 @@ the order in which they came.
 
 from collections.abc import Callable, Mapping
 
+from overlayfs_py.engine.base import CHANGING
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.deferral import FROZEN, Busy
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import Answer, Handler
 from overlayfs_py.union.overlay import WRITING
 
-_CHANGING = (
-    *("SYMLINK", "MKNOD", "MKDIR", "CREATE", "TMPFILE", "LINK", "UNLINK", "RMDIR", "RENAME", "RENAME2"),
-    *("SETATTR", "SETXATTR", "REMOVEXATTR"),
-    *("WRITE", "FALLOCATE", "COPY_FILE_RANGE", "COPY_FILE_RANGE_64"),
-)
 _IOC_WRITE = 1 << 30  # an ioctl's command that hands something over
 
 # Told a request's arguments: whether it changes something.
@@ -43,14 +39,15 @@ def _writes_anew(fh: int, offset: int, size: int, flags: int, *_: object) -> boo
 
 def closed(handlers: Mapping[int, Handler], *, write_back: bool) -> dict[int, Handler]:
     """`handlers` as they are on a frozen mount. `write_back`: changed pages may still be written back."""
-    conditions: dict[str, Condition] = dict.fromkeys(_CHANGING, _always)
-    conditions |= {"OPEN": _opens_to_write, "IOCTL": _sets_flags}
+    conditions: dict[str, Condition] = dict.fromkeys(CHANGING, _always)
+    conditions |= {"open": _opens_to_write, "ioctl": _sets_flags}
     if write_back:
-        conditions["WRITE"] = _writes_anew
+        conditions["write"] = _writes_anew
     table = dict(handlers)
     for row in wire.OPS.values():
-        if row.name in conditions:
-            table[row.opcode] = _gated(handlers[row.opcode], conditions[row.name])
+        condition = conditions.get(row.name.lower())
+        if condition is not None:
+            table[row.opcode] = _gated(handlers[row.opcode], condition)
     return table
 
 

@@ -46,7 +46,7 @@ class NameRequests:
     def link(self, request: Request, old_nodeid: int, name: bytes) -> bytes:
         state = self._state
         node, parent = state.node(old_nodeid), state.parent(request.nodeid)
-        if node.upper is None:
+        if self._overlay.needs_copy_up(node, data=False):
             self._overlay.check_link(node, parent, name)
         state.need_upper(node, data=False)
         with state.changing(parent, request.pid):

@@ -4,9 +4,10 @@ import itertools
 import os
 from typing import NamedTuple
 
+from overlayfs_py.engine.copying import Before
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import Before, State
+from overlayfs_py.engine.native.state import State
 from overlayfs_py.engine.setid import may_keep_setid
 from overlayfs_py.union.overlay import Caller, Handle, Node
 
@@ -44,7 +45,7 @@ class OpenRequests:
             state.need_names_above(node)
         elif flags & _WRITING:
             state.need_upper(node, data=True)
-        before = Before(node)
+        before = Before(self._overlay, node)
         handle = self._overlay.open_file(node, flags & ~_NOT_FOR_LAYERS)
         state.copied(before)
         if open_flags & wire.OPEN_KILL_SUIDGID:

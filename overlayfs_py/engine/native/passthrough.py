@@ -61,7 +61,7 @@ class Backings:
         `writer`: the user who will write.
         """
         count, backing_id = self._opens.get(node, (0, _CACHED))
-        if count == 0 and self.usable and self._may_back(node):
+        if count == 0 and self.usable and self._overlay.may_back(node):
             backing_id = self._register(real_fd)
         self._opens[node] = (count + 1, backing_id)
         if writer is not None and backing_id != _CACHED:
@@ -88,9 +88,6 @@ class Backings:
     def foreign_writers(self, node: Node, uid: int) -> bool:
         """Whether another ordinary user than `uid` may write without our seeing it."""
         return any(writer not in (0, uid) for writer in self.written.get(node, ()))
-
-    def _may_back(self, node: Node) -> bool:
-        return self._overlay.read_only or (node.upper is not None and not node.metacopy)
 
     def _register(self, real_fd: int) -> int:
         request = bytearray(_BACKING_MAP.pack(real_fd, 0, 0))

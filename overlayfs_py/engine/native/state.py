@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from time import perf_counter
 
 from overlayfs_py.engine.caching import CachePolicy
+from overlayfs_py.engine.copying import INLINE_SIZE, Before
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.chores import Chores
 from overlayfs_py.engine.native.cookies import Cookies
@@ -21,12 +22,10 @@ from overlayfs_py.engine.native.patience import Patience, Timed
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body
 from overlayfs_py.engine.native.tidying import Tidying
 from overlayfs_py.engine.nodes import NodeTable
-from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
+from overlayfs_py.engine.setid import may_keep_setgid, without_setid
 from overlayfs_py.union.overlay import Attr, AttrChanges, CopyUp, Node, Overlay
 
 NOT_KEPT = Timeout(0, 0)
-# A longer copy goes to a thread.
-INLINE_SIZE = 1 << 20
 # Seconds after which an answer has been taken in.
 _TAKEN_IN = 1.0
 # Inodes that are forgotten at once.
@@ -124,7 +123,7 @@ class State:
             names = self.overlay.forget(node)
             if names:
                 self.nodes.released(names)
-            if self.overlay.debris:
+            if self.overlay.has_debris:
                 self.chores.begin(self.overlay.clear_debris())
 
     # -- huge directories -------------------------------------------------------------------
@@ -133,18 +132,14 @@ class State:
         """The directory `nodeid` to change names in; postpones the request until all of them are known."""
         node = self.nodes.inode(nodeid).node
         self.need_names(node)
-        if node.upper is None:
-            self.need_names_above(node)
+        self.need_names_above(node)
         return node
 
     def need_names(self, node: Node, *, ordered: bool = False) -> None:
         """Postpone the request until all names of a directory are known (`ordered`: can be listed): of a huge
         one they become so between other requests.
         """
-        index = node.index
-        if index is not None and index.rest is None and (index.order is not None or not ordered):
-            return
-        if not node.is_dir:
+        if not node.is_dir or self.overlay.has_names(node, ordered=ordered):
             return
         chore = self._listings.get(node)
         if chore is None:
@@ -178,10 +173,9 @@ class State:
 
     def need_names_above(self, node: Node) -> None:
         """`need_names` of those directories in whose upper a copy-up of `node` makes names."""
-        above = node
-        while above.parent is not None and above.upper is None:
-            above = above.parent
-            self.need_names(above)
+        for one in self.overlay.copy_up_chain(node):
+            if one.parent is not None:
+                self.need_names(one.parent)
 
     # -- listings ------------------------------------------------------------------------------
 
@@ -231,10 +225,10 @@ class State:
     def need_upper(self, node: Node, *, data: bool) -> None:
         """Give `node` an upper part (`data`: with its contents), or postpone the request until it has one."""
         self.settled(node)
-        if node.upper is not None and not (data and node.metacopy):
+        if not self.overlay.needs_copy_up(node, data=data):
             return
         self.need_names_above(node)
-        before = Before(node)
+        before = Before(self.overlay, node)
         job = self.overlay.copy_up(node, data=data)
         if job is not None:
             if self._takes_long(job):
@@ -259,7 +253,7 @@ class State:
             raise
         self._copying.took(perf_counter() - start)
 
-    def _postponed(self, node: Node, job: CopyUp, before: "Before") -> Postponed:
+    def _postponed(self, node: Node, job: CopyUp, before: Before) -> Postponed:
         transfer = Timed(job.transfer, self._copying)
 
         def settle(error: BaseException | None) -> None:
@@ -282,12 +276,11 @@ class State:
         """
         return Change(self, parent, changer)
 
-    def copied(self, before: "Before") -> None:
+    def copied(self, before: Before) -> None:
         """Make the kernel ask again for what a copy-up has changed, which its own requests do not tell it."""
-        for node in before.lower:
-            if node.upper is not None:
-                self.attributes_changed(node)
-        if before.node.ino != before.ino:  # the copy of one of several hard links is an inode of its own
+        for node in before.copied_up():
+            self.attributes_changed(node)
+        if before.renumbered:
             for parent, _ in before.node.names():
                 self.misnumbered(parent)
 
@@ -363,8 +356,7 @@ class State:
         attr = self.overlay.getattr(node)
         if not attr.mode & (stat.S_ISUID | stat.S_ISGID):
             return
-        uid, pid = request.uid, request.pid
-        member = may_keep_setid(uid, pid) or in_group(attr.gid, request.gid, pid)
+        member = may_keep_setgid(attr.gid, request.uid, request.gid, request.pid)
         wanted = without_setid(attr.mode, member=member)
         if wanted != attr.mode:
             self.change_mode(node, wanted)
@@ -373,21 +365,6 @@ class State:
         """Set the permission bits, which the kernel does not know of yet."""
         self.overlay.setattr(node, AttrChanges(mode=stat.S_IMODE(mode)))
         self.attributes_changed(node)
-
-
-class Before:
-    """What a copy-up of `node` may change, as it was before: the parts of the node and of those above it."""
-
-    __slots__ = ("ino", "lower", "node")
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.ino = node.ino
-        self.lower: list[Node] = []
-        above: Node | None = node
-        while above is not None and above.upper is None:
-            self.lower.append(above)
-            above = above.parent
 
 
 class Change:
@@ -401,7 +378,8 @@ class Change:
         self._changer = changer
 
     def __enter__(self) -> None:
-        self._before = Before(self._parent) if self._parent.upper is None else None
+        overlay, parent = self._state.overlay, self._parent
+        self._before = Before(overlay, parent) if overlay.needs_copy_up(parent, data=False) else None
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._before is not None:

@@ -16,10 +16,10 @@ import pyfuse3
 import trio
 
 from overlayfs_py.engine.base import wants_descriptors
-from overlayfs_py.engine.libfuse_gate import gated
-from overlayfs_py.engine.libfuse_replies import SETID_BITS, as_touched, statfs_reply
-from overlayfs_py.engine.libfuse_session import Context, OpenDirectory, OpenFile, Session
-from overlayfs_py.union.attr import AttrChanges, Caller
+from overlayfs_py.engine.libfuse.gate import gated
+from overlayfs_py.engine.libfuse.replies import SETID_BITS, as_touched, statfs_reply
+from overlayfs_py.engine.libfuse.session import Context, OpenDirectory, OpenFile, Session
+from overlayfs_py.union.overlay import AttrChanges, Caller
 
 _ACCESS_ACL = b"system.posix_acl_access"
 # The kernel does O_DIRECT itself and keeps its page cache right; a layer's descriptor would want alignment.
@@ -63,7 +63,7 @@ class OverlayOperations(Session):
 
     async def link(self, nodeid: int, parent_id: int, name: bytes, ctx: Context) -> pyfuse3.EntryAttributes:
         node, parent = self._node(nodeid), self._node(parent_id)
-        if node.upper is None:
+        if self._overlay.needs_copy_up(node, data=False):
             self._overlay.check_link(node, parent, name)
         await self._copies.ensure_upper(node, data=False)
         with self._changing(parent, ctx):
@@ -156,7 +156,7 @@ class OverlayOperations(Session):
 
     async def setxattr(self, nodeid: int, name: bytes, value: bytes, ctx: Context) -> None:
         inode = self._nodes.inode(nodeid)
-        if inode.node.upper is None:
+        if self._overlay.needs_copy_up(inode.node, data=False):
             self._overlay.check_setxattr(inode.node, name, value)
         await self._copies.ensure_upper(inode.node, data=False)
         self._overlay.setxattr(inode.node, name, value)

@@ -12,13 +12,12 @@ import trio
 
 from overlayfs_py.engine.base import EngineStatistics, ErrorTranslator, errors_by_operation
 from overlayfs_py.engine.caching import CachePolicy
-from overlayfs_py.engine.copying import Copies
-from overlayfs_py.engine.libfuse_gate import Gate
-from overlayfs_py.engine.libfuse_replies import SETID_BITS, fill
+from overlayfs_py.engine.libfuse.copies import Copies
+from overlayfs_py.engine.libfuse.gate import Gate
+from overlayfs_py.engine.libfuse.replies import SETID_BITS, fill
 from overlayfs_py.engine.nodes import NOBODY, OTHERS, Inode, NodeTable
-from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
-from overlayfs_py.union.attr import Attr, AttrChanges
-from overlayfs_py.union.node import Node
+from overlayfs_py.engine.setid import in_group, may_keep_setgid, may_keep_setid, without_setid
+from overlayfs_py.union.overlay import Attr, AttrChanges, Node
 
 if TYPE_CHECKING:
     from overlayfs_py.union.overlay import Handle, Overlay
@@ -233,7 +232,7 @@ class Session(pyfuse3.Operations):
     def _drop_setgid_for_acl(self, inode: Inode, ctx: Context) -> None:
         """Clear set-group-ID when an ACL is set by somebody outside the group (posix_acl_update_mode)."""
         attr = self._overlay.getattr(inode.node)
-        if not in_group(attr.gid, ctx.gid, ctx.pid) and not may_keep_setid(ctx.uid, ctx.pid):
+        if not may_keep_setgid(attr.gid, ctx.uid, ctx.gid, ctx.pid):
             self._change_mode(inode, attr.mode, attr.mode & ~stat.S_ISGID)
 
     def _change_mode(self, inode: Inode, mode: int, wanted: int) -> bool:

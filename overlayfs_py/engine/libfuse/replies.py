@@ -5,7 +5,7 @@ import time
 
 import pyfuse3
 
-from overlayfs_py.union.attr import NOW, Attr, AttrChanges
+from overlayfs_py.union.overlay import NOW, Attr, AttrChanges
 
 SETID_BITS = 0o6000
 

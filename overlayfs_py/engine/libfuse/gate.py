@@ -10,12 +10,8 @@ from typing import Any, Protocol
 
 import trio
 
+from overlayfs_py.engine.base import CHANGING
 from overlayfs_py.union.overlay import WRITING
-
-CHANGING = (
-    *("symlink", "mknod", "mkdir", "create", "link", "unlink", "rmdir", "rename"),
-    *("setattr", "setxattr", "removexattr", "write"),
-)
 
 
 class Gate:

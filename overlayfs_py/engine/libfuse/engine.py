@@ -11,8 +11,8 @@ import trio
 
 from overlayfs_py.engine.base import EngineCapabilities, EngineStatistics
 from overlayfs_py.engine.caching import cache_policy
-from overlayfs_py.engine.libfuse_loop import RequestLoop
-from overlayfs_py.engine.libfuse_operations import OverlayOperations
+from overlayfs_py.engine.libfuse.loop import RequestLoop
+from overlayfs_py.engine.libfuse.operations import OverlayOperations
 from overlayfs_py.errors import EngineUnavailable
 from overlayfs_py.options import ServiceOptions
 

@@ -1,0 +1,82 @@
+"""Copy-up off the event loop: one long transfer a node, run in a worker thread while other requests go on.
+
+A second writer of the node waits for the first one's copy.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from overlayfs_py.engine.copying import INLINE_SIZE, Before
+from overlayfs_py.union.overlay import Node
+
+if TYPE_CHECKING:
+    from overlayfs_py.union.overlay import CopyUp, Overlay
+
+
+class Copies:
+    """The copy-ups under way. `changed` is told each node that got an upper part."""
+
+    def __init__(
+        self, overlay: "Overlay", limiter: trio.CapacityLimiter, changed: Callable[[Node], None]
+    ) -> None:
+        self._overlay = overlay
+        self._limiter = limiter
+        self._changed = changed
+        self._inline_size = INLINE_SIZE if overlay.options.volatile else -1
+        self._running: dict[Node, trio.Event] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    async def settled(self, node: Node) -> None:
+        """Wait until no copy of `node` is under way; no checkpoint when none is."""
+        while (running := self._running.get(node)) is not None:
+            await running.wait()
+
+    async def ensure_upper(self, node: Node, *, data: bool) -> None:
+        """Give `node` an upper part (`data`: with its contents); errors of the copy reach the caller."""
+        await self.settled(node)
+        before = Before(self._overlay, node)
+        job = self._overlay.copy_up(node, data=data)
+        if job is not None:
+            async with self.held(node):
+                await self._carry_out(job)
+        self._tell(before)
+
+    @asynccontextmanager
+    async def held(self, node: Node) -> AsyncIterator[None]:
+        """Keep copies of `node` waiting; who enters waits for those before."""
+        await self.settled(node)
+        done = self._running[node] = trio.Event()
+        try:
+            yield
+        finally:
+            del self._running[node]
+            done.set()
+
+    async def _carry_out(self, job: "CopyUp") -> None:
+        try:
+            if job.size <= self._inline_size:
+                job.transfer()
+            else:
+                await trio.to_thread.run_sync(job.transfer, limiter=self._limiter)
+            job.commit()
+        except BaseException:
+            job.abort()
+            raise
+
+    @contextmanager
+    def told(self, node: Node) -> Iterator[None]:
+        """Tell what becomes of `node` and the directories above it within, if they are copied up there."""
+        before = Before(self._overlay, node)
+        try:
+            yield
+        finally:
+            self._tell(before)
+
+    def _tell(self, before: Before) -> None:
+        for node in before.copied_up():
+            self._changed(node)
