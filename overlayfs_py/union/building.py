@@ -99,7 +99,7 @@ def _is_whiteout(stack: Stack, real: Real, name: bytes, kind: int, xattr_whiteou
 
 def _add_upper(stack: Stack, index: DirIndex, real: Real, xattr_whiteouts: bool, found: list[Dirent]) -> None:
     entries = index.entries
-    hiding = stack.hiding
+    hiding = stack.require_upper().hiding
     for name, ino, kind in found:
         if hiding and name.startswith(hiding):
             continue  # removed, but open

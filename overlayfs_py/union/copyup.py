@@ -6,7 +6,6 @@ re-checks and renames it into place. A crash leaves the lower's version, and a t
 that the next mount removes. Order and marks follow fs/overlayfs/copy_up.c.
 """
 
-import errno
 import os
 import stat
 
@@ -62,7 +61,6 @@ class CopyUp:
         self._src_fd = handle.open_reading(real)
         st = os.fstat(self._src_fd)
         self.size = st.st_size if size is None else min(size, st.st_size)
-        assert self._stack.work is not None
         self._dev = st.st_dev
         self._clones = self._dev not in self._stack.work.unclonable
         self._dense = is_dense(st)
@@ -107,7 +105,7 @@ class CopyUp:
         except BaseException:
             self.abort()
             raise
-        if not self._clones and stack.work is not None:
+        if not self._clones:
             stack.work.unclonable.add(self._dev)
         os.close(self._src_fd)
         if self._protected:
@@ -122,15 +120,9 @@ class CopyUp:
             if fd >= 0:
                 os.close(fd)
         self._src_fd = self._dst_fd = -1
-        if self._temp is not None and self._stack.work is not None:
+        if self._temp is not None:
             self._stack.work.discard(self._temp)
             self._temp = None
-
-
-def need_writable(stack: Stack) -> None:
-    """Raise EROFS on a mount without an upper."""
-    if stack.upper is None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 def copy_up_dir(stack: Stack, node: Node) -> Real:
@@ -162,7 +154,7 @@ def prepare(stack: Stack, node: Node, *, data: bool = True, size: int | None = N
     """Start a copy-up; None when it is done or was not needed. Ancestors are copied up here."""
     if node.upper is not None:
         return _prepare_data(stack, node, size) if data and node.metacopy else None
-    need_writable(stack)
+    stack.require_upper()
     if not node.is_file or (not data and becomes_metacopy(stack, node)):
         if node.parent is not None:
             copy_up_dir(stack, node.parent)
@@ -177,7 +169,6 @@ def becomes_metacopy(stack: Stack, node: Node) -> bool:
 
 
 def _prepare_file(stack: Stack, node: Node, size: int | None) -> CopyUp:
-    assert stack.work is not None
     temp = stack.work.new_temp()
     job = CopyUp(stack, node, temp)
     try:
@@ -204,13 +195,13 @@ def _prepare_file(stack: Stack, node: Node, size: int | None) -> CopyUp:
 
 def _prepare_data(stack: Stack, node: Node, size: int | None) -> CopyUp:
     """The data of a metacopy file goes into the upper inode in place: the mark stays until it is durable."""
-    assert node.upper is not None
+    upper = node.copied
     job = CopyUp(stack, node, None)
     try:
         job._read_from(node.data, size)
-        job._stat = st = node.upper.stat()
-        job._late = Late(st.st_mode, marks.get_xattr(node.upper, CAPABILITY))
-        job._dst_fd = handle.open_for_writing(node.upper)
+        job._stat = st = upper.stat()
+        job._late = Late(st.st_mode, marks.get_xattr(upper, CAPABILITY))
+        job._dst_fd = handle.open_for_writing(upper)
     except BaseException:
         job.abort()
         raise
@@ -219,8 +210,7 @@ def _prepare_data(stack: Stack, node: Node, size: int | None) -> CopyUp:
 
 def _copy_now(stack: Stack, node: Node) -> None:
     """Copy up a directory, symlink, special file, or a file's metadata only."""
-    need_writable(stack)
-    assert stack.work is not None
+    stack.require_upper()
     st = node.top.stat()
     temp = stack.work.new_temp()
     fd, name = temp.at()
@@ -288,28 +278,26 @@ def _install(
     if node.unlinked:
         stash.hold_temporary(stack, node, temp)
         return
-    assert node.parent is not None
-    with widened(stack, node.parent):
-        real = node.upper = _place(stack, node, temp, origin)
+    parent = node.directory
+    with widened(stack, parent):
+        real = node.upper = _place(stack, node, parent, temp, origin)
         if mode is not None:
             attrs.set_mode(*real.at(), mode)
     if origin is not None:
         node.has_origin = True
     elif not node.is_dir:
         node.ino = stack.number(real, st.st_dev, st.st_ino)
-    note_upper(dir_index(stack, node.parent), node.name, st.st_ino, st.st_mode)
+    note_upper(dir_index(stack, parent), node.name, st.st_ino, st.st_mode)
 
 
-def _place(stack: Stack, node: Node, temp: Real, origin: bytes | None) -> Real:
+def _place(stack: Stack, node: Node, parent: Node, temp: Real, origin: bytes | None) -> Real:
     """Name the temporary inode in the upper (through the index for a lower hard link); the Real to
     address it by.
     """
-    assert node.parent is not None
-    assert node.parent.upper is not None
-    directory = node.parent.upper
+    directory = parent.copied
     stack.marks.keep_name(directory, node.name)
-    if not node.parent.impure:
-        make_impure(stack, node.parent)
+    if not parent.impure:
+        make_impure(stack, parent)
     directory_fd = directory.dir_fd()
     times = os.fstat(directory_fd)
     if origin and needs_index(stack, node):
@@ -329,8 +317,6 @@ def _place_indexed(stack: Stack, node: Node, temp: Real, origin: bytes) -> Real:
     """The index entry comes first, then the name is a link to it: a crash between leaves all names
     consistent.
     """
-    assert stack.work is not None
-    assert stack.upper is not None
     lower_st = node.lowers[0].stat()
     node.nlink = lower_st.st_nlink if node.nlink < 0 else node.nlink
     # Relative to the lower's until the name's link exists too, so that a crash in between tells no lie.
@@ -351,18 +337,18 @@ def link_up(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
 
     The union's link count does not change (fs/overlayfs/copy_up.c ovl_link_up).
     """
-    assert node.upper is not None
+    real = node.copied
     directory = copy_up_dir(stack, parent)
     stack.marks.keep_name(directory, name)
     make_impure(stack, parent)
     times = directory.stat()
     lower_nlink = node.lowers[0].stat().st_nlink if node.lowers else 0
     if node.indexed and lower_nlink:
-        marks.set_xattr(node.upper, stack.marks.nlink, b"L%+d" % (node.nlink - lower_nlink))
-    node.upper.link(directory, name)
-    st = node.upper.stat()
+        marks.set_xattr(real, stack.marks.nlink, b"L%+d" % (node.nlink - lower_nlink))
+    real.link(directory, name)
+    st = real.stat()
     if node.indexed:
-        marks.set_xattr(node.upper, stack.marks.nlink, b"U%+d" % (node.nlink - st.st_nlink))
+        marks.set_xattr(real, stack.marks.nlink, b"U%+d" % (node.nlink - st.st_nlink))
     restore_times(directory, times)
     note_upper(dir_index(stack, parent), name, st.st_ino, st.st_mode)
 

@@ -17,7 +17,6 @@ from overlayfs_py.union.copyup import (
     copy_up,
     copy_up_dir,
     make_impure,
-    need_writable,
 )
 from overlayfs_py.union.exchange import exchange
 from overlayfs_py.union.handle import Handle, replace
@@ -99,7 +98,7 @@ def map_owner(stack: Stack, uid: int | None, gid: int | None) -> tuple[int, int]
 
 def check_new_name(stack: Stack, parent: Node, name: bytes) -> DirIndex:
     """Raise EROFS, ENAMETOOLONG, ENOENT (removed directory) or EEXIST; the parent's index."""
-    need_writable(stack)
+    stack.require_upper()
     if len(name) > stack.name_max:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     if parent.nlink == 0:
@@ -154,8 +153,7 @@ def mkdir(stack: Stack, parent: Node, name: bytes, mode: int, caller: Caller) ->
     mode = stat.S_IFDIR | mode & 0o1777
     node, st, _ = _make_node(stack, parent, name, mode, caller, 0, b"")
     node.index = DirIndex()
-    assert stack.upper is not None
-    if st.st_dev != stack.upper.dev:  # in a subvolume of the upper
+    if st.st_dev != stack.require_upper().layer.dev:  # in a subvolume of the upper
         node.index.elsewhere = {UPPER: Elsewhere(st.st_dev, {})}
     return node, st
 
@@ -219,7 +217,6 @@ def _make_inode(real: Real, mode: int, rdev: int, target: bytes) -> int:
 def _make_in_work(
     stack: Stack, plan: _Plan, real: Real, rdev: int, target: bytes, *, opaque: bool, whiteout: bool
 ) -> int:
-    assert stack.work is not None
     temp = stack.work.new_temp()
     fd = _make_complete(stack, plan, temp, rdev, target, opaque=opaque)
     try:
@@ -281,9 +278,7 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     """A further name for `node`; refused as `check_link` says."""
     index = check_link(stack, node, parent, name)
     copy_up(stack, node, data=False)
-    assert node.upper is not None
-    assert stack.work is not None
-    assert stack.upper is not None
+    real = node.copied
     nameless = node.unlinked
     directory = copy_up_dir(stack, parent)
     stack.marks.keep_name(directory, name)
@@ -295,19 +290,18 @@ def link(stack: Stack, node: Node, parent: Node, name: bytes) -> Node:
     store_nlink(stack, node)
     if name in index.whiteouts:
         temp = stack.work.new_temp()
-        assert temp.parent is not None
-        node.upper.link(temp.parent, temp.name)
+        real.link(stack.work.temp, temp.name)
         put_in_place(stack, temp, directory.child(name), over_whiteout=False)
     else:
-        node.upper.link(directory, name)
+        real.link(directory, name)
     if node.nlink >= 0:
         node.nlink += 1
     if nameless:
         node.name = name
         if not node.indexed:
             stash.let_go(stack, node)
-            node.upper = directory.child(name)
-    st = node.upper.stat()
+            node.upper = real = directory.child(name)
+    st = real.stat()
     note_upper(index, name, st.st_ino, st.st_mode)
     if st.st_nlink > 1:
         register(stack, node, (st.st_dev, st.st_ino))
@@ -322,7 +316,7 @@ def tmpfile(stack: Stack, parent: Node, flags: int, mode: int, caller: Caller) -
     """A regular file without a name (O_TMPFILE), which `link` may give one. EOPNOTSUPP where the upper
     has none.
     """
-    need_writable(stack)
+    stack.require_upper()
     if not parent.is_dir:
         raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     if not stack.capabilities.tmpfile:

@@ -13,8 +13,7 @@ def exchange(stack: Stack, first: Real, second: Real) -> None:
         first_fd, first_name = first.at()
         renameat2(first_fd, first_name, *second.at(), RENAME_EXCHANGE)
         return
-    assert stack.pending is not None
-    stack.pending.swap(first, second)
+    stack.require_upper().pending.swap(first, second)
 
 
 def leaves_whiteouts(stack: Stack) -> bool:
@@ -30,5 +29,4 @@ def rename_leaving(stack: Stack, old: Real, new: Real, whiteout: Real | None) ->
         old_fd, old_name = old.at()
         renameat2(old_fd, old_name, *new.at(), RENAME_WHITEOUT)
         return
-    assert stack.pending is not None
-    stack.pending.leave(whiteout, old, new)
+    stack.require_upper().pending.leave(whiteout, old, new)

@@ -47,16 +47,16 @@ def writable_fd(stack: Stack, node: Node) -> int:
     (chattr +a) does not count as writable: see `append`.
     """
     if node.fd < 0 or not node.fd_writable:
-        assert node.upper is not None
+        upper = node.copied
         if node in stack.protected:  # append-only, or else it would not have come here
-            _take(stack, node, _open_own(node.upper, os.O_RDWR | os.O_APPEND), writable=False)
+            _take(stack, node, _open_own(upper, os.O_RDWR | os.O_APPEND), writable=False)
             return node.fd
         try:
-            replace(stack, node, open_for_writing(node.upper))
+            replace(stack, node, open_for_writing(upper))
         except PermissionError as error:
             if error.errno != errno.EPERM:
                 raise
-            _take(stack, node, node.upper.open(os.O_RDWR | os.O_APPEND), writable=False)
+            _take(stack, node, upper.open(os.O_RDWR | os.O_APPEND), writable=False)
     return node.fd
 
 

@@ -63,13 +63,13 @@ def unlinking_copies(stack: Stack, node: Node) -> bool:
     """Whether the copy-up that makes the index entry comes before a name of `node` goes, as in the kernel
     (ovl_nlink_start). Where that would copy much data, or there is hardly room, names are counted instead.
     """
-    if not needs_index(stack, node) or stack.upper is None:
+    if not needs_index(stack, node):
         return False
     if node.is_file and not stack.metacopy:
         st = node.data.stat()
         if min(st.st_size, st.st_blocks * 512) > _LITTLE_DATA:
             return False
-    space = os.fstatvfs(stack.upper.root.fd)
+    space = os.fstatvfs(stack.require_upper().layer.root.fd)
     return space.f_bavail * space.f_frsize > _ENOUGH_ROOM
 
 
@@ -79,9 +79,9 @@ def adopt_index(
     """Connect `node` with the index entry of its `origin`, if there is one; a node that another name already
     has is returned instead. `lower_nlink`: the origin's link count, 0 when it cannot be told.
     """
-    if not origin or stack.work is None:
+    if not origin or stack.upper is None:
         return None
-    entry = stack.work.index.child(origin.hex().encode())
+    entry = stack.upper.work.index.child(origin.hex().encode())
     try:
         st = entry.stat()
     except FileNotFoundError:
@@ -134,7 +134,7 @@ def _fits(stack: Stack, node: Node, origin: bytes, entry: FileMarks) -> bool:
 
 def load_count(stack: Stack, node: Node, origin: bytes | None, lower_nlink: int) -> None:
     """Take in how many names went of a lower hard link that has no index entry."""
-    if stack.work is None or not stack.work.counted or not origin:
+    if stack.upper is None or not stack.work.counted or not origin:
         return
     name = origin.hex().encode()
     if name not in stack.work.counted:
@@ -152,7 +152,6 @@ def store_count(stack: Stack, node: Node) -> None:
     A crash before this, or no room for it, shows one link too many: then the index entry that a later copy-up
     makes stays when the last name goes, and nothing worse.
     """
-    assert stack.work is not None
     lower = node.lowers[0]
     with contextlib.suppress(OSError):
         st = lower.stat()
@@ -174,7 +173,6 @@ def store_count(stack: Stack, node: Node) -> None:
 
 def drop_count(stack: Stack, origin: bytes) -> None:
     """The index entry counts from now on, or no name is left."""
-    assert stack.work is not None
     name = origin.hex().encode()
     if name in stack.work.counted:
         stack.work.counted.discard(name)
@@ -229,7 +227,7 @@ def store_nlink(stack: Stack, node: Node) -> None:
 
 def drop_index(stack: Stack, node: Node, origin: bytes | None) -> None:
     """Remove the index entry of a node whose last name is gone."""
-    if origin is not None and stack.work is not None:
+    if origin is not None and stack.upper is not None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(origin.hex().encode(), dir_fd=stack.work.index.fd)
     node.indexed = False

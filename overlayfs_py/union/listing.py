@@ -124,7 +124,7 @@ def check_same_upper(stack: Stack, one: DirIndex, other: DirIndex) -> None:
 
 
 def _upper_dev(stack: Stack, index: DirIndex) -> int:
-    own = 0 if stack.upper is None else stack.upper.dev
+    own = 0 if stack.upper is None else stack.upper.layer.dev
     return index.elsewhere[UPPER].dev if index.elsewhere and UPPER in index.elsewhere else own
 
 

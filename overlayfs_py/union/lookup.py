@@ -54,10 +54,7 @@ def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result 
 
 
 def _part(node: Node, position: int) -> Real:
-    if position == UPPER:
-        assert node.upper is not None
-        return node.upper
-    return node.lowers[position]
+    return node.copied if position == UPPER else node.lowers[position]
 
 
 def _is_dir(real: Real) -> bool:
@@ -69,7 +66,7 @@ def root_node(stack: Stack) -> Node:
     node = Directory(None, b"")
     flagged: set[int] = set()
     if stack.upper is not None:
-        node.upper = stack.upper.root
+        node.upper = stack.upper.layer.root
         marks = stack.marks.read_dir(node.upper)
         node.impure = marks.impure
         if marks.protection:

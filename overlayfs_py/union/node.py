@@ -136,9 +136,21 @@ class Node:
         return self.upper or self.lowers[0]
 
     @property
+    def copied(self) -> Real:
+        """The upper part, of a node that has been copied up."""
+        assert self.upper is not None
+        return self.upper
+
+    @property
     def data(self) -> Real:
         """The part whose data counts."""
         return self.lowers[-1] if self.metacopy else self.top
+
+    @property
+    def directory(self) -> "Node":
+        """The directory that the node has a name in; not of the root or of a node without a name."""
+        assert self.parent is not None
+        return self.parent
 
     @property
     def is_root(self) -> bool:

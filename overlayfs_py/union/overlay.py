@@ -31,9 +31,9 @@ from overlayfs_py.union.links import unlinking_copies
 from overlayfs_py.union.listing import Listing, work_left
 from overlayfs_py.union.lookup import find, list_dir, names_after, resolve, root_node
 from overlayfs_py.union.node import Node
+from overlayfs_py.union.opening import open_stack
 from overlayfs_py.union.owner import insist
 from overlayfs_py.union.probe import Capabilities
-from overlayfs_py.union.stack import open_stack
 
 __all__ = [
     "NOW",
@@ -99,7 +99,7 @@ class Overlay:
 
     def remove_large_with(self, start: Callable[[Callable[[], None]], None]) -> None:
         """Have `start` remove large directories that nothing refers to any more; it may do so in a thread."""
-        if self._stack.work is not None:
+        if not self.read_only:
             self._stack.work.remove_large = start
 
     @property
@@ -111,8 +111,8 @@ class Overlay:
         called between operations.
         """
         upper = self._stack.upper
-        if upper is not None and upper.noatime != spare:
-            upper.noatime = spare
+        if upper is not None and upper.layer.noatime != spare:
+            upper.layer.noatime = spare
             self._stack.data_fds.clear()  # they were opened for the other
 
     @property
@@ -330,7 +330,7 @@ class Overlay:
         if flags & WRITING:
             protection.check_open(self._stack, node, flags)
             size = 0 if flags & os.O_TRUNC else None
-            copyup.need_writable(self._stack)
+            self._stack.require_upper()
             copyup.copy_up(self._stack, node, size=size)
             fd = handle.writable_fd(self._stack, node)
             if not node.fd_writable and not flags & os.O_APPEND:

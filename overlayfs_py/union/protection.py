@@ -115,16 +115,16 @@ def query(stack: Stack, node: Node, command: int, data: bytes) -> bytes:
 
 def change(stack: Stack, node: Node, command: int, data: bytes) -> bytes:
     """Set the flags of an upper inode: both of ours become the mark, the others are the real inode's."""
-    assert node.upper is not None
+    upper = node.copied
     immutable, append = CHANGES[command]
     (word,) = _WORD.unpack_from(data)
     wanted = (IMMUTABLE if word & immutable else 0) | (APPEND if word & append else 0)
     if wanted:
-        marks.set_xattr(node.upper, stack.marks.protection, marks.format_protection(wanted))
+        marks.set_xattr(upper, stack.marks.protection, marks.format_protection(wanted))
         stack.protected[node] = wanted
     changed = _ioctl(node, command, _WORD.pack(word & ~(immutable | append)) + data[_WORD.size :])
     if not wanted and stack.protected.pop(node, 0):
-        marks.remove_xattr(node.upper, stack.marks.protection)
+        marks.remove_xattr(upper, stack.marks.protection)
     return changed
 
 

@@ -38,16 +38,14 @@ def data_path(stack: Stack, node: Node) -> bytes | None:
     present = marks.get_xattr(node.upper, stack.marks.redirect) if node.upper is not None else None
     if present is not None and present.startswith(b"/"):
         return None
-    assert node.parent is not None
-    return lower_path(stack, node.parent, node.name if present is None else present)
+    return lower_path(stack, node.directory, node.name if present is None else present)
 
 
 def point_to_data(stack: Stack, node: Node) -> None:
     """Before a metacopy file gets a second name: say where its data is (ovl_set_link_redirect)."""
-    assert node.upper is not None
     path = data_path(stack, node)
     if path is not None:
-        marks.set_xattr(node.upper, stack.marks.redirect, path)
+        marks.set_xattr(node.copied, stack.marks.redirect, path)
 
 
 def combine(current: bytes, redirect: bytes) -> bytes:

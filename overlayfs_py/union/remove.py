@@ -8,7 +8,7 @@ import stat
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.union import marks, stash
-from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up, need_writable
+from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up
 from overlayfs_py.union.dress import dress
 from overlayfs_py.union.exchange import exchange
 from overlayfs_py.union.layer import Real
@@ -29,7 +29,7 @@ from overlayfs_py.union.stack import Stack
 
 
 def _must_exist(stack: Stack, parent: Node, name: bytes) -> Node:
-    need_writable(stack)
+    stack.require_upper()
     node = resolve(stack, parent, name)
     if node is None:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -162,7 +162,7 @@ def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
 
 def _holds_files(stack: Stack, node: Node) -> bool:
     """Whether the upper part of an empty directory may hold something that the union does not show."""
-    return UPPER in node.xattr_whiteouts or bool(stack.hiding)
+    return UPPER in node.xattr_whiteouts or bool(stack.require_upper().hiding)
 
 
 def finish_rmdir(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
@@ -197,7 +197,6 @@ def new_whiteout(stack: Stack, parent: Node, directory: Real) -> Real:
     """A whiteout in the work directory, to be renamed to a name of `directory`, `parent`'s upper part."""
     if not stack.capabilities.whiteout_devices:
         _mark_xattr_whiteouts(stack, parent, directory)
-    assert stack.work is not None
     temp = stack.work.new_temp()
     fd, name = temp.at()
     if stack.capabilities.whiteout_devices:
@@ -219,7 +218,6 @@ def _replace_by_whiteout(stack: Stack, parent: Node, directory: Real, name: byte
     try:
         os.rename(temp_name, name, src_dir_fd=fd, dst_dir_fd=directory.dir_fd())
     except BaseException:
-        assert stack.work is not None
         stack.work.discard(temp)
         raise
 
@@ -228,7 +226,6 @@ def _exchange_for_whiteout(stack: Stack, parent: Node, directory: Real, name: by
     """A directory cannot be renamed over: exchange it with a whiteout, then remove it in the work
     directory.
     """
-    assert stack.work is not None
     stack.marks.keep_name(directory, name)
     temp = new_whiteout(stack, parent, directory)
     try:
@@ -239,7 +236,6 @@ def _exchange_for_whiteout(stack: Stack, parent: Node, directory: Real, name: by
 
 def _move_to_work(stack: Stack, directory: Real, name: bytes) -> None:
     """Take a directory that holds only whiteouts out of the upper in one step, then remove it."""
-    assert stack.work is not None
     temp = stack.work.new_temp()
     fd, temp_name = temp.at()
     os.rename(name, temp_name, src_dir_fd=directory.dir_fd(), dst_dir_fd=fd)
@@ -252,16 +248,15 @@ def clear_whiteouts(stack: Stack, node: Node, directory: Real, name: bytes) -> N
     It is exchanged with an empty opaque directory that looks the same (ovl_clear_empty): a crash
     before the rename shows nothing that was deleted.
     """
-    assert stack.work is not None
-    assert node.upper is not None
+    upper = node.copied
     if not (dir_index(stack, node).whiteouts or _holds_files(stack, node)):
         return
     temp = stack.work.new_temp()
     fd, temp_name = temp.at()
-    st = node.upper.stat()
+    st = upper.stat()
     os.mkdir(temp_name, 0o700, dir_fd=fd)
     try:
-        late = dress(stack, node.upper, temp, st)
+        late = dress(stack, upper, temp, st)
         closed = needs_more(stack, st.st_mode)  # and so could not be moved
         (late._replace(mode=st.st_mode | stat.S_IRWXU) if closed else late).apply(temp)
         marks.set_xattr(temp, stack.marks.opaque, b"y")

@@ -16,7 +16,6 @@ from overlayfs_py.union.copyup import (
     copy_up_dir,
     link_up,
     make_impure,
-    need_writable,
 )
 from overlayfs_py.union.exchange import exchange as exchange_names
 from overlayfs_py.union.exchange import leaves_whiteouts, rename_leaving
@@ -50,22 +49,30 @@ from overlayfs_py.union.stack import Stack
 class _Side:
     """One end of a rename: a name in a directory, and the node there, if any."""
 
-    __slots__ = ("directory", "index", "name", "node", "parent")
+    __slots__ = ("index", "name", "node", "parent")
 
     def __init__(self, stack: Stack, parent: Node, name: bytes) -> None:
         self.parent = parent
         self.name = name
         self.node = resolve(stack, parent, name)
         self.index = dir_index(stack, parent)
-        self.directory: Real | None = None
+
+    @property
+    def directory(self) -> Real:
+        """The upper part of the directory, once that has been copied up."""
+        return self.parent.copied
+
+    @property
+    def inode(self) -> Node:
+        """The node of an end that has one: the old name, and both of an exchange."""
+        assert self.node is not None
+        return self.node
 
     def dir_fd(self) -> int:
-        assert self.directory is not None
         return self.directory.dir_fd()
 
     def real(self) -> Real:
         """The name in the upper."""
-        assert self.directory is not None
         return self.directory.child(self.name)
 
 
@@ -81,7 +88,7 @@ def rename(
     """renameat2 on the merged view; errno as the kernel's overlayfs gives it."""
     if flags:
         check_flags(flags)
-    need_writable(stack)
+    stack.require_upper()
     old = _Side(stack, parent, name)
     new = _Side(stack, new_parent, new_name)
     exchange = bool(flags & RENAME_EXCHANGE)
@@ -90,8 +97,6 @@ def rename(
         return
     _copy_up_both(stack, old, new, exchange=exchange)
     _mark_moved(stack, old, new)
-    assert old.directory is not None
-    assert new.directory is not None
     stack.marks.keep_name(old.directory, name)  # for the whiteout
     stack.marks.keep_name(new.directory, new_name)
     if exchange:
@@ -111,7 +116,7 @@ def check(
     check_flags(flags)
     if _in_upper(parent, name, there=True) and _in_upper(new_parent, new_name, there=False):
         return ()  # nothing is copied up, and `rename` itself looks before it changes anything
-    need_writable(stack)
+    stack.require_upper()
     old, new = _Side(stack, parent, name), _Side(stack, new_parent, new_name)
     _check(stack, old, new, flags)
     source, target = old.node, new.node
@@ -160,8 +165,8 @@ def _check(stack: Stack, old: _Side, new: _Side, flags: int) -> None:
 
 
 def _copy_up_both(stack: Stack, old: _Side, new: _Side, *, exchange: bool) -> None:
-    new.directory = new.parent.upper or copy_up_dir(stack, new.parent)
-    old.directory = old.parent.upper or copy_up_dir(stack, old.parent)
+    copy_up_dir(stack, new.parent)
+    copy_up_dir(stack, old.parent)
     _have_upper_name(stack, old)
     if exchange:
         _have_upper_name(stack, new)
@@ -173,8 +178,7 @@ def _have_upper_name(stack: Stack, side: _Side) -> None:
     """The side's own name must be in the upper, as a link of the index entry where the inode is there
     already.
     """
-    node = side.node
-    assert node is not None
+    node = side.inode
     if node.is_dir:
         copy_up_dir(stack, node)
     elif node.upper is None:
@@ -188,18 +192,16 @@ def _mark_moved(stack: Stack, side: _Side, target: _Side) -> None:
     """Before a node leaves its name: a redirect to its lower parts, or an opaque mark where it would
     merge.
     """
-    node = side.node
-    assert node is not None
-    assert node.upper is not None
+    node = side.inode
     if node.carries_marks:
         make_impure(stack, target.parent)
         keep_source(stack, node, covered_part(stack, node))
     if _wants_redirect(stack, node):
         redirect = _redirect(stack, side, target)
         if redirect is not None:
-            marks.set_xattr(node.upper, stack.marks.redirect, redirect)
-    elif node.is_dir and target.parent.lowers and marks.get_xattr(node.upper, stack.marks.opaque) != b"y":
-        marks.set_xattr(node.upper, stack.marks.opaque, b"y")
+            marks.set_xattr(node.copied, stack.marks.redirect, redirect)
+    elif node.is_dir and target.parent.lowers and marks.get_xattr(node.copied, stack.marks.opaque) != b"y":
+        marks.set_xattr(node.copied, stack.marks.opaque, b"y")
 
 
 def _wants_redirect(stack: Stack, node: Node) -> bool:
@@ -229,16 +231,13 @@ def _move(stack: Stack, old: _Side, new: _Side) -> None:
     victim = new.node
     leave_whiteout = covered(old.index.entries.get(old.name))
     new_whiteout = new.name in new.index.whiteouts
-    assert old.node is not None
-    assert old.directory is not None
-    assert new.directory is not None
     if victim is not None and victim.upper is not None:
         if victim.is_dir:
             victim.upper.dir_fd()
             clear_whiteouts(stack, victim, new.directory, new.name)
         else:
             keep_reachable(stack, victim, new.directory, new.name)
-    if new_whiteout and (leave_whiteout or old.node.is_dir):
+    if new_whiteout and (leave_whiteout or old.inode.is_dir):
         exchange_names(stack, old.real(), new.real())
         if not leave_whiteout:
             os.unlink(old.name, dir_fd=old.dir_fd())
@@ -250,11 +249,9 @@ def _move(stack: Stack, old: _Side, new: _Side) -> None:
 
 
 def _rename_leaving_whiteout(stack: Stack, old: _Side, new: _Side) -> None:
-    assert old.directory is not None
     if leaves_whiteouts(stack):
         rename_leaving(stack, old.real(), new.real(), None)
         return
-    assert stack.work is not None
     whiteout = new_whiteout(stack, old.parent, old.directory)
     try:
         rename_leaving(stack, old.real(), new.real(), whiteout)
@@ -264,9 +261,7 @@ def _rename_leaving_whiteout(stack: Stack, old: _Side, new: _Side) -> None:
 
 
 def _finish_move(stack: Stack, old: _Side, new: _Side, *, whiteout: bool) -> None:
-    node, victim = old.node, new.node
-    assert node is not None
-    assert node.upper is not None
+    node, victim = old.inode, new.node
     if victim is not None:
         if victim.is_dir:
             finish_rmdir(stack, victim, new.parent, new.name)
@@ -296,9 +291,7 @@ def _rename_node(node: Node, old: _Side, new: _Side) -> None:
 
 
 def _finish_exchange(old: _Side, new: _Side) -> None:
-    first, second = old.node, new.node
-    assert first is not None
-    assert second is not None
+    first, second = old.inode, new.inode
     first_ino, second_ino = old.index.entries[old.name][1], new.index.entries[new.name][1]
     note_upper(old.index, old.name, second_ino, second.kind)
     note_upper(new.index, new.name, first_ino, first.kind)

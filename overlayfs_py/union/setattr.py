@@ -9,7 +9,7 @@ from overlayfs_py.syscalls import attrs
 from overlayfs_py.union import handle, marks
 from overlayfs_py.union.attr import NOW, AttrChanges, format_override
 from overlayfs_py.union.attributes import read_override
-from overlayfs_py.union.copyup import copy_up, need_writable
+from overlayfs_py.union.copyup import copy_up
 from overlayfs_py.union.create import map_owner
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.protection import check_change
@@ -20,7 +20,7 @@ def check(stack: Stack, node: Node, changes: AttrChanges) -> None:
     """All that is refused before anything is changed: EROFS, a size that cannot be, EOVERFLOW for an owner
     without a mapping.
     """
-    need_writable(stack)
+    stack.require_upper()
     times = AttrChanges(atime_ns=changes.atime_ns, mtime_ns=changes.mtime_ns)
     # With data=writeback the kernel chooses mtime itself, and tells the time of a write by that alone.
     touching = changes == times and times.mtime_ns is not None and times.atime_ns in (NOW, None)

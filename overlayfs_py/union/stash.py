@@ -21,8 +21,7 @@ _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 def hold(stack: Stack, node: Node) -> None:
     """The upper name of a file is about to go: keep the inode reachable."""
-    real = node.upper
-    assert real is not None
+    real = node.copied
     if stack.held.full and _stash(stack, node, real):
         return
     try:
@@ -45,8 +44,7 @@ def hold_temporary(stack: Stack, node: Node, temp: Real) -> None:
 
 def hold_removed(stack: Stack, node: Node) -> None:
     """A directory has just been removed, its descriptor is open: keep what answers for it."""
-    real = node.upper
-    assert real is not None
+    real = node.copied
     full = stack.held.full
     real.detach()
     if full:
@@ -55,22 +53,20 @@ def hold_removed(stack: Stack, node: Node) -> None:
 
 def _stash(stack: Stack, node: Node, real: Real) -> bool:
     """Give the inode a name in the work directory and address it by that; False where that cannot be."""
-    assert stack.work is not None
     temp = stack.work.new_temp()
-    assert temp.parent is not None
+    where = stack.work.temp
     try:
-        real.link(temp.parent, temp.name)
+        real.link(where, temp.name)
     except OSError:  # EMLINK, or no hard links at all
         return False
     if real.parent is None:
         real.drop()
-    real.parent, real.name = temp.parent, temp.name
+    real.parent, real.name = where, temp.name
     stack.stashed.add(node)
     return True
 
 
 def _stand_in(stack: Stack, node: Node, real: Real) -> None:
-    assert stack.work is not None
     temp = stack.work.new_temp()
     fd, name = temp.at()
     try:
@@ -90,7 +86,7 @@ def let_go(stack: Stack, node: Node) -> None:
     """Nobody uses the node any more, or it has got a name: take back what kept its inode; idempotent."""
     if node in stack.stashed:
         stack.stashed.remove(node)
-        if stack.work is not None and node.upper is not None:
+        if node.upper is not None:
             stack.work.discard(node.upper)
     elif node.upper is not None and not node.indexed:
         node.upper.drop()

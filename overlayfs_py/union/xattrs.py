@@ -10,7 +10,7 @@ import errno
 import os
 
 from overlayfs_py.union import acl, marks
-from overlayfs_py.union.copyup import copy_up, need_writable
+from overlayfs_py.union.copyup import copy_up
 from overlayfs_py.union.dress import CAPABILITY
 from overlayfs_py.union.marks import (
     ESCAPE,
@@ -111,7 +111,7 @@ def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
     one of no directory (ovl_set_or_remove_acl, ovl_set_acl); EOPNOTSUPP for names that the upper does not
     take. EEXIST and ENODATA of the flags come later, as in ovl_xattr_set.
     """
-    need_writable(stack)
+    stack.require_upper()
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
     check_change(stack, node)
@@ -133,9 +133,8 @@ def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
 
 def _upper_takes(stack: Stack, name: str) -> None:
     """EOPNOTSUPP for a kind of xattr that the upper does not take, ERANGE for a name that is too long."""
-    assert stack.upper is not None
     try:
-        os.getxattr(b"/proc/self/fd/%d" % stack.upper.root.fd, name)
+        os.getxattr(b"/proc/self/fd/%d" % stack.require_upper().layer.root.fd, name)
     except OSError as e:
         if e.errno in (errno.EOPNOTSUPP, errno.ERANGE):
             raise
@@ -154,7 +153,7 @@ def check_remove(stack: Stack, node: Node, name: bytes) -> bool:
     """All that `removexattr` refuses before anything is copied up (ENODATA); False: there is
     nothing to do.
     """
-    need_writable(stack)
+    stack.require_upper()
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
     check_change(stack, node, touching=key == CAPABILITY)  # which whoever appends drops
