@@ -5,7 +5,7 @@ Errors say in one line which directory is wrong; nothing stays open or changed t
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from overlayfs_py.errors import LayerError, shown
 from overlayfs_py.options import UnionOptions
@@ -48,6 +48,12 @@ def _open_layers(stack: Stack) -> None:
     options = stack.options
     if options.upper is not None:
         stack.upper = _open_upper(stack, options.upper)
+    open_lowers(stack)
+
+
+def open_lowers(stack: Stack) -> None:
+    """Open the lowers that the stack's options name."""
+    options = stack.options
     for number, path in enumerate(options.lower):
         stack.lowers.append(_open_layer(stack, "lowerdir", path, number))
     for number, path in enumerate(options.data_lower, start=len(options.lower)):
@@ -71,7 +77,8 @@ def _open_upper(stack: Stack, path: bytes) -> Upper:
             )
         work = WorkDir(options.work, work_fd, stack.dir_fds, stack.held)
         opened.callback(work.close)
-        upper = Upper(layer, work, durable=not options.volatile)
+        upper = Upper(layer, work)
+        upper.take(durable=not options.volatile)
         opened.pop_all()
         return upper
 
@@ -108,6 +115,23 @@ def _aufs(option: str, layer: Layer) -> str:
         if merged or any(get_xattr(layer.root, prefix + "uuid") is not None for prefix in (TRUSTED, USER)):
             return "off"
     return option
+
+
+def open_upper_to_read(stack: Stack, path: bytes, work: bytes | None) -> Upper:
+    """An upper that nothing is written to: no lock, and of a work directory only the index that is there."""
+    layer = _open_layer(stack, "upperdir", path, -1)
+    layer.noatime = True
+    with ExitStack() as opened:
+        opened.callback(layer.close)
+        read = None
+        if work is not None:
+            read = WorkDir(work, _open_directory("workdir", work), stack.dir_fds, stack.held)
+            opened.callback(read.close)
+            with suppress(FileNotFoundError):
+                read.open_index()
+        upper = Upper(layer, read, indexing=read is not None and read.index.fd >= 0)
+        opened.pop_all()
+        return upper
 
 
 def _open_directory(what: str, path: bytes) -> int:

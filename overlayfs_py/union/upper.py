@@ -1,5 +1,6 @@
-"""The writable part of a stack: the upper layer with its work directory, and the lock on both."""
+"""The topmost part of a stack: the upper layer with its work directory, locked where it is written to."""
 
+import errno
 import fcntl
 import os
 
@@ -16,19 +17,42 @@ class Upper:
     removed while it was open; empty where it needs no names for that. `name_max`: bytes of a name.
     """
 
-    def __init__(self, layer: Layer, work: WorkDir, *, durable: bool) -> None:
-        """Take over both, opened; InUse when another mount has the upper."""
+    def __init__(self, layer: Layer, work: WorkDir | None, *, indexing: bool = False) -> None:
+        """Take over both, opened. Without a work directory the upper can only be read."""
         self.layer = layer
-        self.work = work
-        self.pending = Pending(work, layer, durable=durable)
-        self.indexing = False
+        self._work = work
+        self.indexing = indexing
         self.hiding = b""
         self.name_max = os.fstatvfs(layer.root.fd).f_namemax
-        self._lock_fd = _lock(layer)
+        self._lock_fd = -1
+        self._pending: Pending | None = None
+
+    @property
+    def work(self) -> WorkDir:
+        """Where inodes are made; EROFS without one."""
+        if self._work is None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return self._work
+
+    def take(self, *, durable: bool) -> None:
+        """Lock both for one mount, which will write; InUse when another one has either. `durable`: what it
+        writes has to survive a crash of the machine.
+        """
+        self.work.lock()
+        self._lock_fd = _lock(self.layer)
+        self._pending = Pending(self.work, self.layer, durable=durable)
+
+    @property
+    def pending(self) -> Pending:
+        """Renames of several steps; EROFS where nothing is written."""
+        if self._pending is None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return self._pending
 
     def close(self) -> None:
         """Idempotent."""
-        self.work.close()
+        if self._work is not None:
+            self._work.close()
         self.layer.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)

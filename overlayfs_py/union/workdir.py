@@ -23,24 +23,29 @@ _LARGE = 32 * 1024
 
 
 class WorkDir:
-    """Owns the lock on the work directory; `temp` is where inodes are made before they get their name."""
+    """Owns the descriptors of its parts and the lock; `temp` is where inodes are made before they get their
+    name.
+    """
 
     def __init__(self, path: bytes, root_fd: int, fds: FdCache[Real], held: Held) -> None:
         self.layer = Layer(path, root_fd, -1, fds, held)
         self._serial = 0
+        self._lock_fd = -1
         self.remove_large: Callable[[Callable[[], None]], None] = lambda remove: remove()
         self.unclonable: set[int] = set()  # file systems (st_dev) that share no blocks with copies made here
-        self._lock_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root_fd)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            found = os.fstat(self._lock_fd)
-            self.close()
-            raise InUse(f"workdir {os.fsdecode(path)}", (found.st_dev, found.st_ino)) from None
         self.temp = self.layer.root.child(b"work")
         self.index = self.layer.root.child(b"index")
         self.counts = self.layer.root.child(b"nlink")
         self.counted: set[bytes] = set()  # the names in it
+
+    def lock(self) -> None:
+        """Take the directory for this mount; InUse when another one has it."""
+        self._lock_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.layer.root.fd)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found = os.fstat(self._lock_fd)
+            raise InUse(f"workdir {os.fsdecode(self.layer.path)}", (found.st_dev, found.st_ino)) from None
 
     def prepare(self, *, volatile: bool) -> None:
         """Empty the temporary directory; a crash left nothing there that anything else refers to."""
@@ -96,9 +101,13 @@ class WorkDir:
         with contextlib.suppress(FileExistsError):
             os.mkdir(b"index", 0o700, dir_fd=self.layer.root.fd)
             _own(self.layer.root.fd, b"index")
-        self.index.fd = os.open(b"index", O_DIRFD, dir_fd=self.layer.root.fd)
+        self.open_index()
         with contextlib.suppress(FileNotFoundError):
             self._open_counts()
+
+    def open_index(self) -> None:
+        """Open the index directory that is there; FileNotFoundError."""
+        self.index.fd = os.open(b"index", O_DIRFD, dir_fd=self.layer.root.fd)
 
     def make_counts(self) -> None:
         """Open the directory of counts, made when it is missing."""

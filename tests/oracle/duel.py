@@ -12,6 +12,7 @@ from typing import cast
 
 from tests import snapshots
 from tests.mounts import scratch
+from tests.oracle import reading
 from tests.oracle.deviations import (
     excused,
     kernel_cannot,
@@ -157,6 +158,9 @@ class Duel:
         """Unmount and mount again: nothing may change, inode numbers of non-directories included."""
         before = self.snapshots()
         self.close()
+        for shown, layers, side in zip(before, self._layers, self.sides, strict=True):
+            if not side.moves_times:  # else its upper is seen through another file system only
+                self._report(reading.compare(shown, layers, self.stack.options()))
         self._start()
         after = self.snapshots()
         for number, side in enumerate(self.sides):
