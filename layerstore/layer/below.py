@@ -13,11 +13,9 @@ from collections.abc import Sequence
 
 from layerstore.layer import whiteout
 from layerstore.layer.attributes import Attributes
-from layerstore.layer.merged import Found, Merged, Part
 from layerstore.layer.stack import Stack
 from overlayfs_py.syscalls.copy import copy_data
-
-_O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+from overlayfs_py.union.reading import Marks, Node, Reading, Real, list_xattrs, read_xattr
 
 
 class Below:
@@ -28,7 +26,7 @@ class Below:
     def __init__(self, lowers: Sequence[bytes], *, userxattr: bool) -> None:
         self._lowers = tuple(lowers)
         self._userxattr = userxattr
-        self._merged: Merged | None = None
+        self._reading: Reading | None = None
 
     @property
     def is_nothing(self) -> bool:
@@ -36,42 +34,27 @@ class Below:
         return not self._lowers
 
     def close(self) -> None:
-        if self._merged is not None:
-            self._merged.close()
+        if self._reading is not None:
+            self._reading.close()
 
-    def find(self, path: bytes) -> Found | None:
+    def find(self, path: bytes) -> Node | None:
         """What is at `path`, no symlink followed; None for nothing."""
-        merged = self._open()
-        return merged.resolve(merged.root, path) if merged is not None else None
+        reading = self._open()
+        return reading.find(path) if reading is not None else None
 
-    def _open(self) -> Merged | None:
+    def _open(self) -> Reading | None:
         self.asked = True
-        if self._merged is None and self._lowers:
-            self._merged = Merged(Stack(self._lowers[0], self._lowers[1:], self._userxattr))
-        return self._merged
+        if self._reading is None and self._lowers:
+            self._reading = Stack(self._lowers[0], self._lowers[1:], self._userxattr).read()
+        return self._reading
 
-    def target(self, found: Found) -> bytes | None:
-        """Where a symlink points to; None for anything else."""
-        if not stat.S_ISLNK(found.st.st_mode):
-            return None
-        merged = self._open()
-        assert merged is not None
-        dir_fd, name = merged.at(found.parts[0])
-        return os.readlink(name, dir_fd=dir_fd)
-
-    def attributes(self, found: Found) -> Attributes:
+    def attributes(self, found: Node) -> Attributes:
         """As they are on disk, without the overlay's marks."""
-        merged = self._open()
-        assert merged is not None
-        return attributes_on_disk(merged, found.parts[0], found.st)
+        return attributes_on_disk(found.top, whiteout.namespace(self._userxattr))
 
-    def copy(self, found: Found, fd: int) -> None:
+    def copy(self, found: Node, fd: int) -> None:
         """Copy a file's bytes into the new file `fd`."""
-        merged = self._open()
-        assert merged is not None
-        assert found.data is not None
-        dir_fd, name = merged.at(found.data)
-        source_fd = os.open(name, _O_FILE, dir_fd=dir_fd)
+        source_fd = found.data.open(os.O_RDONLY)
         try:
             copy_data(source_fd, fd, os.fstat(source_fd).st_size)
         finally:
@@ -79,15 +62,16 @@ class Below:
 
     def root_names(self) -> list[bytes]:
         """Every name in the merged root."""
-        merged = self._open()
-        return sorted(merged.names(merged.root)) if merged is not None else []
+        reading = self._open()
+        return sorted(name for name, _ in reading.names(reading.root)) if reading is not None else []
 
 
-def attributes_on_disk(merged: Merged, part: Part, st: os.stat_result) -> Attributes:
+def attributes_on_disk(real: Real, marks: Marks) -> Attributes:
     """The attributes of one entry without the overlay's marks; what is escaped is no mark, and stays."""
+    st = real.stat()
     xattrs = {
-        name: merged.xattr(part, name)
-        for name in merged.xattrs(part)
-        if whiteout.xattr_for_layer(name, merged.marks, lambda _line: None) is not None
+        name: read_xattr(real, name)
+        for name in list_xattrs(real)
+        if whiteout.xattr_for_layer(name, marks, lambda _line: None) is not None
     }
     return Attributes(stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, xattrs)

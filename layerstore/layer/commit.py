@@ -16,7 +16,6 @@ from layerstore.layer.compress import Compression, codec
 from layerstore.layer.encode import END
 from layerstore.layer.idmap import IdMap
 from layerstore.layer.members import Members
-from layerstore.layer.merged import Merged
 from layerstore.layer.notes import Notes
 from layerstore.layer.pipeline import BlockWriter
 from layerstore.layer.stack import Stack
@@ -67,10 +66,12 @@ def write_layer(
     `limits` would refuse to unpack. `out` is not closed.
     """
     notes = Notes()
-    with Merged(stack) as merged, BlockWriter(out, codec(compression, level), progress) as sink:
-        members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits)
-        unchanged = Unchanged(merged) if squash_unchanged else None
-        Walk(merged, members, exclude, unchanged).changes()
+    with stack.read() as reading, BlockWriter(out, codec(compression, level), progress) as sink:
+        members = Members(
+            reading, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits
+        )
+        unchanged = Unchanged(reading) if squash_unchanged else None
+        Walk(reading, members, exclude, unchanged).changes()
         result = _finish(sink, members, notes)
         if unchanged is None:
             return result
@@ -94,9 +95,11 @@ def export_tree(
     `write_layer`.
     """
     notes = Notes()
-    with Merged(stack) as merged, BlockWriter(out, codec(compression, level), progress) as sink:
-        members = Members(merged, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits)
-        Walk(merged, members, exclude).everything()
+    with stack.read() as reading, BlockWriter(out, codec(compression, level), progress) as sink:
+        members = Members(
+            reading, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits
+        )
+        Walk(reading, members, exclude).everything()
         return _finish(sink, members, notes)
 
 

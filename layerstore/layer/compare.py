@@ -9,42 +9,42 @@ from __future__ import annotations
 
 import heapq
 import os
-import stat
 from contextlib import ExitStack
 
 from layerstore.layer import whiteout
-from layerstore.layer.merged import Found, Merged, Part
 from overlayfs_py.syscalls.copy import data_extents
+from overlayfs_py.union.reading import Node, Reading, Real, list_xattrs, read_xattr
 
-_O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 1 << 20
 
 
-def same_place(new: Merged, a: Part, old: Merged, b: Part) -> bool:
+def same_place(a: Real, b: Real) -> bool:
     """Whether both are the very same name in the same directory on disk."""
-    return new.identity(a) == old.identity(b)
+    if a.layer is not b.layer and not os.path.samestat(a.layer.root.stat(), b.layer.root.stat()):
+        return False
+    return a.layer_path() == b.layer_path()
 
 
-def same_metadata(new: Merged, a: Found, old: Merged, b: Found) -> bool:
+def same_metadata(new: Reading, a: Real, old: Reading, b: Real) -> bool:
     """Type, mode, owner, device and the xattrs that travel in layers; not the times, not the size."""
-    one, other = a.st, b.st
+    one, other = a.stat(), b.stat()
     if (one.st_mode, one.st_uid, one.st_gid) != (other.st_mode, other.st_uid, other.st_gid):
         return False
     if one.st_rdev != other.st_rdev:
         return False
-    return visible_xattrs(new, a.parts[0]) == visible_xattrs(old, b.parts[0])
+    return visible_xattrs(new, a) == visible_xattrs(old, b)
 
 
-def same_content(new: Merged, a: Found, old: Merged, b: Found) -> bool:
+def same_content(a: Node, b: Node) -> bool:
     """Of two entries of one type: the same link target or the same bytes."""
-    if stat.S_ISLNK(a.st.st_mode):
-        return _target(new, a.parts[0]) == _target(old, b.parts[0])
-    if a.data is None or b.data is None or same_place(new, a.data, old, b.data):
+    if a.is_symlink:
+        return a.top.readlink() == b.top.readlink()
+    if not a.is_file or same_place(a.data, b.data):
         return True
     with ExitStack() as held:
-        one_fd = _open(new, a.data)
+        one_fd = a.data.open(os.O_RDONLY)
         held.callback(os.close, one_fd)
-        other_fd = _open(old, b.data)
+        other_fd = b.data.open(os.O_RDONLY)
         held.callback(os.close, other_fd)
         return same_bytes(one_fd, other_fd)
 
@@ -65,21 +65,11 @@ def same_bytes(one_fd: int, other_fd: int) -> bool:
     return True
 
 
-def visible_xattrs(merged: Merged, part: Part) -> dict[str, bytes]:
+def visible_xattrs(reading: Reading, real: Real) -> dict[str, bytes]:
     """What users see: without the overlay's marks."""
     seen = {}
-    for name in merged.xattrs(part):
-        shown = whiteout.xattr_for_layer(name, merged.marks, lambda _line: None)
+    for name in list_xattrs(real):
+        shown = whiteout.xattr_for_layer(name, reading.marks, lambda _line: None)
         if shown is not None:
-            seen[shown] = merged.xattr(part, name)
+            seen[shown] = read_xattr(real, name)
     return seen
-
-
-def _target(merged: Merged, part: Part) -> bytes:
-    dir_fd, name = merged.at(part)
-    return os.readlink(name, dir_fd=dir_fd)
-
-
-def _open(merged: Merged, part: Part) -> int:
-    dir_fd, name = merged.at(part)
-    return os.open(name, _O_FILE, dir_fd=dir_fd)

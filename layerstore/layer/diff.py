@@ -8,7 +8,6 @@ sides are not read: the cost is that of what the upper holds.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from typing import Literal, NamedTuple
 
 from layerstore.errors import printable
 from layerstore.layer.compare import same_content, same_metadata, same_place
-from layerstore.layer.merged import Found, Merged, Part
 from layerstore.layer.stack import Stack
+from layerstore.layer.walk import linked_names, lookup
+from overlayfs_py.union.reading import Node, Reading, Real
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,13 @@ class Change:
 def changes(stack: Stack, *, exclude: Collection[bytes] = ()) -> Iterator[Change]:
     """What `stack.upper` changes in `stack.lowers`; paths in `exclude` (no leading slash) are passed over."""
     with ExitStack() as held:
-        after = held.enter_context(Merged(stack))
+        after = held.enter_context(stack.read())
         if not stack.lowers:
-            yield from _Comparison(after, after, exclude).run(after.root, ())
+            yield from _Comparison(after, after, exclude).run(after.root, None)
             return
         # Opened for itself: the index of hard links belongs to the upper's side alone.
         old = Stack(stack.lowers[0], stack.lowers[1:], stack.userxattr)
-        before = held.enter_context(Merged(old))
+        before = held.enter_context(old.read())
         yield from _Comparison(after, before, exclude).run(after.root, before.root)
 
 
@@ -50,7 +50,7 @@ def changes_between(old: Stack, new: Stack) -> Iterator[Change]:
     """What to do to the merged tree of `old` to get that of `new`; layers they share at the bottom are
     not read.
     """
-    with Merged(old) as before, Merged(new) as after:
+    with old.read() as before, new.read() as after:
         yield from _Comparison(after, before, ()).run(after.root, before.root)
 
 
@@ -58,20 +58,20 @@ class _Frame(NamedTuple):
     """A directory being compared. `announce` holds its own line until it is known to be needed."""
 
     path: bytes
-    new: tuple[Part, ...]
-    old: tuple[Part, ...]
+    new: Node
+    old: Node | None
     names: Iterator[bytes]
     announce: list[Change]
 
 
 class _Comparison:
-    def __init__(self, new: Merged, old: Merged, exclude: Collection[bytes]) -> None:
+    def __init__(self, new: Reading, old: Reading, exclude: Collection[bytes]) -> None:
         self._new = new
         self._old = old
         self._exclude = frozenset(path.strip(b"/") for path in exclude)
-        self._linked = new.linked_names()
+        self._linked = linked_names(new)
 
-    def run(self, new: tuple[Part, ...], old: tuple[Part, ...]) -> Iterator[Change]:
+    def run(self, new: Node, old: Node | None) -> Iterator[Change]:
         frames = [self._frame(b"", new, old, [])]
         while frames:
             frame = frames[-1]
@@ -82,56 +82,56 @@ class _Comparison:
             path = frame.path + b"/" + name if frame.path else name
             if path in self._exclude:
                 continue
-            after = self._new.lookup(frame.new, name)
-            before = self._old.lookup(frame.old, name) if frame.old else None
+            after = lookup(self._new, frame.new, name, path)
+            before = None if frame.old is None else lookup(self._old, frame.old, name, path)
             line = self._line(path, after, before)
             if line is not None:
                 yield from _announced(frames)
                 yield line
-            if after is not None and stat.S_ISDIR(after.st.st_mode):
+            if after is not None and after.is_dir:
                 # A directory that took the place of something else shows all its children as added.
-                below = before.parts if before is not None and stat.S_ISDIR(before.st.st_mode) else ()
-                frames.append(
-                    self._frame(path, after.parts, below, [Change("C", path)] if line is None else [])
-                )
+                below = before if before is not None and before.is_dir else None
+                frames.append(self._frame(path, after, below, [Change("C", path)] if line is None else []))
 
-    def _frame(
-        self, path: bytes, new: tuple[Part, ...], old: tuple[Part, ...], announce: list[Change]
-    ) -> _Frame:
-        return _Frame(
-            path, new, old, iter(sorted({*self._names(new, old), *self._linked.get(path, ())})), announce
-        )
+    def _frame(self, path: bytes, new: Node, old: Node | None, announce: list[Change]) -> _Frame:
+        names = sorted({*self._names(new, old), *self._linked.get(path, ())})
+        return _Frame(path, new, old, iter(names), announce)
 
-    def _names(self, new: tuple[Part, ...], old: tuple[Part, ...]) -> Collection[bytes]:
+    def _names(self, new: Node, old: Node | None) -> Collection[bytes]:
         """The names that may differ: those in the parts that only the new side has, if it has the old
         ones below.
         """
-        extra = len(new) - len(old)
-        if extra >= 0 and all(map(self._same, new[extra:], old)):
-            return {name for part in new[:extra] for name, _ in self._new.list(part)}
-        return self._new.names(new).keys() | self._old.names(old).keys()
+        above, below = _parts(new), [] if old is None else _parts(old)
+        extra = len(above) - len(below)
+        if extra >= 0 and all(map(same_place, above[extra:], below)):
+            return {name for part in above[:extra] for name, _ in self._new.raw_names(part)}
+        found = self._new.names(new) + ([] if old is None else self._old.names(old))
+        return {name for name, _ in found}
 
-    def _same(self, new: Part, old: Part) -> bool:
-        return same_place(self._new, new, self._old, old)
-
-    def _line(self, path: bytes, after: Found | None, before: Found | None) -> Change | None:
+    def _line(self, path: bytes, after: Node | None, before: Node | None) -> Change | None:
         if after is None:
             return Change("D", path) if before is not None else None
         if before is None:
             return Change("A", path)
         return Change("C", path) if self._differ(after, before) else None
 
-    def _differ(self, after: Found, before: Found) -> bool:
-        if self._same(after.parts[0], before.parts[0]) and len(after.parts) == len(before.parts) == 1:
+    def _differ(self, after: Node, before: Node) -> bool:
+        if len(_parts(after)) == len(_parts(before)) == 1 and same_place(after.top, before.top):
             return False
-        a, b = after.st, before.st
-        is_dir = stat.S_ISDIR(a.st_mode)
-        if not is_dir and (a.st_size, a.st_mtime_ns) != (b.st_size, b.st_mtime_ns):
+        a, b = after.top.stat(), before.top.stat()
+        if not after.is_dir and (a.st_size, a.st_mtime_ns) != (b.st_size, b.st_mtime_ns):
             return True
-        if not same_metadata(self._new, after, self._old, before):
+        if not same_metadata(self._new, after.top, self._old, before.top):
             return True
         # Same size and time is what a copy-up without a change looks like, and little else.
-        return not is_dir and not same_content(self._new, after, self._old, before)
+        return not after.is_dir and not same_content(after, before)
+
+
+def _parts(node: Node) -> list[Real]:
+    """The places that show through a node, topmost first; a file's data is not one."""
+    if not node.is_dir:
+        return [node.top]
+    return [*([node.upper] if node.upper is not None else []), *node.lowers]
 
 
 def _announced(frames: list[_Frame]) -> Iterator[Change]:

@@ -16,18 +16,19 @@ from layerstore.layer import sparse, whiteout
 from layerstore.layer.encode import encode, encode_file
 from layerstore.layer.entry import DIRECTORY, HARD_LINK, REGULAR, TYPE_OF_MODE, Entry, padding
 from layerstore.layer.idmap import IdMap
-from layerstore.layer.merged import Look, Merged, Part
 from layerstore.layer.notes import Notes
 from layerstore.layer.pipeline import BlockWriter, Truncated, Unreadable
 from layerstore.limits import DEFAULT_LIMITS, Limits
 from overlayfs_py.syscalls.copy import data_extents
 from overlayfs_py.syscalls.dirents import DT_REG
+from overlayfs_py.union.reading import Reading, Real, list_xattrs, read_xattr
 
 _O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_PATH = 4095
 _BILLION = 1_000_000_000
 
-FindData = Callable[[Look], Part | None]
+# Where a metacopy file's bytes are; None when it is none any more.
+FindData = Callable[[], Real | None]
 
 
 class _Links:
@@ -63,7 +64,7 @@ class Members:
 
     def __init__(
         self,
-        merged: Merged,
+        reading: Reading,
         sink: BlockWriter,
         notes: Notes,
         *,
@@ -73,22 +74,22 @@ class Members:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.count = 0
-        self._merged = merged
+        self._marks = reading.marks
         self._sink = sink
         self._notes = notes
         self._clamp_ns = None if clamp is None else clamp * _BILLION
         self._sparse = sparse
         self._ids = ids
         self._limits = limits
-        self._links = _Links(forever=merged.has_index)
+        self._links = _Links(forever=reading.has_linked_names)
         # Memory of an O_NOATIME refused once: only a file's owner or root may use it.
         self._noatime = os.O_NOATIME
 
-    def directory(self, path: bytes, part: Part) -> None:
+    def directory(self, path: bytes, real: Real) -> None:
         """A directory's own entry; the root is ``./``."""
-        st = self._merged.stat(part)
+        st = real.stat()
         entry = self._entry(path + b"/" if path else b"./", DIRECTORY, st)
-        entry.xattrs = self._xattrs(path, part)
+        entry.xattrs = self._xattrs(path, real)
         self._put(entry, path)
 
     def whiteout(self, directory: bytes, name: bytes) -> None:
@@ -102,15 +103,15 @@ class Members:
         path = directory + b"/" + name if directory else name
         self._put(Entry(path, mode=0), path)
 
-    def other(self, path: bytes, part: Part, kind: int, find_data: FindData) -> bool:
+    def other(self, path: bytes, real: Real, kind: int, find_data: FindData) -> bool:
         """Anything but a directory, listed as `kind`; False when a whiteout has taken its place since.
 
         What is simply gone is left out with a note.
         """
         try:
-            if kind == DT_REG and self._file(path, part, find_data):
+            if kind == DT_REG and self._file(path, real, find_data):
                 return True
-            st = self._merged.stat(part)
+            st = real.stat()
             if whiteout.is_whiteout_device(st):
                 return False
             if stat.S_ISDIR(st.st_mode) or stat.S_ISREG(st.st_mode):
@@ -118,7 +119,7 @@ class Members:
             if stat.S_ISSOCK(st.st_mode):
                 self._notes.add(f"left out the socket /{printable(path)}")
             else:
-                self._special(path, part, st)
+                self._special(path, real, st)
         except FileNotFoundError:
             self.gone(path)
         return True
@@ -127,23 +128,22 @@ class Members:
         """Note that something was listed but is not there any more."""
         self._notes.add(f"left out /{printable(path)}: it was removed while the layer was written")
 
-    def _special(self, path: bytes, part: Part, st: os.stat_result) -> None:
+    def _special(self, path: bytes, real: Real, st: os.stat_result) -> None:
         if self._linked(path, st):
             return
         entry = self._entry(path, TYPE_OF_MODE[stat.S_IFMT(st.st_mode)], st)
-        entry.xattrs = self._xattrs(path, part)
+        entry.xattrs = self._xattrs(path, real)
         if stat.S_ISLNK(st.st_mode):
-            dir_fd, name = self._merged.at(part)
-            entry.linkname = os.readlink(name, dir_fd=dir_fd)
+            entry.linkname = real.readlink()
             entry.mode = 0o777
         elif not stat.S_ISFIFO(st.st_mode):
             entry.device = (os.major(st.st_rdev), os.minor(st.st_rdev))
         self._put(entry, path)
 
-    def _file(self, path: bytes, part: Part, find_data: FindData) -> bool:
+    def _file(self, path: bytes, real: Real, find_data: FindData) -> bool:
         """A regular file; False when it is none any more."""
         try:
-            fd = self._open(part)
+            fd = self._open(real)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):  # a symlink, a socket, a whiteout
                 return False
@@ -153,7 +153,7 @@ class Members:
             if not stat.S_ISREG(st.st_mode):
                 return False
             if st.st_nlink < 2 or not self._linked(path, st):
-                self._new_file(path, part, fd, st, find_data)
+                self._new_file(path, real, fd, st, find_data)
             return True
         except Truncated:
             raise Unrepresentable(path, "it became shorter while it was read (pause its writers)") from None
@@ -162,7 +162,7 @@ class Members:
         finally:
             os.close(fd)
 
-    def _new_file(self, path: bytes, part: Part, fd: int, st: os.stat_result, find_data: FindData) -> None:
+    def _new_file(self, path: bytes, real: Real, fd: int, st: os.stat_result, find_data: FindData) -> None:
         names = _list_xattrs(fd)
         if not names and not sparse.may_be_sparse(st):
             return self._put_plain_file(path, fd, st)
@@ -170,11 +170,10 @@ class Members:
         if not names:
             return self._put_file(entry, path, fd, st)
         entry.xattrs = self._kept_xattrs(path, names, lambda name: os.getxattr(fd, name))
-        if self._merged.marks.metacopy not in names:
+        if self._marks.metacopy not in names:
             return self._put_file(entry, path, fd, st)
-        look = self._merged.look(part)
-        data = find_data(look) if look is not None else None
-        if data is None or data == part:
+        data = find_data()
+        if data is None or data.layer is real.layer:
             raise Unrepresentable(path, "it was replaced while it was read (pause its writers)")
         data_fd = self._open(data)
         try:
@@ -182,8 +181,8 @@ class Members:
         finally:
             os.close(data_fd)
 
-    def _open(self, part: Part) -> int:
-        dir_fd, name = self._merged.at(part)
+    def _open(self, real: Real) -> int:
+        dir_fd, name = real.at()
         try:
             return os.open(name, _O_FILE | self._noatime, dir_fd=dir_fd)
         except PermissionError:
@@ -270,14 +269,14 @@ class Members:
     def _mtime(self, st: os.stat_result) -> int:
         return st.st_mtime_ns if self._clamp_ns is None else min(st.st_mtime_ns, self._clamp_ns)
 
-    def _xattrs(self, path: bytes, part: Part) -> dict[str, bytes]:
-        names = self._merged.xattrs(part)
-        return self._kept_xattrs(path, names, lambda name: self._merged.xattr(part, name)) if names else {}
+    def _xattrs(self, path: bytes, real: Real) -> dict[str, bytes]:
+        names = list_xattrs(real)
+        return self._kept_xattrs(path, names, lambda name: read_xattr(real, name)) if names else {}
 
     def _kept_xattrs(self, path: bytes, names: list[str], read: Callable[[str], bytes]) -> dict[str, bytes]:
         kept = {}
         for name in names:
-            travelling = whiteout.xattr_for_layer(name, self._merged.marks, self._notes.add)
+            travelling = whiteout.xattr_for_layer(name, self._marks, self._notes.add)
             if travelling is None:
                 continue
             if "=" in travelling:

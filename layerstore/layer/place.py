@@ -32,11 +32,11 @@ from layerstore.layer.entry import (
     Entry,
 )
 from layerstore.layer.filling import fill
-from layerstore.layer.merged import Found
 from layerstore.layer.notes import Notes
 from layerstore.layer.rootdir import NotADirectory, RootDir, clean_path, remove
 from layerstore.limits import Limits
 from overlayfs_py.union.marks import Marks
+from overlayfs_py.union.reading import Node
 
 _O_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_MAJOR, _MOST_MINOR = 0xFFF, 0xFFFFF
@@ -146,10 +146,9 @@ class Placer:
     ) -> bytes | None:
         """A directory that the tar does not mention: as it is in the layers below, or plain."""
         found = None if replaces_whiteout else self._find_below(path)
-        target = None if found is None else self._below.target(found)
-        if target is not None:
-            return target
-        shown = found if found is not None and stat.S_ISDIR(found.st.st_mode) else None
+        if found is not None and found.is_symlink:
+            return found.top.readlink()
+        shown = found if found is not None and found.is_dir else None
         if shown is None and not make and not self._below.is_nothing:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         os.mkdir(name, 0o700, dir_fd=dir_fd)
@@ -165,7 +164,7 @@ class Placer:
     def _plain(self) -> Attributes:
         return Attributes(0o755, 0, 0, self._mtime_ns, {})
 
-    def _find_below(self, path: bytes) -> Found | None:
+    def _find_below(self, path: bytes) -> Node | None:
         """What shows at `path` from the layers below; an opaque directory of this layer hides it."""
         return None if self._is_hidden(path) else self._below.find(path)
 
@@ -240,7 +239,7 @@ class Placer:
     def _fetch(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> os.stat_result:
         """Copy the file of a lower layer that a hard link names up into this layer."""
         found = self._find_below(path)
-        if found is None or found.data is None:
+        if found is None or not found.is_file:
             raise _no_target(entry)
         fd = os.open(name, _O_NEW, 0o600, dir_fd=dir_fd)
         try:

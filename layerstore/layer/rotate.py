@@ -18,7 +18,6 @@ from layerstore.layer import whiteout
 from layerstore.layer.attributes import Attributes, AttributeSetter
 from layerstore.layer.below import attributes_on_disk
 from layerstore.layer.members import FindData
-from layerstore.layer.merged import Merged, Part
 from layerstore.layer.notes import Notes
 from layerstore.layer.rootdir import RootDir
 from layerstore.layer.stack import Stack
@@ -26,8 +25,8 @@ from layerstore.layer.unchanged import Unchanged
 from layerstore.layer.walk import Walk
 from overlayfs_py.syscalls.attrs import set_mode
 from overlayfs_py.syscalls.copy import copy_data
+from overlayfs_py.union.reading import Reading, Real, list_xattrs
 
-_O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _O_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OF_THE_SYSTEM = "security.selinux"  # every new file gets its own
 _BILLION = 1_000_000_000
@@ -51,14 +50,14 @@ def rotate(
     exception both are in pieces; with `keep` only the directory is.
     """
     with ExitStack() as owned:
-        merged = owned.enter_context(Merged(stack))
-        setter = AttributeSetter(merged.marks, Notes(), privileged=privileged, ids=None)
+        reading = owned.enter_context(stack.read())
+        setter = AttributeSetter(reading.marks, Notes(), privileged=privileged, ids=None)
         owned.callback(setter.close)
         clamp_ns = None if source_date_epoch is None else source_date_epoch * _BILLION
-        plot = _Plot(merged, dest_fd, setter, clamp_ns, keep=keep, privileged=privileged)
+        plot = _Plot(reading, dest_fd, setter, clamp_ns, keep=keep, privileged=privileged)
         owned.callback(plot.close)
-        unchanged = Unchanged(merged) if squash_unchanged else None
-        Walk(merged, plot, exclude, unchanged).changes()
+        unchanged = Unchanged(reading) if squash_unchanged else None
+        Walk(reading, plot, exclude, unchanged).changes()
         setter.set_directories(dest_fd)
         return plot.count
 
@@ -68,7 +67,7 @@ class _Plot:
 
     def __init__(
         self,
-        merged: Merged,
+        reading: Reading,
         dest_fd: int,
         setter: AttributeSetter,
         clamp_ns: int | None,
@@ -77,7 +76,8 @@ class _Plot:
         privileged: bool,
     ) -> None:
         self.count = 0
-        self._merged = merged
+        self._marks = reading.marks
+        self._upper = reading.root.copied.layer
         self._setter = setter
         self._clamp_ns = clamp_ns
         self._keep = keep
@@ -88,14 +88,15 @@ class _Plot:
     def close(self) -> None:
         self._root.close()
 
-    def directory(self, path: bytes, part: Part) -> None:
-        st = self._merged.stat(part)
+    def directory(self, path: bytes, real: Real) -> None:
+        st = real.stat()
         if path:
             dir_fd, name = self._at(path)
             os.mkdir(name, 0o700, dir_fd=dir_fd)
-        self._setter.set_later(path, self._attributes(part, st))
-        if part.layer == 0 and not self._privileged and not self._keep and st.st_mode & 0o700 != 0o700:
-            set_mode(*self._merged.at(part), 0o700)  # or its owner could not take its files away
+        self._setter.set_later(path, self._attributes(real, st))
+        taken_apart = real.layer is self._upper and not self._keep
+        if taken_apart and not self._privileged and st.st_mode & 0o700 != 0o700:
+            set_mode(*real.at(), 0o700)  # or its owner could not take its files away
         self.count += 1
 
     def whiteout(self, directory: bytes, name: bytes) -> None:
@@ -105,24 +106,24 @@ class _Plot:
 
     def opaque_marker(self, directory: bytes) -> None:
         dir_fd, _ = self._root.directory(directory, make=False)
-        os.setxattr(b"/proc/self/fd/%d" % dir_fd, self._merged.marks.opaque, b"y")
+        os.setxattr(b"/proc/self/fd/%d" % dir_fd, self._marks.opaque, b"y")
         self.count += 1
 
-    def other(self, path: bytes, part: Part, kind: int, find_data: FindData) -> bool:
+    def other(self, path: bytes, real: Real, kind: int, find_data: FindData) -> bool:
         """Anything but a directory; False when it is a whiteout, which nobody can have made meanwhile."""
-        st = self._merged.stat(part)
+        st = real.stat()
         if whiteout.is_whiteout_device(st):
             return False
         if stat.S_ISSOCK(st.st_mode):
             return True
-        names = self._merged.xattrs(part)
-        source = self._content(path, part, st, names, find_data)
+        names = list_xattrs(real)
+        source = self._content(path, real, st, names, find_data)
         if source is not None:
-            self._copy(path, part, st, source)
+            self._copy(path, real, st, source)
         elif self._keep:
-            self._link(path, part)
+            self._link(path, real)
         else:
-            self._take(path, part)
+            self._take(path, real)
             self._clean(path, st, names)
         self.count += 1
         return True
@@ -131,30 +132,29 @@ class _Plot:
         raise Unrepresentable(path, "it was removed meanwhile")
 
     def _content(
-        self, path: bytes, part: Part, st: os.stat_result, names: list[str], find_data: FindData
-    ) -> Part | None:
+        self, path: bytes, real: Real, st: os.stat_result, names: list[str], find_data: FindData
+    ) -> Real | None:
         """The file to copy from, for what is no inode of the upper with all its data; else None."""
-        is_own = part.layer == 0 or part.layer == len(self._merged.root)  # or one of its index
+        is_own = real.layer.is_upper  # or one of its index
         if not stat.S_ISREG(st.st_mode):
-            return None if is_own else part
-        if is_own and self._merged.marks.metacopy not in names:
+            return None if is_own else real
+        if is_own and self._marks.metacopy not in names:
             return None
-        look = self._merged.look(part)
-        data = find_data(look) if look is not None else None
+        data = find_data()
         if data is None:
             raise Unrepresentable(path, "its data is not in the lower layers")
         return data
 
-    def _take(self, path: bytes, part: Part) -> None:
-        if part.layer != 0:  # an entry of the index, which may stand for several names
-            self._link(path, part)
+    def _take(self, path: bytes, real: Real) -> None:
+        if real.layer is not self._upper:  # an entry of the index, which may stand for several names
+            self._link(path, real)
             return
-        source_fd, source = self._merged.at(part)
+        source_fd, source = real.at()
         dir_fd, name = self._at(path)
         os.rename(source, name, src_dir_fd=source_fd, dst_dir_fd=dir_fd)
 
-    def _link(self, path: bytes, part: Part) -> None:
-        source_fd, source = self._merged.at(part)
+    def _link(self, path: bytes, real: Real) -> None:
+        source_fd, source = real.at()
         dir_fd, name = self._at(path)
         os.link(source, name, src_dir_fd=source_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
 
@@ -162,7 +162,7 @@ class _Plot:
         """Leave a file as unpacking would have made it: no marks, no time after the clamp."""
         dir_fd, name = self._at(path)
         for xattr in names:
-            travels = whiteout.xattr_for_layer(xattr, self._merged.marks, _silent) is not None
+            travels = whiteout.xattr_for_layer(xattr, self._marks, _silent) is not None
             if not travels and xattr != _OF_THE_SYSTEM:
                 self._remove_xattr(b"/proc/self/fd/%d/%s" % (dir_fd, name), xattr, st)
         mtime_ns = self._mtime(st)
@@ -181,7 +181,7 @@ class _Plot:
             if error.errno != errno.ENODATA:  # another name of the same inode was here before
                 raise
 
-    def _copy(self, path: bytes, part: Part, st: os.stat_result, source: Part) -> None:
+    def _copy(self, path: bytes, real: Real, st: os.stat_result, source: Real) -> None:
         """Make what lies in a layer below, or a metadata-only copy with its data, anew."""
         if st.st_nlink > 1:
             first = self._copied.setdefault((st.st_dev, st.st_ino), path)
@@ -189,13 +189,12 @@ class _Plot:
                 self._link_again(first, path)
                 return
         dir_fd, name = self._at(path)
-        wanted = self._attributes(part, st)
+        wanted = self._attributes(real, st)
         if stat.S_ISREG(st.st_mode):
             self._copy_file(dir_fd, name, path, source, wanted)
             return
         if is_link := stat.S_ISLNK(st.st_mode):
-            source_fd, source_name = self._merged.at(source)
-            os.symlink(os.readlink(source_name, dir_fd=source_fd), name, dir_fd=dir_fd)
+            os.symlink(source.readlink(), name, dir_fd=dir_fd)
         else:
             os.mknod(name, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=dir_fd)
         self._setter.set_special(dir_fd, name, wanted, path, symlink=is_link)
@@ -209,9 +208,8 @@ class _Plot:
         finally:
             os.close(first_fd)
 
-    def _copy_file(self, dir_fd: int, name: bytes, path: bytes, source: Part, wanted: Attributes) -> None:
-        source_dir_fd, source_name = self._merged.at(source)
-        source_fd = os.open(source_name, _O_FILE, dir_fd=source_dir_fd)
+    def _copy_file(self, dir_fd: int, name: bytes, path: bytes, source: Real, wanted: Attributes) -> None:
+        source_fd = source.open(os.O_RDONLY)
         try:
             fd = os.open(name, _O_NEW, 0o600, dir_fd=dir_fd)
             try:
@@ -222,8 +220,8 @@ class _Plot:
         finally:
             os.close(source_fd)
 
-    def _attributes(self, part: Part, st: os.stat_result) -> Attributes:
-        return attributes_on_disk(self._merged, part, st)._replace(mtime_ns=self._mtime(st))
+    def _attributes(self, real: Real, st: os.stat_result) -> Attributes:
+        return attributes_on_disk(real, self._marks)._replace(mtime_ns=self._mtime(st))
 
     def _mtime(self, st: os.stat_result) -> int:
         return st.st_mtime_ns if self._clamp_ns is None else min(st.st_mtime_ns, self._clamp_ns)

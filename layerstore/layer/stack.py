@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from overlayfs_py.union.reading import Reading
+
 
 class Stack(NamedTuple):
     """Directories of one overlay: the upper (or the topmost layer to read), and the lowers, topmost first.
@@ -18,3 +20,7 @@ class Stack(NamedTuple):
     lowers: tuple[bytes, ...] = ()
     userxattr: bool = False
     work: bytes | None = None
+
+    def read(self) -> Reading:
+        """The stack, opened; the caller closes it. Nothing is mounted or written."""
+        return Reading(self.upper, self.lowers, work=self.work, userxattr=self.userxattr)

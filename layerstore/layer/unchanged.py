@@ -8,44 +8,38 @@ upper or below, always count as changes: leaving one name out could join or part
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
 
 from layerstore.layer.compare import same_content, same_metadata
-from layerstore.layer.merged import Found, Look, Merged, Part
+from overlayfs_py.union.reading import Node, Reading, Real
 
 
 class Unchanged:
     """Compares entries of the upper with what lies below, and counts those that may be left out."""
 
-    def __init__(self, merged: Merged) -> None:
+    def __init__(self, reading: Reading) -> None:
         self.count = 0
         self.size = 0
-        self._merged = merged
+        self._reading = reading
 
-    def is_directory(self, part: Part, look: Look, lowers: Sequence[Part]) -> bool:
-        """Whether the directory at `part` has below it a directory with the same attributes.
+    def is_directory(self, real: Real, below: Node | None) -> bool:
+        """Whether the upper's directory `real` has `below` it a directory with the same attributes.
 
-        What it holds is not looked at. `lowers` are its parent's.
+        What it holds is not looked at.
         """
-        below = self._below(part, lowers)
-        return below is not None and same_metadata(self._merged, Found((part,), look.st), self._merged, below)
+        return below is not None and same_metadata(self._reading, real, self._reading, below.top)
 
-    def is_other(self, part: Part, lowers: Sequence[Part]) -> bool:
-        """Whether anything but a directory at `part` is the same below; it is counted then."""
-        look = self._merged.look(part)
-        if look is None or look.whiteout or look.st.st_nlink > 1 or stat.S_ISSOCK(look.st.st_mode):
+    def is_other(self, entry: Node, below: Node | None) -> bool:
+        """Whether `entry`, which is in the upper and no directory, is the same `below`. Counts it then."""
+        st = entry.top.stat()
+        if st.st_nlink > 1 or stat.S_ISSOCK(st.st_mode) or below is None:
             return False
-        below = self._below(part, lowers)
-        if below is None or below.st.st_nlink > 1 or below.st.st_size != look.st.st_size:
+        lower = below.top.stat()
+        if lower.st_nlink > 1 or lower.st_size != st.st_size:
             return False
-        found = Found((part,), look.st, self._merged.data(part, look, lowers))
-        if not same_metadata(self._merged, found, self._merged, below):
+        if not same_metadata(self._reading, entry.top, self._reading, below.top):
             return False
-        if not same_content(self._merged, found, self._merged, below):
+        if not same_content(entry, below):
             return False
         self.count += 1
-        self.size += look.st.st_size if found.data is not None else 0
+        self.size += st.st_size if entry.is_file else 0
         return True
-
-    def _below(self, part: Part, lowers: Sequence[Part]) -> Found | None:
-        return self._merged.lookup(lowers, part.path.rpartition(b"/")[2])

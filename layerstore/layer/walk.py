@@ -7,75 +7,50 @@ one removes before it adds.
 
 from __future__ import annotations
 
-import stat
+import errno
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from layerstore.errors import Unrepresentable
 from layerstore.layer.members import FindData
-from layerstore.layer.merged import Look, Merged, Part
 from layerstore.layer.unchanged import Unchanged
 from layerstore.layer.whiteout import PREFIX, is_reserved
 from overlayfs_py.syscalls.dirents import DT_DIR, DT_REG, DT_SOCK, DT_UNKNOWN
+from overlayfs_py.union.reading import Node, Reading, Real
 
 _LINKED = -1  # instead of a d_type: a name of a lower layer that stands for a file of the upper
 
 
 class Entries(Protocol):
-    """Who takes the entries: paths are those in the layer, parts say where they come from."""
+    """Who takes the entries: paths are those in the layer, `real` is the place that each comes from."""
 
-    def directory(self, path: bytes, part: Part) -> None: ...
+    def directory(self, path: bytes, real: Real) -> None: ...
     def whiteout(self, directory: bytes, name: bytes) -> None: ...
     def opaque_marker(self, directory: bytes) -> None: ...
-    def other(self, path: bytes, part: Part, kind: int, find_data: FindData) -> bool: ...
+    def other(self, path: bytes, real: Real, kind: int, find_data: FindData) -> bool: ...
     def gone(self, path: bytes) -> None: ...
 
 
 class Dir:
-    """A directory on the way: its path in the layer and the parts its children come from.
+    """A directory on the way: its path in the layer, and what the mount shows there.
 
     `whole`: children are those of the merged tree; else only the upper's, with whiteouts as entries. A
-    directory that is not in the upper has no parts, and is only passed through to names that stand for an
-    upper file. One that is not `written` has no entry yet, and gets one when something in it needs it.
+    directory that is not in the upper is only passed through to names that stand for an upper file. One that
+    is not `written` has no entry yet, and gets one when something in it needs it.
     """
 
-    __slots__ = ("_lowers", "hides", "parent", "parts", "path", "whole", "written")
+    __slots__ = ("hides", "node", "parent", "path", "whole", "written")
 
-    def __init__(self, path: bytes, parent: Dir | None, parts: tuple[Part, ...], *, whole: bool) -> None:
+    def __init__(self, path: bytes, parent: Dir | None, node: Node, *, whole: bool) -> None:
         self.path = path
         self.parent = parent
-        self.parts = parts
+        self.node = node
         self.whole = whole
         self.hides = False  # it is opaque: nothing shows through from below
         self.written = True
-        self._lowers: tuple[Part, ...] | None = None
-
-    def passing(self, lowers: tuple[Part, ...]) -> Dir:
-        """This directory with its lower parts known."""
-        self._lowers = lowers
-        return self
-
-    @property
-    def name(self) -> bytes:
-        return self.path.rpartition(b"/")[2]
 
     def child_path(self, name: bytes) -> bytes:
         return self.path + b"/" + name if self.path else name
-
-    def lowers(self, merged: Merged) -> tuple[Part, ...]:
-        """What lies below the upper's part: found when first asked for, as most directories never ask."""
-        if self.whole:
-            return self.parts[1:]
-        if self._lowers is None:
-            if self.parent is None:
-                self._lowers = merged.root[1:]
-            elif self.hides:
-                self._lowers = ()
-            else:
-                found = merged.lookup(self.parent.lowers(merged), self.name)
-                is_dir = found is not None and stat.S_ISDIR(found.st.st_mode)
-                self._lowers = found.parts if found is not None and is_dir else ()
-        return self._lowers
 
 
 class Walk:
@@ -86,12 +61,12 @@ class Walk:
 
     def __init__(
         self,
-        merged: Merged,
+        reading: Reading,
         members: Entries,
         exclude: Collection[bytes] = (),
         unchanged: Unchanged | None = None,
     ) -> None:
-        self._merged = merged
+        self._reading = reading
         self._members = members
         self._unchanged = unchanged
         self._exclude = frozenset(path.strip(b"/") for path in exclude)
@@ -99,14 +74,17 @@ class Walk:
 
     def changes(self) -> None:
         """The upper, as a changeset against the lowers."""
-        self._linked = self._merged.linked_names()
-        self._members.directory(b"", self._merged.root[0])
-        self._descend(Dir(b"", None, self._merged.root[:1], whole=False))
+        self._linked = linked_names(self._reading)
+        self._begin(whole=False)
 
     def everything(self) -> None:
         """The merged tree."""
-        self._members.directory(b"", self._merged.root[0])
-        self._descend(Dir(b"", None, self._merged.root, whole=True))
+        self._begin(whole=True)
+
+    def _begin(self, *, whole: bool) -> None:
+        root = self._reading.root
+        self._members.directory(b"", root.top)
+        self._descend(Dir(b"", None, root, whole=whole))
 
     def _descend(self, top: Dir) -> None:
         # An explicit stack: a tree may be deeper than Python's.
@@ -123,27 +101,23 @@ class Walk:
 
     def _children(self, directory: Dir) -> Iterator[tuple[bytes, int]]:
         """The names to visit, sorted; of a changeset, the whiteouts are written at once."""
+        node = directory.node
         if directory.whole:
-            return iter(sorted(self._merged.names(directory.parts).items()))
+            return iter(sorted(self._reading.names(node)))
         linked = self._linked.get(directory.path, ())
-        if not directory.parts:
+        if node.upper is None:
             return iter([(name, _LINKED) for name in sorted(linked)])
-        (part,) = directory.parts
-        listed = self._merged.list(part)
+        held, whiteouts = self._reading.upper_names(node)
         if linked:
-            known = {name for name, _ in listed}
-            listed += [(name, _LINKED) for name in linked if name not in known]
-        listed.sort()
-        marked = self._merged.has_xattr_whiteouts(part)
-        shown = []
-        for name, kind in listed:
-            if not self._merged.is_whiteout(part, name, kind, marked):
-                shown.append((name, kind))
-            elif not directory.hides and not self._is_excluded(directory.child_path(name)):
+            known = {*(name for name, _ in held), *whiteouts}
+            held += [(name, _LINKED) for name in linked if name not in known]
+        for name in sorted(whiteouts):
+            if not directory.hides and not self._is_excluded(directory.child_path(name)):
                 self._check_name(directory.child_path(name), name)
                 self._write(directory)
                 self._members.whiteout(directory.path, name)
-        return iter(shown)
+        held.sort()
+        return iter(held)
 
     def _write(self, directory: Dir) -> None:
         """Write the entries of this directory and of those above it that have none yet."""
@@ -154,7 +128,7 @@ class Walk:
             assert directory.parent is not None  # the root is always written
             directory = directory.parent
         for each in reversed(waiting):
-            self._members.directory(each.path, each.parts[0])
+            self._members.directory(each.path, each.node.top)
 
     def _is_excluded(self, path: bytes) -> bool:
         return bool(self._exclude) and path in self._exclude
@@ -170,79 +144,119 @@ class Walk:
             return None
         if name.startswith(PREFIX):
             self._check_name(path, name)
-        if directory.whole:
-            return self._visit_merged(directory, directory.parts, path, name, kind)
-        if kind == _LINKED:
-            return self._visit_merged(directory, directory.lowers(self._merged), path, name, kind)
-        part = Part(directory.parts[0].layer, path)  # the upper's own path, as it is not moved
+        if directory.whole or kind == _LINKED:
+            return self._visit_merged(directory, path, name, kind)
         if kind == DT_DIR:
-            return self._visit_upper_dir(directory, path, part)
-        lowers = directory.lowers
-        if self._unchanged is not None and self._unchanged.is_other(part, lowers(self._merged)):
+            return self._visit_upper_dir(directory, path, name)
+        if self._unchanged is not None and self._is_unchanged(directory, path, name):
             return None
         if not directory.written:
             self._write(directory)
-        if kind == DT_SOCK and self._merged.lookup(lowers(self._merged), name) is not None:
+        if kind == DT_SOCK and self._below(directory, name, path) is not None:
             self._members.whiteout(directory.path, name)  # left out, it must not bring back what it hides
-        find_data = lambda look: self._merged.data(part, look, lowers(self._merged))  # noqa: E731 (once a file)
-        if not self._members.other(path, part, kind, find_data):
+
+        def find_data() -> Real | None:
+            found = lookup(self._reading, directory.node, name, path)
+            return found.data if found is not None and found.is_file else None
+
+        # By the name itself, as the node of an inode in the index is addressed by its entry there.
+        if not self._members.other(path, directory.node.copied.child(name), kind, find_data):
             self._members.whiteout(directory.path, name)
         return None
 
-    def _visit_upper_dir(self, directory: Dir, path: bytes, part: Part) -> Dir | None:
-        look = self._merged.look(part)
-        if look is None:
-            self._members.gone(path)
+    def _is_unchanged(self, directory: Dir, path: bytes, name: bytes) -> bool:
+        assert self._unchanged is not None
+        found = lookup(self._reading, directory.node, name, path)
+        if found is None or found.is_dir:
+            return False
+        return self._unchanged.is_other(found, self._below(directory, name, path))
+
+    def _below(self, directory: Dir, name: bytes, path: bytes) -> Node | None:
+        """What the lowers alone show under a name of `directory`."""
+        if directory.hides or not directory.node.lowers:
             return None
-        if look.whiteout:  # removed since it was listed
-            self._members.whiteout(directory.path, part.path.rpartition(b"/")[2])
+        return lookup(self._reading, self._reading.without_upper(directory.node), name, path)
+
+    def _visit_upper_dir(self, directory: Dir, path: bytes, name: bytes) -> Dir | None:
+        node = lookup(self._reading, directory.node, name, path)
+        real = directory.node.copied.child(name)
+        if node is None or node.upper is None:
+            if self._reading.is_whiteout(real):  # removed since it was listed
+                self._members.whiteout(directory.path, name)
+            else:
+                self._members.gone(path)
             return None
-        if not stat.S_ISDIR(look.st.st_mode):
+        if not node.is_dir:
             raise Unrepresentable(path, "it was replaced while it was read (pause its writers)")
-        moved = None if look.redirect is None else self._moved(directory, part, look.redirect)
-        below = Dir(path, directory, (part, *(moved or ())), whole=moved is not None)
-        below.hides = look.opaque
-        marked = (look.opaque or moved is not None) and self._hides_something(directory, look, part)
-        if self._unchanged is not None and moved is None and not marked:
-            below.written = not self._unchanged.is_directory(part, look, directory.lowers(self._merged))
+        marks = self._reading.marks.read_dir(node.upper)
+        natural = self._below(directory, name, path)
+        moved = marks.redirect is not None and not (natural is not None and _same_parts(node, natural))
+        below = Dir(path, directory, node, whole=moved)
+        below.hides = marks.opaque
+        marked = (marks.opaque or moved) and self._hides_something(natural, opaque=marks.opaque)
+        if self._unchanged is not None and not moved and not marked:
+            below.written = not self._unchanged.is_directory(node.upper, natural)
         if below.written:
             self._write(directory)
-            self._members.directory(path, part)
+            self._members.directory(path, node.upper)
         if marked:
             self._members.opaque_marker(path)
         return below
 
-    def _moved(self, directory: Dir, part: Part, redirect: bytes) -> tuple[Part, ...] | None:
-        """The lower parts of a redirected directory; None when it was moved away and is back again."""
-        lowers = directory.lowers(self._merged)
-        moved = self._merged.below(part, redirect, lowers)
-        found = self._merged.lookup(lowers, part.path.rpartition(b"/")[2])
-        return None if found is not None and found.parts == moved else moved
-
-    def _hides_something(self, directory: Dir, look: Look, part: Part) -> bool:
+    def _hides_something(self, natural: Node | None, *, opaque: bool) -> bool:
         """Whether an opaque marker is needed: the kernel marks every new directory opaque, just in case.
 
         Without lower layers to look into, the mark is believed.
         """
-        if len(self._merged.root) == 1:
-            return look.opaque
-        name = part.path.rpartition(b"/")[2]
-        return self._merged.lookup(directory.lowers(self._merged), name) is not None
+        return natural is not None or (opaque and not self._reading.root.lowers)
 
-    def _visit_merged(
-        self, directory: Dir, parts: tuple[Part, ...], path: bytes, name: bytes, kind: int
-    ) -> Dir | None:
-        found = self._merged.lookup(parts, name)
-        if found is None:
+    def _visit_merged(self, directory: Dir, path: bytes, name: bytes, kind: int) -> Dir | None:
+        node = lookup(self._reading, directory.node, name, path)
+        if node is None:
             self._members.gone(path)
             return None
         self._write(directory)
-        if stat.S_ISDIR(found.st.st_mode):
-            self._members.directory(path, found.parts[0])
-            if kind == _LINKED:
-                return Dir(path, directory, (), whole=False).passing(found.parts)
-            return Dir(path, directory, found.parts, whole=True)
-        data = found.data
-        kind = DT_REG if stat.S_ISREG(found.st.st_mode) else DT_UNKNOWN
-        self._members.other(path, found.parts[0], kind, lambda _look: data)
+        if node.is_dir:
+            self._members.directory(path, node.top)
+            return Dir(path, directory, node, whole=kind != _LINKED)
+        kind = DT_REG if node.is_file else DT_UNKNOWN
+        self._members.other(path, node.top, kind, lambda: node.data)
         return None
+
+
+def _same_parts(node: Node, natural: Node) -> bool:
+    """Whether a directory has below it what it would have without a redirect: it was moved, and is back."""
+    places = [[(real.layer, real.layer_path()) for real in each.lowers] for each in (node, natural)]
+    return natural.is_dir and places[0] == places[1]
+
+
+def lookup(reading: Reading, directory: Node, name: bytes, path: bytes) -> Node | None:
+    """As `Reading.lookup`; Unrepresentable, naming `path`, for marks that lead nowhere."""
+    try:
+        return reading.lookup(directory, name)
+    except OSError as error:
+        if error.errno != errno.EIO or not error.strerror:
+            raise
+        raise Unrepresentable(path, error.strerror) from None
+
+
+def linked_names(reading: Reading) -> dict[bytes, set[bytes]]:
+    """The names of lower layers that stand for files of the upper, by directory, with the directories that
+    lead to them. Walks the whole tree, unless the index says that there are none.
+    """
+    linked: dict[bytes, set[bytes]] = {}
+    pending = [(b"", reading.root)] if reading.has_linked_names else []
+    while pending:
+        path, directory = pending.pop()
+        for name, _ in reading.names(directory):
+            found = lookup(reading, directory, name, path)
+            if found is None:
+                continue
+            below = path + b"/" + name if path else name
+            if found.is_dir:
+                pending.append((below, found))
+            elif found.indexed:
+                while below:
+                    below, _, step = below.rpartition(b"/")
+                    linked.setdefault(below, set()).add(step)
+    return linked

@@ -29,7 +29,7 @@ def probe(stack: Stack, node: Node, index: DirIndex, name: bytes) -> None:
         _add_upper(stack, index, node.upper, UPPER in flagged, _look(node.upper, name))
     merge = _Merge(stack, index)
     for position, real in enumerate(node.lowers):
-        marks = _look(real, AUFS_WHITEOUT + name)
+        marks = _look(real, AUFS_WHITEOUT + name) if real.layer.aufs != "off" else []
         if marks and not takes_aufs(real):
             marks = []
         merge.add(position, real, position in flagged, _look(real, name) + marks)

@@ -95,13 +95,18 @@ def find_entry(stack: Stack, node: Node, name: bytes) -> Entry | None:
     """What directory `node` holds under `name`; no system call once the directory is listed."""
     index = node.index or _begun(stack, node)
     if index.rest is not None:
-        alone = DirIndex()
-        probe(stack, node, alone, name)
         _advance(node, index, 1)
-        return alone.entries.get(name)
+        return probe_entry(stack, node, name)
     if index.unlisted and name not in index.entries and name not in index.whiteouts:
         probe(stack, node, index, name)
     return index.entries.get(name)
+
+
+def probe_entry(stack: Stack, node: Node, name: bytes) -> Entry | None:
+    """What directory `node` holds under `name`, found without listing it."""
+    alone = DirIndex()
+    probe(stack, node, alone, name)
+    return alone.entries.get(name)
 
 
 def covered(entry: Entry | None) -> bool:

@@ -40,8 +40,11 @@ def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result 
     if len(name) > stack.name_max:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     entry = find_entry(stack, parent, name)
-    if entry is None:
-        return None
+    return None if entry is None else node_of(stack, parent, name, entry)
+
+
+def node_of(stack: Stack, parent: Node, name: bytes, entry: Entry) -> tuple[Node, os.stat_result | None]:
+    """The node of what `parent` holds under `name`, as its index says; see `find`."""
     positions = entry[0]
     part = _part(parent, positions[0])
     real = Real(part.layer, part, name)
@@ -262,7 +265,7 @@ def _find_data(stack: Stack, parent: Node, node: Node, real: Real) -> None:
     for _ in range(len(stack.lowers) + 1):
         target = _next_data(stack, parent, wanted, below)
         if target is None:
-            raise OSError(errno.EIO, "the data of a metacopy file is missing")
+            raise OSError(errno.EIO, "it is a metadata-only copy whose data is missing from the lower layers")
         lowers.append(target)
         marks = stack.marks.read_file(target)
         if not marks.metacopy:

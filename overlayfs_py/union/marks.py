@@ -102,6 +102,12 @@ def get_xattr(real: Real, name: str) -> bytes | None:
         raise
 
 
+def read_xattr(real: Real, name: str) -> bytes:
+    """The xattr's value; ENODATA, or EINVAL for one that the file system finds damaged."""
+    path, follow = real.proc_path()
+    return os.getxattr(path, name, follow_symlinks=follow)
+
+
 def list_xattrs(real: Real) -> list[str]:
     """All xattr names; empty where the file system has none."""
     try:

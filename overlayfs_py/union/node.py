@@ -131,6 +131,10 @@ class Node:
         return self.kind == stat.S_IFREG
 
     @property
+    def is_symlink(self) -> bool:
+        return self.kind == stat.S_IFLNK
+
+    @property
     def top(self) -> Real:
         """The part whose metadata counts."""
         return self.upper or self.lowers[0]

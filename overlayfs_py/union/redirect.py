@@ -70,7 +70,7 @@ def candidates(stack: Stack, parent: Node, redirect: bytes, below: int) -> list[
     absolute = redirect.startswith(b"/")
     names = [n for n in redirect.split(b"/") if n]
     if not names or b".." in names or b"." in names or (not absolute and len(names) > 1):
-        raise OSError(errno.EIO, "invalid redirect")
+        raise OSError(errno.EIO, "its redirect makes no sense")
     starts = [layer.root for layer in stack.lowers] if absolute else list(parent.lowers)
     search = _Search(stack, names)
     for start in starts:

@@ -10,8 +10,8 @@ import pytest
 from layerstore.errors import Unrepresentable
 from layerstore.layer.commit import export_tree, write_layer
 from layerstore.layer.idmap import IdMap
-from layerstore.layer.merged import Merged, Part
 from layerstore.layer.stack import Stack
+from overlayfs_py.union.reading import Node, Reading
 from tests import snapshots, trees
 from tests.layerstore.layer.kernel_mounts import Workspace, tree_of
 from tests.layerstore.layer.tars import paths, unpack
@@ -33,16 +33,16 @@ def commit_when(
     upper: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object], **options: object
 ) -> tuple[bytes, tuple[str, ...]]:
     """Commit; `change` happens once the root has been listed."""
-    original = Merged.list
+    original = Reading.upper_names
     pending = [change]
 
-    def listing(self: Merged, part: Part) -> list[tuple[bytes, int]]:
-        found = original(self, part)
+    def listing(self: Reading, directory: Node) -> tuple[list[tuple[bytes, int]], list[bytes]]:
+        found = original(self, directory)
         if pending:
             pending.pop()()
         return found
 
-    monkeypatch.setattr(Merged, "list", listing)
+    monkeypatch.setattr(Reading, "upper_names", listing)
     out = io.BytesIO()
     result = write_layer(Stack(os.fsencode(upper)), out, compression="none", **options)  # type: ignore[arg-type]
     return out.getvalue(), result.notes
