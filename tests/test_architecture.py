@@ -129,6 +129,34 @@ def test_engines_know_no_layers() -> None:
     assert not strays
 
 
+# What layerstore builds on. The rest of overlayfs_py may change without a look at layerstore.
+GROUND = {
+    *(f"overlayfs_py.{name}" for name in ("__version__", "errors", "options", "share", "streams")),
+    *(f"overlayfs_py.union.{name}" for name in ("marks", "overlay", "reading")),
+    *(
+        f"overlayfs_py.service.{name}"
+        for name in ("client", "ending", "keepers", "rundir", "subprocesses", "taking")
+    ),
+}
+
+
+def _is_ground(module: str) -> bool:
+    return module in GROUND or module.startswith("overlayfs_py.syscalls")
+
+
+def test_layerstore_stands_on_the_ground_floor() -> None:
+    """It imports of overlayfs_py what `GROUND` lists, and no more."""
+    strays = []
+    for path in _sources("layerstore"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("overlayfs_py"):
+                continue
+            module = str(node.module)
+            found = [module] if _is_ground(module) else [f"{module}.{alias.name}" for alias in node.names]
+            strays += [f"{_name(path)}:{node.lineno} {one}" for one in found if not _is_ground(one)]
+    assert not strays
+
+
 # Words of other projects for what has a name already, and what to say.
 BANNED = {
     r"tombstone\w*": "whiteout",

@@ -17,8 +17,7 @@ from layerstore.errors import LayerstoreError
 from layerstore.workspace.record import Bind
 
 if TYPE_CHECKING:
-    from overlayfs_py.union.node import Node
-    from overlayfs_py.union.overlay import Overlay
+    from overlayfs_py.union.overlay import Node, Overlay
 
 _FORBIDDEN_TARGETS = ("proc", "sys")
 
