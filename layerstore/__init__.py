@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from layerstore.verbs.info import version as version
     from layerstore.verbs.inspect import inspect as inspect
     from layerstore.verbs.load import load as load
+    from layerstore.verbs.login import kept_login as kept_login
     from layerstore.verbs.login import login as login
     from layerstore.verbs.login import logout as logout
     from layerstore.verbs.mount import mount as mount
@@ -59,6 +60,7 @@ _VERBS = {
     "import_": "import_",
     "info": "info",
     "inspect": "inspect",
+    "kept_login": "login",
     "load": "load",
     "local_tags": "tags",
     "login": "login",

@@ -37,6 +37,18 @@ class Reference:
         return self.path if self.domain is None else f"{self.domain}/{self.path}"
 
     @property
+    def full_repository(self) -> str:
+        """The repository as registries and containerd call it: ``debian`` is ``docker.io/library/debian``."""
+        domain, path = self.domain or _DEFAULT_DOMAIN, self.path
+        if domain == "index.docker.io":
+            domain = _DEFAULT_DOMAIN
+        return (
+            f"{domain}/library/{path}"
+            if domain == _DEFAULT_DOMAIN and "/" not in path
+            else f"{domain}/{path}"
+        )
+
+    @property
     def familiar(self) -> str:
         """Repository and tag, as shown in listings and kept in ``index.json``."""
         return self.repository if self.tag is None else f"{self.repository}:{self.tag}"
@@ -44,12 +56,7 @@ class Reference:
     @property
     def canonical(self) -> str:
         """The full name: ``debian`` is ``docker.io/library/debian:latest``."""
-        domain, path = self.domain or _DEFAULT_DOMAIN, self.path
-        if domain == "index.docker.io":
-            domain = _DEFAULT_DOMAIN
-        if domain == _DEFAULT_DOMAIN and "/" not in path:
-            path = f"library/{path}"
-        return f"{domain}/{path}" if self.tag is None else f"{domain}/{path}:{self.tag}"
+        return self.full_repository if self.tag is None else f"{self.full_repository}:{self.tag}"
 
     def __str__(self) -> str:
         return self.familiar if self.digest is None else f"{self.familiar}@{self.digest}"

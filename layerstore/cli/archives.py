@@ -90,6 +90,9 @@ def load_command(root: Root, source: str | None, platform: str | None, quiet: bo
             note=note,
         )
     for one in loaded:
+        if one.replaced is not None:
+            left = f"renaming the old one with ID {one.replaced} to empty string"
+            tell_line(f"The image {one.reference} already exists, {left}")
         tell_line(
             f"Loaded image ID: {one.image_id}" if one.reference is None else f"Loaded image: {one.reference}"
         )

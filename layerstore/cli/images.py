@@ -12,10 +12,11 @@ from layerstore.cli.group import Root, examples, for_each, note
 from layerstore.cli.options import changes_option, filter_option, platform_option
 from layerstore.cli.output import tell, tell_json, tell_line
 from layerstore.cli.pipes import data_in
-from layerstore.cli.progress import progress, quiet_option
+from layerstore.cli.progress import Report, progress, quiet_option
 from layerstore.cli.tables import format_option, no_trunc_option, print_listing, shorten
 from layerstore.errors import NotFound
 from layerstore.image import human
+from layerstore.verbs.tarball import is_url
 
 _NONE = "<none>"
 _CREATED_BY_WIDTH = 45
@@ -62,10 +63,24 @@ def import_command(
             message=message,
             platform=platform,
             root=root.path,
-            progress=report,
+            progress=_telling(source, report) if is_url(source) and not quiet else report,
             note=note,
         )
     tell_line(image_id)
+
+
+def _telling(url: str, report: Report | None) -> Report:
+    """docker's line, once the first bytes have come."""
+    told: list[int] = []
+
+    def progress(done: int, total: int | None = None, /) -> None:
+        if not told:
+            tell_line(f"Downloading from {url}")
+        told.append(done)
+        if report is not None:
+            report(done, total)
+
+    return progress
 
 
 _COLUMNS = {

@@ -1,8 +1,13 @@
 """The verbs that speak to registries: pull, push, login, logout."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,10 +15,23 @@ import layerstore
 from layerstore import reference
 from layerstore.cli import completion
 from layerstore.cli.group import Root, examples, note
+from layerstore.cli.moving import (
+    DEFAULT_TAG_USED,
+    PULLED,
+    PUSHED,
+    Title,
+    is_default_tag,
+    moving,
+    no_title,
+    pull_title,
+    push_title,
+)
 from layerstore.cli.options import connection_options, content_trust_option, platform_option
-from layerstore.cli.transfers import transfers
 from layerstore.errors import LayerstoreError, OtherPlatforms, UnsupportedMedia
 from layerstore.transport.base import RegistryOptions
+
+if TYPE_CHECKING:
+    from layerstore.verbs.pull import Pulled
 
 _SECRET_LIMIT = 1 << 20
 
@@ -50,42 +68,41 @@ def pull_command(
     """
     if platform is not None and all_platforms:
         raise click.UsageError("--platform and --all-platforms exclude each other")
-    if not all_tags and not quiet:
-        _tell_default_tag(ref)
+    if not all_tags and not quiet and is_default_tag(reference.parse(ref), ref):
+        click.echo(DEFAULT_TAG_USED)
+    get = partial(
+        layerstore.pull,
+        platform=platform,
+        all_platforms=all_platforms,
+        options=options,
+        root=root.path,
+        note=note,
+    )
+    pulled: list[Pulled] = []
     left_out = False
-    pulled = None
     for one in layerstore.remote_tags(ref, options=options, note=note) if all_tags else [ref]:
         try:
-            with transfers(quiet=quiet) as report:
-                pulled = layerstore.pull(
-                    one,
-                    platform=platform,
-                    all_platforms=all_platforms,
-                    options=options,
-                    root=root.path,
-                    report=report,
-                    note=note,
-                )
+            with moving(PULLED, pull_title, quiet=quiet) as told:
+                got = get(one, report=told, begun=told.begun)
         except (UnsupportedMedia, OtherPlatforms) as error:
             if not all_tags:
                 raise
             left_out = True
             note(f"{one} is left out: {error}")
             continue
-        if not quiet:
-            click.echo(f"Digest: {pulled.digest}")
-            state = "Downloaded newer image for" if pulled.is_new else "Image is up to date for"
-            click.echo(f"Status: {state} {one}")
-        click.echo(pulled.reference)
-    if left_out and pulled is None:
+        pulled.append(got)
+        click.echo(got.reference if quiet else f"Digest: {got.digest}")
+    if left_out and not pulled:
         raise LayerstoreError(f"{ref} has no image that can be used here")
+    if not quiet and pulled:
+        _tell_status(reference.parse(ref), pulled, all_tags=all_tags)
 
 
-def _tell_default_tag(word: str) -> None:
-    """docker's remark, on a name without a tag."""
-    ref = reference.parse(word)
-    if ref.digest is None and str(ref) == f"{word}:{reference.DEFAULT_TAG}":
-        click.echo(f"Using default tag: {reference.DEFAULT_TAG}")
+def _tell_status(ref: reference.Reference, pulled: Sequence[Pulled], *, all_tags: bool) -> None:
+    """docker's last lines: once, of all tags together."""
+    state = "Downloaded newer image for" if any(one.is_new for one in pulled) else "Image is up to date for"
+    click.echo(f"Status: {state} {ref.repository if all_tags else ref}")
+    click.echo(ref.full_repository if all_tags else pulled[-1].reference)
 
 
 @click.command(
@@ -125,11 +142,20 @@ def push_command(
     if all_tags and ref is not None:
         raise click.UsageError("--all-tags brings images under their own names: without REF")
     how = replace(options, chunk_size=chunk_size)
+    title: Title = partial(push_title, word=ref or image)
     for one in layerstore.local_tags(image, root=root.path) if all_tags else [image]:
-        with transfers(quiet=quiet) as report:
+        with moving(PUSHED, title, quiet=quiet) as told:
             pushed = layerstore.push(
-                one, ref, platform=platform, options=how, root=root.path, report=report, note=note
+                one,
+                ref,
+                platform=platform,
+                options=how,
+                root=root.path,
+                report=told,
+                begun=told.begun,
+                note=note,
             )
+        title = no_title  # docker says it once
         click.echo(pushed.digest if quiet else f"{pushed.tag}: digest: {pushed.digest} size: {pushed.size}")
 
 
@@ -148,24 +174,53 @@ def push_command(
 def login_command(
     host: str, username: str | None, password: str | None, password_stdin: bool, options: RegistryOptions
 ) -> None:
-    """Check a user name and password with a registry and keep them where docker and podman look."""
+    """Check a user name and password with a registry and keep them where docker and podman look.
+
+    Without any, those that are kept already are checked.
+    """
     if password is not None and password_stdin:
         raise click.UsageError("--password and --password-stdin exclude each other")
+    if password is not None:
+        click.echo("WARNING! Using --password via the CLI is insecure. Use --password-stdin.", err=True)
+    if username is not None or password is not None or password_stdin or not _log_in_again(host, options):
+        name, secret = _asked(username, password, password_stdin=password_stdin)
+        _log_in(host, name, secret, options)
+
+
+def _log_in(host: str, name: str, secret: str, options: RegistryOptions) -> None:
+    if layerstore.login(host, name, secret, options=options) is None:
+        note("the password is kept unencrypted in a file: a credential helper would keep it safer")
+    click.echo("Login Succeeded")
+
+
+def _log_in_again(host: str, options: RegistryOptions) -> bool:
+    """With what an earlier login kept; whether that was any use. Without a terminal nobody else is asked."""
+    kept = layerstore.kept_login(host, options=options)
+    if kept is None:
+        return False
+    click.echo("Authenticating with existing credentials...")
+    try:
+        _log_in(host, kept.username, kept.password, options)
+    except LayerstoreError as error:
+        if not sys.stdin.isatty():
+            raise
+        click.echo(f"Login did not succeed, error: {error}", err=True)
+        return False
+    return True
+
+
+def _asked(username: str | None, password: str | None, *, password_stdin: bool) -> tuple[str, str]:
+    """Name and password: given, from standard input, or asked for on a terminal."""
     if username is None and (password_stdin or not sys.stdin.isatty()):
         raise click.UsageError("no user name: give it with -u")
     name = username if username is not None else click.prompt("Username", err=True)
     if password_stdin:
-        secret = _from_stdin()
-    elif password is not None:
-        secret = password
-    elif sys.stdin.isatty():
-        secret = click.prompt("Password", hide_input=True, err=True)
-    else:
+        return name, _from_stdin()
+    if password is not None:
+        return name, password
+    if not sys.stdin.isatty():
         raise click.UsageError("standard input is no terminal: use --password-stdin")
-    helper = layerstore.login(host, name, secret, options=options)
-    if helper is None:
-        note("the password is kept unencrypted in a file: a credential helper would keep it safer")
-    click.echo("Login Succeeded")
+    return name, click.prompt("Password", hide_input=True, err=True)
 
 
 def _from_stdin() -> str:

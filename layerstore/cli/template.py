@@ -34,6 +34,19 @@ class _Scope:
     dot: Any
 
 
+@dataclass(frozen=True, slots=True)
+class _Nil:
+    """Nothing, of a type: Go prints an empty list or map. It counts as None for all else."""
+
+    text: str
+
+
+# Fields of docker's records that may be nil: JSON has null for them, a printed template their type.
+_LISTS = ("Cmd", "Entrypoint", "Env", "OnBuild", "Shell")
+_MAPS = ("Data", "ExposedPorts", "Labels", "Volumes")
+_NILS = {"Healthcheck": _Nil("<nil>")}
+_NILS |= dict.fromkeys(_LISTS, _Nil("[]")) | dict.fromkeys(_MAPS, _Nil("map[]"))
+
 Node = Callable[[_Scope], str]
 _Value = Callable[[_Scope], Any]
 
@@ -51,6 +64,8 @@ def go_text(value: Any) -> str:
     """A value as Go's ``fmt`` prints it."""
     if value is None:
         return "<no value>"
+    if isinstance(value, _Nil):
+        return value.text
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
@@ -134,7 +149,7 @@ def _controlled(parts: _Parts, word: str, condition: str) -> Node:
 
 def _range(value: _Value, body: Node, other: Node) -> Node:
     def run(scope: _Scope) -> str:
-        found = value(scope)
+        found = _untyped(value(scope))
         if isinstance(found, Mapping):
             found = [found[key] for key in sorted(found)]
         if found is not None and not isinstance(found, list | tuple):
@@ -145,12 +160,12 @@ def _range(value: _Value, body: Node, other: Node) -> Node:
 
 
 def _if(value: _Value, body: Node, other: Node) -> Node:
-    return lambda scope: (body if value(scope) else other)(scope)
+    return lambda scope: (body if _untyped(value(scope)) else other)(scope)
 
 
 def _with(value: _Value, body: Node, other: Node) -> Node:
     def run(scope: _Scope) -> str:
-        found = value(scope)
+        found = _untyped(value(scope))
         return body(_Scope(scope.top, found)) if found else other(scope)
 
     return run
@@ -218,7 +233,7 @@ def _operand(words: _Words) -> _Value:
             raise InvalidTemplate("invalid template: ( is not closed")
         if words and words[0][0] == "path of that":
             path = words.pop(0)[1]
-            return lambda scope: _field(_Scope(None, value(scope)), path)
+            return lambda scope: _field(_Scope(None, _untyped(value(scope))), path)
         return value
     if kind == "text":
         plain = text[1:-1]
@@ -246,10 +261,16 @@ def _field(scope: _Scope, path: str) -> Any:
         if is_top and name not in value:
             raise InvalidTemplate(f"{path}: there is no field {name}; there are {', '.join(value)}")
         value, is_top = value.get(name), False
-    return value
+    return _NILS.get(path.rpartition(".")[2]) if value is None else value
+
+
+def _untyped(value: Any) -> Any:
+    return None if isinstance(value, _Nil) else value
 
 
 def _call(name: str, arguments: list[Any]) -> Any:
+    if not name.startswith("print"):
+        arguments = [_untyped(argument) for argument in arguments]
     try:
         return FUNCTIONS[name](*arguments)
     except (TypeError, ValueError, IndexError, AttributeError):

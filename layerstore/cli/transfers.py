@@ -46,7 +46,9 @@ def transfers(*, quiet: bool) -> Iterator[Report]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    # Lines on standard output go above the bars, if that is where they are seen.
+    seen = sys.stdout.isatty()
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=seen) as bars:
         yield _Lines(bars)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,14 @@ def prune_command(
 ) -> None:
     """Remove nameless images that no workspace needs, and whatever in the store no image needs.
 
-    With --all or --workspaces it asks first, unless -f is given.
+    It asks first, unless -f is given. Where nobody can answer, only nameless images go; --all and
+    --workspaces then need -f.
     """
-    if (all_images or workspaces) and not force:
-        _ask(all_images=all_images, workspaces=workspaces)
+    what = [_STOPPED] if workspaces else []
+    what += [_UNUSED if all_images else _DANGLING] if images else []
+    if not force and not _agreed(what):
+        click.echo(f"Total reclaimed space: {human.size(0)}")
+        return
     pruned = layerstore.prune(
         images=images,
         all_images=all_images,
@@ -74,12 +79,28 @@ def _tell_list(title: str, lines: Sequence[str]) -> None:
         tell_line(line)
 
 
-def _ask(*, all_images: bool, workspaces: bool) -> None:
-    if not sys.stdin.isatty():
+_STOPPED = "all stopped containers (workspaces that are not mounted, with everything in them)"
+_UNUSED = "all images without at least one container associated to them"
+_DANGLING = "all dangling images"
+_PATIENCE = 1.0  # seconds for an answer before the question is shown
+
+
+def _agreed(what: Sequence[str]) -> bool:
+    """Ask with docker's words; the answer may come through a pipe. Where there is none (a job of cron), what
+    has no name may go, and nothing else.
+    """
+    items = f" {what[0]}.\n" if len(what) == 1 else ":\n" + "".join(f"  - {one}\n" for one in what) + "\n"
+    question = f"WARNING! This will remove{items}Are you sure you want to continue? [y/N] "
+    answer = None
+    if not sys.stdin.isatty() and select.select([sys.stdin], [], [], _PATIENCE)[0]:
+        answer = sys.stdin.readline()
+        if not answer and [*what] == [_DANGLING]:
+            return True
+    click.echo(question, nl=False)
+    answer = sys.stdin.readline() if answer is None else answer
+    if not answer and not sys.stdin.isatty():
         raise click.UsageError("nobody to ask: standard input is no terminal; use -f")
-    what = ["all images that no workspace needs"] if all_images else []
-    what += ["all workspaces that are not mounted, with everything in them"] if workspaces else []
-    click.confirm(f"This removes {' and '.join(what)}. Go on?", abort=True, err=True)
+    return answer.strip().lower() == "y"
 
 
 _COLUMNS = {

@@ -116,7 +116,7 @@ def _full_name(ref: Reference) -> str:
 
 def _source(ref: Reference) -> dict[str, str]:
     """The annotation that says that a registry has a manifest in the repository of `ref`."""
-    domain, _, path = Reference(ref.domain, ref.path, None).canonical.partition("/")
+    domain, _, path = ref.full_repository.partition("/")
     return {f"{_SOURCE}{domain}": path}
 
 

@@ -23,7 +23,7 @@ def auth_files(options: RegistryOptions) -> list[Path]:
 
 def split(ref: Reference) -> tuple[str, str]:
     """The domain and the path of a reference's repository, docker.io's filled in."""
-    domain, _, path = Reference(ref.domain, ref.path, None).canonical.partition("/")
+    domain, _, path = ref.full_repository.partition("/")
     return domain, path
 
 

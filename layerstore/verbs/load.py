@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from layerstore.digest import Digest, Readable
-from layerstore.errors import InvalidImage
+from layerstore.errors import InvalidImage, LayerstoreError
 from layerstore.image import find, platforms
 from layerstore.model import Platform
 from layerstore.reference import Reference
@@ -25,6 +25,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     reference: str | None
     image_id: Digest
     digest: Digest  # of the manifest, or of the index for several platforms
+    replaced: Digest | None = None  # the image ID of the one that had the name, if that was another
 
 
 def load(
@@ -93,9 +94,9 @@ def _enter(store: Store, packed: Sequence[Packed], note: Note) -> Iterator[Loade
         refs = _references(one.names, note)
         image_id = find.image_of(store, one.entry).id
         for ref in refs:
-            _remark_on_old(store, ref, one, note)
+            old = _replaced(store, ref, image_id)
             index.add(store, one.entry, ref)
-            yield Loaded(reference=str(ref), image_id=image_id, digest=one.entry.digest)
+            yield Loaded(reference=str(ref), image_id=image_id, digest=one.entry.digest, replaced=old)
         if not refs:
             index.add(store, one.entry, None)
             yield Loaded(reference=None, image_id=image_id, digest=one.entry.digest)
@@ -112,9 +113,13 @@ def _references(names: Sequence[str], note: Note) -> list[Reference]:
     return list(refs.values())
 
 
-def _remark_on_old(store: Store, ref: Reference, new: Packed, note: Note) -> None:
-    """docker's words for a name that is taken."""
+def _replaced(store: Store, ref: Reference, image_id: Digest) -> Digest | None:
+    """The other image that has the name, by its ID."""
     for entry in index.read(store).manifests:
-        name = index.name_of(entry)
-        if name == str(ref) and entry.digest != new.entry.digest:
-            note(f"the image {name} already exists: the old one, {entry.digest}, is left without that name")
+        if index.name_of(entry) == str(ref):
+            try:
+                old = find.image_of(store, entry).id
+            except LayerstoreError:  # a damaged one hinders nobody
+                old = entry.digest
+            return None if old == image_id else old
+    return None

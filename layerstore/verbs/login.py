@@ -34,6 +34,12 @@ def login(host: str, username: str, password: str, *, options: RegistryOptions |
     return credentials.store(domain, mine, remote.auth_files(chosen)[0])
 
 
+def kept_login(host: str, *, options: RegistryOptions | None = None) -> Credentials | None:
+    """The user name and password that an earlier login kept for a registry; None when there are none."""
+    kept = credentials.find(_domain(host), "", remote.auth_files(options or RegistryOptions()))
+    return kept if kept is not None and kept.username and kept.password else None
+
+
 def logout(host: str, *, options: RegistryOptions | None = None) -> bool:
     """Forget the credentials for a registry; returns whether there were any."""
     domain = _domain(host)

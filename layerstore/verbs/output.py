@@ -14,6 +14,8 @@ from layerstore.undoing import undone
 
 _NO_TMPFILE = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS))
 
+_MODE = 0o600  # as docker: an image holds what its users may not read, such as /etc/shadow
+
 Target = str | os.PathLike[str] | IO[bytes]
 
 
@@ -45,13 +47,13 @@ def _new_file(temp: Path) -> int:
     """
     flags = os.O_WRONLY | os.O_CLOEXEC
     try:
-        return os.open(temp.parent, flags | os.O_TMPFILE, 0o666)
+        return os.open(temp.parent, flags | os.O_TMPFILE, _MODE)
     except FileNotFoundError:
         raise LayerstoreError(f"no such directory: {temp.parent}") from None
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
-    return os.open(temp, flags | os.O_CREAT | os.O_EXCL, 0o666)
+    return os.open(temp, flags | os.O_CREAT | os.O_EXCL, _MODE)
 
 
 def _give_name(fd: int, temp: Path) -> None:

@@ -1,7 +1,7 @@
 """``pull``: an image from a registry into the store."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -14,12 +14,13 @@ from layerstore.reference import Reference
 from layerstore.store import blobs, index, partials
 from layerstore.store.store import Store
 from layerstore.transport import remote
-from layerstore.transport.base import RegistryOptions, Report, Stop, ignore
+from layerstore.transport.base import RegistryOptions, Report, State, Stop, ignore
 from layerstore.transport.download import Download
 from layerstore.transport.registry import Repository
 from layerstore.transport.resolving import Resolved, resolve
 from layerstore.transport.workers import run_all
 from layerstore.verbs.setting import Note, Root, noting, open_store
+from layerstore.verbs.transfer import Begun, Transfer, unseen
 
 _RESERVE = 16 << 20  # bytes of the file system that a pull leaves alone
 
@@ -41,13 +42,14 @@ def pull(
     options: RegistryOptions | None = None,
     root: Root = None,
     report: Report = ignore,
+    begun: Begun = unseen,
     note: Note | None = None,
 ) -> Pulled:
     """Get an image from its registry; what the store has, or an earlier attempt left, is not loaded again.
 
     Of an image for several platforms the index is kept, and of its images this machine's or, with
     `all_platforms`, every one; with `platform` only that image is taken, without the index. Manifests are
-    kept byte for byte. Layers are unpacked when they are first mounted.
+    kept byte for byte. Layers are unpacked when they are first mounted. `begun` is told which layers come.
     """
     target, wanted = reference.parse(ref), None if platform is None else platforms.parse(platform)
     if target.digest is not None:
@@ -61,7 +63,7 @@ def pull(
         top = repo.manifest(target.digest or str(target.tag))
         resolved = resolve(repo, top, wanted, all_platforms=all_platforms)
         entry = resolved.documents[0].descriptor
-        _load(repo, store, resolved, report)
+        _load(repo, store, resolved, report, lambda shown: begun(Transfer(ref=target, shown=shown)))
         for document in reversed(resolved.documents):
             blobs.put_bytes(store, document.raw)
         known = any(one.digest == entry.digest for one in _entries(store, target))
@@ -75,7 +77,13 @@ def _entries(store: Store, target: Reference) -> Iterable[Descriptor]:
     return (entry for entry in index.read(store).manifests if index.name_of(entry) == str(target))
 
 
-def _load(repo: Repository, store: Store, resolved: Resolved, report: Report) -> None:
+def _load(
+    repo: Repository,
+    store: Store,
+    resolved: Resolved,
+    report: Report,
+    begin: Callable[[dict[Digest, Digest]], None],
+) -> None:
     """Bring all blobs into the store, the images' configurations first."""
     wanted: dict[Digest, Descriptor] = {}
     for manifest in (*resolved.images, *resolved.others):
@@ -86,12 +94,16 @@ def _load(repo: Repository, store: Store, resolved: Resolved, report: Report) ->
                 )
             if wanted.setdefault(descriptor.digest, descriptor).size != descriptor.size:
                 raise InvalidImage(f"blob {descriptor.digest} is said to have two sizes")
-    _check_space(store, [one for one in wanted.values() if not blobs.is_present(store, one)])
+    missing = [one for one in wanted.values() if not blobs.is_present(store, one)]
+    _check_space(store, missing)
+    layers = [layer.digest for manifest in resolved.images for layer in manifest.layers] if missing else []
+    begin({layer: layer for layer in layers})
     for manifest in resolved.images:
         _load_config(repo, store, manifest)
         wanted.pop(manifest.config.digest, None)
     for descriptor in wanted.values():
-        report(descriptor.digest, "waiting", 0, descriptor.size)
+        state: State = "waiting" if descriptor in missing else "present"
+        report(descriptor.digest, state, 0, descriptor.size)
     client = repo.client
     downloads = [Download(repo, store, one, report) for one in wanted.values()]
     # Last, so that nobody helps who could begin another.

@@ -1,6 +1,7 @@
 """``push``: an image of the store to a registry."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import msgspec
 
@@ -9,6 +10,7 @@ from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound, UnsupportedMedia
 from layerstore.image import find, platforms
 from layerstore.image.find import Found
+from layerstore.image.image import load
 from layerstore.model import Descriptor
 from layerstore.reference import Reference
 from layerstore.store import blobs, index
@@ -19,6 +21,7 @@ from layerstore.transport.registry import Repository
 from layerstore.transport.upload import upload
 from layerstore.transport.workers import run_all
 from layerstore.verbs.setting import Note, Root, noting, open_store
+from layerstore.verbs.transfer import Begun, Transfer, unseen
 
 
 class Pushed(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +41,14 @@ def push(
     options: RegistryOptions | None = None,
     root: Root = None,
     report: Report = ignore,
+    begun: Begun = unseen,
     note: Note | None = None,
 ) -> Pushed:
     """Bring an image to a registry under `ref`, by default its own name; blobs that are there are not sent.
 
     An image for several platforms goes with its index when the store has all of it, else this machine's
-    (or `platform`'s) image alone goes, and a note says so. Manifests are sent byte for byte.
+    (or `platform`'s) image alone goes, and a note says so. Manifests are sent byte for byte. `begun` is told
+    which layers go.
     """
     store, stop = open_store(root), Stop()
     with store.writing():  # nothing that is to be sent may be swept meanwhile
@@ -54,7 +59,9 @@ def push(
         with remote.open_repository(
             target, options or RegistryOptions(), stop, noting(note), push=True
         ) as repo:
-            _send(repo, store, contents, _elsewhere(store, target), report)
+            elsewhere = _elsewhere(store, target)
+            begun(Transfer(ref=target, shown=_layers(store, entry), elsewhere=elsewhere))
+            _send(repo, store, contents, elsewhere, report)
             for manifest in manifests:
                 repo.put_manifest(manifest.digest, manifest, blobs.read_blob(store, manifest))
             repo.put_manifest(str(target.tag), entry, blobs.read_blob(store, entry))
@@ -117,6 +124,17 @@ def _contents(store: Store, entry: Descriptor) -> tuple[list[Descriptor], list[D
         place = manifests if one.media_type in media.MANIFESTS | media.INDEXES else contents
         place.setdefault(one.digest, _plain(one))
     return list(manifests.values())[::-1], list(contents.values())
+
+
+def _layers(store: Store, entry: Descriptor) -> dict[Digest, Digest]:
+    """The diffIDs of all layers that go, by their blobs: the images' topmost first."""
+    found: dict[Digest, Digest] = {}
+    for one in _reachable(store, entry):
+        if one.media_type in media.MANIFESTS:
+            with suppress(UnsupportedMedia):  # a signature beside the images
+                layers = load(store, one).layers
+                found |= {layer.digest: diff_id for layer, diff_id in reversed(layers)}
+    return found
 
 
 def _elsewhere(store: Store, target: Reference) -> dict[Digest, str]:

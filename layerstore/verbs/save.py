@@ -83,10 +83,7 @@ def _names(store: Store) -> list[Reference]:
 
 def _is_of(name: Reference, repository: Reference) -> bool:
     """Whether a name is one of a repository, however it is written."""
-    return (
-        Reference(name.domain, name.path, None).canonical
-        == Reference(repository.domain, repository.path, None).canonical
-    )
+    return name.full_repository == repository.full_repository
 
 
 def _is_named(found: Found, ref: Reference) -> bool:

@@ -113,10 +113,9 @@ def _forget_digest(store: Store, word: str, alike: Sequence[Found]) -> bool:
 
 def _repository(name: str) -> str:
     try:
-        ref = reference.parse(name)
+        return reference.parse(name).full_repository
     except LayerstoreError:
         return name
-    return reference.Reference(ref.domain, ref.path, None).canonical
 
 
 def _means(word: str, name: str) -> bool:

@@ -24,11 +24,11 @@ class Docker:
 
     def __init__(self, socket: Path) -> None:
         client = "/usr/bin/docker" if os.access("/usr/bin/docker", os.X_OK) else "docker"
-        self._words = [client, "-H", f"unix://{socket}"]
+        self.words = [client, "-H", f"unix://{socket}"]
         self._env = {**os.environ, "DOCKER_CONFIG": str(socket.parent / "client")}
 
     def call(self, *words: object, stdin: bytes | None = None) -> "subprocess.CompletedProcess[bytes]":
-        command = [*self._words, *map(str, words)]
+        command = [*self.words, *map(str, words)]
         return subprocess.run(command, input=stdin, capture_output=True, timeout=100, env=self._env)
 
     def run(self, *words: object, stdin: bytes | None = None) -> str:

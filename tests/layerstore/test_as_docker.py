@@ -4,6 +4,7 @@ and histories are docker's where no record is needed.
 
 import io
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,81 @@ def test_a_new_image_under_the_name_has_no_digest(base: Cli) -> None:
     assert base.objects("images")[0]["Digest"].startswith("sha256:")
     layerstore.import_(io.BytesIO(tarball({**ROOTFS, "x": b"x"})), "base:1", root=base.root)
     assert [line["Digest"] for line in base.objects("images")] == ["<none>", "<none>"]
+
+
+def test_nothing_has_a_type_in_templates(base: Cli) -> None:
+    """Go prints an empty list or map for what JSON calls null."""
+
+    def shown(form: str) -> str:
+        return base.run("inspect", "-f", form, "base:1")
+
+    assert (
+        shown("{{.Config.Env}} {{.Config.Labels}} {{.Config.Shell}} {{.Config.Healthcheck}}")
+        == "[] map[] [] <nil>"
+    )
+    assert shown("{{json .Config.Env}} {{len .Config.Cmd}}") == "null 0"
+    assert (
+        shown("{{range .Config.Env}}x{{else}}none{{end}} {{if .Config.Labels}}x{{else}}no{{end}}")
+        == "none no"
+    )
+    assert shown(
+        '{{.Config.Labels.none}}|{{index .Config.Labels "none"}}|{{with .Config.Volumes}}x{{end}}'
+    ) == ("<no value>||")
+    assert shown('{{println .Config.Cmd}}{{printf "%v" .Config.Volumes}}') == "[]\nmap[]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"), [("y\n", 1), ("Y", 1), ("n\n", 2), ("\n", 2), ("", 1), ("yes\n", 2)]
+)
+def test_prune_asks(base: Cli, answer: str, left: int) -> None:
+    """Through a pipe, too. Where there is no answer, what has no name goes, as jobs of cron expect."""
+    base.run("import", "-", stdin=tarball({"x": b""}))
+    said = base.run("prune", stdin=answer.encode())
+    assert said.startswith("WARNING! This will remove all dangling images.\n") is bool(answer)
+    assert "Total reclaimed space: " in said
+    assert len(base.objects("images")) == left
+    assert "use -f" in base.call("prune", "--all").stderr.decode()
+    base.run("prune", "--all", stdin=answer.encode() or b"n")
+    assert len(base.objects("images")) == (0 if answer in {"y\n", "Y"} else left)
+
+
+def test_prune_says_all_that_goes(base: Cli) -> None:
+    base.run("create", "--name", "w", "base:1")
+    said = base.run("prune", "--workspaces", stdin=b"n").splitlines()
+    assert said[0] == "WARNING! This will remove:"
+    assert said[1].startswith("  - all stopped containers ")
+    assert said[2:4] == ["  - all dangling images", ""]
+    assert base.run("ps", "-q") == "w"
+
+
+@needs_registry
+def test_login_with_what_is_kept(cli: Cli, where: Path) -> None:
+    (where / "registry").mkdir()
+    subprocess.run(["htpasswd", "-Bbc", where / "users", "ann", "right"], check=True, capture_output=True)
+    auth = f"auth: {{htpasswd: {{realm: x, path: {where / 'users'}}}}}\n"
+    env = {"REGISTRY_AUTH_FILE": str(where / "login.json")}
+    with docker_registry(where / "registry", auth=auth) as host:
+        assert "give it with -u" in cli.fail("login", host, env=env, status=2)
+        done = cli.call("login", "-u", "ann", "-p", "right", host, env=env)
+        assert done.stdout == b"Login Succeeded\n"
+        assert b"WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n" in done.stderr
+        said = cli.run("login", host, env=env)
+        assert said == "Authenticating with existing credentials...\nLogin Succeeded"
+        subprocess.run(["htpasswd", "-Bb", where / "users", "ann", "new"], check=True, capture_output=True)
+        done = cli.call("login", host, env=env)
+        assert done.stdout == b"Authenticating with existing credentials...\n"
+        assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+        assert (
+            cli.run("login", "-u", "ann", "--password-stdin", host, env=env, stdin=b"new")
+            == "Login Succeeded"
+        )
+        cli.run("logout", host, env=env)
+        assert "give it with -u" in cli.fail("login", host, env=env, status=2)
+
+
+def test_saved_files_are_their_owners_alone(base: Cli, where: Path) -> None:
+    """They hold what may not be read in the image, such as /etc/shadow; also where a file was before."""
+    (where / "old").write_text("old")
+    for verb, name in (("save", "a"), ("save", "old"), ("export", "b")):
+        base.run(verb, "-o", where / name, "base:1")
+        assert (where / name).stat().st_mode & 0o777 == 0o600

@@ -13,6 +13,7 @@ import pytest
 
 import layerstore
 from tests.layerstore.commands import ROOTFS, Cli, tarball
+from tests.layerstore.dialogs import SCRIPTS, ask_docker, recorded
 from tests.layerstore.dockers import Docker, docker_daemon, lacking
 from tests.layerstore.transport.servers import docker_registry, needs_registry
 from tests.mounts import scratch
@@ -216,6 +217,15 @@ def test_docker_imports_what_we_export(docker: Docker, store: Cli) -> None:
     docker.run("import", "-", "flat:1", stdin=out.getvalue())
     assert exported(docker, "flat:1") == ours(store, NAME)
     docker.run("rmi", "flat:1")
+
+
+@needs_registry
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_docker_still_says_so(docker: Docker, name: str) -> None:
+    """What `test_dialogs` compares with, asked anew; only of the docker that was recorded."""
+    if docker.version != (20, 10):
+        pytest.skip("another docker says some of it in other words")
+    assert ask_docker(docker, name) == recorded()[name]
 
 
 def test_the_record_is_still_true(docker: Docker) -> None:

@@ -7,7 +7,6 @@ import http.server
 import json
 import lzma
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import zstandard
 
 import layerstore
 from tests.layerstore.commands import ROOTFS, Cli, contents, tarball
+from tests.layerstore.transport.servers import web_server
 
 TAR = tarball(ROOTFS)
 FIXED = {"SOURCE_DATE_EPOCH": "1700000000"}
@@ -160,14 +160,8 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with web_server(Site) as url:
+        yield url
 
 
 def test_url(cli: Cli, site: str) -> None:

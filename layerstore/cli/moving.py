@@ -1,0 +1,105 @@
+"""The layers of a pull or a push as docker tells of them: a line on standard output for each thing that
+happens to one; on a terminal bars instead.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import click
+
+from layerstore.cli.transfers import transfers
+from layerstore.digest import Digest
+from layerstore.reference import DEFAULT_TAG, Reference
+from layerstore.transport import remote
+from layerstore.transport.base import Report, State
+from layerstore.verbs.transfer import Transfer
+
+_Words = Mapping[State, tuple[str, ...]]
+Title = Callable[[Transfer], Iterable[str]]
+
+DEFAULT_TAG_USED = f"Using default tag: {DEFAULT_TAG}"
+
+PULLED: _Words = {
+    "waiting": ("Pulling fs layer",),
+    "present": ("Already exists",),
+    "retrying": ("Retrying",),
+    "done": ("Verifying Checksum", "Download complete", "Pull complete"),
+}
+PUSHED: _Words = {
+    "present": ("Layer already exists",),
+    "retrying": ("Retrying",),
+    "done": ("Pushed",),
+}
+
+
+class Moving:
+    """What to tell of one image's layers; told from several threads."""
+
+    def __init__(self, words: _Words, title: Title, bars: Report, *, quiet: bool) -> None:
+        self._words = words
+        self._title = title
+        self._bars = bars
+        self._has_lines = not quiet and not (sys.stdout.isatty() and sys.stderr.isatty())
+        self._quiet = quiet
+        self._transfer: Transfer | None = None
+        self._last: dict[Digest, State] = {}
+        self._lock = threading.Lock()
+
+    def begun(self, transfer: Transfer) -> None:
+        """Say what is about to move."""
+        self._transfer = transfer
+        for line in () if self._quiet else self._title(transfer):
+            click.echo(line)
+        if self._words is PUSHED and self._has_lines:
+            for layer in transfer.shown.values():
+                click.echo(f"{layer.short}: Preparing")
+
+    def __call__(self, digest: Digest, state: State, done: int, total: int) -> None:
+        """A `Report`. What is no layer, such as the configuration, docker does not tell of."""
+        transfer = self._transfer
+        if transfer is None or digest not in transfer.shown:
+            return
+        layer = transfer.shown[digest]
+        self._bars(layer, state, done, total)
+        with self._lock:
+            if self._has_lines and self._last.get(digest) != state:
+                self._last[digest] = state
+                for word in self._said(transfer, digest, state):
+                    click.echo(f"{layer.short}: {word}")
+
+    def _said(self, transfer: Transfer, digest: Digest, state: State) -> tuple[str, ...]:
+        if state == "mounted":
+            return (f"Mounted from {transfer.elsewhere[digest]}",)
+        return self._words.get(state, ())
+
+
+@contextmanager
+def moving(words: _Words, title: Title, *, quiet: bool) -> Iterator[Moving]:
+    """Yields what to tell of an image that comes (PULLED) or goes (PUSHED)."""
+    with transfers(quiet=quiet) as bars:
+        yield Moving(words, title, bars, quiet=quiet)
+
+
+def pull_title(transfer: Transfer) -> Iterator[str]:
+    """docker's first line of a pull."""
+    ref, (_, path) = transfer.ref, remote.split(transfer.ref)
+    yield f"{ref.tag if ref.digest is None else ref}: Pulling from {path}"
+
+
+def push_title(transfer: Transfer, word: str) -> Iterator[str]:
+    """docker's first lines of a push of what the user calls `word`."""
+    if is_default_tag(transfer.ref, word):
+        yield DEFAULT_TAG_USED
+    yield f"The push refers to repository [{'/'.join(remote.split(transfer.ref))}]"
+
+
+def no_title(transfer: Transfer) -> Iterable[str]:
+    """For all but the first of several images."""
+    return ()
+
+
+def is_default_tag(ref: Reference, word: str) -> bool:
+    """Whether a name was given without a tag."""
+    return ref.digest is None and str(ref) == f"{word}:{DEFAULT_TAG}"
