@@ -10,7 +10,7 @@ from typing import cast
 import click
 
 from layerstore.cli.spelling import plain
-from layerstore.cli.verbs import ALIASES, GROUPS, VERBS, Spelling
+from layerstore.cli.verbs import ALIASES, GROUPS, VERBS, Spelling, names
 from layerstore.errors import LayerstoreError
 from overlayfs_py.errors import say
 
@@ -96,12 +96,14 @@ def _spelled(words: str, spelling: Spelling) -> Verb:
     verb = spelling.verb
     module = import_module(f"layerstore.cli.{VERBS[verb]}")
     own = cast(click.Command, getattr(module, f"{verb}_command"))
+    also = [f"layerstore {name}" for name in names(spelling)]
+    aliases = f"\b\nAliases:\n  {', '.join(also)}\n\n" if len(also) > 1 else ""
     command = Verb(
         words.split()[-1],
         callback=partial(own.callback, **spelling.preset) if own.callback else None,
         params=[one for one in own.params if one.name not in spelling.preset],
         help=spelling.says or own.help,
-        epilog=re.sub(rf"\blayerstore {verb}\b", f"layerstore {words}", own.epilog or ""),
+        epilog=aliases + re.sub(rf"\blayerstore {verb}\b", f"layerstore {words}", own.epilog or ""),
     )
     command.short_help = summary(command)
     return command

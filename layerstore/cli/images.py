@@ -125,7 +125,7 @@ def images_command(
     form: str,
     pattern: str | None,
 ) -> None:
-    """List images (ls, too). FILTER is REPOSITORY[:TAG] with *, ? and [...], which never stand for a slash.
+    """List images. FILTER is REPOSITORY[:TAG] with *, ? and [...], which never stand for a slash.
 
     SIZE is what the image takes unpacked, as docker has it; {{.CompressedSize}} is what it takes in the
     store. DIGEST is there for what was pulled or pushed; {{.ManifestDigest}} always is.

@@ -68,6 +68,9 @@ def _lines(command: click.Command, context: click.Context, words: str) -> Iterat
             below = command.get_command(context, verb)
             said = "" if below is None else summary(below)
             yield from (".TP", f".BR {roff(title)}\\-{roff(verb)} (1)", roff(said))
+    aliases = (command.epilog or "").partition("Aliases:\n")[2].partition("\n")[0]
+    if aliases:
+        yield from (".SH ALIASES", roff(aliases.strip()))
     examples = (command.epilog or "").partition("Examples:\n")[2]
     if examples:
         yield from (".SH EXAMPLES", ".nf", *(roff(line) for line in examples.split("\n")), ".fi")

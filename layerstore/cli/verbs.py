@@ -104,3 +104,16 @@ GROUPS = {
         },
     ),
 }
+
+
+def names(spelling: Spelling) -> list[str]:
+    """Every way to write a verb with the same meaning, as docker's help lists them: in groups, then short."""
+    found = [
+        f"{group} {name}"
+        for group, one in GROUPS.items()
+        for verb, other in one.spellings.items()
+        if (other.verb, other.preset) == (spelling.verb, spelling.preset)
+        for name in (verb, *other.aliases)
+    ]
+    short = [spelling.verb, *(name for name, verb in ALIASES.items() if verb == spelling.verb)]
+    return found if spelling.preset else [*found, *short]

@@ -32,6 +32,8 @@ def test_help_has_examples(words: str) -> None:
     assert found.exit_code == 0
     assert found.output.startswith(f"Usage: layerstore {words} ")
     assert f"layerstore {words}" in found.output.split("Examples:")[1]
+    if len(words.split()) > 1 and "inspect" not in words and "prune" not in words:
+        assert f"layerstore {words}" in found.output.partition("Aliases:")[2].split("\n\n")[0]
     wrong = CliRunner().invoke(
         program.layerstore,
         [*words.split(), "--no-such-option"],
