@@ -23,6 +23,8 @@ def prepare() -> None:
             _open_null(fd)
             stream = open(fd, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as we live
             setattr(sys, name, stream)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # ASCII is what Python makes of an unknown locale: it says nothing about who reads this.

@@ -107,7 +107,7 @@ def test_nobody_can_read_what_is_said(store: Cli) -> None:
 
 def test_text_that_a_stream_cannot_say() -> None:
     """Bytes that are not UTF-8 go out as they came; what the locale cannot write is escaped."""
-    said = "import sys; print('\\udcff\\u2026é'); print('\\ud800', file=sys.stderr)"
+    said = "import sys; sys.stdin.readline(); print('\\udcff\\u2026é'); print('\\ud800', file=sys.stderr)"
     program = f"from overlayfs_py import streams; streams.prepare(); {said}"
     for encoding, shown in (
         ("latin-1", b"\xff\\u2026\xe9\n"),
@@ -116,6 +116,7 @@ def test_text_that_a_stream_cannot_say() -> None:
     ):
         done = subprocess.run(
             [COMMAND.with_name("python"), "-c", program],
+            input=b"y\xff\n",
             env={**os.environ, "PYTHONIOENCODING": encoding},
             capture_output=True,
             timeout=60,

@@ -64,8 +64,8 @@ class VerbGroup(_Verbs):
         return _spelled(cmd_name, Spelling(verb)) if verb in VERBS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, names in (("Management Commands", GROUPS), ("Commands", VERBS)):
-            commands = [(name, self.get_command(ctx, name)) for name in names]
+        for title, verbs in (("Management Commands", GROUPS), ("Commands", VERBS)):
+            commands = [(name, self.get_command(ctx, name)) for name in verbs]
             with formatter.section(title):
                 formatter.write_dl([(name, summary(one)) for name, one in commands if one is not None])
 

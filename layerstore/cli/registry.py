@@ -29,6 +29,7 @@ from layerstore.cli.moving import (
 from layerstore.cli.options import connection_options, content_trust_option, platform_option
 from layerstore.errors import LayerstoreError, OtherPlatforms, UnsupportedMedia
 from layerstore.transport.base import RegistryOptions
+from overlayfs_py.errors import mention
 
 if TYPE_CHECKING:
     from layerstore.verbs.pull import Pulled
@@ -181,7 +182,7 @@ def login_command(
     if password is not None and password_stdin:
         raise click.UsageError("--password and --password-stdin exclude each other")
     if password is not None:
-        click.echo("WARNING! Using --password via the CLI is insecure. Use --password-stdin.", err=True)
+        mention("WARNING! Using --password via the CLI is insecure. Use --password-stdin.")
     if username is not None or password is not None or password_stdin or not _log_in_again(host, options):
         name, secret = _asked(username, password, password_stdin=password_stdin)
         _log_in(host, name, secret, options)
@@ -204,7 +205,7 @@ def _log_in_again(host: str, options: RegistryOptions) -> bool:
     except LayerstoreError as error:
         if not sys.stdin.isatty():
             raise
-        click.echo(f"Login did not succeed, error: {error}", err=True)
+        mention(f"Login did not succeed, error: {error}")
         return False
     return True
 
