@@ -6,8 +6,9 @@ import stat
 
 from overlayfs_py.engine.copying import Before
 from overlayfs_py.engine.native import message, wire
+from overlayfs_py.engine.native.answers import NOT_KEPT
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import NOT_KEPT, State
+from overlayfs_py.engine.native.state import State
 from overlayfs_py.engine.setid import may_keep_setgid, without_setid
 from overlayfs_py.union.overlay import NOW, AttrChanges, Node
 
@@ -32,7 +33,7 @@ class AttributeRequests:
         node = inode.node
         if inode.asker != request.pid:
             inode.answered(request.pid)
-        return state.attributes(node, self._overlay.getattr(node))
+        return state.answers.attributes(node, self._overlay.getattr(node))
 
     def statx(self, request: Request, flags: int, fh: int, how: int, mask: int) -> bytes:
         """GETATTR with the birth time, which is asked for only by those who want to know it."""
@@ -40,7 +41,7 @@ class AttributeRequests:
         inode.answered(request.pid)
         node = inode.node
         birth = self._overlay.birth_time(node) if mask & wire.STATX_BTIME else None
-        return message.statx(self._state.kept(node), self._overlay.getattr(node), birth)
+        return message.statx(self._state.answers.kept(node), self._overlay.getattr(node), birth)
 
     def setattr(
         self,
@@ -80,23 +81,25 @@ class AttributeRequests:
             if valid & ~wire.FATTR_FH == _WRITTEN_BACK:
                 found = self._overlay.getattr(node)
                 if found.mtime_ns == changes.mtime_ns:
-                    return state.attributes(node, found)  # only the ctime is new, as after a name of it went
+                    return state.answers.attributes(
+                        node, found
+                    )  # only the ctime is new, as after a name of it went
             self._overlay.check_setattr(node, changes)
         if changes.size == 0:  # nothing of the contents will be left: the union copies none
-            state.settled(node)
-            state.need_names_above(node)
+            state.copying.settled(node)
+            state.needs.names_above(node)
         else:
-            state.need_upper(node, data=changes.size is not None)
+            state.copying.need_upper(node, data=changes.size is not None)
         before = Before(self._overlay, node) if copies and changes.size == 0 else None
         if changes.mode is not None and state.backings.foreign_writers(node, request.uid):
             changes = changes._replace(mode=stat.S_IMODE(without_setid(changes.mode, member=False)))
         found = self._overlay.setattr(node, changes)
         if before is not None:
-            state.copied(before)
+            state.copying.copied(before)
         if valid & wire.FATTR_KILL_SUIDGID and found.mode & (stat.S_ISUID | stat.S_ISGID):
             state.drop_setid(node, request)
             found = self._overlay.getattr(node)
-        return state.attributes(node, found)
+        return state.answers.attributes(node, found)
 
     def getxattr(self, request: Request, size: int, name: bytes) -> bytes | int:
         inode = self._state.nodes.inode(request.nodeid)
@@ -107,7 +110,7 @@ class AttributeRequests:
         try:
             return _sized(self._overlay.getxattr(inode.node, name), size)
         except OSError as error:
-            inode.uncapable = error.errno == errno.ENODATA and self._state.attrs != NOT_KEPT
+            inode.uncapable = error.errno == errno.ENODATA and self._state.answers.attrs != NOT_KEPT
             raise
 
     def listxattr(self, request: Request, size: int) -> bytes:
@@ -124,25 +127,25 @@ class AttributeRequests:
         content = bytes(value[:size])
         if self._overlay.needs_copy_up(node, data=False):
             self._overlay.check_setxattr(node, name, content)
-        self._state.need_upper(node, data=False)
+        self._state.copying.need_upper(node, data=False)
         inode.uncapable = False
         self._overlay.setxattr(node, name, content, flags)
         if more & wire.SETXATTR_ACL_KILL_SGID:
             mode = self._overlay.getattr(node).mode
             if mode & stat.S_ISGID:
                 self._state.change_mode(node, mode & ~stat.S_ISGID)
-        self._state.changed(node, request.pid)
+        self._state.notices.changed(node, request.pid)
         return b""
 
     def removexattr(self, request: Request, name: bytes) -> bytes:
         node = self._state.node(request.nodeid)
         if not self._overlay.check_removexattr(node, name):
             return b""
-        self._state.need_upper(node, data=False)
+        self._state.copying.need_upper(node, data=False)
         self._overlay.removexattr(node, name)
         if name == _ACCESS_ACL:
             self._drop_setgid(node, request)
-        self._state.changed(node, request.pid)
+        self._state.notices.changed(node, request.pid)
         return b""
 
     def _drop_setgid(self, node: Node, request: Request) -> None:
@@ -154,7 +157,7 @@ class AttributeRequests:
             self._state.change_mode(node, attr.mode & ~stat.S_ISGID)
 
     def statfs(self, request: Request) -> bytes:
-        self._state.need_forgotten()  # they may hold the blocks of removed files
+        self._state.needs.forgotten()  # they may hold the blocks of removed files
         st = self._overlay.statfs()
         return wire.STATFS_OUT.pack(
             st.f_blocks,

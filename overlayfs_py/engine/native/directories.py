@@ -35,7 +35,7 @@ class DirectoryRequests:
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
     ) -> bytes:
         node = self._state.node(request.nodeid)
-        self._state.listed(node)
+        self._state.listings.listed(node)
         names, cookies = self._next(node, offset, size, wire.DIRENT.size)
         rows = zip(self._numbered(node, names), cookies, strict=True)
         return b"".join([message.dirent(name, ino, kind, cookie, b"") for (name, ino, kind), cookie in rows])
@@ -54,11 +54,11 @@ class DirectoryRequests:
     def _next(self, node: Node, cookie: int, size: int, fixed: int) -> tuple[list[Named], list[int]]:
         """The names behind `cookie` for which there is room, `fixed` bytes before each, and their cookies."""
         state = self._state
-        state.need_names(node, ordered=True)
-        known = state.cookies.get(node)
-        cookies = known or Cookies(state.tags)
+        state.needs.names(node, ordered=True)
+        known = state.listings.cookies.get(node)
+        cookies = known or Cookies(state.listings.tags)
         if known is None and not cookie:
-            state.cookies[node] = cookies
+            state.listings.cookies[node] = cookies
         start, tag = cookies.place(cookie)
         names = [dot for dot in _DOTS if dot[0] > start]
         most = _COSTLY if node.impure else size // (fixed + wire.DIRENT_ALIGNMENT)
@@ -66,7 +66,7 @@ class DirectoryRequests:
         count = min(self._fitting(names, size, fixed), most)
         given = cookies.given(names[:count], tag, names[count] if count < len(names) else None)
         if cookies.answered(cookie, given):
-            state.listing_complete(node, cookies)
+            state.listings.complete(node, cookies)
         return names[: len(given)], given
 
     def _fitting(self, names: list[Named], size: int, fixed: int) -> int:
@@ -90,7 +90,7 @@ class DirectoryRequests:
                 found = self._overlay.find(node, name)
                 if found is not None:
                     attr = found[1]
-                    entry = self._state.found(*found, asker)
+                    entry = self._state.answers.found(*found, asker)
                     return message.dirent(name, attr.ino, stat.S_IFMT(attr.mode) >> 12, cookie, entry)
             except OSError:  # listed all the same: using the name will say what is wrong
                 pass

@@ -147,7 +147,7 @@ class Dispatcher:
                 self._answer(request, body or b"")
 
     def _answer(self, request: Request, body: Body) -> None:
-        if self._state.stale_listings:
+        if self._state.listings.stale:
             kept = body.taken_back() if isinstance(body, Piped) else bytes(body)  # others use the buffers now
             self._after_listings(lambda: self._answer(request, kept))
             return
@@ -182,7 +182,7 @@ class Dispatcher:
         return wants_descriptors(error) and self._state.deferrals.running > 0
 
     def _refuse(self, request: Request, error: Exception) -> None:
-        if self._state.stale_listings:  # it had copied something up before it failed
+        if self._state.listings.stale:  # it had copied something up before it failed
             self._after_listings(lambda: self._refuse(request, error))
             return
         code = self._errors.reply_error(request.op.name, error)
@@ -231,8 +231,8 @@ class Dispatcher:
         interrupted: what was asked for is done.
         """
         state = self._state
-        stale, state.stale_listings = state.stale_listings, []
-        state.deferrals.start(lambda: state.drop_pages(stale), lambda _: then())
+        stale, state.listings.stale = state.listings.stale, []
+        state.deferrals.start(lambda: state.notices.drop_pages(stale), lambda _: then())
 
     # -- frozen --------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ class DurabilityRequests:
 
     def fsync(self, request: Request, fh: int, flags: int) -> bytes:
         node = self._state.node(request.nodeid)
-        self._state.settled(node)
+        self._state.copying.settled(node)
         data_only = flags & wire.FSYNC_DATA_ONLY
         return _later(self._overlay.durable_fd(node), os.fdatasync if data_only else os.fsync)
 

@@ -104,7 +104,7 @@ class FileRequests:
         node = state.nodes.inode(request.nodeid).node
         if not self._overlay.writes_at_once(node):
             self._overlay.check_open(node, os.O_WRONLY | os.O_APPEND)
-            state.need_upper(node, data=True)
+            state.copying.need_upper(node, data=True)
         if flags & wire.WRITE_KILL_SUIDGID:
             state.drop_setid(node, request)
         if state.collects and flags & wire.WRITE_CACHE:
@@ -120,7 +120,7 @@ class FileRequests:
 
     def _written(self, node: Node, done: int, flags: int) -> bytes:
         if flags & wire.WRITE_CACHE:
-            self._state.written_back(node)
+            self._state.notices.written_back(node)
         return wire.WRITE_OUT.pack(done, 0)
 
     def _write_later(self, node: Node, offset: int, data: memoryview, flags: int) -> None:
@@ -142,7 +142,7 @@ class FileRequests:
         node = self._prepared_to_write(request.nodeid, request)
         with self._state.times_told(node):
             self._overlay.fallocate(node, mode, offset, length)
-        self._state.changed(node, request.pid)
+        self._state.notices.changed(node, request.pid)
         return b""
 
     def lseek(self, request: Request, fh: int, offset: int, whence: int) -> bytes:
@@ -154,7 +154,7 @@ class FileRequests:
         if not self._state.collects:
             return found()
         # The kernel does not write back before it asks; to drop its pages it must.
-        raise Postponed.on([], lambda: self._state.drop_pages([node]), found)
+        raise Postponed.on([], lambda: self._state.notices.drop_pages([node]), found)
 
     def copy_file_range(
         self, request: Request, fh: int, offset: int, to_nodeid: int, to_fh: int, to_offset: int, *rest: int
@@ -208,7 +208,7 @@ class FileRequests:
         with self._state.changing(parent, request.pid):
             node, handle = self._overlay.tmpfile(parent, flags, mode, caller)
         try:
-            entry = self._state.entry(node)
+            entry = self._state.answers.entry(node)
         finally:
             self._overlay.release(handle)
         return entry + wire.OPEN_OUT.pack(0, wire.FOPEN_KEEP_CACHE, 0)
@@ -235,9 +235,11 @@ class FileRequests:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         content = bytes(data).ljust(_LONGEST, b"\0")
         if change:
-            self._state.need_upper(node, data=False)
+            self._state.copying.need_upper(node, data=False)
             found = self._overlay.change_flags(node, command, content)
-            self._state.attributes_changed(node)  # the time of change, of which the kernel knows nothing
+            self._state.notices.attributes_changed(
+                node
+            )  # the time of change, of which the kernel knows nothing
         else:
             found = self._overlay.query_flags(node, command, content)
         return wire.IOCTL_OUT.pack(0, 0, 0, 0) + found[:out_size]
@@ -251,7 +253,7 @@ class FileRequests:
         node = state.node(nodeid)
         if not self._overlay.writes_at_once(node):
             self._overlay.check_open(node, os.O_WRONLY | os.O_APPEND)
-            state.need_upper(node, data=True)
+            state.copying.need_upper(node, data=True)
         if request.uid or not may_keep_setid(request.uid, request.pid):
             state.drop_setid(node, request)
         return node

@@ -1,7 +1,8 @@
 """Requests about names: finding, making, linking, renaming and removing them."""
 
+from overlayfs_py.engine.native.answers import NOT_KEPT
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import NOT_KEPT, State
+from overlayfs_py.engine.native.state import State
 from overlayfs_py.union.overlay import Caller, Node
 
 
@@ -17,52 +18,52 @@ class NameRequests:
         parent = state.nodes.inode(request.nodeid).node
         found = self._overlay.find(parent, name)
         if found is None:
-            return state.missing
-        if state.bare_listings:
-            state.looked_up(parent)
-        return state.found(*found, request.pid)
+            return state.answers.missing
+        if state.listings.bare:
+            state.listings.looked_up(parent)
+        return state.answers.found(*found, request.pid)
 
     def mknod(self, request: Request, mode: int, rdev: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)
         parent = self._state.parent(request.nodeid)
         with self._state.changing(parent, request.pid):
             made = self._overlay.mknod(parent, name, mode, rdev, caller)
-        return self._state.made(*made)
+        return self._state.answers.made(*made)
 
     def mkdir(self, request: Request, mode: int, umask: int, name: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, umask)
         parent = self._state.parent(request.nodeid)
         with self._state.changing(parent, request.pid):
             made = self._overlay.mkdir(parent, name, mode, caller)
-        return self._state.made(*made)
+        return self._state.answers.made(*made)
 
     def symlink(self, request: Request, name: bytes, target: bytes) -> bytes:
         caller = Caller(request.uid, request.gid, 0)
         parent = self._state.parent(request.nodeid)
         with self._state.changing(parent, request.pid):
             made = self._overlay.symlink(parent, name, target, caller)
-        return self._state.made(*made)
+        return self._state.answers.made(*made)
 
     def link(self, request: Request, old_nodeid: int, name: bytes) -> bytes:
         state = self._state
         node, parent = state.node(old_nodeid), state.parent(request.nodeid)
         if self._overlay.needs_copy_up(node, data=False):
             self._overlay.check_link(node, parent, name)
-        state.need_upper(node, data=False)
+        state.copying.need_upper(node, data=False)
         with state.changing(parent, request.pid):
             node = self._overlay.link(node, parent, name)
         inode = state.nodes.known(node)
         # This answer is taken in even when it is outdated, which only pages written back can make it.
-        return state.entry(node, NOT_KEPT if inode is not None and inode.mapped else None)
+        return state.answers.entry(node, NOT_KEPT if inode is not None and inode.mapped else None)
 
     def unlink(self, request: Request, name: bytes) -> bytes:
         state = self._state
         parent = state.parent(request.nodeid)
         node = self._overlay.check_unlink(parent, name)
         if self._overlay.unlinking_copies(node):
-            state.need_upper(node, data=False)
+            state.copying.need_upper(node, data=False)
         else:
-            state.settled(node)
+            state.copying.settled(node)
         with state.changing(parent, request.pid):
             self._overlay.unlink(parent, name)
         return b""
@@ -82,12 +83,12 @@ class NameRequests:
         old, new = state.parent(request.nodeid), state.parent(new_nodeid)
         moved, replaced = self._settled(old, name), self._settled(new, new_name)
         for node in self._overlay.check_rename(old, name, new, new_name, flags):
-            state.need_upper(node, data=False)
+            state.copying.need_upper(node, data=False)
         with state.changing(old, request.pid), state.changing(new, request.pid):
             self._overlay.rename(old, name, new, new_name, flags)
         for changed in (moved, replaced):
             if changed is not None:
-                state.changed(changed, request.pid)
+                state.notices.changed(changed, request.pid)
         return b""
 
     def readlink(self, request: Request) -> bytes:
@@ -97,6 +98,6 @@ class NameRequests:
         """What `name` names, when no copy of it is under way; None when the kernel does not hold it."""
         node = self._overlay.known_child(parent, name)
         if node is not None:
-            self._state.settled(node)
-            self._state.need_names(node)  # it may have to be empty
+            self._state.copying.settled(node)
+            self._state.needs.names(node)  # it may have to be empty
         return node

@@ -41,18 +41,18 @@ class OpenRequests:
         node = state.node(request.nodeid)
         self._overlay.check_open(node, flags)
         if flags & os.O_TRUNC:
-            state.settled(node)
-            state.need_names_above(node)
+            state.copying.settled(node)
+            state.needs.names_above(node)
         elif flags & _WRITING:
-            state.need_upper(node, data=True)
+            state.copying.need_upper(node, data=True)
         before = Before(self._overlay, node)
         handle = self._overlay.open_file(node, flags & ~_NOT_FOR_LAYERS)
-        state.copied(before)
+        state.copying.copied(before)
         if open_flags & wire.OPEN_KILL_SUIDGID:
             state.drop_setid(node, request)
         opened = self._opened(handle, request.uid)
         if node in self._backings.written:  # what the kernel knows of times is good no longer
-            state.attributes_changed(node)
+            state.notices.attributes_changed(node)
             if flags & _WRITING and not may_keep_setid(request.uid, request.pid):
                 state.drop_setid(node, request)
         return opened
@@ -79,7 +79,7 @@ class OpenRequests:
         opened = self._opens.pop(fh, None)
         if opened is not None:
             if opened.handle.node in self._backings.written:
-                self._state.attributes_changed(opened.handle.node)
+                self._state.notices.attributes_changed(opened.handle.node)
             self._close(opened)
         return b""
 
@@ -103,7 +103,7 @@ class OpenRequests:
     def _made(self, node: Node, handle: Handle, uid: int) -> bytes:
         opened = self._opened(handle, uid)
         try:
-            return self._state.entry(node) + opened
+            return self._state.answers.entry(node) + opened
         except BaseException:
             self.give_up(opened)
             raise

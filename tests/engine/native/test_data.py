@@ -102,7 +102,7 @@ def test_slow_small_copies_go_to_threads(tmp_path: Path, volatile: bool) -> None
     """Others would wait for their sync; a volatile mount has none."""
     bench = Bench(tmp_path, volatile=volatile)
     for _ in range(9):
-        bench.state._copying.took(SLOW)
+        bench.state.copying._patience.took(SLOW)
     unique = bench.write(bench.find(b"file"), b"new")
     assert (unique in bench.sent) == volatile
     bench.deferrals.close()
@@ -195,7 +195,7 @@ def test_answer_that_has_to_wait_keeps_its_contents(bench: Bench, piped: bool) -
     """Pipe and buffer serve others while a worker makes the kernel drop a listing; nothing interrupts it."""
     bench.state.pipe = AnswerPipe() if piped else None
     big = bench.find(b"big")
-    bench.state.stale_listings = [bench.overlay.root]
+    bench.state.listings.stale = [bench.overlay.root]
     first = bench.put("READ", READ_WRITE.pack(0, 0, 1 << 17, 0, 0, 0), big)
     assert first not in bench.sent
     bench.put("INTERRUPT", struct.pack("=Q", first))
@@ -207,7 +207,7 @@ def test_answer_that_has_to_wait_keeps_its_contents(bench: Bench, piped: bool) -
 
 
 def test_failure_waits_for_listings_too(bench: Bench) -> None:
-    bench.state.stale_listings = [bench.overlay.root]
+    bench.state.listings.stale = [bench.overlay.root]
     unique = bench.put("RMDIR", b"file\0")
     assert unique not in bench.sent
     bench.finish()

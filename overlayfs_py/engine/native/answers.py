@@ -1,0 +1,56 @@
+"""How nodes become answers, and how long the kernel may keep what they say."""
+
+from overlayfs_py.engine.caching import CachePolicy
+from overlayfs_py.engine.native import message
+from overlayfs_py.engine.native.message import Timeout
+from overlayfs_py.engine.native.passthrough import Backings
+from overlayfs_py.engine.nodes import NodeTable
+from overlayfs_py.union.overlay import Attr, Node, Overlay
+
+NOT_KEPT = Timeout(0, 0)
+
+
+class Answers:
+    """`names` and `attrs` say how long names and attributes are kept; `missing` is the answer for no name."""
+
+    def __init__(self, overlay: Overlay, nodes: NodeTable, backings: Backings, policy: CachePolicy) -> None:
+        self._overlay = overlay
+        self._nodes = nodes
+        self._backings = backings
+        self.names = Timeout.of(policy.entry)
+        self.attrs = Timeout.of(policy.attr)
+        self.missing = message.missing(Timeout.of(policy.negative))
+
+    def entry(self, node: Node, kept: Timeout | None = None) -> bytes:
+        """The answer that hands out `node`, which is new or locked by who asks, so that no change can outdate
+        it. `kept`: how long the kernel may keep the attributes, if not as usual.
+        """
+        try:
+            attr = self._overlay.getattr(node)
+        except BaseException:
+            if self._nodes.known(node) is None:
+                self._overlay.forget(node)
+            raise
+        inode = self._nodes.remember(node, attr[0])
+        return message.entry(inode.nodeid, self.names, self.kept(node) if kept is None else kept, attr)
+
+    def made(self, node: Node, attr: Attr) -> bytes:
+        """As `entry` for an inode that is all new, and so has no file capability."""
+        inode = self._nodes.remember(node, attr[0])
+        inode.uncapable = True
+        return message.entry(inode.nodeid, self.names, self.attrs, attr)
+
+    def found(self, node: Node, attr: Attr, asker: int) -> bytes:
+        """As `entry` where the attributes are known, for the thread `asker`."""
+        inode = self._nodes.remember(node, attr[0])
+        if inode.asker != asker:
+            inode.answered(asker)
+        return message.entry(inode.nodeid, self.names, self.kept(node), attr)
+
+    def attributes(self, node: Node, attr: Attr) -> bytes:
+        return message.attributes(self.kept(node), attr)
+
+    def kept(self, node: Node) -> Timeout:
+        """How long the kernel may keep the node's attributes: not at all while it changes them unseen."""
+        written = self._backings.written
+        return NOT_KEPT if written and node in written else self.attrs

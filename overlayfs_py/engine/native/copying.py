@@ -1,0 +1,86 @@
+"""Copy-ups: which are done at once, which in a thread, and what the kernel is told of them."""
+
+from time import perf_counter
+
+from overlayfs_py.engine.copying import INLINE_SIZE, Before
+from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
+from overlayfs_py.engine.native.listings import Listings
+from overlayfs_py.engine.native.needs import Needs
+from overlayfs_py.engine.native.notices import Notices
+from overlayfs_py.engine.native.patience import Patience, Timed
+from overlayfs_py.union.overlay import CopyUp, Node, Overlay
+
+
+class Copying:
+    """The copy-ups that requests ask for."""
+
+    def __init__(
+        self, overlay: Overlay, deferrals: Deferrals, needs: Needs, notices: Notices, listings: Listings
+    ) -> None:
+        self._overlay = overlay
+        self._deferrals = deferrals
+        self._needs = needs
+        self._notices = notices
+        self._listings = listings
+        self._patience = Patience()  # with small ones
+
+    def settled(self, node: Node) -> None:
+        """Postpone the request while `node` is being copied up."""
+        if self._deferrals.busy(node):
+            raise Busy(node)
+
+    def need_upper(self, node: Node, *, data: bool) -> None:
+        """Give `node` an upper part (`data`: with its contents), or postpone the request until it has one."""
+        self.settled(node)
+        if not self._overlay.needs_copy_up(node, data=data):
+            return
+        self._needs.names_above(node)
+        before = Before(self._overlay, node)
+        job = self._overlay.copy_up(node, data=data)
+        if job is not None:
+            if self._takes_long(job):
+                raise self._postponed(node, job, before)
+            self._copy_now(job)
+        self.copied(before)
+
+    def _takes_long(self, job: CopyUp) -> bool:
+        """Besides long ones those that are synced to a slow disk, or to one that a long one keeps busy."""
+        if job.size > INLINE_SIZE:
+            return True
+        return not self._overlay.options.volatile and (self._patience.lost or self._deferrals.copies > 0)
+
+    def _copy_now(self, job: CopyUp) -> None:
+        """A small copy here and now: shorter than the hand-over to a thread, unless the disk is slow."""
+        start = perf_counter()
+        try:
+            job.transfer()
+            job.commit()
+        except BaseException:
+            job.abort()
+            raise
+        self._patience.took(perf_counter() - start)
+
+    def _postponed(self, node: Node, job: CopyUp, before: Before) -> Postponed:
+        transfer = Timed(job.transfer, self._patience)
+
+        def settle(error: BaseException | None) -> None:
+            try:
+                if error is not None:
+                    raise error
+                job.commit()
+            except BaseException:
+                job.abort()
+                raise
+            if job.size <= INLINE_SIZE:
+                transfer.tell()
+            self.copied(before)
+
+        return Postponed(transfer, settle, node=node)
+
+    def copied(self, before: Before) -> None:
+        """Make the kernel ask again for what a copy-up has changed, which its own requests do not tell it."""
+        for node in before.copied_up():
+            self._notices.attributes_changed(node)
+        if before.renumbered:
+            for parent, _ in before.node.names():
+                self._listings.misnumbered(parent)
