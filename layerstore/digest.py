@@ -39,10 +39,6 @@ class Digest(str):
         return cls("sha256:" + hashlib.sha256(data).hexdigest())
 
     @property
-    def algorithm(self) -> str:
-        return "sha256"
-
-    @property
     def hex(self) -> str:
         """The 64 digits alone: the file name below ``blobs/sha256``."""
         return self[7:]

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from vulture import Vulture
+
+from overlayfs_py.engine.libfuse.operations import HANDLERS
+from overlayfs_py.engine.native import wire
 
 TOP = Path(__file__).parent.parent
 PACKAGES = ("overlayfs_py", "layerstore")
@@ -155,6 +159,24 @@ def test_layerstore_stands_on_the_ground_floor() -> None:
             found = [module] if _is_ground(module) else [f"{module}.{alias.name}" for alias in node.names]
             strays += [f"{_name(path)}:{node.lineno} {one}" for one in found if not _is_ground(one)]
     assert not strays
+
+
+# Code that is called by name: handlers of requests, what pyfuse3 and click look for, a protocol's method.
+CALLED_BY_NAME = ("__call__", "__dir__", "__getattr__", "format_commands", "format_help")
+
+
+@pytest.mark.slow
+def test_no_dead_code() -> None:
+    """Every function, method and property has a use in the packages themselves, not only in tests."""
+    finder = Vulture(ignore_names=list(CALLED_BY_NAME), ignore_decorators=["@*.command", "@click.*"])
+    finder.scavenge([str(TOP / package) for package in PACKAGES])
+    handlers = {row.handler for row in wire.OPS.values()} | set(HANDLERS)
+    unused = [
+        f"{_name(Path(item.filename))}:{item.first_lineno} {item.name}"
+        for item in finder.get_unused_code()
+        if item.typ in {"function", "method", "property", "class"} and item.name not in handlers
+    ]
+    assert not unused
 
 
 # Words of other projects for what has a name already, and what to say.

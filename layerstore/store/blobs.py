@@ -83,15 +83,6 @@ def put_bytes(store: Store, data: bytes) -> Digest:
     return digest
 
 
-def put_stream(store: Store, stream: Readable, digest: Digest, size: int) -> None:
-    """Store a blob that somebody else described: DigestMismatch, and nothing stored, if it is not that."""
-    source = VerifyingReader(stream, digest, size)
-    with new_blob(store) as blob:
-        while data := source.read(_CHUNK):
-            blob.write(data)
-        blob.publish(digest, size)
-
-
 def path_of(store: Store, digest: Digest) -> Path:
     """Where a blob lies, whether it is there or not."""
     return store.blobs / digest.hex

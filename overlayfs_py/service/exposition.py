@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from overlayfs_py.errors import for_people
 
 Figures = Mapping[str, Any]
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Metric(NamedTuple):

@@ -75,10 +75,6 @@ class NameOrder:
             assert self._later is not None
             self._later.append((name, True))
 
-    @property
-    def is_complete(self) -> bool:
-        return self._later is None
-
     def cookie(self, name: bytes) -> int:
         """The number of a name that is there."""
         return self._moved.get(name) or _made_from(name)

@@ -12,6 +12,7 @@ import os
 import stat
 from struct import Struct
 
+from overlayfs_py.syscalls.attrs import FALLOC_FL_KEEP_SIZE
 from overlayfs_py.syscalls.statx import attributes
 from overlayfs_py.union import marks
 from overlayfs_py.union.layer import Real
@@ -26,7 +27,6 @@ QUERIES = {_FS_IOC_GETFLAGS: _FLAGS, 0x801C581F: _XFLAGS}
 CHANGES = {0x40086602: _FLAGS, 0x401C5820: _XFLAGS}
 _LONGEST = 64
 _WORD = Struct("=I")
-_FALLOC_FL_KEEP_SIZE = 1
 
 
 def protection(stack: Stack, node: Node) -> int:
@@ -93,7 +93,7 @@ def check_open(stack: Stack, node: Node, flags: int) -> None:
 def check_allocation(stack: Stack, node: Node, mode: int) -> None:
     """Before fallocate: an append-only file may get room, and nothing else."""
     found = protection(stack, node)
-    if found & IMMUTABLE or (found & APPEND and mode & ~_FALLOC_FL_KEEP_SIZE):
+    if found & IMMUTABLE or (found & APPEND and mode & ~FALLOC_FL_KEEP_SIZE):
         _refuse()
 
 

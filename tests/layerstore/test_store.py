@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from layerstore import media, reference
-from layerstore.digest import Digest
+from layerstore.digest import Digest, VerifyingReader
 from layerstore.errors import DigestMismatch, InvalidImage, LayerstoreError, NotFound, UnsupportedMedia
 from layerstore.model import Descriptor
 from layerstore.store import blobs, index
@@ -60,6 +60,15 @@ class Pieces:
         return self.pieces.pop(0) if self.pieces else b""
 
 
+def put(store: Store, *pieces: bytes, size: int) -> None:
+    """As whoever downloads a blob stores it."""
+    source = VerifyingReader(Pieces(*pieces), DESCRIPTOR.digest, size)
+    with blobs.new_blob(store) as blob:
+        while data := source.read(1 << 20):
+            blob.write(data)
+        blob.publish(DESCRIPTOR.digest, size)
+
+
 @pytest.mark.parametrize(
     ("pieces", "size"),
     [
@@ -74,12 +83,12 @@ class Pieces:
 )
 def test_wrong_blobs_are_not_stored(store: Store, pieces: tuple[bytes, ...], size: int) -> None:
     with pytest.raises(DigestMismatch):
-        blobs.put_stream(store, Pieces(*pieces), DESCRIPTOR.digest, size)
+        put(store, *pieces, size=size)
     assert contents(store.blobs) == []
 
 
 def test_right_blob_in_pieces(store: Store) -> None:
-    blobs.put_stream(store, Pieces(b"some ", b"content"), DESCRIPTOR.digest, len(DATA))
+    put(store, b"some ", b"content", size=len(DATA))
     assert blobs.read_blob(store, DESCRIPTOR) == DATA
 
 

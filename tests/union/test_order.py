@@ -78,11 +78,11 @@ def test_what_changes_before_it_is_complete(numbers: int) -> None:
     found, steps = NameOrder.begun(there)
     expected = set(there)
     for n, _ in enumerate(steps):
-        assert not found.is_complete
+        assert found._later is not None
         found.remove(there[n])
         found.add(b"new%d" % n)
         expected ^= {there[n], b"new%d" % n}
-    assert found.is_complete
+    assert found._later is None
     check(found, expected, {})
 
 

@@ -81,11 +81,6 @@ class Deferrals:
         self.running = 0
 
     @property
-    def ready(self) -> bool:
-        """Whether `complete` has something to do."""
-        return bool(self._calls)
-
-    @property
     def copies(self) -> int:
         """Copy-ups under way."""
         return sum(isinstance(awaited, Node) for awaited in self._after)
