@@ -160,6 +160,12 @@ class Op:
         return self.reply is not None and self.reply.size >= ENTRY_OUT.size and self.name != "STATX"
 
     @property
+    def arity(self) -> int:
+        """How many arguments a message has: the fields of its fixed part, its strings, its payload."""
+        fields = self.request.unpack(bytes(self.request.size))
+        return len(fields) + self.strings + self.payload
+
+    @property
     def handler(self) -> str:
         return self.name.lower()
 
