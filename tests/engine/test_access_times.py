@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import rawcalls
-from tests.mounts import KernelMount, Layers, OverlayMount, flavours, make_layers
+from tests.mounts import KernelMount, Layers, OverlayMount, flavours, make_layers, status
 from tests.service.starts import overlayfs_py
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.engine]
@@ -100,3 +100,18 @@ def test_a_remount_changes_it(layers: Layers, engine: str, mount: Mounter) -> No
     overlayfs_py("-o", "remount,ro", str(layers.merged))
     read(layers.merged)
     assert moved(layers.upper) in ([], ["link"])
+
+
+def test_what_the_kernel_has_cached_is_read_from_no_layer(layers: Layers, mount: Mounter) -> None:
+    """Reading what was just written moves its time where opens are told, else once its pages are gone."""
+    mounted = mount(layers)
+    with (layers.merged / "file").open("wb") as file:
+        file.write(bytes(8192))
+        file.flush()
+        os.fsync(file.fileno())
+        os.utime(layers.upper / "file", ns=(LONG_AGO, LONG_AGO + 1))
+        if status(mounted)["engine"]["no_open"]:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    (layers.merged / "file").read_bytes()
+    rawcalls.remount(os.fsencode(layers.merged))
+    assert moved(layers.upper) == ["file"]
