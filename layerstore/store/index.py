@@ -2,13 +2,14 @@
 
 A name is the annotation ``org.opencontainers.image.ref.name`` (skopeo's and umoci's way), holding repository
 and tag as docker shows them: ``skopeo inspect oci:ROOT/oci:debian:latest``. containerd's full name stands
-beside it. An image that lost its name to another stays, nameless, until it is removed.
+beside it. An image that lost its name to another stays, nameless, until it is removed. At docker's manifests
+the name stands elsewhere in the file (`twins`), which nobody who reads it here sees.
 
 An entry that came from the registry its name leads to, or went there, says so by containerd's label
 ``containerd.io/distribution.source.HOST=REPOSITORY``: then, as in docker, it has a digest to be found by.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -17,7 +18,7 @@ from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.model import Descriptor, Index
 from layerstore.reference import Reference
-from layerstore.store import durable
+from layerstore.store import durable, twins
 from layerstore.store.store import Store
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -34,6 +35,16 @@ def name_of(entry: Descriptor) -> str | None:
 
 def read(store: Store) -> Index:
     """The index as it is now; a symbolic link in its place is refused."""
+    stored = _stored(store)
+    return msgspec.structs.replace(stored, manifests=twins.shown(stored.manifests))
+
+
+def all_stored(store: Store) -> Entries:
+    """Every entry of the file, what stands in for docker's manifests too."""
+    return _stored(store).manifests
+
+
+def _stored(store: Store) -> Index:
     raw = durable.read_capped(store.oci / "index.json", limits.current().max_index, "index")
     return model.parse_index(raw, is_index_file=True)
 
@@ -55,7 +66,8 @@ def add(store: Store, manifest: Descriptor, ref: Reference | None, *, in_registr
 
     `in_registry`: the registry has it in the repository of that name.
     """
-    _update(store, lambda entries: _added(entries, manifest, ref, in_registry=in_registry))
+    new = twins.made(store, manifest)
+    _update(store, lambda entries: _added(entries, manifest, ref, in_registry=in_registry), new)
 
 
 def mark_sources(store: Store, digest: Digest, ref: Reference, *, in_registry: bool) -> None:
@@ -82,12 +94,16 @@ def remove(store: Store, digest: Digest) -> None:
     _update(store, lambda entries: [entry for entry in entries if entry.digest != digest])
 
 
-def _update(store: Store, change: Callable[[Entries], Entries]) -> None:
+def _update(
+    store: Store, change: Callable[[Entries], Entries], new: Mapping[Digest, Descriptor] | None = None
+) -> None:
+    """Change the entries; `new` are twins to enter."""
     with store.locked():
-        index = read(store)
-        entries = change(index.manifests)
-        if entries != index.manifests:
-            changed = msgspec.structs.replace(index, media_type=media.OCI_INDEX, manifests=entries)
+        index = _stored(store)
+        entries = change(twins.shown(index.manifests))
+        stored = twins.written(entries, {**twins.known(index.manifests), **(new or {})})
+        if stored != index.manifests:
+            changed = msgspec.structs.replace(index, media_type=media.OCI_INDEX, manifests=stored)
             durable.replace_file(store.oci / "index.json", model.encode(changed))
 
 

@@ -14,7 +14,7 @@ from layerstore import media, model
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.model import Descriptor
-from layerstore.store import blobs, durable, index, usage
+from layerstore.store import blobs, durable, index, twins, usage
 from layerstore.store.removing import remove
 from layerstore.store.store import Store
 
@@ -65,8 +65,11 @@ def sweep(store: Store, extra: Iterable[Descriptor] = (), *, only: Collection[Di
 def needed_by(store: Store, entries: Iterable[Descriptor]) -> Needed:
     """All blobs and layers that these images need."""
     needed = Needed()
+    stand_ins = twins.known(index.all_stored(store))
     for entry in entries:
         _mark(store, entry, needed)
+        if entry.digest in stand_ins:
+            _mark(store, stand_ins[entry.digest], needed)
     return needed
 
 
