@@ -41,8 +41,10 @@ class HostPath(str):
 
     @classmethod
     def parse(cls, text: str) -> "HostPath":
-        """The path that stands so in a document."""
+        """The path that stands so in a document. ValueError when it is none."""
         path = _ESCAPED_BYTE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
+        if "\0" in path:
+            raise ValueError("a path has a NUL in it")
         return cls(os.fsdecode(path.encode(errors="surrogateescape")))
 
 

@@ -39,8 +39,7 @@ def work(base: Cli) -> Iterator[Cli]:
         (["tag", "base:1", BYTES], "invalid reference"),
         (["create", "--name", BYTES, "base:1"], "invalid name"),
         (["create", "--platform", BYTES, "base:1"], "not a platform"),
-        (["login", "-u", BYTES, "-p", "x", "localhost:1"], "the user name is not UTF-8 text"),
-        (["login", "-u", "x", "-p", BYTES, "localhost:1"], "the password is not UTF-8 text"),
+        (["login", "-u", BYTES, "--password-stdin", "localhost:1"], "the user name is not UTF-8 text"),
         (["rm", BYTES], "no such workspace: x\\xff"),
         (["history", BYTES], "invalid reference"),
     ],
@@ -130,6 +129,20 @@ def test_paths_in_documents() -> None:
         assert "\udcff" not in text
         assert text.encode().decode() == text
         assert HostPath.parse(text) == path
+
+
+def test_a_password_that_is_no_text(cli: Cli) -> None:
+    said = cli.call("login", "-u", "x", "-p", BYTES, "localhost:1").stderr.decode().splitlines()
+    assert said[1:] == ["layerstore: the password is not UTF-8 text: x\\xff"]
+
+
+def test_a_record_with_no_path(work: Cli) -> None:
+    """Somebody has written into the store what no path can be."""
+    file = work.root / "workspaces/work/workspace.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"mountpoint": "/x\0y"}))
+    assert "is damaged" in work.fail("umount", "work")
+    assert "a path has a NUL in it" in work.fail("diff", "work")
 
 
 def test_the_library_refuses_too(where: Path) -> None:
