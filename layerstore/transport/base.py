@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from layerstore.digest import Digest
+from layerstore.transport import meter
 from layerstore.transport.errors import Stopped
 
 State = Literal["waiting", "moving", "retrying", "present", "mounted", "done"]
@@ -34,8 +35,8 @@ class RegistryOptions:
     max_wait: float = 60.0  # the longest pause a registry's Retry-After is obeyed for
     connect_timeout: float = 15.0
     timeout: float = 60.0  # without a single byte
-    min_rate: int = 1000  # bytes a second, on average of `rate_window` seconds of waiting
-    rate_window: float = 30.0
+    min_rate: int = meter.MIN_RATE  # bytes a second, on average of `rate_window` seconds of waiting
+    rate_window: float = meter.WINDOW
     chunk_size: int = 0  # of an upload; 0: whole blobs, in chunks only after that failed
 
 

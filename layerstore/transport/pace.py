@@ -17,6 +17,7 @@ import httpcore
 import httpx
 
 from layerstore.transport.base import RegistryOptions
+from layerstore.transport.meter import Meter
 
 _HEAD = 1 << 20  # bytes before an answer's body: more comes from somebody who does not mean to answer
 _awaited = threading.local()  # .seconds, .bytes: what the answer that this thread waits for may still take
@@ -71,7 +72,7 @@ class _Stream(httpcore.NetworkStream):
         self._options = options
         self._reads = False  # since the last write
         self._sent_at = time.monotonic()
-        self._waited, self._moved = 0.0, 0
+        self._meter = Meter(options.min_rate, options.rate_window)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         began = time.monotonic()
@@ -85,24 +86,22 @@ class _Stream(httpcore.NetworkStream):
             self._count(len(data), now - began)
         else:
             # What the registry needs to think of an answer is bounded by the timeout.
-            self._reads, self._waited, self._moved = True, 0.0, 0
+            self._reads = True
+            self._meter.restart()
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         began = time.monotonic()
         if self._reads:
-            self._reads, self._waited, self._moved = False, 0.0, 0
+            self._reads = False
+            self._meter.restart()
         self._real.write(buffer, timeout)
         self._sent_at = time.monotonic()
         self._count(len(buffer), self._sent_at - began)
 
     def _count(self, size: int, seconds: float) -> None:
-        self._moved += size
-        self._waited += seconds
-        if self._waited >= self._options.rate_window:
-            if self._moved < self._options.min_rate * self._waited:
-                raise TooSlow(f"moves less than {self._options.min_rate} bytes a second")
-            self._waited, self._moved = 0.0, 0
+        if self._meter.is_too_slow(size, seconds):
+            raise TooSlow(f"moves less than {self._options.min_rate} bytes a second")
 
     def close(self) -> None:
         self._real.close()

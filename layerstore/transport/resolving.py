@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from layerstore import media, model
 from layerstore.digest import Digest
 from layerstore.errors import DigestMismatch, InvalidImage, NotFound, UnsupportedMedia
@@ -31,21 +33,25 @@ def resolve(repo: Repository, top: Fetched, wanted: Platform | None, *, all_plat
     """What to load of `top`: the image `wanted` without an index around it, or the index with this machine's
     image or all. UnsupportedMedia for what is no image.
     """
+    source = _Source(repo, top)
     if top.descriptor.media_type in media.MANIFESTS:
-        return Resolved([top], [_image_manifest(top)], [])
-    source = _Source(repo)
+        manifest = _image_manifest(top)
+        if wanted is not None:
+            said = msgspec.structs.replace(top.descriptor, platform=source.says(top.descriptor))
+            platforms.choose([said], wanted, repo.name)
+        return Resolved([top], [manifest], [])
     if all_platforms:
         return _resolve_all(source, top, repo.name)
     platform = wanted or platforms.host()
-    found = indexes.leaves(top.descriptor, _reader(source, top), platform)
+    found = indexes.leaves(top.descriptor, source.read, platform)
     chosen = indexes.choose(found, platform, repo.name, source.says)
-    manifest = source.fetch(chosen.entry)
+    document = source.fetch(chosen.entry)
     around = [] if wanted else [top, *map(source.fetch, chosen.through)]
-    return Resolved([*around, manifest], [_image_manifest(manifest)], [])
+    return Resolved([*around, document], [_image_manifest(document)], [])
 
 
 def _resolve_all(source: _Source, top: Fetched, what: str) -> Resolved:
-    found = indexes.leaves(top.descriptor, _reader(source, top))
+    found = indexes.leaves(top.descriptor, source.read)
     if len(found) > _MAX_PLATFORMS:
         raise InvalidImage(f"{what}: the index lists {len(found)} manifests, more than {_MAX_PLATFORMS}")
     manifests = {leaf.entry.digest: _parsed(source.fetch(leaf.entry)) for leaf in found}
@@ -58,20 +64,23 @@ def _resolve_all(source: _Source, top: Fetched, what: str) -> Resolved:
     except NotFound:
         first = next(iter(images))
     others = [one for digest, one in manifests.items() if digest not in images]
-    return Resolved([top, *source.fetched.values()], [images.pop(first), *images.values()], others)
+    return Resolved([*source.fetched.values()], [images.pop(first), *images.values()], others)
 
 
 class _Source:
-    """The documents of a repository, each fetched once."""
+    """The documents of a repository, each fetched once, `top` first of all."""
 
-    def __init__(self, repo: Repository) -> None:
+    def __init__(self, repo: Repository, top: Fetched) -> None:
         self._repo = repo
-        self.fetched: dict[Digest, Fetched] = {}
+        self.fetched = {top.descriptor.digest: top}
 
     def fetch(self, entry: Descriptor) -> Fetched:
         if entry.digest not in self.fetched:
             self.fetched[entry.digest] = self._repo.manifest(entry.digest, entry)
         return self.fetched[entry.digest]
+
+    def read(self, index: Descriptor) -> bytes:
+        return self.fetch(index).raw
 
     def says(self, entry: Descriptor) -> Platform | None:
         """What an image's own configuration says; None for what is no image."""
@@ -80,10 +89,6 @@ class _Source:
             return platforms.of_config(model.parse_config(self._repo.document(manifest.config)))
         except (DigestMismatch, InvalidImage, MissingRemote, UnsupportedMedia):
             return None
-
-
-def _reader(source: _Source, top: Fetched) -> indexes.Read:
-    return lambda index: top.raw if index.digest == top.descriptor.digest else source.fetch(index).raw
 
 
 def _parsed(document: Fetched) -> Manifest:

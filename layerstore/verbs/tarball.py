@@ -5,6 +5,7 @@ in.
 import http.client
 import os
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import TypeGuard, cast
 
 from layerstore.digest import Hasher, Readable
 from layerstore.errors import LayerstoreError, NotFound
+from layerstore.transport.meter import MIN_RATE, Meter
 
 _URL_SECONDS = 60
 _PEEK = 6
@@ -99,18 +101,23 @@ class Pieces:
 
 
 class _Download:
-    """A response's body; a connection that ends too early is an error."""
+    """A response's body; a connection that ends too early, or drips, is an error."""
 
     def __init__(self, response: http.client.HTTPResponse, url: str) -> None:
         self._response, self._url, self._count = response, url, 0
         length = response.headers.get("Content-Length", "")
         self._expected = int(length) if length.isdigit() else None
+        self._meter = Meter()
 
     def read(self, size: int = -1, /) -> bytes:
+        began = time.monotonic()
         try:
-            data = self._response.read() if size < 0 else self._response.read(size)
+            # No more than has come: reading on for the rest of it may take for ever.
+            data = self._response.read() if size < 0 else self._response.read1(size)
         except (OSError, http.client.HTTPException) as error:
             raise LayerstoreError(f"cannot read {self._url}: {error}") from None
+        if self._meter.is_too_slow(len(data), time.monotonic() - began):
+            raise LayerstoreError(f"cannot read {self._url}: less than {MIN_RATE} bytes a second come")
         self._count += len(data)
         if not data and size != 0 and self._expected is not None and self._count < self._expected:
             raise LayerstoreError(f"{self._url} ended after {self._count} of {self._expected} bytes")

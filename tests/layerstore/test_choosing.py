@@ -227,6 +227,24 @@ def test_all_platforms_but_ours(cli: Cli, where: Path) -> None:
         )
 
 
+def test_an_image_for_one_platform(cli: Cli, where: Path) -> None:
+    """Asked for another, there is none: it is not taken for what it is not."""
+    layerstore.import_(io.BytesIO(tarball({"x": b""})), "arm:1", platform="linux/arm/v6", root=cli.root)
+    with scripted() as registry:
+        ref = f"{registry.host}/arm:1"
+        layerstore.push("arm:1", ref, root=cli.root, options=FAST)
+        for wanted in ("linux/amd64", "linux/arm/v5"):
+            for taken in (
+                lambda wanted: layerstore.pull(ref, platform=wanted, root=where / "other", options=FAST),
+                lambda wanted: layerstore.inspect("arm:1", platform=wanted, root=cli.root),
+                lambda wanted: layerstore.push("arm:1", ref, platform=wanted, root=cli.root, options=FAST),
+            ):
+                with pytest.raises(NotFound, match=r"has no image for .*; it has linux/arm/v6"):
+                    taken(wanted)
+        assert layerstore.images(root=where / "other") == []
+        layerstore.pull(ref, platform="linux/arm/v7", root=where / "other", options=FAST)
+
+
 def test_attestations_alone(cli: Cli) -> None:
     entries, _ = made(cli, ["?", "?linux/amd64"])
     enter(cli, entries)

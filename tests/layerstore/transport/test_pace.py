@@ -15,6 +15,7 @@ from layerstore.errors import LayerstoreError
 from layerstore.store import partials
 from layerstore.store.store import Store
 from layerstore.transport import client, pace
+from layerstore.transport.meter import Meter
 from layerstore.transport.errors import RegistryError
 from tests.layerstore.transport.samples import FAST, digests, image, leftovers
 from tests.layerstore.transport.scripted import Scripted, scripted
@@ -178,6 +179,23 @@ def _challenging(challenge: str) -> Odd:
         return True
 
     return odd
+
+
+def test_a_slow_tarball(other: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is imported or loaded from a URL is no different."""
+    monkeypatch.setattr("layerstore.verbs.tarball.Meter", lambda: Meter(1000, 0.3))
+
+    def odd(here: socket.socket, head: bytes) -> bool:
+        BODIES["the body drips"](here)
+        return True
+
+    with scripted() as registry, before(registry, odd) as host:
+        for verb in (layerstore.import_, layerstore.load):
+            started = time.monotonic()
+            with pytest.raises(LayerstoreError, match=r"cannot read .*: less than 1000 bytes a second come"):
+                verb(f"http://{host}/x.tar", root=other.root)
+            assert time.monotonic() - started < 5
+    assert digests(other.root) == set()
 
 
 def test_taken_up_where_it_was(other: Store) -> None:
