@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 export PREFIX DESTDIR
 
-.PHONY: help setup demo test check lint fmt types fuzz fuzz-layers bench bench-layers install uninstall clean
+.PHONY: help setup demo test check lint fmt types fuzz fuzz-layers bench bench-layers dist install uninstall clean
 
 help:      ; @scripts/targets
 setup:     ; @scripts/setup
@@ -17,6 +17,7 @@ fuzz:      ; @scripts/fuzz
 fuzz-layers: ; @scripts/fuzz-layers
 bench:     ; @scripts/bench/run all --write docs/benchmarks.md
 bench-layers: ; @scripts/bench/layers --write docs/benchmarks.md
+dist:      setup ; @scripts/dist && scripts/try-wheel dist/*.whl
 install:   ; @scripts/install
 uninstall: ; @scripts/uninstall
 clean:     ; @scripts/clean

@@ -25,6 +25,11 @@ ENGINES = {
 }
 # `auto` takes the first of these that this machine has: docs/decisions/0015.
 _PREFERENCE = ("native", "pyfuse3")
+# Engine by name: what to do when its module cannot be imported.
+_REMEDY = {
+    "pyfuse3": "; install it with: pip install 'overlayfs-py[pyfuse3]'"
+    " (needs gcc, pkg-config, libfuse3-dev and Python's headers)",
+}
 
 log = logging.getLogger("overlayfs_py.engine")
 
@@ -50,9 +55,9 @@ def open_engine(overlay: "Overlay", options: ServiceOptions) -> Engine:
 def _create(name: str, overlay: "Overlay", options: ServiceOptions) -> Engine:
     module = ENGINES.get(name)
     if module is None:
-        raise EngineUnavailable(f"engine={name} is not part of this version: use engine=pyfuse3")
+        raise EngineUnavailable(f"engine={name} is not part of this version: use engine=auto")
     try:
         create: Callable[[Overlay, ServiceOptions], Engine] = import_module(module).create
     except ImportError as error:
-        raise EngineUnavailable(f"engine={name} cannot be loaded: {error}") from error
+        raise EngineUnavailable(f"engine={name} is not available: {error}{_REMEDY.get(name, '')}") from error
     return create(overlay, options)

@@ -56,13 +56,16 @@ def test_engine_that_is_not_there(
         open_engine(overlay, ServiceOptions(**options))
 
 
-def _engines(monkeypatch: pytest.MonkeyPatch, native: Exception | None) -> None:
-    """Stand-ins for both engines; `native` is what loading that one raises."""
+def _engines(
+    monkeypatch: pytest.MonkeyPatch, native: Exception | None, pyfuse3: Exception | None = None
+) -> None:
+    """Stand-ins for both engines; the exceptions are what loading each raises."""
 
     def load(module: str) -> Any:
-        if module == ENGINES["native"] and native is not None:
-            raise native
         name = "native" if module == ENGINES["native"] else "pyfuse3"
+        refusal = native if name == "native" else pyfuse3
+        if refusal is not None:
+            raise refusal
         capabilities = EngineCapabilities(name=name)
         return SimpleNamespace(create=lambda overlay, options: SimpleNamespace(capabilities=capabilities))
 
@@ -86,6 +89,24 @@ def test_auto_falls_back_and_says_why(
     assert str(reason) in caplog.text
     with pytest.raises(EngineUnavailable, match=str(reason)):
         open_engine(cast(Any, None), ServiceOptions(engine="native"))
+
+
+@pytest.mark.parametrize(
+    "missing", ["No module named 'pyfuse3'", "libfuse3.so.3: cannot open shared object file"]
+)
+def test_a_missing_pyfuse3_is_one_line_that_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """engine=auto says it after the reason why native is not taken."""
+    _engines(monkeypatch, EngineUnavailable("Linux is too old"), ImportError(missing))
+    for engine in ("pyfuse3", "auto"):
+        with pytest.raises(EngineUnavailable) as caught:
+            open_engine(cast(Any, None), ServiceOptions(engine=engine))
+        said = str(caught.value)
+        assert "\n" not in said
+        assert missing in said
+        assert "pip install 'overlayfs-py[pyfuse3]'" in said
+        assert ("Linux is too old" in said) == (engine == "auto")
 
 
 @pytest.mark.parametrize(
