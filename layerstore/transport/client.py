@@ -220,7 +220,7 @@ def _http_client(host: str, options: RegistryOptions, *, local: bool) -> httpx.C
             headers=_HEADERS, timeout=timeout, limits=limits, verify=tls.context(host, options)
         )
         return bounded(client, options)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise RegistryError(f"cannot use the proxy that the environment names: {error}") from None
 
 

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeGuard, cast
+from urllib.parse import quote, urlsplit
 
 from layerstore.digest import Hasher, Readable
 from layerstore.errors import LayerstoreError, NotFound
@@ -140,9 +141,16 @@ def _hung_up(response: http.client.HTTPResponse) -> Iterator[None]:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+def _quoted(url: str) -> str:
+    """A URL as people type it: what may not stand in a path or query is escaped, as Go's client does."""
+    parts = urlsplit(url)
+    path, query = (quote(part, safe="%/:?@!$&'()*+,;=~") for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query).geturl()
+
+
 def _open_url(url: str) -> http.client.HTTPResponse:
-    request = urllib.request.Request(url, headers={"User-Agent": "layerstore"})
     try:
+        request = urllib.request.Request(_quoted(url), headers={"User-Agent": "layerstore"})
         return cast(http.client.HTTPResponse, urllib.request.urlopen(request, timeout=_URL_SECONDS))
     except urllib.error.HTTPError as error:
         raise LayerstoreError(f"cannot get {url}: {error.code} {error.reason}") from None

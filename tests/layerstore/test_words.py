@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ import layerstore
 from layerstore.errors import LayerstoreError
 from layerstore.model import HostPath
 from tests.layerstore.commands import PROGRAM, ROOTFS, Cli, contents, tarball
+from tests.layerstore.transport.proxy import serving
 
 BYTES = os.fsdecode(b"x\xff")
 PATH = os.fsdecode(b"n\xff\nl :,='\"\\d\x1b[2J")
@@ -129,6 +132,28 @@ def test_paths_in_documents() -> None:
         assert "\udcff" not in text
         assert text.encode().decode() == text
         assert HostPath.parse(text) == path
+
+
+def test_a_proxy_that_is_no_name(cli: Cli) -> None:
+    said = cli.call("pull", "registry.invalid/x:1", env={"https_proxy": f"http://{BYTES}"}).stderr.decode()
+    assert said.splitlines()[-1].startswith("layerstore: cannot use the proxy that the environment names: ")
+
+
+def test_a_url_as_people_type_it(cli: Cli, where: Path) -> None:
+    """A space and letters of any script: they are escaped on the way, as Go's client does it."""
+    (where / "files").mkdir()
+    (where / "files/é x.tar").write_bytes(tarball(ROOTFS))
+
+    class Files(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(where / "files"))
+
+        def log_message(self, format: str, *words: object) -> None:
+            pass
+
+    with serving(lambda: Files) as host:
+        for name in ("é x.tar", "%C3%A9%20x.tar"):
+            cli.run("import", f"http://{host}/{name}")
 
 
 def test_a_password_that_is_no_text(cli: Cli) -> None:
