@@ -15,8 +15,8 @@ from layerstore.errors import LayerstoreError
 from layerstore.store import partials
 from layerstore.store.store import Store
 from layerstore.transport import client, pace
-from layerstore.transport.meter import Meter
 from layerstore.transport.errors import RegistryError
+from layerstore.transport.meter import Meter
 from tests.layerstore.transport.samples import FAST, digests, image, leftovers
 from tests.layerstore.transport.scripted import Scripted, scripted
 from tests.layerstore.transport.test_hostile import LAYER, offer
