@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,9 +17,17 @@ def default_root() -> Path:
         return Path(given)
     if os.geteuid() == 0:
         return SYSTEM_ROOT
-    if data := os.environ.get("XDG_DATA_HOME"):
-        return Path(data, "layerstore")
-    return Path.home() / ".local/share/layerstore"
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if not data.is_absolute():  # which is to be ignored (XDG Base Directory Specification)
+        data = _home() / ".local/share"
+    return data / "layerstore"
+
+
+def _home() -> Path:
+    with suppress(RuntimeError):
+        if (home := Path.home()).is_absolute():
+            return home
+    raise LayerstoreError("no home directory: say with --root or $LAYERSTORE_ROOT where the store is")
 
 
 def limits() -> str:

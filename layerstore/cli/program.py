@@ -28,6 +28,9 @@ from overlayfs_py.errors import OverlayError, say
     "--root", metavar="DIR", help="The store [default: $LAYERSTORE_ROOT, or the system's or user's own]."
 )
 @click.option(
+    "--shared", is_flag=True, help="Let every user read the images of the store, from now on (oci/ in it)."
+)
+@click.option(
     "--limit",
     "changes",
     multiple=True,
@@ -39,7 +42,7 @@ from overlayfs_py.errors import OverlayError, say
 )
 @click.version_option(None, "-v", "--version", package_name="overlayfs-py", prog_name="layerstore")
 @click.pass_context
-def layerstore(context: click.Context, root: str | None, changes: tuple[str, ...]) -> None:
+def layerstore(context: click.Context, root: str | None, shared: bool, changes: tuple[str, ...]) -> None:
     """Images on a plain OCI image layout: import, mount, change, diff, commit.
 
     IMAGE is a reference (REPOSITORY[:TAG]), an image ID or a unique prefix of one.
@@ -47,6 +50,10 @@ def layerstore(context: click.Context, root: str | None, changes: tuple[str, ...
     context.obj = Root(root)
     if changes:
         limits.set_current(limits.parse(changes, limits.current()))
+    if shared:
+        from layerstore.verbs.setting import open_store  # not for every start
+
+        open_store(root, make=True).share()
 
 
 def run() -> NoReturn:

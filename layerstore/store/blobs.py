@@ -62,6 +62,7 @@ class BlobTemp:
         written = os.fstat(fd).st_size
         if written != size:
             raise DigestMismatch(f"blob {digest}: {written} bytes were written instead of {size}")
+        os.fchmod(fd, durable.mode_in(self._directory))
         os.fsync(fd)
         os.rename(self._path, self._directory / digest.hex)
         durable.fsync_dir(self._directory)

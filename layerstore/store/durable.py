@@ -10,7 +10,7 @@ from pathlib import Path
 from layerstore.errors import LayerstoreError, LimitExceeded
 from layerstore.store.locking import TEMP_PREFIX
 
-_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def filling(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno in _NO_ROOM:
+        if error.filename is None and error.errno in NO_ROOM:
             error.filename = os.fspath(path)
         raise
 
@@ -40,16 +40,24 @@ def fsync_dir(directory: Path) -> None:
         os.fsync(fd)
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def mode_in(directory: Path) -> int:
+    """The mode of a new file: read by whoever may read its directory, whatever the umask."""
+    return directory.stat().st_mode & 0o044 | 0o600
+
+
+def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write a small file so that any reader, and any crash, sees the old or the new content whole.
+
+    Without `mode` it is read by whoever may read its directory.
 
     The caller holds a lock that keeps others from writing the same file: the temporary name is always the
     same.
     """
     temp = path.with_name(TEMP_PREFIX + path.name)
     try:
-        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        with open(fd, "wb") as file:
+        fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with filling(path), open(fd, "wb") as file:
+            os.fchmod(fd, mode_in(path.parent) if mode is None else mode)
             file.write(data)
             file.flush()
             os.fsync(fd)

@@ -45,7 +45,10 @@ def all_stored(store: Store) -> Entries:
 
 
 def _stored(store: Store) -> Index:
-    raw = durable.read_capped(store.oci / "index.json", limits.current().max_index, "index")
+    limit = limits.current().max_index
+    if not store.is_there:
+        return Index(schema_version=2, manifests=[])
+    raw = durable.read_capped(store.oci / "index.json", limit, "index")
     return model.parse_index(raw, is_index_file=True)
 
 

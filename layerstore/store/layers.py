@@ -35,11 +35,17 @@ def uses_userxattr(store: Store) -> bool:
     """Whether overlay marks must be ``user.overlay.*`` here: only the real root may set ``trusted.``."""
     if os.geteuid() != 0:
         return True
+    fd = os.memfd_create(
+        "probe"
+    )  # the kernel asks who we are, not where: the store may be read-only, or full
     try:
-        os.setxattr(store.layers, _PROBE, b"")
-        os.removexattr(store.layers, _PROBE)
+        os.setxattr(fd, _PROBE, b"")
     except PermissionError:
         return True
+    except OSError:  # a kernel whose memory files have no xattrs
+        pass
+    finally:
+        os.close(fd)
     return False
 
 

@@ -58,9 +58,7 @@ def leftovers(directory: Path) -> Iterator[Path]:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        except PermissionError:
-            continue  # another user's
-        except OSError:  # a symbolic link: nothing that anybody holds
+        except OSError:  # a symbolic link, or closed: nothing that anybody holds
             yield path
             continue
         try:

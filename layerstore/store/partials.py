@@ -16,7 +16,7 @@ from pathlib import Path
 from layerstore.digest import Hasher
 from layerstore.errors import DigestMismatch
 from layerstore.model import Descriptor
-from layerstore.store import blobs
+from layerstore.store import blobs, places
 from layerstore.store.removing import remove
 from layerstore.store.store import Store
 
@@ -140,9 +140,9 @@ def _open(store: Store, descriptor: Descriptor) -> tuple[Path, int] | None:
     path = directory(store) / descriptor.digest.hex
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while not blobs.is_present(store, descriptor):
-        directory(store).mkdir(mode=0o700, exist_ok=True)
+        places.make_directory(directory(store))
         try:
-            fd = os.open(path, flags, 0o644)
+            fd = os.open(path, flags, 0o600)
         except FileNotFoundError:
             continue  # the last user of the directory has just removed it
         fcntl.flock(fd, fcntl.LOCK_EX)

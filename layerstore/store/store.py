@@ -8,13 +8,13 @@ unused ones.
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from layerstore.errors import InvalidImage, LayerstoreError, UnsupportedMedia
 from layerstore.model import parse_document
-from layerstore.store import durable, locking
+from layerstore.store import durable, locking, places
 from layerstore.store.removing import refuse_mounts, remove
 from layerstore.undoing import undone
 from overlayfs_py.syscalls.attrs import unprotect
@@ -28,6 +28,7 @@ class Store:
     """Paths, locks and temporary names of one store. Make one with `Store.open`."""
 
     root: Path
+    is_there: bool = True  # else it is empty
 
     @property
     def oci(self) -> Path:
@@ -46,18 +47,38 @@ class Store:
         return self.root / "workspaces"
 
     @classmethod
-    def open(cls, root: Path) -> "Store":
-        """Open a store, making it where there is none, and clear what killed processes left behind."""
-        store = cls(Path(os.path.abspath(root)))
+    def open(cls, root: Path, *, make: bool = True) -> "Store":
+        """Open a store, making it where there is none, and clear what killed processes left behind.
+
+        Not to `make` it makes of none an empty one, of which nothing is on disk. On a read-only file system a
+        store is taken as it is.
+        """
+        path = Path(os.path.abspath(root))
         try:
-            store.root.mkdir(mode=0o711, parents=True, exist_ok=True)
-            with store.locked():
-                store._create()
-                store._clear_leftovers()
+            places.check(path)
+            if not make and not places.is_store(path):
+                return cls(path, is_there=False)
+            places.make_root(path)
+            store = cls(path)
+            if not os.statvfs(path).f_flag & os.ST_RDONLY:
+                with store.locked():
+                    places.close_to_others(path)
+                    store._create()
+                    store._clear_leftovers()
         except OSError as error:
-            raise LayerstoreError(f"cannot open the store {store.root}: {error.strerror}") from error
+            raise LayerstoreError(f"cannot open the store {path}: {error.strerror}") from error
         store._check_version()
         return store
+
+    def share(self) -> None:
+        """Let everybody read the images of this store."""
+        with self.locked():
+            places.open_to_others(self.root)
+
+    def names(self, directory: Path) -> list[str]:
+        """The finished objects in one of the store's directories, sorted."""
+        names = sorted(os.listdir(directory)) if self.is_there else []
+        return [name for name in names if not name.startswith(locking.TEMP_PREFIX)]
 
     def locked(self, *, shared: bool = False) -> AbstractContextManager[int]:
         """The lock on names and ``index.json``; held for moments only."""
@@ -65,11 +86,11 @@ class Store:
 
     def writing(self) -> AbstractContextManager[int]:
         """Held from the first blob of an image to its entry in ``index.json``: no blob is swept meanwhile."""
-        return locking.locked(self.oci, shared=True)
+        return locking.locked(self.oci, shared=True) if self.is_there else nullcontext(-1)
 
     def sweeping(self) -> AbstractContextManager[bool]:
         """The right to remove blobs and layers that no image needs; yields False when somebody is writing."""
-        return locking.try_locked(self.oci)
+        return locking.try_locked(self.oci) if self.is_there else nullcontext(True)
 
     @contextmanager
     def temp_file(self, directory: Path) -> Iterator[tuple[Path, int]]:
@@ -77,7 +98,7 @@ class Store:
         path = directory / locking.temp_name()
         with ExitStack() as held, undone(lambda: remove(path)), durable.filling(directory):
             with self.locked(shared=True):
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 held.callback(os.close, fd)
                 locking.hold(fd)
             yield path, fd
@@ -90,7 +111,7 @@ class Store:
         path = directory / locking.temp_name()
         with ExitStack() as held, undone(lambda: remove(path)), durable.filling(directory):
             with self.locked(shared=True):
-                path.mkdir(mode=0o755)
+                path.mkdir(mode=0o700)
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 held.callback(os.close, fd)
                 locking.hold(fd)
@@ -114,15 +135,15 @@ class Store:
 
     def clear_leftovers(self) -> list[OSError]:
         """Remove what killed processes left behind, as far as that is possible; why some of it stays."""
+        if not self.is_there:
+            return []
         with self.locked():
             return self._clear_leftovers()
 
     def _create(self) -> None:
         """Idempotent; under the lock."""
-        self.blobs.mkdir(parents=True, exist_ok=True)
-        # Layers and workspaces hold other systems' set-uid programs: nobody else may reach them.
-        self.layers.mkdir(mode=0o700, exist_ok=True)
-        self.workspaces.mkdir(mode=0o700, exist_ok=True)
+        for directory in (self.oci, self.blobs.parent, self.blobs, self.layers, self.workspaces):
+            places.make_directory(directory)
         for path, content in ((self.oci / "oci-layout", _LAYOUT), (self.oci / "index.json", _EMPTY_INDEX)):
             if not os.path.lexists(path):
                 durable.replace_file(path, content)

@@ -4,7 +4,6 @@ Nothing is removed while anybody is adding an image (its blobs are in the store 
 something in the index cannot be read: then what it needs is not known.
 """
 
-import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -97,7 +96,7 @@ def _mark(store: Store, entry: Descriptor, needed: Needed) -> None:
 
 
 def _sweep_layers(store: Store, needed: Collection[str], swept: Swept) -> None:
-    for name in _unneeded(store.layers, needed):
+    for name in _unneeded(store, store.layers, needed):
         size = usage.tree_size(store.layers / name)
         try:
             store.discard(store.layers / name)
@@ -111,7 +110,7 @@ def _sweep_layers(store: Store, needed: Collection[str], swept: Swept) -> None:
 def _sweep_blobs(
     store: Store, needed: Collection[str], only: Collection[Digest] | None, swept: Swept
 ) -> None:
-    for name in _unneeded(store.blobs, needed):
+    for name in _unneeded(store, store.blobs, needed):
         digest = Digest(f"sha256:{name}")
         if only is None or digest in only:
             path = store.blobs / name
@@ -123,8 +122,9 @@ def _sweep_blobs(
                 continue
             swept.freed += size
             swept.blobs.append(digest)
-    durable.fsync_dir(store.blobs)
+    if swept.blobs:
+        durable.fsync_dir(store.blobs)
 
 
-def _unneeded(directory: Path, needed: Collection[str]) -> list[str]:
-    return [name for name in sorted(os.listdir(directory)) if _HEX.fullmatch(name) and name not in needed]
+def _unneeded(store: Store, directory: Path, needed: Collection[str]) -> list[str]:
+    return [name for name in store.names(directory) if _HEX.fullmatch(name) and name not in needed]

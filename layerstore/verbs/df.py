@@ -11,7 +11,7 @@ from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.image import find
 from layerstore.image.find import Found
-from layerstore.store import locking, partials, sweep, usage
+from layerstore.store import partials, sweep, usage
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Note, Root, noting, open_store
 from layerstore.verbs.tag import is_used, kept_for_workspaces
@@ -74,8 +74,8 @@ def df(*, root: Root = None, note: Note | None = None) -> list[Usage]:
     used = [one for one in images if is_used(store, one)]
     kept = [*(one.entry for one in used), *kept_for_workspaces(store)]
     needed = sweep.needed_by(store, kept)
-    blob_sizes = _sizes(store.blobs)
-    layer_sizes = _sizes(store.layers)
+    blob_sizes = _sizes(store, store.blobs)
+    layer_sizes = _sizes(store, store.layers)
     return [
         Usage(
             type="Images",
@@ -105,10 +105,9 @@ def _images(store: Store, note: Note) -> list[Found]:
     return images
 
 
-def _sizes(directory: Path) -> dict[str, int]:
+def _sizes(store: Store, directory: Path) -> dict[str, int]:
     """What each finished object in a directory of the store takes, by name."""
-    names = (name for name in os.listdir(directory) if not name.startswith(locking.TEMP_PREFIX))
-    return {name: usage.tree_size(directory / name) for name in names}
+    return {name: usage.tree_size(directory / name) for name in store.names(directory)}
 
 
 def _workspace_usage(store: Store) -> Usage:
@@ -138,8 +137,8 @@ def df_details(*, root: Root = None, note: Note | None = None) -> Details:
     """The same for each image, unpacked layer and workspace."""
     store, note = open_store(root), noting(note)
     images = _images(store, note)
-    layer_sizes = _sizes(store.layers)
-    sizes = {f"blob {name}": size for name, size in _sizes(store.blobs).items()}
+    layer_sizes = _sizes(store, store.layers)
+    sizes = {f"blob {name}": size for name, size in _sizes(store, store.blobs).items()}
     sizes |= {f"layer {name}": size for name, size in layer_sizes.items()}
     needs = [_needs(store, found) for found in images]
     users = Counter(part for needed in needs for part in needed)

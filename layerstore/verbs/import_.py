@@ -46,7 +46,7 @@ def import_(
     step = write.Step(
         created=environment.creation_time(), comment=checked_text(message or _comment(source), "the message")
     )
-    store = open_store(root)
+    store = open_store(root, make=True)
     with store.writing(), open_tarball(source) as stream:
         layer = _store_layer(store, stream, progress, noting(note))
         return write.write_first(store, layer, step, platform=made_for, changes=changes, ref=target)

@@ -44,7 +44,7 @@ def load(
     and the like among its images are left out, and told to `note`. With `platform` only
     the images for that are taken, without the index; an archive that lacks one is refused.
     """
-    store, wanted = open_store(root), platforms.parse_optional(platform)
+    store, wanted = open_store(root, make=True), platforms.parse_optional(platform)
     read = Archive(store)
     try:
         with store.writing(), open_tarball(source) as stream:

@@ -54,7 +54,7 @@ def pull(
     target, wanted = reference.parse(ref), None if platform is None else platforms.parse(platform)
     if target.digest is not None:
         target = Reference(target.domain, target.path, None, target.digest)  # as docker: the tag is not given
-    store, stop = open_store(root), Stop()
+    store, stop = open_store(root, make=True), Stop()
     partials.sweep(store, older_than=partials.EXPIRY)
     with (
         store.writing(),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from layerstore import environment
+from layerstore.errors import LayerstoreError
 from layerstore.store.store import Store
 
 Progress = Callable[[int], None]
@@ -13,9 +14,13 @@ Note = Callable[[str], None]
 Root = str | os.PathLike[str] | None
 
 
-def open_store(root: Root) -> Store:
-    """The store at `root`, by default the environment's."""
-    return Store.open(environment.default_root() if root is None else Path(root))
+def open_store(root: Root, *, make: bool = False) -> Store:
+    """The store at `root`, by default the environment's. Where there is none, `make` makes one; else it is an
+    empty one.
+    """
+    if root is not None and not os.fspath(root):
+        raise LayerstoreError("the path of the store is empty")
+    return Store.open(environment.default_root() if root is None else Path(root), make=make)
 
 
 def noting(note: Note | None) -> Note:

@@ -1,6 +1,5 @@
 """Making a workspace: its directories, the root's attributes, the init layer."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,11 +7,12 @@ from layerstore.environment import format_time
 from layerstore.image.find import Found
 from layerstore.store import layers
 from layerstore.store.layers import Note, Progress
+from layerstore.store.places import make_directory
+from layerstore.store.removing import remove
 from layerstore.store.store import Store
 from layerstore.workspace import init as init_layer
 from layerstore.workspace import record as records
 from layerstore.workspace.record import Bind, Record, Workspace
-from overlayfs_py.syscalls.trees import remove_tree
 
 
 def make(
@@ -32,7 +32,7 @@ def make(
     with records.new_workspace(store, name) as (chosen, temp):
         lowers = layers.unpack(store, image.layers, progress=progress, note=note)
         for directory in ("upper", "work", "merged"):
-            (temp / directory).mkdir(mode=0o755)
+            make_directory(temp / directory, 0o755)
         places = [*(init_layer.DOCKER_PLACES if init else ()), *init_layer.bind_places(binds)]
         if lowers:
             records.copy_root_attributes(lowers[0], temp / "upper")
@@ -53,14 +53,14 @@ def make(
 
 def _make_init(store: Store, temp: Path, lowers: list[Path], places: Sequence[init_layer.Place]) -> None:
     init, work = temp / "init", temp / "init-work"
-    init.mkdir(mode=0o755)
+    make_directory(init, 0o755)
     if not lowers:
         lowers = [temp / "merged"]  # empty
     records.copy_root_attributes(lowers[0], init)
     if not places:
         return
-    work.mkdir(mode=0o700)
+    make_directory(work)
     init_layer.fill(init, work, lowers, places, userxattr=layers.uses_userxattr(store))
-    remove_tree(os.fsencode(work))
+    remove(work)
     # Making places in the root has moved its times, which the mount's root must not show.
     records.copy_root_attributes(lowers[0], init)

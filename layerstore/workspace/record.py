@@ -158,9 +158,7 @@ def open_workspace(store: Store, name: str) -> Workspace:
 def all_workspaces(store: Store, broken: list[LayerstoreError] | None = None) -> Iterator[Workspace]:
     """Every workspace, newest first; what cannot be read goes to `broken` (raised when there is none)."""
     found: list[Workspace] = []
-    for name in sorted(os.listdir(store.workspaces)):
-        if name.startswith(locking.TEMP_PREFIX):
-            continue
+    for name in store.names(store.workspaces):
         try:
             found.append(open_workspace(store, names.check(name)))
         except NotFound:
@@ -181,9 +179,16 @@ def new_workspace(store: Store, name: str | None) -> Iterator[tuple[str, Path]]:
         yield name or _unused_name(store), temp
 
 
+def write(temp: Path, record: Record) -> None:
+    """Put the record into a workspace's directory that has no name yet."""
+    path = temp / "workspace.json"
+    path.write_bytes(model.encode(record))
+    path.chmod(durable.mode_in(temp))
+
+
 def publish(store: Store, temp: Path, record: Record) -> Workspace:
     """Give a filled workspace its name, durably; AlreadyExists when somebody was faster."""
-    (temp / "workspace.json").write_bytes(model.encode(record))
+    write(temp, record)
     fd = os.open(temp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         syncfs(fd)

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-from layerstore import model
 from layerstore.errors import InUse, LayerstoreError
 from layerstore.image.image import Image
 from layerstore.layer.commit import LayerResult
 from layerstore.layer.stack import Stack
 from layerstore.store import blobs, durable, layers, locking
 from layerstore.store.layers import Note
+from layerstore.store.places import make_directory
 from layerstore.store.removing import refuse_mounts
 from layerstore.undoing import undone
 from layerstore.workspace import mounting
@@ -126,19 +126,19 @@ def go_on(workspace: Workspace, image: Image, word: str, written: Written | None
 def _fill(workspace: Workspace, temp: Path, record: Record, written: Written | None) -> None:
     """The new workspace: nothing in it but the record, the root's attributes and the init layer."""
     for directory in ("upper", "work", "merged"):
-        (temp / directory).mkdir(mode=0o755)
+        make_directory(temp / directory, 0o755)
     records.copy_root_attributes(workspace.lowers[0] if written is None else workspace.upper, temp / "upper")
     if written is not None and written.source_date_epoch is not None:
         status = (temp / "upper").stat()
         mtime_ns = min(status.st_mtime_ns, written.source_date_epoch * 1_000_000_000)
         os.utime(temp / "upper", ns=(status.st_atime_ns, mtime_ns))
     if workspace.init.is_dir():
-        (temp / "init").mkdir(mode=0o755)
+        make_directory(temp / "init", 0o755)
         below = workspace.lowers[workspace.record.init_depth + 1 :]
         stack = _stack(workspace, workspace.init, below)
         with durable.opened_dir(temp / "init") as fd:
             _rotate(stack, fd, keep=True)
-    (temp / "workspace.json").write_bytes(model.encode(record))
+    records.write(temp, record)
 
 
 def _exchange(temp: Path, place: Path) -> None:

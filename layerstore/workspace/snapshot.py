@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from layerstore.store.removing import remove
 from layerstore.workspace.record import Workspace
 from overlayfs_py.service.subprocesses import running
 from overlayfs_py.syscalls.copy import FICLONE
-from overlayfs_py.syscalls.trees import remove_tree
 
 _KEPT = "mode,ownership,timestamps,links,xattr"
 
@@ -34,7 +34,7 @@ def cloned(workspace: Workspace) -> Iterator[Path | None]:
             yield place
         else:
             for name in os.listdir(place):
-                remove_tree(os.fsencode(place / name))
+                remove(place / name)
             yield None
 
 

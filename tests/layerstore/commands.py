@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from layerstore.store.store import Store
+
 PROGRAM = Path(sys.executable).parent / "layerstore"
 TIMEOUT = 60
 
@@ -25,6 +27,10 @@ class Cli:
     def command(self, *words: object) -> list[str]:
         """The whole command line."""
         return [str(PROGRAM), "--root", str(self.root), *map(str, words)]
+
+    def make_store(self) -> None:
+        """An empty one, which no listing makes."""
+        Store.open(self.root)
 
     def start(self, *words: object, **options: Any) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(self.command(*words), **options)

@@ -113,7 +113,7 @@ def test_an_old_docker_archive(cli: Cli) -> None:
     cli.run("rmi", "old:1")
     cli.run("rmi", "localhost/mine:2")
     empty = Cli(cli.root.with_name("empty"))
-    empty.run("images")
+    empty.make_store()
     assert contents(cli.root) == contents(empty.root)
 
 

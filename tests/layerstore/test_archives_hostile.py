@@ -11,6 +11,7 @@ import pytest
 
 import layerstore
 from layerstore.errors import LayerstoreError
+from layerstore.store.store import Store
 from tests.layerstore.archives import LAYER, config_of, dumps, layout, link, old_docker, pack, sha
 from tests.layerstore.commands import contents
 
@@ -153,7 +154,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
 def test_refused(case: str, where: Path) -> None:
     make, words = CASES[case]
     root = where / "store"
-    layerstore.images(root=root)
+    Store.open(root)
     before = contents(root)
     archive = where / "archive"
     archive.write_bytes(pack(make()))
@@ -167,7 +168,7 @@ def test_refused(case: str, where: Path) -> None:
 def test_cut_off_anywhere(where: Path) -> None:
     """An archive that ends early, plain or compressed, leaves nothing behind."""
     root = where / "store"
-    layerstore.images(root=root)
+    Store.open(root)
     before = contents(root)
     whole = pack(old_docker())
     for raw, needed in (

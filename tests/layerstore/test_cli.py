@@ -123,7 +123,7 @@ def test_root_from_the_environment(cli: Cli) -> None:
 def test_root_that_cannot_be_used(cli: Cli) -> None:
     cli.root.parent.mkdir(exist_ok=True)
     cli.root.write_text("a file")
-    assert cli.fail("images") == f"cannot open the store {cli.root}: File exists"
+    assert cli.fail("images") == f"cannot open the store {cli.root}: Not a directory"
 
 
 def test_reader_that_goes(base: Cli) -> None:

@@ -23,7 +23,7 @@ def deep_layer(*more: bytes) -> bytes:
 
 def test_a_deep_layer_that_is_refused_leaves_nothing(cli: Cli) -> None:
     """Once, what could not be removed again made the store unusable."""
-    cli.run("images")
+    cli.make_store()
     before = contents(cli.root)
     assert "'..'" in cli.fail("import", "-", "deep:1", stdin=deep_layer(member(b"../x")))
     assert contents(cli.root) == before
@@ -50,7 +50,7 @@ def test_symlinks_cannot_make_it_deeper_than_a_path(cli: Cli) -> None:
     step = b"/".join([b"n"] * 1500)
     tar = pax({b"path": step}) + directory(b"x/") + pax({b"linkpath": step}) + symlink(b"s", b"y")
     tar += pax({b"path": b"s/" + step + b"/f"}) + member(b"x") + END
-    cli.run("images")
+    cli.make_store()
     before = contents(cli.root)
     assert "symlinks make longer" in cli.fail("import", "-", stdin=tar)
     assert contents(cli.root) == before

@@ -99,7 +99,7 @@ def test_untag_and_delete(base: Cli) -> None:
 
 def empty_root(cli: Cli) -> Path:
     empty = Cli(cli.root.with_name("empty"))
-    empty.run("images")
+    empty.make_store()
     return empty.root
 
 

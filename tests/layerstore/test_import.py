@@ -119,7 +119,7 @@ BAD_INPUT = {
 
 @pytest.mark.parametrize("data", BAD_INPUT.values(), ids=BAD_INPUT.keys())
 def test_bad_input_leaves_nothing(cli: Cli, data: bytes) -> None:
-    cli.run("images")
+    cli.make_store()
     before = contents(cli.root)
     message = cli.fail("import", "-", "base", stdin=data)
     assert message

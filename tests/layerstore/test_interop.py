@@ -80,7 +80,7 @@ def test_umoci(two: Cli, where: Path) -> None:
 @needs_umoci
 def test_images_made_by_umoci(cli: Cli) -> None:
     """A layout that umoci began: bare tags for names, manifests without a media type."""
-    cli.run("images")
+    cli.make_store()
     layout = cli.root / "oci"
     tool("umoci", "new", "--image", f"{layout}:latest")
     (line,) = cli.objects("images")

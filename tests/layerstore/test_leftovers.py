@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from layerstore.store.removing import mounts_in
+from layerstore.store.store import Store
 from tests.layerstore.commands import ROOTFS, Cli, contents, tarball
+from tests.nobody import NOBODY, as_nobody
 
 pytestmark = [pytest.mark.root]
 
@@ -169,3 +171,15 @@ def test_broken_blobs_with_flags(store: Cli) -> None:
     done = store.call("fsck", "--repair")
     assert done.stdout.decode().count("repaired") >= len(blobs)
     assert os.listdir(store.root / "oci/blobs/sha256") == []
+
+
+def test_a_leftover_that_is_closed(where: Path) -> None:
+    """As an umask of 0777 left it to an ordinary user, killed right after mkdir(2)."""
+    root = where / "store"
+    os.chown(where, NOBODY, NOBODY)
+    assert as_nobody(lambda: Store.open(root)) == 0
+    left = root / "layers/.tmp-0123456789abcdef"
+    left.mkdir(mode=0)
+    os.chown(left, NOBODY, NOBODY)
+    assert as_nobody(lambda: Store.open(root)) == 0
+    assert not left.exists()

@@ -73,7 +73,7 @@ def test_the_table_has_every_limit() -> None:
 def test_by_option(cli: Cli, name: str) -> None:
     """Refused, and the message says which limit it was."""
     number, words, make, message = MET[name]
-    cli.run("images")
+    cli.make_store()
     refusal = cli.fail("--limit", f"{name}={number}", *words, stdin=make())
     assert message in refusal
     if name not in {"name", "ratio-floor"}:  # a longer name is no machine's; the floor is the ratio's
@@ -83,7 +83,7 @@ def test_by_option(cli: Cli, name: str) -> None:
 @pytest.mark.parametrize("name", MET)
 def test_by_environment(cli: Cli, name: str) -> None:
     number, words, make, message = MET[name]
-    cli.run("images")
+    cli.make_store()
     given = ",".join([f"{name}={number}", *(word for word in words if "=" in word)])
     verb = [word for word in words if "=" not in word and word != "--limit"]
     assert message in cli.fail(*verb, stdin=make(), env={"LAYERSTORE_LIMITS": given})

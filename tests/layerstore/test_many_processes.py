@@ -27,7 +27,7 @@ def pipes() -> dict[str, int]:
 
 def check_whole(cli: Cli) -> None:
     """Every blob is what its name says, every image complete, and nothing temporary is left."""
-    cli.run("images")
+    cli.make_store()
     assert not list(cli.root.rglob(".tmp-*"))
     done = cli.call("images", "-q")
     assert (done.returncode, done.stderr) == (0, b"")

@@ -34,7 +34,7 @@ def two(base: Cli) -> Cli:
 
 def empty(cli: Cli) -> list[str]:
     other = Cli(cli.root.with_name("empty"))
-    other.run("images")
+    other.make_store()
     return contents(other.root)
 
 
