@@ -4,9 +4,10 @@ What is whole is never removed. After a repair a broken image has to be pulled o
 layer directory is unpacked again when it is next needed.
 """
 
+import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from layerstore.digest import Digest
 from layerstore.errors import InUse, InvalidImage, LayerstoreError, UnsupportedMedia, printable
 from layerstore.image.image import load
 from layerstore.model import Descriptor
-from layerstore.store import blobs, durable, index, layers, locking, partials, treecheck
+from layerstore.store import blobs, durable, index, layers, partials, treecheck
 from layerstore.store.removing import remove
 from layerstore.store.store import Store
 from layerstore.transport import oci_archive
@@ -103,7 +104,7 @@ class _Check:
                 problem.what += f" (not repaired: {_said(error)})"
 
     def _check_blobs(self) -> None:
-        names = sorted(_finished(self._store.blobs))
+        names = self._store.names(self._store.blobs)
         total = sum((self._store.blobs / name).lstat().st_size for name in names)
         done = 0
         for name in names:
@@ -188,7 +189,7 @@ class _Check:
         for error in broken:
             self._found(f"workspace: {error}")
         known = {workspace.name for workspace in found}
-        for name in sorted(_finished(self._store.workspaces)):
+        for name in self._store.names(self._store.workspaces):
             path = self._store.workspaces / name
             if name not in known and not os.path.lexists(path / "workspace.json"):
                 self._found(f"{_shown(path)} is no workspace: it has no workspace.json")
@@ -218,7 +219,7 @@ class _Check:
                 self._found(f"workspace {name}: layer {diff_id} is missing")
 
     def _check_layers(self, workspaces: list[Workspace]) -> None:
-        for name in sorted(_finished(self._store.layers)):
+        for name in self._store.names(self._store.layers):
             path = self._store.layers / name
             if _HEX.fullmatch(name) is None or path.is_symlink() or not path.is_dir():
                 self._found(f"{_shown(path)} is no layer")
@@ -249,6 +250,11 @@ class _Check:
                 return self._difference(diff_id, temp_fd)
         except LayerstoreError as error:
             return f"its blob cannot be unpacked: {error}"
+        except OSError as error:
+            if error.errno not in durable.NO_ROOM | {errno.EROFS}:
+                raise
+            self._note(f"not compared with its blob, as there is no room: layer {diff_id}: {_said(error)}")
+            return None
 
     def _difference(self, diff_id: Digest, temp_fd: int) -> str | None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -267,8 +273,7 @@ class _Check:
 
     def _check_partials(self) -> None:
         directory = partials.directory(self._store)
-        names = list(_finished(directory)) if directory.is_dir() else []
-        for name in sorted(names):
+        for name in self._store.names(directory) if directory.is_dir() else []:
             if _HEX.fullmatch(name) is None:
                 path = directory / name
                 self._found(f"{_shown(path)} is no unfinished download", _removal(path))
@@ -300,10 +305,6 @@ def _said(error: LayerstoreError | OSError) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{printable(os.fsencode(error.filename))}: {error.strerror}"
     return str(error)
-
-
-def _finished(directory: Path) -> Iterator[str]:
-    return (name for name in os.listdir(directory) if not name.startswith(locking.TEMP_PREFIX))
 
 
 def _shown(path: Path) -> str:

@@ -65,7 +65,10 @@ def push(
             for manifest in manifests:
                 repo.put_manifest(manifest.digest, manifest, blobs.read_blob(store, manifest))
             repo.put_manifest(str(target.tag), entry, blobs.read_blob(store, entry))
-        index.mark_sources(store, entry.digest, target, in_registry=True)
+        try:
+            index.mark_sources(store, entry.digest, target, in_registry=True)
+        except OSError as error:  # a store that is full, or read-only
+            noting(note)(f"pushed, which the store cannot note down: {error.strerror}")
     return Pushed(reference=target.canonical, tag=str(target.tag), digest=entry.digest, size=entry.size)
 
 

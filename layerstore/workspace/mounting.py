@@ -82,7 +82,8 @@ def mount(
         with suppress(LayerstoreError):
             if state_of(saved) == "mounted":
                 _take_down(mountpoint, saved, force=True, wait=isinstance(error, Exception))
-        saved.save(mountpoint=before.mountpoint, mounted_at=before.mounted_at)
+        with suppress(OSError):  # without room it is one that was mounted once
+            saved.save(mountpoint=before.mountpoint, mounted_at=before.mounted_at)
         raise
 
 
@@ -99,8 +100,9 @@ def umount(
         if daemon.settle(workspace.work, workspace.name, force=force):
             return workspace
         raise LayerstoreError(f"{workspace.name} is not mounted")
+    # The record stays: the mount table says it all, and there may be no room for another.
     _take_down(Path(workspace.record.mountpoint), workspace, note=note, force=force, wait=wait)
-    return workspace.save(mounted_at=None)
+    return workspace
 
 
 def umount_path(mountpoint: Path, *, note: Note | None = None, force: bool = False) -> None:
