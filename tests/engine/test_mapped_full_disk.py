@@ -1,7 +1,7 @@
 """Stores into a shared mapping of a file whose disk is full: who asks is told, by msync, fsync or close.
 
 The kernel's overlayfs and data=passthrough tell at the store itself, by a signal. Elsewhere a page is
-written back later; who unmaps it before he closes the file, or asks nobody, is not told (README, Limits).
+written back later; who unmaps it before he closes the file, or asks nobody, is not told (docs/limits.md).
 """
 
 import dataclasses
