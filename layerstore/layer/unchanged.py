@@ -28,10 +28,10 @@ class Unchanged:
         """
         return below is not None and same_metadata(self._reading, real, self._reading, below.top)
 
-    def is_other(self, entry: Node, below: Node | None) -> bool:
+    def is_other(self, entry: Node, below: Node) -> bool:
         """Whether `entry`, which is in the upper and no directory, is the same `below`. Counts it then."""
         st = entry.top.stat()
-        if st.st_nlink > 1 or stat.S_ISSOCK(st.st_mode) or below is None:
+        if st.st_nlink > 1 or stat.S_ISSOCK(st.st_mode):
             return False
         lower = below.top.stat()
         if lower.st_nlink > 1 or lower.st_size != st.st_size:

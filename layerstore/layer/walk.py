@@ -166,10 +166,11 @@ class Walk:
 
     def _is_unchanged(self, directory: Dir, path: bytes, name: bytes) -> bool:
         assert self._unchanged is not None
-        found = lookup(self._reading, directory.node, name, path)
-        if found is None or found.is_dir:
+        below = self._below(directory, name, path)
+        if below is None:
             return False
-        return self._unchanged.is_other(found, self._below(directory, name, path))
+        found = lookup(self._reading, directory.node, name, path)
+        return found is not None and not found.is_dir and self._unchanged.is_other(found, below)
 
     def _below(self, directory: Dir, name: bytes, path: bytes) -> Node | None:
         """What the lowers alone show under a name of `directory`."""

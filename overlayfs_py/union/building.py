@@ -22,23 +22,34 @@ _STEP, _OPENING = 500, 8
 Dirent = tuple[bytes, int, int]  # name, inode number, d_type
 
 
-def probe(stack: Stack, node: Node, index: DirIndex, name: bytes) -> None:
-    """Merge one name of a directory that cannot be listed."""
+def probe(stack: Stack, node: Node, index: DirIndex, name: bytes, *, covers: bool = True) -> None:
+    """Merge one name of a directory that cannot be listed. Without `covers` what the topmost entry hides is
+    of no interest, and not looked for.
+    """
     flagged = node.xattr_whiteouts
     if node.upper is not None:
         _add_upper(stack, index, node.upper, UPPER in flagged, _look(node.upper, name))
     merge = _Merge(stack, index)
     for position, real in enumerate(node.lowers):
+        if not covers and (name in index.whiteouts or _is_final(index.entries.get(name))):
+            break
         marks = _look(real, AUFS_WHITEOUT + name) if real.layer.aufs != "off" else []
         if marks and not takes_aufs(real):
             marks = []
         merge.add(position, real, position in flagged, _look(real, name) + marks)
         merge.end_part()
+        if name in merge.hidden and not covers:
+            break
+
+
+def _is_final(entry: Entry | None) -> bool:
+    """Whether nothing below can belong to it: it is no directory."""
+    return entry is not None and entry[2] != DT_DIR
 
 
 def _look(real: Real, name: bytes) -> list[Dirent]:
     try:
-        st = real.child(name).stat()
+        st = os.stat(name, dir_fd=real.dir_fd(), follow_symlinks=False)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENAMETOOLONG):
             return []

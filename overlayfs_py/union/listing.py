@@ -102,10 +102,10 @@ def find_entry(stack: Stack, node: Node, name: bytes) -> Entry | None:
     return index.entries.get(name)
 
 
-def probe_entry(stack: Stack, node: Node, name: bytes) -> Entry | None:
-    """What directory `node` holds under `name`, found without listing it."""
+def probe_entry(stack: Stack, node: Node, name: bytes, *, covers: bool = True) -> Entry | None:
+    """What directory `node` holds under `name`, found without listing it; `covers` as for `probe`."""
     alone = DirIndex()
-    probe(stack, node, alone, name)
+    probe(stack, node, alone, name, covers=covers)
     return alone.entries.get(name)
 
 

@@ -115,7 +115,7 @@ class Reading:
         try:
             if directory.index is not None:
                 return resolve(stack, directory, name)
-            entry = probe_entry(stack, directory, name)
+            entry = probe_entry(stack, directory, name, covers=False)
             return None if entry is None else node_of(stack, directory, name, entry)[0]
         except FileNotFoundError:  # since it was listed
             return None
