@@ -144,7 +144,7 @@ def push_command(
         raise click.UsageError("--all-tags brings images under their own names: without REF")
     how = replace(options, chunk_size=chunk_size)
     title: Title = partial(push_title, word=ref or image)
-    for one in layerstore.local_tags(image, root=root.path) if all_tags else [image]:
+    for one in layerstore.local_tags(image, root=root.path, note=note) if all_tags else [image]:
         with moving(PUSHED, title, quiet=quiet) as told:
             pushed = layerstore.push(
                 one,

@@ -1,6 +1,7 @@
 """Which image a word means: a reference, an image ID, or a unique prefix of one."""
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -77,6 +78,19 @@ def find(store: Store, word: str, wanted: Platform | None = None) -> Found:
         if found is not None:
             return found if wanted is None else _for_platform(store, found, wanted, word)
     raise NotFound(f"no such image: {word}")
+
+
+def images_among(store: Store, names: Iterable[str], note: Callable[[str], None]) -> Iterator[str]:
+    """Those of these names that are images'; the others, of what another tool put there, are told."""
+    for name in names:
+        try:
+            find(store, name)
+        except UnsupportedMedia as error:
+            note(f"{name} is left out: {error}")
+        except LayerstoreError:
+            yield name  # what is wrong with an image is told to who uses it
+        else:
+            yield name
 
 
 def _by_prefix(store: Store, word: str, prefix: str) -> Found | None:

@@ -131,7 +131,9 @@ class _changing:
 
 
 def _section(document: Document, name: str, path: Path) -> Document:
-    section = document.setdefault(name, {})
+    section = document.get(name)
+    if section is None:  # absent, or null, as Go writes an empty one
+        section = document[name] = {}
     if not isinstance(section, dict):
         raise LayerstoreError(f"{path}: {name!r} is not an object")
     return section

@@ -43,7 +43,7 @@ def save(
     with store.writing():  # nobody sweeps what is read
         chosen: dict[Digest, ToPack] = {}
         for word in images:
-            for found, refs in _meant(store, word, wanted):
+            for found, refs in _meant(store, word, wanted, noting(note)):
                 # With a platform, that image without the index around it.
                 whole = msgspec.structs.replace(found.entry, annotations=None)
                 one = ToPack(whole if wanted is None else found.image.descriptor, found.image, refs)
@@ -56,12 +56,15 @@ def save(
             pack.write(store, list(chosen.values()), out, docker=form == "docker", progress=progress)
 
 
-def _meant(store: Store, word: str, wanted: Platform | None) -> Iterator[tuple[Found, tuple[Reference, ...]]]:
+def _meant(
+    store: Store, word: str, wanted: Platform | None, note: Note
+) -> Iterator[tuple[Found, tuple[Reference, ...]]]:
     """The images a word stands for and the names they are saved under, by docker's rules."""
     ref = _parsed(word)
     if ref is not None and ref.digest is None and str(ref) == f"{word}:{reference.DEFAULT_TAG}":
-        tagged = [name for name in _names(store) if _is_of(name, ref)]
-        yield from ((find.find(store, str(name), wanted), (name,)) for name in tagged)
+        tagged = {str(name): name for name in _names(store) if _is_of(name, ref)}
+        taken = find.images_among(store, tagged, note)
+        yield from ((find.find(store, name, wanted), (tagged[name],)) for name in taken)
         if tagged:
             return
     found = find.find(store, word, wanted)

@@ -2,6 +2,7 @@
 
 from layerstore import reference
 from layerstore.errors import InvalidReference, LayerstoreError, NotFound
+from layerstore.image import find
 from layerstore.reference import Reference
 from layerstore.store import index
 from layerstore.transport import remote
@@ -18,11 +19,15 @@ def remote_tags(
         return [f"{ref.repository}:{tag}" for tag in repo.tags()]
 
 
-def local_tags(repository: str, *, root: Root = None) -> list[str]:
-    """The names of all images that the store has of a repository. NotFound when there are none."""
-    ref = _repository(repository)
-    names = (index.name_of(entry) for entry in index.read(open_store(root)).manifests)
-    found = [name for name in names if name is not None and _is_of(name, ref)]
+def local_tags(repository: str, *, root: Root = None, note: Note | None = None) -> list[str]:
+    """The names of all images that the store has of a repository; what is no image is told to `note`.
+
+    NotFound when there are none.
+    """
+    store, ref = open_store(root), _repository(repository)
+    names = (index.name_of(entry) for entry in index.read(store).manifests)
+    named = [name for name in names if name is not None and _is_of(name, ref)]
+    found = list(find.images_among(store, named, noting(note)))
     if not found:
         raise NotFound(f"no image of {repository} is in the store")
     return sorted(found)

@@ -251,6 +251,30 @@ def test_both_documents(cli: Cli) -> None:
     assert (done.returncode, done.stdout) == (0, b"Loaded image: oci:1\n")
 
 
+def test_all_tags_of_the_store(cli: Cli, where: Path) -> None:
+    """push -a and save of a repository in which another tool put a chart."""
+    cli.run("load", stdin=pack(layout(name="app:1")))
+    chart, contents = ARTIFACTS["helm"]
+    for raw in (chart, *contents):
+        (cli.root / "oci/blobs/sha256" / sha(raw)).write_bytes(raw)
+    place = cli.root / "oci/index.json"
+    index = json.loads(place.read_text())
+    with scripted() as script:
+        for entry in list(index["manifests"]):
+            entry["annotations"][NAME] = f"{script.host}/app:1"
+        mark = {NAME: f"{script.host}/app:chart"}
+        index["manifests"].insert(0, described(media.OCI_MANIFEST, chart, annotations=mark))
+        place.write_text(json.dumps(index))
+        for words in (("push", "-a"), ("save", "-o", where / "a.tar")):
+            done = cli.call(*words, f"{script.host}/app")
+            assert done.returncode == 0, done.stderr
+            assert done.stderr.decode().startswith(f"layerstore: {script.host}/app:chart is left out: ")
+        assert [*script.manifests][:1] == ["1"]
+        assert "chart" not in script.manifests
+    assert "not an image" in cli.fail("save", "-o", where / "b.tar", f"{script.host}/app:chart")
+    assert len(layerstore.load(str(where / "a.tar"), root=where / "other")) == 1
+
+
 def test_in_the_store(cli: Cli) -> None:
     """What another tool put there is left alone: listed by nobody, needed by it, and no problem to fsck."""
     cli.run("load", stdin=pack(layout()))

@@ -159,6 +159,20 @@ def test_broken_files(tmp_path: Path) -> None:
             credentials.find("h", "r", [path])
 
 
+def test_null_as_go_writes_it(tmp_path: Path) -> None:
+    """docker's file without credentials: nothing is there, and a login adds to it."""
+    file = tmp_path / "config.json"
+    empty = {"auths": None, "credsStore": None, "credHelpers": None, "HttpHeaders": {"X": "y"}}
+    file.write_text(json.dumps(empty))
+    assert credentials.find("h.example", "x", [file]) is None
+    assert not credentials.forget("h.example", file)
+    credentials.store("h.example", Credentials("ann", "pw"), file)
+    found = credentials.find("h.example", "x", [file])
+    assert found is not None
+    assert found.username == "ann"
+    assert json.loads(file.read_text())["HttpHeaders"] == {"X": "y"}
+
+
 def test_secrets_are_not_shown() -> None:
     made = Credentials("user", "hush", "hush", "hush")
     assert "hush" not in repr(made)
