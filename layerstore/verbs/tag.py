@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from layerstore import reference
-from layerstore.errors import InUse, LayerstoreError
+from layerstore.errors import InUse, LayerstoreError, printable
 from layerstore.image import find
 from layerstore.image.find import Found
 from layerstore.model import Descriptor
@@ -141,7 +141,5 @@ def _refuse_used(store: Store, found: Found, *, force: bool) -> list[Workspace]:
                 "rm that first, or use rmi -f"
             )
     for record in overlay.mounts_of(mounting.source_of(image.id)):
-        raise InUse(
-            f"image {image.id.short} is mounted at {record.mountpoint.decode(errors='backslashreplace')}"
-        )
+        raise InUse(f"image {image.id.short} is mounted at {printable(record.mountpoint)}")
     return users

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from overlayfs_py import streams
 from overlayfs_py.interrupts import end_quietly
 
 TYPE_CHECKING = False
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     end_quietly()
+    from overlayfs_py import streams
+
     streams.prepare()
     from overlayfs_py.ctl import program
 

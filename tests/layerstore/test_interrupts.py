@@ -176,5 +176,5 @@ def test_a_server_that_stalls_does_not_either(base: Cli) -> None:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + bytes(100))
             time.sleep(0.3)
             process.send_signal(signal.SIGTERM)
-            assert process.communicate(timeout=20) == (b"", b"")
+            assert process.communicate(timeout=20) == (f"Downloading from {url}\n".encode(), b"")
     assert process.returncode == 143
