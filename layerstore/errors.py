@@ -8,6 +8,8 @@ and exit status 1. An `OSError` of the machine (ENOSPC, EIO) is not wrapped: it 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from overlayfs_py.errors import for_people, shown
 
@@ -32,6 +34,15 @@ def checked_text(text: str, what: str) -> str:
         return text.encode(errors="surrogateescape").decode()
     except UnicodeError:
         raise LayerstoreError(f"{what} is not UTF-8 text: {text}") from None
+
+
+@contextmanager
+def naming(path: bytes) -> Iterator[None]:
+    """An error of the system's within is one of this path of a tree, whatever call it came from."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "/" + printable(path)) from None
 
 
 class LayerstoreError(Exception):

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from layerstore.errors import printable
+from layerstore.errors import naming, printable
 from layerstore.layer.compare import same_content, same_metadata, same_place
 from layerstore.layer.stack import Stack
 from layerstore.layer.walk import linked_names, lookup
@@ -94,7 +94,8 @@ class _Comparison:
                 frames.append(self._frame(path, after, below, [Change("C", path)] if line is None else []))
 
     def _frame(self, path: bytes, new: Node, old: Node | None, announce: list[Change]) -> _Frame:
-        names = sorted({*self._names(new, old), *self._linked.get(path, ())})
+        with naming(path):
+            names = sorted({*self._names(new, old), *self._linked.get(path, ())})
         return _Frame(path, new, old, iter(names), announce)
 
     def _names(self, new: Node, old: Node | None) -> Collection[bytes]:

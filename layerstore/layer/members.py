@@ -21,9 +21,9 @@ from layerstore.layer.pipeline import BlockWriter, Truncated, Unreadable
 from layerstore.limits import DEFAULT_LIMITS, Limits
 from overlayfs_py.syscalls.copy import data_extents
 from overlayfs_py.syscalls.dirents import DT_REG
+from overlayfs_py.syscalls.owned import getxattr_at
 from overlayfs_py.union.reading import Reading, Real, list_xattrs, read_xattr
 
-_O_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_PATH = 4095
 _BILLION = 1_000_000_000
 
@@ -122,6 +122,8 @@ class Members:
                 self._special(path, real, st)
         except FileNotFoundError:
             self.gone(path)
+        except PermissionError as error:
+            raise Unrepresentable(path, f"it cannot be read: {error.strerror}") from None
         return True
 
     def gone(self, path: bytes) -> None:
@@ -169,7 +171,7 @@ class Members:
         entry = self._entry(path, REGULAR, st)
         if not names:
             return self._put_file(entry, path, fd, st)
-        entry.xattrs = self._kept_xattrs(path, names, lambda name: os.getxattr(fd, name))
+        entry.xattrs = self._kept_xattrs(path, names, lambda name: getxattr_at(fd, b"", name))
         if self._marks.metacopy not in names:
             return self._put_file(entry, path, fd, st)
         data = find_data()
@@ -182,14 +184,13 @@ class Members:
             os.close(data_fd)
 
     def _open(self, real: Real) -> int:
-        dir_fd, name = real.at()
         try:
-            return os.open(name, _O_FILE | self._noatime, dir_fd=dir_fd)
+            return real.open(os.O_RDONLY | self._noatime)
         except PermissionError:
             if not self._noatime:
                 raise
             self._noatime = 0
-            return os.open(name, _O_FILE, dir_fd=dir_fd)
+            return real.open(os.O_RDONLY)
 
     def _put_plain_file(self, path: bytes, fd: int, st: os.stat_result) -> None:
         """One without xattrs and holes: nearly every file, and what a commit of many spends its time on."""

@@ -25,6 +25,7 @@ from layerstore.layer.unchanged import Unchanged
 from layerstore.layer.walk import Walk
 from overlayfs_py.syscalls.attrs import set_mode
 from overlayfs_py.syscalls.copy import copy_data
+from overlayfs_py.syscalls.owned import removexattr_at
 from overlayfs_py.union.reading import Reading, Real, list_xattrs
 
 _O_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -164,22 +165,10 @@ class _Plot:
         for xattr in names:
             travels = whiteout.xattr_for_layer(xattr, self._marks, _silent) is not None
             if not travels and xattr != _OF_THE_SYSTEM:
-                self._remove_xattr(b"/proc/self/fd/%d/%s" % (dir_fd, name), xattr, st)
+                _remove_xattr(dir_fd, name, xattr)
         mtime_ns = self._mtime(st)
         if mtime_ns != st.st_mtime_ns:
             os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
-
-    def _remove_xattr(self, place: bytes, xattr: str, st: os.stat_result) -> None:
-        try:
-            os.removexattr(place, xattr, follow_symlinks=False)
-        except PermissionError:
-            # user.* asks for write permission, also of the owner.
-            os.chmod(place, stat.S_IMODE(st.st_mode) | 0o200)
-            os.removexattr(place, xattr, follow_symlinks=False)
-            os.chmod(place, stat.S_IMODE(st.st_mode))
-        except OSError as error:
-            if error.errno != errno.ENODATA:  # another name of the same inode was here before
-                raise
 
     def _copy(self, path: bytes, real: Real, st: os.stat_result, source: Real) -> None:
         """Make what lies in a layer below, or a metadata-only copy with its data, anew."""
@@ -233,6 +222,14 @@ class _Plot:
 
 def _no_parent(_dir_fd: int, _name: bytes, path: bytes, _make: bool, _replaces_whiteout: bool) -> None:
     raise LayerstoreError(f"/{printable(path)} has no entry of its own")
+
+
+def _remove_xattr(dir_fd: int, name: bytes, xattr: str) -> None:
+    try:
+        removexattr_at(dir_fd, name, xattr)
+    except OSError as error:
+        if error.errno != errno.ENODATA:  # another name of the same inode was here before
+            raise
 
 
 def _silent(_line: str) -> None:

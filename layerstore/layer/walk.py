@@ -11,7 +11,7 @@ import errno
 from collections.abc import Collection, Iterator
 from typing import Protocol
 
-from layerstore.errors import Unrepresentable
+from layerstore.errors import Unrepresentable, naming
 from layerstore.layer.members import FindData
 from layerstore.layer.unchanged import Unchanged
 from layerstore.layer.whiteout import PREFIX, is_reserved
@@ -103,11 +103,13 @@ class Walk:
         """The names to visit, sorted; of a changeset, the whiteouts are written at once."""
         node = directory.node
         if directory.whole:
-            return iter(sorted(self._reading.names(node)))
+            with naming(directory.path):
+                return iter(sorted(self._reading.names(node)))
         linked = self._linked.get(directory.path, ())
         if node.upper is None:
             return iter([(name, _LINKED) for name in sorted(linked)])
-        held, whiteouts = self._reading.upper_names(node)
+        with naming(directory.path):
+            held, whiteouts = self._reading.upper_names(node)
         if linked:
             known = {*(name for name, _ in held), *whiteouts}
             held += [(name, _LINKED) for name in linked if name not in known]
@@ -237,7 +239,8 @@ def lookup(reading: Reading, directory: Node, name: bytes, path: bytes) -> Node 
         return reading.lookup(directory, name)
     except OSError as error:
         if error.errno != errno.EIO or not error.strerror:
-            raise
+            with naming(path):
+                raise
         raise Unrepresentable(path, error.strerror) from None
 
 

@@ -3,12 +3,14 @@
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
+from layerstore.errors import naming
 from layerstore.layer import whiteout
 from layerstore.layer.compare import same_bytes
-from overlayfs_py.syscalls.openat import open_beneath
+from overlayfs_py.syscalls import owned
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -16,7 +18,9 @@ _WHITEOUTS = {whiteout.namespace(user).whiteout for user in (True, False)}
 
 
 class _Line(NamedTuple):
-    """A path with what can be compared at once; the descriptor is open until the next line is asked for."""
+    """A path with what can be compared at once. The descriptor, a directory's own and else that of the one
+    it is in, is open until the next line is asked for.
+    """
 
     path: bytes
     facts: tuple[Any, ...]
@@ -41,15 +45,12 @@ def _is_same(one: _Line, other: _Line) -> bool:
         return False
     if not stat.S_ISREG(one.facts[0]):
         return True
-    fd = os.open(one.name, _FILE, dir_fd=one.dir_fd)
-    try:
-        other_fd = os.open(other.name, _FILE, dir_fd=other.dir_fd)
-        try:
-            return same_bytes(fd, other_fd)
-        finally:
-            os.close(other_fd)
-    finally:
-        os.close(fd)
+    with naming(one.path), ExitStack() as held:
+        fds = []
+        for line in (one, other):
+            fds.append(owned.open_at(line.dir_fd, line.name, _FILE))
+            held.callback(os.close, fds[-1])
+        return same_bytes(*fds)
 
 
 def _lines(top_fd: int) -> Iterator[_Line]:
@@ -63,16 +64,17 @@ def _lines(top_fd: int) -> Iterator[_Line]:
             if name is None:
                 levels.pop()
                 if levels:
-                    fd = _instead(fd, open_beneath(top_fd, levels[-1][0], _DIR))
+                    fd = _instead(fd, owned.open_beneath(top_fd, levels[-1][0], _DIR))
                 continue
-            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             below = path + b"/" + name
-            if stat.S_ISDIR(status.st_mode):
-                fd = _instead(fd, os.open(name, _DIR, dir_fd=fd))
-                levels.append((below, _names(fd)))
-                yield _Line(below[2:], _of_dir(fd), fd, b".")
-            else:
-                yield _Line(below[2:], _of_other(fd, name, status), fd, name)
+            with naming(below[2:]):
+                status = owned.stat_at(fd, name)
+                is_dir = stat.S_ISDIR(status.st_mode)
+                if is_dir:
+                    fd = _instead(fd, owned.open_at(fd, name, _DIR))
+                    levels.append((below, _names(fd)))
+                facts = _of_dir(fd) if is_dir else _of_other(fd, name, status)
+            yield _Line(below[2:], facts, fd, name)
     finally:
         os.close(fd)
 
@@ -95,7 +97,7 @@ def _of_dir(fd: int) -> tuple[Any, ...]:
 
 
 def _of_other(fd: int, name: bytes, status: os.stat_result) -> tuple[Any, ...]:
-    target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else None
+    target = owned.readlink_at(fd, name) if stat.S_ISLNK(status.st_mode) else None
     xattrs = _xattrs(fd, name)
     is_whiteout = whiteout.is_whiteout_device(status) or not _WHITEOUTS.isdisjoint(xattrs)
     mtime_ns = None if is_whiteout else status.st_mtime_ns
@@ -103,6 +105,4 @@ def _of_other(fd: int, name: bytes, status: os.stat_result) -> tuple[Any, ...]:
 
 
 def _xattrs(fd: int, name: bytes) -> dict[str, bytes]:
-    path = b"/proc/self/fd/%d/%s" % (fd, name)
-    names = os.listxattr(path, follow_symlinks=False)
-    return {xattr: os.getxattr(path, xattr, follow_symlinks=False) for xattr in names}
+    return {xattr: owned.getxattr_at(fd, name, xattr) for xattr in owned.listxattr_at(fd, name)}

@@ -6,7 +6,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from overlayfs_py.syscalls.openat import open_beneath
+from overlayfs_py.syscalls import owned
 
 _O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Gone, not ours to read, replaced, or deeper than a path can be.
@@ -40,23 +40,22 @@ def _directory_size(top_fd: int, path: bytes, pending: list[bytes], linked: set[
     """Of the names in one directory; those of directories are added to `pending`."""
     total = 0
     try:
-        fd = open_beneath(top_fd, path, _O_DIRECTORY)
+        fd = owned.open_beneath(top_fd, path, _O_DIRECTORY)
     except OSError as error:
         if error.errno in _PASSED_OVER:
             return 0
         raise
     try:
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):
-                    status = entry.stat(follow_symlinks=False)
-                    if stat.S_ISDIR(status.st_mode):
-                        pending.append(path + b"/" + os.fsencode(entry.name))
-                    elif status.st_nlink > 1:
-                        if status.st_ino in linked:
-                            continue
-                        linked.add(status.st_ino)
-                    total += status.st_blocks * 512
+        for name in map(os.fsencode, os.listdir(fd)):
+            with suppress(FileNotFoundError, PermissionError):
+                status = owned.stat_at(fd, name)
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(path + b"/" + name)
+                elif status.st_nlink > 1:
+                    if status.st_ino in linked:
+                        continue
+                    linked.add(status.st_ino)
+                total += status.st_blocks * 512
     finally:
         os.close(fd)
     return total

@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from layerstore.errors import LayerstoreError, printable
-from layerstore.workspace.resolving import Target, proc_path, read_link
+from layerstore.workspace.resolving import Target, open_again, open_child, proc_path, read_link
+from overlayfs_py.syscalls import owned
 from overlayfs_py.syscalls.copy import copy_data
 from overlayfs_py.syscalls.openat import open_beneath
 
@@ -73,10 +74,9 @@ class Copier:
         """Copy the names of a directory up to its next subdirectory, which is entered."""
         for name in level.names:
             path = level.path + b"/" + name if level.path else name
-            try:
-                fd = os.open(name, _NODE, dir_fd=level.src_fd)
-            except FileNotFoundError:
-                continue  # removed meanwhile
+            fd = open_child(level.src_fd, name, path)
+            if fd is None:
+                continue
             try:
                 status = os.fstat(fd)
                 if stat.S_ISDIR(status.st_mode):
@@ -106,7 +106,7 @@ class Copier:
                 ) from None
             raise
         try:
-            fd = os.open(proc_path(src_fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = open_again(src_fd, os.O_RDONLY | os.O_DIRECTORY, path)
         except BaseException:
             os.close(dst_fd)
             raise
@@ -171,7 +171,7 @@ class Copier:
         _set_times(temp, status, dst_fd)
 
     def _make_file(self, src_fd: int, status: os.stat_result, dst_fd: int, temp: bytes) -> None:
-        source = os.open(proc_path(src_fd), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        source = owned.open_at(src_fd, b"", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             made = os.open(temp, _NEW, 0o600, dir_fd=dst_fd)
             try:
@@ -193,7 +193,7 @@ class Copier:
         for name in _listed(src_fd):
             if self.archive or name.startswith("user."):
                 try:
-                    os.setxattr(dst_fd, name, os.getxattr(src_fd, name))
+                    owned.setxattr_at(dst_fd, b"", name, owned.getxattr_at(src_fd, b"", name))
                 except OSError as error:
                     if error.errno not in _NO_XATTR:
                         raise

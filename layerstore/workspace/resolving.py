@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from layerstore.errors import LayerstoreError, NotFound, printable
+from overlayfs_py.syscalls import owned
 from overlayfs_py.syscalls.openat import open_in_root
 
 _MAX_LINKS = 40  # as the kernel
@@ -56,7 +57,7 @@ def open_source(side: Side, *, follow: bool) -> int:
     if side.wants_dir:
         flags |= os.O_DIRECTORY
     try:
-        return open_in_root(side.root_fd, side.path, flags)
+        return owned.open_in_root(side.root_fd, side.path, flags)
     except OSError as error:
         raise _explained(error, side) from None
 
@@ -99,6 +100,24 @@ def proc_path(fd: int) -> bytes:
 def read_link(fd: int) -> bytes:
     """The target of the symbolic link that an ``O_PATH`` descriptor is of."""
     return os.readlink(b"", dir_fd=fd)
+
+
+def open_again(fd: int, flags: int, path: bytes) -> int:
+    """Open what the ``O_PATH`` descriptor `fd` is of; an error names `path`."""
+    try:
+        return owned.open_at(fd, b"", flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, printable(path)) from None
+
+
+def open_child(dir_fd: int, name: bytes, path: bytes) -> int | None:
+    """An ``O_PATH`` descriptor of something in a directory; None when it has gone. An error names `path`."""
+    try:
+        return owned.open_at(dir_fd, name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, printable(path)) from None
 
 
 def _open_dir(side: Side) -> int | None:

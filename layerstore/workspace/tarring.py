@@ -25,7 +25,8 @@ from layerstore.layer.entry import (
     Extent,
     padding,
 )
-from layerstore.workspace.resolving import proc_path, read_link
+from layerstore.workspace.resolving import open_again, open_child, read_link
+from overlayfs_py.syscalls import owned
 
 _NODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20
@@ -57,20 +58,20 @@ class Archiver:
         try:
             while levels:
                 dir_fd, path, names = levels[-1]
-                below = next(names, None)
-                if below is None:
+                child = next(names, None)
+                if child is None:
                     os.close(levels.pop()[0])
                     continue
-                try:
-                    node = os.open(below, _NODE, dir_fd=dir_fd)
-                except FileNotFoundError:
-                    continue  # removed meanwhile
+                below = path + b"/" + child
+                node = open_child(dir_fd, child, below)
+                if node is None:
+                    continue
                 try:
                     status = os.fstat(node)
                     if stat.S_ISDIR(status.st_mode):
-                        levels.append(self._enter(node, status, path + b"/" + below))
+                        levels.append(self._enter(node, status, below))
                     else:
-                        self._other(node, status, path + b"/" + below)
+                        self._other(node, status, below)
                 finally:
                     os.close(node)
         finally:
@@ -81,7 +82,7 @@ class Archiver:
         entry = _entry(path + b"/", DIRECTORY, status)
         entry.xattrs = _xattrs(fd)
         self.out.write(encode(entry))
-        dir_fd = os.open(proc_path(fd), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        dir_fd = open_again(fd, os.O_RDONLY | os.O_DIRECTORY, path)
         return dir_fd, path, iter(sorted(map(os.fsencode, os.listdir(dir_fd))))
 
     def _other(self, fd: int, status: os.stat_result, path: bytes) -> None:
@@ -107,7 +108,7 @@ class Archiver:
         self.out.write(encode(entry))
 
     def _file(self, node: int, entry: Entry) -> None:
-        fd = os.open(proc_path(node), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_again(node, os.O_RDONLY | os.O_NONBLOCK, entry.name)
         try:
             status = os.fstat(fd)
             entry.size = entry.stored = status.st_size
@@ -145,9 +146,8 @@ def _entry(path: bytes, kind: bytes, status: os.stat_result) -> Entry:
 
 def _xattrs(fd: int) -> dict[str, bytes]:
     """All that is shown of an object; a symbolic link's cannot be asked for by descriptor."""
-    path = proc_path(fd)
     try:
-        return {name: os.getxattr(path, name) for name in os.listxattr(path)}
+        return {name: owned.getxattr_at(fd, b"", name) for name in owned.listxattr_at(fd, b"")}
     except OSError as error:
         if error.errno in _NO_XATTR:
             return {}

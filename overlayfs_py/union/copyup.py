@@ -201,7 +201,7 @@ def _prepare_data(stack: Stack, node: Node, size: int | None) -> CopyUp:
         job._read_from(node.data, size)
         job._stat = st = upper.stat()
         job._late = Late(st.st_mode, marks.get_xattr(upper, CAPABILITY))
-        job._dst_fd = handle.open_for_writing(upper)
+        job._dst_fd = upper.open(os.O_RDWR)
     except BaseException:
         job.abort()
         raise

@@ -10,9 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
-import stat
 
-from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import write_at
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.node import Node
@@ -49,10 +47,10 @@ def writable_fd(stack: Stack, node: Node) -> int:
     if node.fd < 0 or not node.fd_writable:
         upper = node.copied
         if node in stack.protected:  # append-only, or else it would not have come here
-            _take(stack, node, _open_own(upper, os.O_RDWR | os.O_APPEND), writable=False)
+            _take(stack, node, upper.open(os.O_RDWR | os.O_APPEND), writable=False)
             return node.fd
         try:
-            replace(stack, node, open_for_writing(upper))
+            replace(stack, node, upper.open(os.O_RDWR))
         except PermissionError as error:
             if error.errno != errno.EPERM:
                 raise
@@ -76,30 +74,10 @@ def _take(stack: Stack, node: Node, fd: int, *, writable: bool) -> None:
     stack.data_fds.add(node)
 
 
-def open_for_writing(real: Real) -> int:
-    """A read-write descriptor of an upper file, also one whose mode denies it to its (unprivileged) owner."""
-    return _open_own(real, os.O_RDWR)
-
-
-def _open_own(real: Real, flags: int) -> int:
-    """Open an upper file whatever its mode says to us, who own it: those who may use it have opened it."""
-    try:
-        return real.open(flags)
-    except PermissionError as error:
-        if error.errno != errno.EACCES:
-            raise
-        mode = stat.S_IMODE(real.stat().st_mode)
-        attrs.set_mode(*real.at(), mode | 0o600)
-        try:
-            return real.open(flags)
-        finally:
-            attrs.set_mode(*real.at(), mode)
-
-
 def open_reading(real: Real) -> int:
     """A descriptor to read a file by, for the caller to close; a lower's access time stays as it is."""
     if real.layer.is_upper:
-        return _open_own(real, os.O_RDONLY)
+        return real.open(os.O_RDONLY)
     try:
         return real.open(os.O_RDONLY | os.O_NOATIME)
     except PermissionError:  # not ours: O_NOATIME is for owners

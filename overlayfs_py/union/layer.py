@@ -3,13 +3,13 @@
 A `Real` is a file or directory of one layer, addressed by its parent's descriptor
 and a single name, so no path is ever walked and no symlink followed. An inode
 that lost its name (or a layer's root) has no parent and is addressed by its own
-descriptor instead.
+descriptor instead. What modes deny to us who own it is read all the same: whoever asks was allowed to.
 """
 
 import os
 import stat
 
-from overlayfs_py.syscalls.openat import open_beneath
+from overlayfs_py.syscalls import owned
 from overlayfs_py.union.descriptors import FdCache, Held
 
 O_DIRFD = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -115,7 +115,7 @@ class Real:
             return self.fd
         parent = self.parent
         if parent is not None and parent.fd >= 0:
-            self.fd = os.open(self.name, O_DIRFD, dir_fd=parent.fd)
+            self.fd = owned.open_at(parent.fd, self.name, O_DIRFD)
         else:
             self.fd = self._open_from_afar()
         self.layer.fds.add(self)
@@ -136,7 +136,7 @@ class Real:
                 path = names.pop()
                 while names and len(path) + len(names[-1]) < _LONGEST_PATH:
                     path += b"/" + names.pop()
-                fd = open_beneath(fd, path, O_DIRFD)
+                fd = owned.open_beneath(fd, path, O_DIRFD)
                 if passed >= 0:
                     os.close(passed)
                 passed = fd if names else -1
@@ -157,7 +157,7 @@ class Real:
         if self.fd >= 0 or parent is None:
             return os.fstat(self.fd)
         fd = parent.fd
-        return os.stat(self.name, dir_fd=fd if fd >= 0 else parent.dir_fd(), follow_symlinks=False)
+        return owned.stat_at(fd if fd >= 0 else parent.dir_fd(), self.name)
 
     def proc_path(self) -> tuple[bytes, bool]:
         """(path, follow_symlinks) for the calls that take no directory descriptor, such as xattrs."""
@@ -177,26 +177,21 @@ class Real:
         """Open the file itself; the caller owns the descriptor. Never follows a symlink, never blocks on
         a fifo.
         """
-        flags |= os.O_CLOEXEC | os.O_NONBLOCK
-        if self.parent is None:
-            return os.open(b"/proc/self/fd/%d" % self.fd, flags)
-        return os.open(self.name, flags | os.O_NOFOLLOW, dir_fd=self.parent.dir_fd())
+        return owned.open_at(*self.at(), flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
 
     def open_dir(self) -> int:
         """A readable descriptor of this directory; the caller owns it."""
         flags, dir_fd = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, self.dir_fd()
         if self.layer.noatime:
             try:
-                return os.open(b".", flags | os.O_NOATIME, dir_fd=dir_fd)
+                return owned.open_at(dir_fd, b".", flags | os.O_NOATIME)
             except PermissionError:  # not ours: O_NOATIME is for owners
                 pass
-        return os.open(b".", flags, dir_fd=dir_fd)
+        return owned.open_at(dir_fd, b".", flags)
 
     def readlink(self) -> bytes:
         """The symlink's target."""
-        if self.parent is None:
-            return os.readlink(b"", dir_fd=self.fd)
-        return os.readlink(self.name, dir_fd=self.parent.dir_fd())
+        return owned.readlink_at(*self.at())
 
     def chown(self, uid: int, gid: int) -> None:
         """lchown; -1 leaves an id alone."""
@@ -225,7 +220,7 @@ class Real:
         elif open_fd >= 0:  # quicker than by name
             self.fd = os.dup(open_fd)
         else:
-            self.fd = os.open(self.name, O_INODE, dir_fd=self.parent.dir_fd())
+            self.fd = owned.open_at(self.parent.dir_fd(), self.name, O_INODE)
         self.parent = None
         self.layer.held.count += 1
 

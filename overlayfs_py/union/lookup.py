@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterable
 
+from overlayfs_py.syscalls import owned
 from overlayfs_py.union.building import DT_DIR
 from overlayfs_py.union.inode import PLAIN_LIMIT
 from overlayfs_py.union.layer import Layer, Real
@@ -48,7 +49,7 @@ def node_of(stack: Stack, parent: Node, name: bytes, entry: Entry) -> tuple[Node
     positions = entry[0]
     part = _part(parent, positions[0])
     real = Real(part.layer, part, name)
-    st = os.stat(name, dir_fd=part.dir_fd(), follow_symlinks=False)
+    st = owned.stat_at(part.dir_fd(), name)
     if stat.S_ISDIR(st.st_mode):
         below = [_part(parent, position).child(name) for position in positions[1:]]
         return _directory(stack, parent, name, [real, *below], st), st

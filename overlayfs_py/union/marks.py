@@ -17,6 +17,7 @@ import os
 import stat
 from typing import NamedTuple
 
+from overlayfs_py.syscalls import owned
 from overlayfs_py.syscalls.xattrs import has_no_xattrs
 from overlayfs_py.union.layer import Real
 
@@ -93,9 +94,8 @@ NO_FILE_MARKS = FileMarks()
 
 def get_xattr(real: Real, name: str) -> bytes | None:
     """The xattr's value; None when it is absent or the file system has none."""
-    path, follow = real.proc_path()
     try:
-        return os.getxattr(path, name, follow_symlinks=follow)
+        return owned.getxattr_at(*real.at(), name)
     except OSError as e:
         if e.errno in _NO_XATTR:
             return None
@@ -104,8 +104,7 @@ def get_xattr(real: Real, name: str) -> bytes | None:
 
 def read_xattr(real: Real, name: str) -> bytes:
     """The xattr's value; ENODATA, or EINVAL for one that the file system finds damaged."""
-    path, follow = real.proc_path()
-    return os.getxattr(path, name, follow_symlinks=follow)
+    return owned.getxattr_at(*real.at(), name)
 
 
 def list_xattrs(real: Real) -> list[str]:
@@ -123,8 +122,7 @@ def listed_xattrs(real: Real) -> list[str]:
     parent = real.parent
     if parent is not None and has_no_xattrs(parent.dir_fd(), real.name):
         return []
-    path, follow = real.proc_path()
-    return os.listxattr(path, follow_symlinks=follow)
+    return owned.listxattr_at(*real.at())
 
 
 def list_xattrs_fd(fd: int) -> list[str]:
@@ -139,14 +137,12 @@ def list_xattrs_fd(fd: int) -> list[str]:
 
 def set_xattr(real: Real, name: str, value: bytes, flags: int = 0) -> None:
     """Set an xattr without following a symlink."""
-    path, follow = real.proc_path()
-    os.setxattr(path, name, value, flags, follow_symlinks=follow)
+    owned.setxattr_at(*real.at(), name, value, flags)
 
 
 def remove_xattr(real: Real, name: str) -> None:
     """Remove an xattr; ENODATA when it is absent."""
-    path, follow = real.proc_path()
-    os.removexattr(path, name, follow_symlinks=follow)
+    owned.removexattr_at(*real.at(), name)
 
 
 def takes_aufs(real: Real) -> bool:
@@ -171,7 +167,7 @@ def aufs_hides(real: Real, name: bytes) -> bool:
 
 def _has_aufs(real: Real, name: bytes) -> bool:
     try:
-        st = os.stat(name, dir_fd=real.dir_fd(), follow_symlinks=False)
+        st = owned.stat_at(real.dir_fd(), name)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENAMETOOLONG):
             return False

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 
 from overlayfs_py.errors import LayerError, shown
 from overlayfs_py.options import UnionOptions
-from overlayfs_py.syscalls import openat
+from overlayfs_py.syscalls import openat, owned
 from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union import descriptors
 from overlayfs_py.union.attr import format_override
@@ -140,7 +140,7 @@ def _open_directory(what: str, path: bytes) -> int:
     except OSError as e:
         raise LayerError(f"{what} {shown(path)}: {e.strerror}") from None
     try:
-        os.close(os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd))
+        os.close(owned.open_at(fd, b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as e:
         os.close(fd)
         raise LayerError(f"{what} {shown(path)}: cannot be read: {e.strerror}") from None

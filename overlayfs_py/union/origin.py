@@ -16,7 +16,7 @@ import struct
 import sys
 from typing import NamedTuple
 
-from overlayfs_py.syscalls import attrs, btrfs, handles
+from overlayfs_py.syscalls import attrs, btrfs, handles, owned
 from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union.layer import Layer, Real
 
@@ -196,7 +196,9 @@ def inside(layer: Layer, path: bytes) -> Real:
 
 def _encode(real: Real, uuid: bytes, fd: int) -> bytes | None:
     try:
-        kind, handle = handles.encode_handle(fd, b"") if fd >= 0 else handles.encode_handle(*real.at())
+        kind, handle = (
+            handles.encode_handle(fd, b"") if fd >= 0 else owned.at(handles.encode_handle, *real.at())
+        )
     except OSError:
         return None
     return pack(uuid, kind, handle, upper=real.layer.is_upper)

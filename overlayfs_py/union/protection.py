@@ -12,6 +12,7 @@ import os
 import stat
 from struct import Struct
 
+from overlayfs_py.syscalls import owned
 from overlayfs_py.syscalls.attrs import FALLOC_FL_KEEP_SIZE
 from overlayfs_py.syscalls.statx import attributes
 from overlayfs_py.union import marks
@@ -35,7 +36,7 @@ def protection(stack: Stack, node: Node) -> int:
         return stack.protected.get(node, 0)
     if not (node.is_dir or node.is_file):
         return 0
-    found = attributes(*node.lowers[0].at()) & (IMMUTABLE | APPEND)
+    found = owned.at(attributes, *node.lowers[0].at()) & (IMMUTABLE | APPEND)
     return found and found & _flags(node)
 
 
@@ -71,7 +72,7 @@ def check_removal(stack: Stack, parent: Node, node: Node) -> None:
 def check_kept(stack: Stack, parent: Node, node: Node) -> None:
     """Before a removal is refused for another reason: flags of the upper's file system come first."""
     for real in (parent.upper, node.upper):
-        if real is not None and attributes(*real.at()) & (IMMUTABLE | APPEND):
+        if real is not None and owned.at(attributes, *real.at()) & (IMMUTABLE | APPEND):
             _refuse()
 
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 
-from overlayfs_py.syscalls import btrfs
+from overlayfs_py.syscalls import btrfs, owned
 from overlayfs_py.syscalls.dirents import DT_DIR, Dirent
 from overlayfs_py.syscalls.mount import mount_table
 from overlayfs_py.syscalls.statfs import filesystem_type
@@ -88,7 +88,7 @@ def _note(fd: int, dev: int, entries: Iterable[tuple[bytes, int]], found: dict[b
     other = False
     for name, ino in entries:
         try:
-            st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            st = owned.stat_at(fd, name)
         except OSError:
             continue
         other = st.st_dev != dev

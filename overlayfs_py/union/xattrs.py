@@ -9,6 +9,7 @@ is done for ``user.overlay.``. What fuse-overlayfs and containers/storage take f
 import errno
 import os
 
+from overlayfs_py.syscalls import owned
 from overlayfs_py.union import acl, marks
 from overlayfs_py.union.copyup import copy_up
 from overlayfs_py.union.dress import CAPABILITY
@@ -75,9 +76,8 @@ def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
     _refuse_acl(stack, key)
     if _is_reserved(stack, key):
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-    path, follow = node.top.proc_path()
     try:
-        value = os.getxattr(path, _on_disk(key), follow_symlinks=follow)
+        value = owned.getxattr_at(*node.top.at(), _on_disk(key))
     except OSError as e:
         if e.errno == errno.ENODATA and node.is_dir and key in _LITERAL:
             return b"y"  # asked by an overlay over this one: all names of a merged directory are plain names

@@ -1,0 +1,212 @@
+"""What modes keep even its owner from, for an owner without privilege: /etc/shadow of mode 0, a closed
+directory.
+
+A program in a user namespace of its own has CAP_DAC_OVERRIDE over what its user owns (user_namespaces(7)): it
+does the one call for us, and hands over the descriptor that it opened. No mode changes: nobody sees a wider
+one, no crash leaves one behind. Where such namespaces are not allowed, what is in the way has a wider mode
+for that moment.
+
+Every function is the plain call first, so that nothing else pays. It takes a name in an open directory, or
+b"" for what the descriptor (``O_PATH`` too) is of, and follows no link. EACCES: it is not ours, or the
+directory is not.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from overlayfs_py.syscalls import openat
+
+_O_INODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ, _WRITE = stat.S_IRUSR, stat.S_IWUSR
+_WANTED = {os.O_RDONLY: _READ, os.O_WRONLY: _WRITE, os.O_RDWR: _READ | _WRITE}
+_ATTEMPTS = 3
+
+Result = TypeVar("Result")
+Call = tuple[Any, ...]  # which of `CALLS`, the name, and its other arguments
+
+
+def open_at(dir_fd: int, name: bytes, flags: int) -> int:
+    """Open something that exists; the caller owns the descriptor."""
+    try:
+        return _open(dir_fd, name, flags)
+    except PermissionError as error:
+        wanted = 0 if flags & os.O_PATH else _WANTED[flags & os.O_ACCMODE]
+        return int(_insist(error, wanted, dir_fd, "open", name, flags))
+
+
+def open_beneath(top_fd: int, path: bytes, flags: int) -> int:
+    """As `openat.open_beneath`, through closed directories, too."""
+    try:
+        return openat.open_beneath(top_fd, path, flags)
+    except PermissionError:
+        *above, last = path.split(b"/")
+    with contextlib.ExitStack() as held:
+        fd = top_fd
+        for step in above:
+            fd = open_at(fd, step, _O_INODE | os.O_DIRECTORY)
+            held.pop_all().close()
+            held.callback(os.close, fd)
+        return open_at(fd, last, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def open_in_root(root_fd: int, path: bytes, flags: int) -> int:
+    """As `openat.open_in_root`, through closed directories, too, where user namespaces are allowed."""
+    try:
+        return openat.open_in_root(root_fd, path, flags)
+    except PermissionError as error:
+        return int(_insist(error, None, root_fd, "open_in_root", path, flags))
+
+
+def getxattr_at(dir_fd: int, name: bytes, xattr: str) -> bytes:
+    """The value; those of ``user.`` ask for read permission, also of the owner."""
+    try:
+        return _getxattr(dir_fd, name, xattr)
+    except PermissionError as error:
+        return bytes(_insist(error, _READ, dir_fd, "getxattr", name, xattr))
+
+
+def setxattr_at(dir_fd: int, name: bytes, xattr: str, value: bytes, flags: int = 0) -> None:
+    """Those of ``user.`` ask for write permission, also of the owner."""
+    try:
+        _setxattr(dir_fd, name, xattr, value, flags)
+    except PermissionError as error:
+        _insist(error, _WRITE, dir_fd, "setxattr", name, xattr, value, flags)
+
+
+def removexattr_at(dir_fd: int, name: bytes, xattr: str) -> None:
+    """As `setxattr_at`."""
+    try:
+        _removexattr(dir_fd, name, xattr)
+    except PermissionError as error:
+        _insist(error, _WRITE, dir_fd, "removexattr", name, xattr)
+
+
+def listxattr_at(dir_fd: int, name: bytes) -> list[str]:
+    """All names."""
+    return at(_listxattr, dir_fd, name)
+
+
+def stat_at(dir_fd: int, name: bytes) -> os.stat_result:
+    """As lstat(2)."""
+    try:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except PermissionError:
+        fd = open_at(dir_fd, name, _O_INODE)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+
+def readlink_at(dir_fd: int, name: bytes) -> bytes:
+    """A symbolic link's target."""
+    return at(lambda fd, name: os.readlink(name, dir_fd=fd), dir_fd, name)
+
+
+def at(call: Callable[[int, bytes], Result], dir_fd: int, name: bytes) -> Result:
+    """What `call` returns of the name in the directory, or of a descriptor of it (``O_PATH``) and b"", if the
+    directory may not be searched.
+    """
+    try:
+        return call(dir_fd, name)
+    except PermissionError as error:
+        if not name or error.errno != errno.EACCES:
+            raise
+    fd = open_at(dir_fd, name, _O_INODE)
+    try:
+        return call(fd, b"")
+    finally:
+        os.close(fd)
+
+
+def _path(dir_fd: int, name: bytes) -> bytes:
+    # There is no listxattrat and the like before Linux 6.13; the descriptor keeps this from being a walk.
+    return b"/proc/self/fd/%d/%b" % (dir_fd, name) if name else b"/proc/self/fd/%d" % dir_fd
+
+
+def _open(dir_fd: int, name: bytes, flags: int) -> int:
+    if name:
+        return os.open(name, flags, dir_fd=dir_fd)
+    return os.open(_path(dir_fd, b""), flags & ~os.O_NOFOLLOW)
+
+
+def _listxattr(dir_fd: int, name: bytes) -> list[str]:
+    return os.listxattr(_path(dir_fd, name), follow_symlinks=not name)
+
+
+def _getxattr(dir_fd: int, name: bytes, xattr: str) -> bytes:
+    return os.getxattr(_path(dir_fd, name), xattr, follow_symlinks=not name)
+
+
+def _setxattr(dir_fd: int, name: bytes, xattr: str, value: bytes, flags: int) -> None:
+    os.setxattr(_path(dir_fd, name), xattr, value, flags, follow_symlinks=not name)
+
+
+def _removexattr(dir_fd: int, name: bytes, xattr: str) -> None:
+    os.removexattr(_path(dir_fd, name), xattr, follow_symlinks=not name)
+
+
+_CALLS: dict[str, Callable[..., object]] = {
+    "open": _open,
+    "open_in_root": openat.open_in_root,
+    "getxattr": _getxattr,
+    "setxattr": _setxattr,
+    "removexattr": _removexattr,
+}
+
+
+def perform(dir_fd: int, call: Call) -> object:
+    """The plain call: a descriptor, a value, or nothing."""
+    return _CALLS[call[0]](dir_fd, *call[1:])
+
+
+def _insist(refusal: OSError, wanted: int | None, dir_fd: int, *call: Any) -> Any:
+    """Do what was refused. `wanted`: the permission it asks for, None where a wider mode does not help."""
+    if refusal.errno != errno.EACCES:
+        raise refusal
+    from overlayfs_py.syscalls import owner  # few ever need it, and it takes a tenth of a command's start
+
+    done, result = owner.ask(dir_fd, call)
+    if done:
+        return result
+    if wanted is None:
+        raise refusal
+    return _with_wider_modes(refusal, wanted, dir_fd, call)
+
+
+def _with_wider_modes(refusal: OSError, wanted: int, dir_fd: int, call: Call) -> object:
+    """Another process may be at it, too: one that finds a mode wide leaves it alone, so it stays so for
+    nobody.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            with contextlib.ExitStack() as held:
+                inode_fd = dir_fd
+                if call[1]:
+                    held.enter_context(_wider(dir_fd, stat.S_IXUSR))
+                    inode_fd = os.open(call[1], _O_INODE, dir_fd=dir_fd)
+                    held.callback(os.close, inode_fd)
+                held.enter_context(_wider(inode_fd, wanted))
+                return perform(dir_fd, call)
+        except PermissionError as error:
+            if error.errno != errno.EACCES:
+                raise refusal from None
+    raise refusal
+
+
+@contextlib.contextmanager
+def _wider(fd: int, wanted: int) -> Iterator[None]:
+    st = os.fstat(fd)
+    mode = stat.S_IMODE(st.st_mode)
+    if mode & wanted == wanted or st.st_uid != os.geteuid() or stat.S_ISLNK(st.st_mode):
+        yield
+        return
+    os.chmod(_path(fd, b""), mode | wanted)
+    try:
+        yield
+    finally:
+        os.chmod(_path(fd, b""), mode)
