@@ -45,6 +45,14 @@ def naming(path: bytes) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, "/" + printable(path)) from None
 
 
+def explain(error: Exception) -> str:
+    """An error in one line; of one of the machine, on which file, and what."""
+    if not isinstance(error, OSError):
+        return str(error)
+    what = error.strerror or str(error)
+    return what if error.filename is None else f"{printable(os.fsencode(error.filename))}: {what}"
+
+
 class LayerstoreError(Exception):
     """Base of the package's errors. What a message quotes of an image cannot act on a terminal."""
 

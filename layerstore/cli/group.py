@@ -11,7 +11,7 @@ import click
 
 from layerstore.cli.spelling import plain
 from layerstore.cli.verbs import ALIASES, GROUPS, VERBS, Spelling, names
-from layerstore.errors import LayerstoreError
+from layerstore.errors import LayerstoreError, explain
 from overlayfs_py.errors import say
 
 
@@ -139,9 +139,9 @@ def for_each(names: Iterable[str], action: Callable[[str], None]) -> None:
         try:
             action(name)
         except (LayerstoreError, OSError) as error:
-            from layerstore.cli.program import complain, explain
+            from layerstore.cli.program import complain
 
-            complain(explain(error) if isinstance(error, OSError) else str(error))
+            complain(explain(error))
             failed = True
     if failed:
         raise click.exceptions.Exit(1)

@@ -10,7 +10,7 @@ import click
 from layerstore import environment, limits
 from layerstore.cli import interrupts
 from layerstore.cli.group import Root, VerbGroup, examples
-from layerstore.errors import LayerstoreError, printable
+from layerstore.errors import LayerstoreError, explain
 from overlayfs_py.errors import OverlayError, say
 
 
@@ -94,14 +94,6 @@ def complain(line: str, status: int = 1) -> int:
     """One line on stderr; returns the exit status."""
     say("layerstore", " ".join(line.split("\n")))
     return status
-
-
-def explain(error: OSError) -> str:
-    """An error of the machine in one line: what, and on which file."""
-    what = error.strerror or str(error)
-    if error.filename is None:
-        return what
-    return f"{printable(os.fsencode(error.filename))}: {what}"
 
 
 def _forget_stdout() -> None:

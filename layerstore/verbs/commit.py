@@ -9,7 +9,7 @@ import msgspec
 
 from layerstore import environment, limits, media, reference
 from layerstore.digest import Digest
-from layerstore.errors import InUse, LayerstoreError, checked_text
+from layerstore.errors import InUse, LayerstoreError, checked_text, explain
 from layerstore.image import find, human, instructions, write
 from layerstore.image.image import Image, load
 from layerstore.layer.commit import LayerResult, write_layer
@@ -103,7 +103,7 @@ def _go_on(
         rotation.go_on(workspace, image, ref or image_id, written, note=note)
     except (LayerstoreError, OSError) as error:
         why = f"{image_id} is made, but {workspace.name} stays on its old image"
-        raise LayerstoreError(f"{why}: {error}") from error
+        raise LayerstoreError(f"{why}: {explain(error)}") from error
 
 
 def stack_of(workspace: Workspace, copy: Path | None = None) -> Stack:

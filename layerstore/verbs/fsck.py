@@ -13,7 +13,7 @@ from pathlib import Path
 
 from layerstore import media, model
 from layerstore.digest import Digest
-from layerstore.errors import InUse, InvalidImage, LayerstoreError, UnsupportedMedia, printable
+from layerstore.errors import InUse, InvalidImage, LayerstoreError, UnsupportedMedia, explain, printable
 from layerstore.image.image import load
 from layerstore.model import Descriptor
 from layerstore.store import blobs, durable, index, layers, partials, treecheck
@@ -101,7 +101,7 @@ class _Check:
                 repair()
                 problem.repaired = True
             except (LayerstoreError, OSError) as error:
-                problem.what += f" (not repaired: {_said(error)})"
+                problem.what += f" (not repaired: {explain(error)})"
 
     def _check_blobs(self) -> None:
         names = self._store.names(self._store.blobs)
@@ -253,7 +253,7 @@ class _Check:
         except OSError as error:
             if error.errno not in durable.NO_ROOM | {errno.EROFS}:
                 raise
-            self._note(f"not compared with its blob, as there is no room: layer {diff_id}: {_said(error)}")
+            self._note(f"not compared with its blob, as there is no room: layer {diff_id}: {explain(error)}")
             return None
 
     def _difference(self, diff_id: Digest, temp_fd: int) -> str | None:
@@ -283,7 +283,7 @@ class _Check:
     def _check_leftovers(self) -> None:
         """What dead processes left goes whenever the store is opened; here is what cannot."""
         for error in self._store.clear_leftovers():
-            self._found(f"left behind by a command that was ended, and cannot be removed: {_said(error)}")
+            self._found(f"left behind by a command that was ended, and cannot be removed: {explain(error)}")
 
 
 def _clear_mount(workspace: Workspace) -> None:
@@ -299,12 +299,6 @@ def _removal(path: Path) -> Callable[[], None]:
             raise error
 
     return remove_it
-
-
-def _said(error: LayerstoreError | OSError) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{printable(os.fsencode(error.filename))}: {error.strerror}"
-    return str(error)
 
 
 def _shown(path: Path) -> str:

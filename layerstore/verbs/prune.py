@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from layerstore.digest import Digest
-from layerstore.errors import InUse, LayerstoreError, NotFound
+from layerstore.errors import InUse, LayerstoreError, NotFound, explain
 from layerstore.image import filters as image_filters
 from layerstore.image import find, human
 from layerstore.image.filters import Test
@@ -75,7 +75,7 @@ def _prune_images(store: Store, test: Test, pruned: Pruned, *, all_images: bool,
     if not swept.alone:
         note("an image is being added just now: what is left over goes with the next prune")
     for why in swept.kept:
-        note(f"stays: {why}")
+        note(f"stays: {explain(why)}")
     pruned.deleted += swept.layers
     pruned.freed += swept.freed + partials.sweep(store)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from layerstore.errors import InUse, LayerstoreError
+from layerstore.errors import InUse, LayerstoreError, explain
 from layerstore.image.image import Image
 from layerstore.layer.commit import LayerResult
 from layerstore.layer.stack import Stack
@@ -90,7 +90,7 @@ def _mount_again(workspace: Workspace, place: Path, note: Note) -> None:
             if mounting.state_of(workspace) != "mounted":
                 mounting.mount(workspace, place, lock_fd=lock_fd, progress=None, note=note)
     except (LayerstoreError, OSError) as error:
-        note(f"{workspace.name} could not be mounted again at {place}: {error}")
+        note(f"{workspace.name} could not be mounted again at {place}: {explain(error)}")
 
 
 def go_on(workspace: Workspace, image: Image, word: str, written: Written | None, *, note: Note) -> None:
@@ -120,7 +120,8 @@ def go_on(workspace: Workspace, image: Image, word: str, written: Written | None
             if written is not None:
                 _make_layer(workspace, temp, written)
         except (LayerstoreError, OSError) as error:
-            note(f"the new layer is unpacked at the next mount, as its files could not be moved: {error}")
+            why = f"as its files could not be moved: {explain(error)}"
+            note(f"the new layer is unpacked at the next mount, {why}")
 
 
 def _fill(workspace: Workspace, temp: Path, record: Record, written: Written | None) -> None:
