@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import click
 
@@ -16,28 +17,37 @@ from layerstore.transport import remote
 from layerstore.transport.base import Report, State
 from layerstore.verbs.transfer import Transfer
 
-_Words = Mapping[State, tuple[str, ...]]
 Title = Callable[[Transfer], Iterable[str]]
 
 DEFAULT_TAG_USED = f"Using default tag: {DEFAULT_TAG}"
 
-PULLED: _Words = {
-    "waiting": ("Pulling fs layer",),
-    "present": ("Already exists",),
-    "retrying": ("Retrying",),
-    "done": ("Verifying Checksum", "Download complete", "Pull complete"),
-}
-PUSHED: _Words = {
-    "present": ("Layer already exists",),
-    "retrying": ("Retrying",),
-    "done": ("Pushed",),
-}
+
+class Words(NamedTuple):
+    """docker's for what happens to a layer: lines, and what stands before a bar."""
+
+    lines: Mapping[State, tuple[str, ...]]
+    bars: Mapping[State, str]
+
+
+PULLED = Words(
+    {
+        "waiting": ("Pulling fs layer",),
+        "present": ("Already exists",),
+        "retrying": ("Retrying",),
+        "done": ("Verifying Checksum", "Download complete", "Pull complete"),
+    },
+    {"waiting": "Pulling fs layer", "moving": "Downloading", "done": "Pull complete"},
+)
+PUSHED = Words(
+    {"present": ("Layer already exists",), "retrying": ("Retrying",), "done": ("Pushed",)},
+    {"waiting": "Preparing", "moving": "Pushing", "present": "Layer already exists", "done": "Pushed"},
+)
 
 
 class Moving:
     """What to tell of one image's layers; told from several threads."""
 
-    def __init__(self, words: _Words, title: Title, bars: Report, *, quiet: bool) -> None:
+    def __init__(self, words: Words, title: Title, bars: Report, *, quiet: bool) -> None:
         self._words = words
         self._title = title
         self._bars = bars
@@ -72,13 +82,13 @@ class Moving:
     def _said(self, transfer: Transfer, digest: Digest, state: State) -> tuple[str, ...]:
         if state == "mounted":
             return (f"Mounted from {transfer.elsewhere[digest]}",)
-        return self._words.get(state, ())
+        return self._words.lines.get(state, ())
 
 
 @contextmanager
-def moving(words: _Words, title: Title, *, quiet: bool) -> Iterator[Moving]:
+def moving(words: Words, title: Title, *, quiet: bool) -> Iterator[Moving]:
     """Yields what to tell of an image that comes (PULLED) or goes (PUSHED)."""
-    with transfers(quiet=quiet) as bars:
+    with transfers(quiet=quiet, words=words.bars) as bars:
         yield Moving(words, title, bars, quiet=quiet)
 
 

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +22,8 @@ _EVERY = 0.1  # seconds between two looks at the same blob
 
 
 @contextmanager
-def transfers(*, quiet: bool) -> Iterator[Report]:
-    """Yields what to tell the transfer's progress."""
+def transfers(*, quiet: bool, words: Mapping[State, str] = _WORDS) -> Iterator[Report]:
+    """Yields what to tell the transfer's progress; `words` are for some of its states."""
     if quiet or not sys.stderr.isatty():
         yield ignore
         return
@@ -40,7 +40,7 @@ def transfers(*, quiet: bool) -> Iterator[Report]:
 
     columns = (
         TextColumn("{task.description}"),
-        TextColumn("{task.fields[state]:<14}"),
+        TextColumn("{task.fields[state]:<20}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -49,14 +49,15 @@ def transfers(*, quiet: bool) -> Iterator[Report]:
     # Lines on standard output go above the bars, if that is where they are seen.
     seen = sys.stdout.isatty()
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=seen) as bars:
-        yield _Lines(bars)
+        yield _Lines(bars, {**_WORDS, **words})
 
 
 class _Lines:
     """A line for each blob; told from several threads."""
 
-    def __init__(self, bars: Any) -> None:
+    def __init__(self, bars: Any, words: Mapping[State, str]) -> None:
         self._bars = bars
+        self._words = words
         self._tasks: dict[Digest, Any] = {}
         self._last: dict[Digest, tuple[State, float]] = {}
         self._lock = threading.Lock()
@@ -72,4 +73,4 @@ class _Lines:
             self._last[digest] = state, now
             task = self._tasks[digest]
         finished = state in {"present", "mounted", "done"}
-        self._bars.update(task, completed=total if finished else done, state=_WORDS[state])
+        self._bars.update(task, completed=total if finished else done, state=self._words[state])

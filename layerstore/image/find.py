@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import msgspec
@@ -48,6 +48,16 @@ def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> lis
                 raise
             broken.append(error)
     return found
+
+
+def readable(store: Store) -> tuple[Found, ...]:
+    """All images that can be read, for who only shows them: read anew when the index has changed."""
+    return _readable(store, index.raw(store))
+
+
+@lru_cache(maxsize=1)  # `inspect` of many images asks for each of them
+def _readable(store: Store, raw_index: bytes) -> tuple[Found, ...]:
+    return tuple(all_images(store, []))
 
 
 def with_id(store: Store, image_id: Digest) -> list[Found]:

@@ -45,11 +45,14 @@ def all_stored(store: Store) -> Entries:
 
 
 def _stored(store: Store) -> Index:
-    limit = limits.current().max_index
     if not store.is_there:
         return Index(schema_version=2, manifests=[])
-    raw = durable.read_capped(store.oci / "index.json", limit, "index")
-    return model.parse_index(raw, is_index_file=True)
+    return model.parse_index(raw(store), is_index_file=True)
+
+
+def raw(store: Store) -> bytes:
+    """The index as it lies there."""
+    return durable.read_capped(store.oci / "index.json", limits.current().max_index, "index")
 
 
 def source_of(entry: Descriptor) -> str | None:

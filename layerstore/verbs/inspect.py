@@ -52,7 +52,7 @@ def inspect(
 
 def _of_image(store: Store, found: Found) -> dict[str, Any]:
     image = found.image
-    alike = find.with_id(store, image.id)
+    alike = [one for one in find.readable(store) if one.image.id == image.id]
     names = sorted({name for one in alike for name in one.names})
     directories = [str(layers.path_of(store, diff_id)) for _, diff_id in reversed(image.layers)]
     size = sizes.of_image(store, image)

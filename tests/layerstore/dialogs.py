@@ -31,12 +31,12 @@ SCRIPTS = {
     "change": [
         *_WORK,
         "D cp new work:/etc/hosts",
-        "D diff work",
+        "D diff work | sort",
         "D commit -m 'add new' work app:1",
         "D history app:1",
         "D history --format '{{.CreatedBy}}|{{.Size}}|{{.Comment}}' app:1",
         "D history -q app:1",
-        "D images",
+        "D images | sort",
         "D images app:1 --format '{{.Repository}}:{{.Tag}} {{.Size}}'",
         "D inspect -f '{{.Parent}} {{.Comment}} {{.Config.Cmd}} {{.Config.Env}} {{.Config.Labels}}' app:1",
         "D inspect -f '{{json .Config.Env}} {{.Size}} {{.RepoTags}} {{.RepoDigests}}' app:1",
@@ -137,7 +137,7 @@ SCRIPTS = {
         "D pull $HOST/team/app:nothing",
         "D pull $HOST/base:1",
         "D history $HOST/base:1",
-        "D images --digests",
+        "D images --digests | sort",
         "D push $HOST/team/nothing >/dev/null",
         "D rmi $HOST/team/app:1 $HOST/team/app $HOST/base:1",
         "D logout $HOST",
@@ -184,7 +184,8 @@ def _step(line: str, where: Path, env: dict[str, str]) -> Step:
 
 def alike(text: str) -> list[str]:
     """The lines without what no two runs have in common: IDs, times, sizes of what was compressed, the order
-    in which layers move; and layers that are removed with an image are not counted.
+    in which layers move and docker takes images out of an archive; and layers that are removed with an image
+    are not counted.
     """
     text = re.sub(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b", "<ID>", text)
     text = re.sub(r"(Less than a second|About a minute|\d+ (second|minute)s?) ago", "<AGO>", text)
@@ -196,13 +197,10 @@ def alike(text: str) -> list[str]:
         is_gone = line.lower() == "deleted: sha256:<id>"
         if not (is_gone and lines and lines[-1] == line):
             lines.append(line)
-    return _layers_sorted(lines)
-
-
-def _layers_sorted(lines: list[str]) -> list[str]:
-    moving = [line for line in lines if line.startswith("<ID>: ")]
-    ordered = iter(sorted(moving))
-    return [next(ordered) if line.startswith("<ID>: ") else line for line in lines]
+    for start in ("<ID>: ", "Loaded image: "):
+        ordered = iter(sorted(line for line in lines if line.startswith(start)))
+        lines = [next(ordered) if line.startswith(start) else line for line in lines]
+    return lines
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
