@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from overlayfs_py.union.overlay import Node
+from overlayfs_py.union.overlay import Attr, Node, Overlay
 
 ROOT_ID = 1
 _MADE_UP = 1 << 62
@@ -100,6 +100,18 @@ class NodeTable:
             self._by_id[nodeid] = node.outside = inode
         inode.lookups += 1
         return inode
+
+    def hand_out(self, overlay: Overlay, node: Node) -> tuple[Inode, Attr]:
+        """`remember` with the attributes to answer with. When those cannot be read, a node that the kernel
+        does not hold is forgotten.
+        """
+        try:
+            attr = overlay.getattr(node)
+        except BaseException:
+            if self.known(node) is None:
+                overlay.forget(node)
+            raise
+        return self.remember(node, attr.ino), attr
 
     def lend(self, node: Node, ino: int) -> Inode | None:
         """An inode whose nodeid is `ino`, counted once more, for a name that the kernel must look up again.

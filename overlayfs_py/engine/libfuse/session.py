@@ -128,13 +128,7 @@ class Session(pyfuse3.Operations):
 
     def _entry(self, node: Node, asker: int = NOBODY) -> pyfuse3.EntryAttributes:
         """The answer that hands out `node` once more, to the thread `asker`."""
-        try:
-            attr = self._overlay.getattr(node)
-        except BaseException:
-            if self._nodes.known(node) is None:
-                self._overlay.forget(node)
-            raise
-        inode = self._nodes.remember(node, attr.ino)
+        inode, attr = self._nodes.hand_out(self._overlay, node)
         inode.answered(asker)
         inode.setid = bool(attr.mode & SETID_BITS)
         entry = pyfuse3.EntryAttributes()

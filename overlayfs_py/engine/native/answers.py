@@ -25,13 +25,7 @@ class Answers:
         """The answer that hands out `node`, which is new or locked by who asks, so that no change can outdate
         it. `kept`: how long the kernel may keep the attributes, if not as usual.
         """
-        try:
-            attr = self._overlay.getattr(node)
-        except BaseException:
-            if self._nodes.known(node) is None:
-                self._overlay.forget(node)
-            raise
-        inode = self._nodes.remember(node, attr[0])
+        inode, attr = self._nodes.hand_out(self._overlay, node)
         return message.entry(inode.nodeid, self.names, self.kept(node) if kept is None else kept, attr)
 
     def made(self, node: Node, attr: Attr) -> bytes:
