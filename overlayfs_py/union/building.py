@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Iterator
 
+from overlayfs_py.syscalls import owned
 from overlayfs_py.syscalls.dirents import dirents_in_parts
 from overlayfs_py.union.attr import d_type
 from overlayfs_py.union.layer import Real, is_whiteout_device
@@ -49,7 +50,7 @@ def _is_final(entry: Entry | None) -> bool:
 
 def _look(real: Real, name: bytes) -> list[Dirent]:
     try:
-        st = os.stat(name, dir_fd=real.dir_fd(), follow_symlinks=False)
+        st = owned.stat_at(real.dir_fd(), name)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENAMETOOLONG):
             return []
