@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from typing import IO, Protocol
 
 from layerstore.errors import DigestMismatch, InvalidDigest
@@ -47,6 +48,14 @@ class Digest(str):
     def short(self) -> str:
         """The first twelve digits, as docker's listings show them."""
         return self[7:19]
+
+
+def chain_ids(diff_ids: Iterable[Digest]) -> Iterator[tuple[Digest, Digest]]:
+    """Each diffID, bottom first, with the chainID of the stack up to it (image-spec, config.md)."""
+    chain_id = None
+    for diff_id in diff_ids:
+        chain_id = diff_id if chain_id is None else Digest.of(f"{chain_id} {diff_id}".encode())
+        yield diff_id, chain_id
 
 
 class Hasher:

@@ -31,13 +31,17 @@ _ENTRYS_FAULT = (errno.ENAMETOOLONG, errno.ELOOP, errno.E2BIG, errno.ERANGE)
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """The unpacked layer: digest and size of the tar itself, how it was compressed, and what was left out."""
+    """The unpacked layer: digest and size of the tar itself, how it was compressed, and what was left out.
+
+    `depends`: over other layers it may be another. So it is for a tar whatever lies below, nothing included.
+    """
 
     diff_id: Digest
     uncompressed_size: int
     compression: str  # none, gzip, zstd, bzip2 or xz
     compressed_size: int
     entries: int
+    depends: bool
     notes: tuple[str, ...]
 
 
@@ -55,7 +59,8 @@ def apply_layer(
     """Unpack the layer tar in `stream` (compressed or not) into the empty directory `dest_fd`.
 
     `lowers`: the unpacked layers below, topmost first; they give the attributes of directories that the tar
-    only implies, the content of hard links into lower layers, and the names that an opaque root hides.
+    only implies, the symlinks that its paths lead through, the content of hard links into lower layers, and
+    the names that an opaque root hides.
     `privileged=False`: owners are not set, and devices are left out with a note. `userxattr`: marks are
     ``user.overlay.*``. `ids` turns owners in the image into owners on disk.
     Reads `stream` to its end, so a VerifyingReader has checked everything when this returns. `progress` is
@@ -80,7 +85,13 @@ def apply_layer(
         placer.finish()
         diff_id = tar.drain()
         return ApplyResult(
-            diff_id, reader.size, reader.compression, reader.compressed_size, members.count, notes.lines()
+            diff_id=diff_id,
+            uncompressed_size=reader.size,
+            compression=reader.compression,
+            compressed_size=reader.compressed_size,
+            entries=members.count,
+            depends=below.asked,
+            notes=notes.lines(),
         )
 
 

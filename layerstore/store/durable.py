@@ -9,7 +9,9 @@ from pathlib import Path
 
 from layerstore.errors import LayerstoreError, LimitExceeded
 from layerstore.store.locking import TEMP_PREFIX
+from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
 
+_AT_FDCWD = -100
 NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
@@ -38,6 +40,19 @@ def fsync_dir(directory: Path) -> None:
     """Make the names in a directory durable."""
     with opened_dir(directory) as fd:
         os.fsync(fd)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two names change places, at once; the caller makes that durable. LayerstoreError where the file
+    system cannot.
+    """
+    try:
+        renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            why = "cannot exchange two names, as it must for this"
+            raise LayerstoreError(f"the file system of {other.parent} {why}") from None
+        raise
 
 
 def mode_in(directory: Path) -> int:

@@ -1,11 +1,12 @@
-"""Unpacked layers: ``layers/<diffID>/``, read-only, the lowerdirs of every mount.
+"""Unpacked layers: the directories in ``layers/``, read-only, the lowerdirs of every mount.
 
 A layer is unpacked beside its final place, made durable, then renamed: it is there whole or not at all.
+Which place that is, `layernames` says.
 """
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from layerstore import limits
 from layerstore.digest import Digest, Readable
 from layerstore.errors import DigestMismatch
 from layerstore.model import Descriptor
-from layerstore.store import blobs, durable, locking
+from layerstore.store import blobs, durable, locking, treecheck
+from layerstore.store.layernames import Place, places_of
 from layerstore.store.store import Store
 from overlayfs_py.syscalls.attrs import syncfs
 
@@ -24,11 +26,7 @@ Progress = Callable[[int], None]
 Note = Callable[[str], None]
 
 _PROBE = b"trusted.layerstore.probe"
-
-
-def path_of(store: Store, diff_id: Digest) -> Path:
-    """Where a layer lies once it is unpacked."""
-    return store.layers / diff_id.hex
+_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def uses_userxattr(store: Store) -> bool:
@@ -56,35 +54,41 @@ def unpack(
     first.
     """
     lowers: list[Path] = []
-    for descriptor, diff_id in layers:
-        place = path_of(store, diff_id)
-        if not place.is_dir():
+    places = places_of(diff_id for _, diff_id in layers)
+    for (descriptor, _), place in zip(layers, places, strict=True):
+        path = place.find(store)
+        if path is None:
             # Whoever comes second waits on the blob and then finds the layer in place.
             with locking.locked(blobs.path_of(store, descriptor.digest)):
-                if not place.is_dir():
-                    _unpack_one(store, descriptor, diff_id, lowers, progress, note)
-        lowers.insert(0, place)
+                path = place.find(store) or _unpack_one(store, descriptor, place, lowers, progress, note)
+        lowers.insert(0, path)
     return lowers
+
+
+def are_unpacked(store: Store, diff_ids: Iterable[Digest]) -> bool:
+    """Whether all layers of an image (bottom first) are unpacked."""
+    return all(place.find(store) for place in places_of(diff_ids))
 
 
 def _unpack_one(
     store: Store,
     descriptor: Descriptor,
-    diff_id: Digest,
+    place: Place,
     lowers: Sequence[Path],
     progress: Progress | None,
     note: Note,
-) -> None:
+) -> Path:
     with store.temp_dir(store.layers) as (temp, fd), blobs.open_blob(store, descriptor) as stream:
         result = apply(store, stream, fd, lowers=lowers, progress=progress)
         stream.verify()
-        if result.diff_id != diff_id:
+        if result.diff_id != place.diff_id:
             raise DigestMismatch(
-                f"layer {descriptor.digest}: its diffID is {result.diff_id} instead of {diff_id}"
+                f"layer {descriptor.digest}: its diffID is {result.diff_id} instead of {place.diff_id}"
             )
-        publish(store, temp, fd, diff_id)
+        path = publish(store, temp, fd, place, depends=result.depends)
     for line in result.notes:
         note(line)
+    return path
 
 
 def apply(
@@ -109,12 +113,40 @@ def apply(
     )
 
 
-def publish(store: Store, temp: Path, fd: int, diff_id: Digest) -> None:
-    """Make an unpacked layer durable and give it its name; one that is already there wins."""
+def publish(store: Store, temp: Path, fd: int, place: Place, *, depends: bool) -> Path:
+    """Make an unpacked layer durable and give it its name, which is returned; one that is already there wins.
+
+    So does the same layer of a store made before, set aside there: workspaces know its inodes.
+    """
     syncfs(fd)
+    path = store.layers / (place.own if depends else place.shared)
+    if not (_is_same(store.layers / place.old, fd) and _take_place(store.layers / place.old, path)):
+        _take_place(temp, path)
+    durable.fsync_dir(store.layers)
+    return path
+
+
+def _is_same(old: Path, fd: int) -> bool:
+    """Whether there is such a directory, and it is what `fd` is."""
     try:
-        os.rename(temp, path_of(store, diff_id))
+        old_fd = os.open(old, _DIR)
+    except FileNotFoundError:
+        return False
+    try:
+        return treecheck.first_difference(old_fd, fd) is None
+    except FileNotFoundError:  # swept meanwhile
+        return False
+    finally:
+        os.close(old_fd)
+
+
+def _take_place(source: Path, path: Path) -> bool:
+    """Rename a directory; False when it has gone. One that is in its place wins."""
+    try:
+        os.rename(source, path)
+    except FileNotFoundError:
+        return False
     except OSError as error:
         if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
             raise
-    durable.fsync_dir(store.layers)
+    return True

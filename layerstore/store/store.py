@@ -7,9 +7,12 @@ unused ones.
 """
 
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from layerstore.errors import InvalidImage, LayerstoreError, UnsupportedMedia
@@ -21,6 +24,12 @@ from overlayfs_py.syscalls.attrs import unprotect
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _EMPTY_INDEX = b'{"manifests":[],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}'
+
+
+# On layers/: what is in it has its names from `layernames`. Older versions had everything under its diffID.
+_NAMED = stat.S_ISVTX
+_DIFF_ID = re.compile(r"[0-9a-f]{64}")
+SET_ASIDE = ".old"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,11 @@ class Store:
     @property
     def layers(self) -> Path:
         return self.root / "layers"
+
+    @property
+    def knows_its_layers(self) -> bool:
+        """Whether what is unpacked may be believed: not in a store that an older version made."""
+        return bool(self.layers.stat().st_mode & _NAMED)
 
     @property
     def workspaces(self) -> Path:
@@ -147,6 +161,21 @@ class Store:
         for path, content in ((self.oci / "oci-layout", _LAYOUT), (self.oci / "index.json", _EMPTY_INDEX)):
             if not os.path.lexists(path):
                 durable.replace_file(path, content)
+        if not self.knows_its_layers:
+            self._set_layers_aside()
+
+    def _set_layers_aside(self) -> None:
+        """What an older layerstore has unpacked may be what another image shows: see `layernames`. Mounts
+        that use it hold its directories open, and go on.
+        """
+        names = os.listdir(self.layers)
+        for name in filter(_DIFF_ID.fullmatch, names):
+            suffixes = (SET_ASIDE + (f".{number}" if number else "") for number in count())
+            free = next(name + suffix for suffix in suffixes if name + suffix not in names)
+            os.rename(self.layers / name, self.layers / free)
+        durable.fsync_dir(self.layers)
+        self.layers.chmod(stat.S_IMODE(self.layers.stat().st_mode) | _NAMED)
+        durable.fsync_dir(self.layers)
 
     def _clear_leftovers(self) -> list[OSError]:
         places = (self.oci, self.blobs, self.layers, self.workspaces)

@@ -7,13 +7,13 @@ something in the index cannot be read: then what it needs is not known.
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from layerstore import media, model
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.model import Descriptor
 from layerstore.store import blobs, durable, index, twins, usage
+from layerstore.store.layernames import all_names, digest_in, is_set_aside, places_of
 from layerstore.store.removing import remove
 from layerstore.store.store import Store
 
@@ -23,12 +23,18 @@ _ANY_DIGEST = re.compile(rb"sha256:([0-9a-f]{64})")
 
 @dataclass(slots=True)
 class Needed:
-    """What images need, by hexadecimal digest: blobs, and unpacked layers by diffID. Apart, as the blob of an
+    """What images need, by name: blobs, and unpacked layers (`layernames`). Apart, as the blob of an
     uncompressed layer has the unpacked layer's name, and one may be needed without the other.
     """
 
     blobs: set[str] = field(default_factory=set)
     layers: set[str] = field(default_factory=set)
+    diff_ids: dict[str, Digest] = field(default_factory=dict)  # of those layers
+    mounted: Collection[Digest] = ()  # diffIDs
+
+    def has_layer(self, name: str) -> bool:
+        """Whether a layer must stay: an image needs it, or a mount may use it that an older store had."""
+        return name in self.layers or (is_set_aside(name) and digest_in(name) in self.mounted)
 
 
 @dataclass(slots=True)
@@ -38,17 +44,23 @@ class Swept:
     """
 
     alone: bool = True
-    layers: list[Digest] = field(default_factory=list)  # diffIDs
+    layers: list[Digest] = field(default_factory=list)  # diffIDs, or chainIDs
     blobs: list[Digest] = field(default_factory=list)
     freed: int = 0  # bytes on disk
     kept: list[LayerstoreError | OSError] = field(default_factory=list)
 
 
-def sweep(store: Store, extra: Iterable[Descriptor] = (), *, only: Collection[Digest] | None = None) -> Swept:
+def sweep(
+    store: Store,
+    extra: Iterable[Descriptor] = (),
+    *,
+    only: Collection[Digest] | None = None,
+    mounted: Collection[Digest] = (),
+) -> Swept:
     """Remove what neither the index nor the manifests in `extra` lead to.
 
-    With `only`, no other blobs are looked at, and no layers. Does nothing when somebody is writing; what is
-    left over then goes with the next sweep.
+    With `only`, no other blobs are looked at, and no layers. `mounted`: diffIDs of what mounts use. It stays.
+    Does nothing when somebody is writing; what is left over then goes with the next sweep.
     """
     with store.sweeping() as alone:
         if not alone:
@@ -56,7 +68,8 @@ def sweep(store: Store, extra: Iterable[Descriptor] = (), *, only: Collection[Di
         needed = needed_by(store, [*index.read(store).manifests, *extra])
         swept = Swept()
         if only is None:
-            _sweep_layers(store, needed.layers, swept)
+            needed.mounted = mounted
+            _sweep_layers(store, needed, swept)
         _sweep_blobs(store, needed.blobs, only, swept)
         return swept
 
@@ -92,11 +105,18 @@ def _mark(store: Store, entry: Descriptor, needed: Needed) -> None:
     is_image = all(media.layer_compression(layer.media_type) for layer in manifest.layers)
     if is_image and manifest.config.media_type in media.CONFIGS and blobs.is_present(store, manifest.config):
         config = model.parse_config(blobs.read_blob(store, manifest.config))
-        needed.layers.update(diff_id.hex for diff_id in config.rootfs.diff_ids)
+        for place in places_of(config.rootfs.diff_ids):
+            names = {place.own, place.shared}
+            if place.find(store) is None:
+                names.add(place.old)  # it may prove to be the same
+            needed.layers |= names
+            needed.diff_ids |= dict.fromkeys(names, place.diff_id)
 
 
-def _sweep_layers(store: Store, needed: Collection[str], swept: Swept) -> None:
-    for name in _unneeded(store, store.layers, needed):
+def _sweep_layers(store: Store, needed: Needed, swept: Swept) -> None:
+    for name in all_names(store):
+        if needed.has_layer(name):
+            continue
         size = usage.tree_size(store.layers / name)
         try:
             store.discard(store.layers / name)
@@ -104,13 +124,15 @@ def _sweep_layers(store: Store, needed: Collection[str], swept: Swept) -> None:
             swept.kept.append(error)
             continue
         swept.freed += size
-        swept.layers.append(Digest(f"sha256:{name}"))
+        swept.layers.append(digest_in(name))
 
 
 def _sweep_blobs(
     store: Store, needed: Collection[str], only: Collection[Digest] | None, swept: Swept
 ) -> None:
-    for name in _unneeded(store, store.blobs, needed):
+    for name in filter(_HEX.fullmatch, store.names(store.blobs)):
+        if name in needed:
+            continue
         digest = Digest(f"sha256:{name}")
         if only is None or digest in only:
             path = store.blobs / name
@@ -124,7 +146,3 @@ def _sweep_blobs(
             swept.blobs.append(digest)
     if swept.blobs:
         durable.fsync_dir(store.blobs)
-
-
-def _unneeded(store: Store, directory: Path, needed: Collection[str]) -> list[str]:
-    return [name for name in store.names(directory) if _HEX.fullmatch(name) and name not in needed]

@@ -12,9 +12,11 @@ from layerstore.errors import LayerstoreError
 from layerstore.image import find
 from layerstore.image.find import Found
 from layerstore.store import partials, sweep, usage
+from layerstore.store.layernames import digest_in, is_place
 from layerstore.store.store import Store
+from layerstore.store.sweep import Needed
 from layerstore.verbs.setting import Note, Root, noting, open_store
-from layerstore.verbs.tag import is_used, kept_for_workspaces
+from layerstore.verbs.tag import is_used, kept_for_workspaces, mounted_layers
 from layerstore.workspace import mounting
 from layerstore.workspace.record import all_workspaces
 
@@ -51,7 +53,7 @@ class WorkspaceUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LayerUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """One unpacked layer, and how many images have it."""
+    """One unpacked layer, and how many images have it. Several may have one diffID: see `layernames`."""
 
     diff_id: Digest
     size: int
@@ -74,6 +76,7 @@ def df(*, root: Root = None, note: Note | None = None) -> list[Usage]:
     used = [one for one in images if is_used(store, one)]
     kept = [*(one.entry for one in used), *kept_for_workspaces(store)]
     needed = sweep.needed_by(store, kept)
+    needed.mounted = mounted_layers(store)
     blob_sizes = _sizes(store, store.blobs)
     layer_sizes = _sizes(store, store.layers)
     return [
@@ -87,9 +90,9 @@ def df(*, root: Root = None, note: Note | None = None) -> list[Usage]:
         Usage(
             type="Layers",
             total=len(layer_sizes),
-            active=sum(name in needed.layers for name in layer_sizes),
+            active=sum(needed.has_layer(name) for name in layer_sizes),
             size=sum(layer_sizes.values()),
-            reclaimable=sum(size for name, size in layer_sizes.items() if name not in needed.layers),
+            reclaimable=sum(size for name, size in layer_sizes.items() if not needed.has_layer(name)),
         ),
         _workspace_usage(store),
         _partial_usage(store),
@@ -140,7 +143,9 @@ def df_details(*, root: Root = None, note: Note | None = None) -> Details:
     layer_sizes = _sizes(store, store.layers)
     sizes = {f"blob {name}": size for name, size in _sizes(store, store.blobs).items()}
     sizes |= {f"layer {name}": size for name, size in layer_sizes.items()}
-    needs = [_needs(store, found) for found in images]
+    needed_by_each = [sweep.needed_by(store, [found.entry]) for found in images]
+    needs = [_parts(needed) for needed in needed_by_each]
+    diff_ids = {name: diff_id for needed in needed_by_each for name, diff_id in needed.diff_ids.items()}
     users = Counter(part for needed in needs for part in needed)
     based = Counter(one.record.manifest.digest for one in all_workspaces(store, []))
     return Details(
@@ -149,8 +154,11 @@ def df_details(*, root: Root = None, note: Note | None = None) -> Details:
             for found, needed in zip(images, needs, strict=True)
         ],
         layers=[
-            LayerUsage(diff_id=Digest(f"sha256:{name}"), size=size, images=users[f"layer {name}"])
+            LayerUsage(
+                diff_id=diff_ids.get(name) or digest_in(name), size=size, images=users[f"layer {name}"]
+            )
             for name, size in sorted(layer_sizes.items())
+            if is_place(name)
         ],
         workspaces=[
             WorkspaceUsage(
@@ -165,9 +173,8 @@ def df_details(*, root: Root = None, note: Note | None = None) -> Details:
     )
 
 
-def _needs(store: Store, found: Found) -> set[str]:
+def _parts(needed: Needed) -> set[str]:
     """The parts of one image: an uncompressed layer and its blob have the same digest, and are two."""
-    needed = sweep.needed_by(store, [found.entry])
     return {f"blob {name}" for name in needed.blobs} | {f"layer {name}" for name in needed.layers}
 
 

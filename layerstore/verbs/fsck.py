@@ -4,7 +4,6 @@ What is whole is never removed. After a repair a broken image has to be pulled o
 layer directory is unpacked again when it is next needed.
 """
 
-import errno
 import os
 import re
 from collections.abc import Callable
@@ -16,7 +15,9 @@ from layerstore.digest import Digest
 from layerstore.errors import InUse, InvalidImage, LayerstoreError, UnsupportedMedia, explain, printable
 from layerstore.image.image import load
 from layerstore.model import Descriptor
-from layerstore.store import blobs, durable, index, layers, partials, treecheck
+from layerstore.store import blobs, durable, index, partials
+from layerstore.store.layercheck import LayerCheck
+from layerstore.store.layernames import is_place, places_of
 from layerstore.store.removing import remove
 from layerstore.store.store import Store
 from layerstore.transport import oci_archive
@@ -80,7 +81,7 @@ class _Check:
         self._repair = repair
         self._quick = quick
         self._bad: set[Digest] = set()
-        self._layers: dict[Digest, tuple[Descriptor, list[Digest]]] = {}  # blob, and the diffIDs below
+        self._layers = LayerCheck(store, note)
         self._image_ids: set[Digest] = set()
         self._result = Checked()
 
@@ -167,12 +168,9 @@ class _Check:
             parsed = model.parse_manifest(blobs.read_blob(self._store, manifest), manifest.media_type)
             for descriptor in (parsed.config, *parsed.layers):
                 self._check_blob(descriptor)
-            below: list[Digest] = []
             image = load(self._store, manifest)
             self._image_ids.add(image.id)
-            for layer, diff_id in image.layers:
-                self._layers.setdefault(diff_id, (layer, [*below]))
-                below.append(diff_id)
+            self._layers.add(image.layers)
             whole += 1
         if not whole:
             raise oci_archive.without_image(self._store, entry)
@@ -214,56 +212,23 @@ class _Check:
             self._check_image(workspace.record.manifest)
         except LayerstoreError as error:
             self._found(f"workspace {name}: its image cannot be committed on: {error}")
-        for diff_id in workspace.record.diff_ids:
-            if diff_id not in self._layers and not layers.path_of(self._store, diff_id).is_dir():
-                self._found(f"workspace {name}: layer {diff_id} is missing")
+            for place in places_of(workspace.record.diff_ids):
+                if place.find(self._store) is None:
+                    self._found(f"workspace {name}: layer {place.diff_id} is missing")
 
     def _check_layers(self, workspaces: list[Workspace]) -> None:
         for name in self._store.names(self._store.layers):
             path = self._store.layers / name
-            if _HEX.fullmatch(name) is None or path.is_symlink() or not path.is_dir():
+            if not is_place(name) or path.is_symlink() or not path.is_dir():
                 self._found(f"{_shown(path)} is no layer")
-                continue
-            self._result.layers += 1
-            diff_id = Digest(f"sha256:{name}")
-            if self._quick or diff_id not in self._layers:
-                continue  # what nobody needs is prune's affair
-            why = self._layer_fault(diff_id)
-            if why is not None:
-                used = self._is_layer_used(diff_id, workspaces)
-                what = f"layer {diff_id}: {why}" + (" (it is mounted)" if used else "")
-                self._found(what, None if used else lambda path=path: self._store.discard(path))  # type: ignore[misc]
-
-    def _layer_fault(self, diff_id: Digest) -> str | None:
-        """Unpack its blob once more, beside it, and compare."""
-        descriptor, below = self._layers[diff_id]
-        lowers = [layers.path_of(self._store, one) for one in reversed(below)]
-        lowers = [path for path in lowers if path.is_dir()]
-        try:
-            with (
-                self._store.temp_dir(self._store.layers) as (_, temp_fd),
-                blobs.open_blob(self._store, descriptor) as stream,
-            ):
-                result = layers.apply(self._store, stream, temp_fd, lowers=lowers)
-                if result.diff_id != diff_id:
-                    return f"its blob {descriptor.digest} has the diffID {result.diff_id}"
-                return self._difference(diff_id, temp_fd)
-        except LayerstoreError as error:
-            return f"its blob cannot be unpacked: {error}"
-        except OSError as error:
-            if error.errno not in durable.NO_ROOM | {errno.EROFS}:
-                raise
-            self._note(f"not compared with its blob, as there is no room: layer {diff_id}: {explain(error)}")
-            return None
-
-    def _difference(self, diff_id: Digest, temp_fd: int) -> str | None:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(layers.path_of(self._store, diff_id), flags)
-        try:
-            path = treecheck.first_difference(fd, temp_fd)
-        finally:
-            os.close(fd)
-        return None if path is None else f"/{printable(path)} is not as in its blob"
+            else:
+                self._result.layers += 1
+        if self._quick:
+            return
+        for path, diff_id, why in self._layers.faults():
+            used = self._is_layer_used(diff_id, workspaces)
+            what = f"layer {diff_id}: {why}" + (" (it is mounted)" if used else "")
+            self._found(what, None if used else lambda path=path: self._store.discard(path))  # type: ignore[misc]
 
     def _is_layer_used(self, diff_id: Digest, workspaces: list[Workspace]) -> bool:
         mounted = (one for one in workspaces if mounting.state_of(one) in {"mounted", "dead"})

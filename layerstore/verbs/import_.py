@@ -16,6 +16,7 @@ from layerstore.media import Compression
 from layerstore.model import Descriptor
 from layerstore.store import blobs, layers
 from layerstore.store.blobs import BlobTemp
+from layerstore.store.layernames import places_of
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
 from layerstore.verbs.tarball import Peeked, Pieces, Tee, is_url, open_tarball
@@ -68,7 +69,8 @@ def _store_layer(store: Store, stream: Readable, progress: Progress | None, note
         if result.uncompressed_size == 0:  # what a pipe from a failed command brings
             raise InvalidLayer("the tarball is empty")
         blob.publish(descriptor.digest, descriptor.size)
-        layers.publish(store, temp, temp_fd, result.diff_id)
+        (place,) = places_of([result.diff_id])
+        layers.publish(store, temp, temp_fd, place, depends=result.depends)
     for line in result.notes:
         note(line)
     return write.NewLayer(descriptor=descriptor, diff_id=result.diff_id)

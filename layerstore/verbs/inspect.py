@@ -7,7 +7,8 @@ from layerstore.errors import LayerstoreError, NotFound
 from layerstore.image import described, find, lineage, platforms, sizes
 from layerstore.image.find import Found
 from layerstore.image.image import load
-from layerstore.store import layers, usage
+from layerstore.store import usage
+from layerstore.store.layernames import places_of
 from layerstore.store.store import Store
 from layerstore.verbs.setting import Root, open_store
 from layerstore.workspace import mounting
@@ -54,7 +55,8 @@ def _of_image(store: Store, found: Found) -> dict[str, Any]:
     image = found.image
     alike = [one for one in find.readable(store) if one.image.id == image.id]
     names = sorted({name for one in alike for name in one.names})
-    directories = [str(layers.path_of(store, diff_id)) for _, diff_id in reversed(image.layers)]
+    places = places_of(image.config.rootfs.diff_ids)
+    directories = [str(place.expect(store)) for place in places][::-1]
     size = sizes.of_image(store, image)
     return {
         "Id": image.id,

@@ -13,7 +13,7 @@ from layerstore.store import index, partials, sweep, usage
 from layerstore.store.store import Store
 from layerstore.verbs.ps import rm
 from layerstore.verbs.setting import Note, Root, noting, open_store
-from layerstore.verbs.tag import is_used, kept_for_workspaces
+from layerstore.verbs.tag import is_used, kept_for_workspaces, mounted_layers
 from layerstore.workspace import mounting
 from layerstore.workspace.record import all_workspaces
 
@@ -71,7 +71,7 @@ def _prune_images(store: Store, test: Test, pruned: Pruned, *, all_images: bool,
             pruned.deleted.append(found.image.id)
     for error in broken:
         note(f"{error} (layerstore fsck says more)")
-    swept = sweep.sweep(store, kept_for_workspaces(store))
+    swept = sweep.sweep(store, kept_for_workspaces(store), mounted=mounted_layers(store))
     if not swept.alone:
         note("an image is being added just now: what is left over goes with the next prune")
     for why in swept.kept:

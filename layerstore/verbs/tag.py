@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from layerstore import reference
+from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError, printable
 from layerstore.image import find
 from layerstore.image.find import Found
@@ -37,6 +38,14 @@ def kept_for_workspaces(store: Store) -> list[Descriptor]:
     """The manifests that workspaces need, whether the index has them or not."""
     found = {one.record.manifest.digest: one.record.manifest for one in all_workspaces(store)}
     return list(found.values())
+
+
+def mounted_layers(store: Store) -> set[Digest]:
+    """The diffIDs of all layers that mounts use."""
+    mounted = [one for one in all_workspaces(store, []) if mounting.state_of(one) in {"mounted", "dead"}]
+    images = [one.image for one in find.all_images(store, []) if is_mounted(one.image.id)]
+    of_images = (diff_id for image in images for diff_id in image.config.rootfs.diff_ids)
+    return {diff_id for one in mounted for diff_id in one.record.diff_ids}.union(of_images)
 
 
 def is_mounted(image_id: str) -> bool:
@@ -75,7 +84,8 @@ def _remove(store: Store, word: str, *, force: bool, prune: bool) -> Iterator[st
     if used is not None and not used:
         yield f"Deleted: {found.image.id}"
     if prune and {one.entry.digest for one in alike} - {e.digest for e in index.read(store).manifests}:
-        for diff_id in sweep.sweep(store, kept_for_workspaces(store)).layers:
+        swept = sweep.sweep(store, kept_for_workspaces(store), mounted=mounted_layers(store))
+        for diff_id in swept.layers:
             yield f"Deleted: {diff_id}"
 
 

@@ -14,7 +14,7 @@ from layerstore.model import HostPath
 from layerstore.store import layers
 from layerstore.store.layers import Note, Progress
 from layerstore.store.store import Store
-from layerstore.workspace import binds, daemon, overlay
+from layerstore.workspace import binds, daemon, fitting, overlay
 from layerstore.workspace.record import Workspace
 from overlayfs_py.service.subprocesses import postponed
 
@@ -61,9 +61,14 @@ def mount(
         )
     daemon.settle(workspace.work, workspace.name)
     prepare_layers(workspace, progress=progress, note=note)
+    fitting.fit(workspace)
     before = workspace.record
     # Written first: whatever ends this process, the mount is known as this workspace's.
-    saved = workspace.save(mountpoint=HostPath(mountpoint), mounted_at=format_time(time.time_ns()))
+    saved = workspace.save(
+        mountpoint=HostPath(mountpoint),
+        mounted_at=format_time(time.time_ns()),
+        lower_inodes=fitting.inodes(workspace.lowers),
+    )
     try:
         overlay.mount(
             saved.store,
@@ -145,8 +150,7 @@ def mount_image(
 
 def prepare_layers(workspace: Workspace, *, progress: Progress | None = None, note: Note) -> None:
     """Unpack the layers of a workspace's image again if somebody removed them."""
-    missing = [d for d in workspace.record.diff_ids if not layers.path_of(workspace.store, d).is_dir()]
-    if missing:
+    if not layers.are_unpacked(workspace.store, workspace.record.diff_ids):
         image = load(workspace.store, workspace.record.manifest)
         layers.unpack(workspace.store, image.layers, progress=progress, note=note)
 

@@ -19,7 +19,8 @@ from layerstore import model
 from layerstore.digest import Digest
 from layerstore.errors import AlreadyExists, InvalidImage, LayerstoreError, NotFound
 from layerstore.model import Descriptor, HostPath
-from layerstore.store import durable, layers, locking
+from layerstore.store import durable, locking
+from layerstore.store.layernames import places_of
 from layerstore.store.store import Store
 from layerstore.workspace import names
 from overlayfs_py.syscalls.attrs import syncfs
@@ -52,6 +53,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     mountpoint: HostPath | None = None  # of the last mount
     mounted_at: str | None = None
     new_name: str | None = None  # which a rename gives it just now: the directory's name says how far that is
+    lower_inodes: list[int] = []  # of the lower directories at the last mount, topmost first
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Workspace:
     @property
     def lowers(self) -> list[Path]:
         """The lower directories, topmost first."""
-        image = [layers.path_of(self.store, diff_id) for diff_id in reversed(self.record.diff_ids)]
+        image = [place.expect(self.store) for place in places_of(self.record.diff_ids)][::-1]
         if self.init.is_dir():
             image.insert(self.record.init_depth, self.init)
         return image

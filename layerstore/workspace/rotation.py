@@ -7,7 +7,6 @@ missing, as any may, and is unpacked from its blob when next needed. So the rest
 files into the layer's directory, only saves that work: killed or failing, it loses nothing.
 """
 
-import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from layerstore.image.image import Image
 from layerstore.layer.commit import LayerResult
 from layerstore.layer.stack import Stack
 from layerstore.store import blobs, durable, layers, locking
+from layerstore.store.layernames import places_of
 from layerstore.store.layers import Note
 from layerstore.store.places import make_directory
 from layerstore.store.removing import refuse_mounts
@@ -30,9 +30,6 @@ from layerstore.workspace import record as records
 from layerstore.workspace.record import Record, Workspace
 from overlayfs_py.service.subprocesses import postponed
 from overlayfs_py.syscalls.attrs import syncfs
-from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, renameat2
-
-_AT_FDCWD = -100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +109,7 @@ def go_on(workspace: Workspace, image: Image, word: str, written: Written | None
     with store.temp_dir(store.workspaces) as (temp, fd):
         _fill(workspace, temp, record, written)
         syncfs(fd)
-        _exchange(temp, workspace.path)
+        durable.exchange(temp, workspace.path)
         # `temp` is the old workspace now: still locked by the caller, and removed at the end. Whatever fails
         # from here on, the workspace has gone on.
         try:
@@ -142,20 +139,11 @@ def _fill(workspace: Workspace, temp: Path, record: Record, written: Written | N
     records.write(temp, record)
 
 
-def _exchange(temp: Path, place: Path) -> None:
-    try:
-        renameat2(_AT_FDCWD, os.fsencode(temp), _AT_FDCWD, os.fsencode(place), RENAME_EXCHANGE)
-    except OSError as error:
-        if error.errno == errno.EINVAL:
-            why = "cannot exchange two names, as it must for this"
-            raise LayerstoreError(f"the file system of {place.parent} {why}") from None
-        raise
-
-
 def _make_layer(workspace: Workspace, old: Path, written: Written) -> None:
     """Move the files of the old upper to where the new layer is looked for, unless it is there already."""
     store = workspace.store
-    if layers.path_of(store, written.result.diff_id).is_dir():
+    *_, place = places_of([*workspace.record.diff_ids, written.result.diff_id])
+    if place.find(store):
         return
     stack = _stack(workspace, old / "upper", workspace.lowers, work=old / "work")
     # Whoever wants the layer meanwhile waits on its blob, as for an unpacking.
@@ -171,7 +159,7 @@ def _make_layer(workspace: Workspace, old: Path, written: Written) -> None:
         )
         if count != written.result.entries:
             raise LayerstoreError(f"{count} entries instead of {written.result.entries}")
-        layers.publish(store, temp, fd, written.result.diff_id)
+        layers.publish(store, temp, fd, place, depends=False)  # such a tar leaves nothing out
 
 
 def _rotate(

@@ -1,0 +1,107 @@
+"""Fitting an upper to layers that were unpacked again since it was last mounted.
+
+A mount with an index knows inodes of its lowers, and refuses others (ovl_get_indexdir). Everything else in
+an upper goes by names. So what the index alone tells, which names of a file of the layers stand for one that
+was written to, becomes hard links in the upper, and the index begins anew.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerstore.errors import LayerstoreError
+from layerstore.layer import whiteout
+from layerstore.layer.stack import Stack
+from layerstore.store import durable, layers
+from layerstore.store.layernames import places_of
+from layerstore.store.removing import remove
+from layerstore.workspace.record import Workspace
+from overlayfs_py.syscalls.attrs import syncfs
+from overlayfs_py.syscalls.handles import encode_handle
+
+
+def fit(workspace: Workspace) -> None:
+    """Make the upper fit the layers as they are now unpacked; under the workspace's lock, not mounted. Killed
+    at any moment, it is done by the next call.
+    """
+    mark = whiteout.namespace(layers.uses_userxattr(workspace.store)).origin
+    try:
+        origin = os.getxattr(workspace.upper, mark)
+    except OSError as error:
+        if error.errno == errno.ENODATA:  # never mounted, or a fresh one
+            _clear_index(workspace.work)
+        return
+    now, former = workspace.lowers, _former_lowers(workspace, origin)
+    if former == now:
+        return
+    if former is None or not _with_links(workspace, former):
+        os.removexattr(workspace.upper, mark)
+    _clear_index(workspace.work)
+
+
+def inodes(lowers: Sequence[Path]) -> list[int]:
+    """What `fit` knows the lower directories by at the next mount."""
+    return [path.stat().st_ino for path in lowers]
+
+
+def _former_lowers(workspace: Workspace, origin: bytes) -> list[Path] | None:
+    """The directories that it was last mounted over, topmost first, as far as they may still be set aside;
+    None when one has gone.
+    """
+    store, known = workspace.store, workspace.record.lower_inodes
+    pairs = [
+        (place.expect(store), store.layers / place.old) for place in places_of(workspace.record.diff_ids)
+    ]
+    pairs.reverse()
+    if workspace.init.is_dir():
+        pairs.insert(workspace.record.init_depth, (workspace.init, workspace.init))
+    if known:
+        there = [{path.stat().st_ino: path for path in pair if path.is_dir()} for pair in pairs]
+        found = [paths[inode] for paths, inode in zip(there, known, strict=False) if inode in paths]
+    else:  # mounted by an older version: what had to be set aside was part of it
+        found = [old if old.is_dir() else now for now, old in pairs]
+    return found if len(found) == len(pairs) and _is_origin(origin, found[0]) else None
+
+
+def _is_origin(origin: bytes, lower: Path) -> bool:
+    """Whether a mark is of this directory; True where nobody can tell."""
+    with durable.opened_dir(lower) as fd:
+        try:
+            return origin.endswith(encode_handle(fd, b"")[1])
+        except OSError:
+            return True
+
+
+def _with_links(workspace: Workspace, lowers: list[Path]) -> bool:
+    """Exchange the upper for one with all hard links in it; False when there are none that it lacks, or they
+    cannot be.
+    """
+    stack = Stack(
+        upper=os.fsencode(workspace.upper),
+        lowers=tuple(os.fsencode(path) for path in lowers),
+        userxattr=layers.uses_userxattr(workspace.store),
+        work=os.fsencode(workspace.work),
+    )
+    with stack.read() as reading:
+        if not reading.has_linked_names:
+            return False
+    from layerstore.layer.rotate import rotate  # hardly ever needed
+
+    store = workspace.store
+    with store.temp_dir(store.workspaces) as (temp, fd):
+        try:
+            rotate(stack, fd, keep=True, privileged=os.geteuid() == 0)
+            syncfs(fd)
+            durable.exchange(temp, workspace.upper)
+        except LayerstoreError:  # such as a name that no layer can hold
+            return False
+        durable.fsync_dir(workspace.path)
+    return True
+
+
+def _clear_index(work: Path) -> None:
+    """Of an upper that has been mounted over other layers, or is no more."""
+    for name in ("index", "nlink"):
+        if (error := remove(work / name)) is not None:
+            raise error
