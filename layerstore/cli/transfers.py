@@ -63,14 +63,14 @@ class _Lines:
         self._lock = threading.Lock()
 
     def __call__(self, digest: Digest, state: State, done: int, total: int) -> None:
-        now = time.monotonic()
+        now, word = time.monotonic(), self._words[state]
         before, when = self._last.get(digest, (None, 0.0))
         if state == before and now - when < _EVERY and done < total:
             return
         with self._lock:
             if digest not in self._tasks:
-                self._tasks[digest] = self._bars.add_task(digest.short, total=total, state="")
+                self._tasks[digest] = self._bars.add_task(digest.short, total=total, state=word)
             self._last[digest] = state, now
             task = self._tasks[digest]
         finished = state in {"present", "mounted", "done"}
-        self._bars.update(task, completed=total if finished else done, state=self._words[state])
+        self._bars.update(task, completed=total if finished else done, state=word)

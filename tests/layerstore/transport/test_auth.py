@@ -166,7 +166,7 @@ def test_login(basic_registry: str, home: Path, tmp_path: Path) -> None:
     cli.fail("login", basic_registry, status=2)
     cli.fail("login", "-u", USER, basic_registry, status=2)
     assert "no password" in cli.fail(*words, stdin=b"\n")
-    assert "not a registry's host name" in cli.fail("login", "-u", "x", "-p", "y", "a/b")
+    assert "not a registry's host name" in cli.fail("login", "-u", "x", "--password-stdin", "a/b", stdin=b"y")
 
 
 def test_login_keeps_the_rest(basic_registry: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
