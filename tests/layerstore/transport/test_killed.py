@@ -3,6 +3,7 @@
 import os
 import re
 import random
+import re
 import signal
 import subprocess
 import time
