@@ -1,7 +1,6 @@
 """Pulls that are killed, interrupted, or done by many at once."""
 
 import os
-import re
 import random
 import re
 import signal
