@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from overlayfs_py import completion, pages
-from overlayfs_py.cli import program as cli
-from overlayfs_py.ctl import program as ctl
+from overlayfs_py.cli import completion, ctl, pages
+from overlayfs_py.cli import mount as cli
 from overlayfs_py.options.table import ROWS
 from tests.mounts import COMMAND, Layers, OverlayMount
 

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-_PROGRAMS = ("cli", "ctl")
+_PROGRAMS = {"main": "mount", "control": "ctl"}  # entry: the module behind it
 
 # Raises SIGINT at the first line of a module that the program loads, or in the callback that each import has.
 _INTERRUPTED = """
 import signal, sys, weakref
-from overlayfs_py import {program}
+from overlayfs_py import cli
 
 class Trap:
     def find_spec(self, name, path, target=None):
@@ -20,14 +20,13 @@ class Trap:
             print("went on", flush=True)
 
 sys.meta_path.insert(0, Trap())
-{program}.main(["list"])
+cli.{entry}(["list"])
 """
 
 
-@pytest.mark.parametrize("program", _PROGRAMS)
-def test_nothing_is_loaded_before_it_is_cared_for(program: str) -> None:
-    """The entry itself needs next to nothing."""
-    script = f"import sys; before = set(sys.modules); import overlayfs_py.{program}; "
+def test_nothing_is_loaded_before_it_is_cared_for() -> None:
+    """The entries themselves need next to nothing."""
+    script = "import sys; before = set(sys.modules); import overlayfs_py.cli; "
     script += "print(*set(sys.modules) - before)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
@@ -42,28 +41,32 @@ def test_nothing_is_loaded_before_it_is_cared_for(program: str) -> None:
         "itertools",
     }
     assert {name for name in loaded if name.startswith("overlayfs_py.")} == {
-        f"overlayfs_py.{program}",
+        "overlayfs_py.cli",
         "overlayfs_py.interrupts",
     }
 
 
 @pytest.mark.parametrize(
-    ("program", "module"),
-    [("cli", "overlayfs_py.options"), ("ctl", "argparse"), ("ctl", "overlayfs_py.service.client")],
+    ("entry", "module"),
+    [
+        ("main", "overlayfs_py.options"),
+        ("control", "argparse"),
+        ("control", "overlayfs_py.service.client"),
+    ],
 )
-def test_interrupted_while_it_is_loaded(program: str, module: str) -> None:
+def test_interrupted_while_it_is_loaded(entry: str, module: str) -> None:
     """Also in a callback, where Python prints what is raised and goes on."""
-    script = _INTERRUPTED.format(program=program, module=module)
+    script = _INTERRUPTED.format(entry=entry, module=module)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
-@pytest.mark.parametrize("program", _PROGRAMS)
-def test_interrupted_at_work(program: str) -> None:
+@pytest.mark.parametrize(("entry", "module"), _PROGRAMS.items())
+def test_interrupted_at_work(entry: str, module: str) -> None:
     script = (
-        f"import signal; from overlayfs_py import {program}\n"
-        f"from overlayfs_py.{program} import program as body\n"
-        f"body.run = lambda argv: signal.raise_signal(signal.SIGINT); {program}.main([])"
+        "import signal; from overlayfs_py import cli\n"
+        f"from overlayfs_py.cli import {module} as body\n"
+        f"body.run = lambda argv: signal.raise_signal(signal.SIGINT); cli.{entry}([])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -1,4 +1,4 @@
-"""``overlayfs-py``: its entry, which loads next to nothing before it has cared for Ctrl-C."""
+"""The commands' entries, which load next to nothing before they have cared for Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """``overlayfs-py``; returns the exit status."""
+    _prepare()
+    from overlayfs_py.cli import mount
+
+    return mount.run(argv)
+
+
+def control(argv: Sequence[str] | None = None) -> int:
+    """``overlayfs-pyctl``; returns the exit status."""
+    _prepare()
+    from overlayfs_py.cli import ctl
+
+    return ctl.run(argv)
+
+
+def _prepare() -> None:
     end_quietly()
     from overlayfs_py import streams
 
     streams.prepare()
-    from overlayfs_py.cli import program
-
-    return program.run(argv)

@@ -191,7 +191,7 @@ def test_a_freeze_ends_with_its_time(layers: Layers, mounted: OverlayMount) -> N
 
 def test_a_freeze_ends_with_who_held_it(layers: Layers, mounted: OverlayMount, run: Run) -> None:
     """kill -9 of whoever copies the upper leaves no mount frozen."""
-    program = "from overlayfs_py import ctl\nctl.main(['freeze', sys.argv[1], '--', 'sleep', '60'])"
+    program = "from overlayfs_py import cli\ncli.control(['freeze', sys.argv[1], '--', 'sleep', '60'])"
     holder = run(program, layers.merged)
     wait_until(lambda: status(mounted)["frozen"])
     writer = run("open(sys.argv[1], 'x')", layers.merged / "new")
@@ -219,7 +219,7 @@ def test_a_command_ends_with_who_runs_it(
     layers: Layers, mounted: OverlayMount, run: Run, number: int
 ) -> None:
     """It would not know that its copy is no longer of one instant."""
-    program = "from overlayfs_py import ctl\nctl.main(['freeze', sys.argv[1], '--', *sys.argv[2:]])"
+    program = "from overlayfs_py import cli\ncli.control(['freeze', sys.argv[1], '--', *sys.argv[2:]])"
     marker = layers.work / "pid"
     holder = run(program, layers.merged, "sh", "-c", f"echo $$ > {marker}; exec sleep 60")
     wait_until(lambda: marker.exists() and marker.read_text())

@@ -1,4 +1,4 @@
-"""``python -m overlayfs_py.pages DIR``: manual pages and shell completions for an installation's share.
+"""``python -m overlayfs_py.cli.pages DIR``: manual pages and shell completions for an installation's share.
 
 All of it is made from the commands' own parsers and the table of options, so that it says what they do.
 """
@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from overlayfs_py.cli import program as mounting
-from overlayfs_py.completion import script
-from overlayfs_py.ctl import program as control
+from overlayfs_py.cli import ctl as control
+from overlayfs_py.cli import mount as mounting
+from overlayfs_py.cli.completion import script
 from overlayfs_py.options.manual import effect, form
 from overlayfs_py.options.table import GROUPS, Kind
 from overlayfs_py.share import COMPLETIONS, roff, write

@@ -53,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     if "_OVERLAYFS_PYCTL_COMPLETE" in os.environ:
-        from overlayfs_py import completion
+        from overlayfs_py.cli import completion
 
         return completion.answer(make_parser(), os.environ["_OVERLAYFS_PYCTL_COMPLETE"])
     words, command = _split(sys.argv[1:] if argv is None else list(argv))

@@ -81,7 +81,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _complete(instruction: str) -> int:
-    from overlayfs_py import completion
+    from overlayfs_py.cli import completion
 
     return completion.answer(make_parser(), instruction)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
 
-from overlayfs_py.completion_scripts import SCRIPTS
+from overlayfs_py.cli.completion_scripts import SCRIPTS
 from overlayfs_py.options.parse import escape, split_options, unescape
 from overlayfs_py.options.table import ROWS, Kind
 from overlayfs_py.syscalls.mount import OWN_TYPE, mount_table
