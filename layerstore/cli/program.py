@@ -48,8 +48,7 @@ def layerstore(context: click.Context, root: str | None, shared: bool, changes: 
     IMAGE is a reference (REPOSITORY[:TAG]), an image ID or a unique prefix of one.
     """
     context.obj = Root(root)
-    if changes:
-        limits.set_current(limits.parse(changes, limits.current()))
+    limits.set_current(limits.parse(changes, limits.current()))  # which says what is wrong with either
     if shared:
         from layerstore.verbs.setting import open_store  # not for every start
 
