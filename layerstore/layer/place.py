@@ -237,10 +237,12 @@ class Placer:
             raise InvalidLayer("a hard link that replaces its own target", entry.name) from None
 
     def _fetch(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> os.stat_result:
-        """Copy the file of a lower layer that a hard link names up into this layer."""
+        """Copy what a hard link names in a lower layer up into this layer."""
         found = self._find_below(path)
-        if found is None or not found.is_file:
+        if found is None or found.is_dir:
             raise _no_target(entry)
+        if not found.is_file:
+            return self._fetch_special(dir_fd, name, path, found)
         fd = os.open(name, _O_NEW, 0o600, dir_fd=dir_fd)
         try:
             self._below.copy(found, fd)
@@ -249,6 +251,17 @@ class Placer:
             return os.fstat(fd)
         finally:
             os.close(fd)
+
+    def _fetch_special(self, dir_fd: int, name: bytes, path: bytes, found: Node) -> os.stat_result:
+        """A symlink, a fifo, a device. EPERM for a device without privilege."""
+        if found.is_symlink:
+            os.symlink(found.top.readlink(), name, dir_fd=dir_fd)
+        else:
+            os.mknod(name, found.kind | 0o600, found.top.stat().st_rdev, dir_fd=dir_fd)
+        wanted = self._below.attributes(found)
+        self._setter.set_special(dir_fd, name, wanted, path, symlink=found.is_symlink)
+        self._stand_ins.add(path)
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
     def _refuse_or_skip(self, entry: Entry, path: bytes) -> None:
         if any(whiteout.is_metadata(step) for step in path.split(b"/")):

@@ -25,7 +25,7 @@ from tests.layerstore.layer.tars import (
     symlink,
     unpack,
 )
-from tests.trees import Dir, File
+from tests.trees import Dir, File, Symlink
 
 pytestmark = pytest.mark.root
 
@@ -275,6 +275,25 @@ def test_hard_link_into_a_lower_layer(where: Path) -> None:
     assert (where / "o/new").read_bytes() == (lower / "d/f").read_bytes()
     with pytest.raises(InvalidLayer, match="new: a hard link to /d/f, which does not exist"):
         unpack(hard_link(b"new", b"d/f") + END, where / "o2")
+
+
+def test_hard_link_to_what_is_no_file_of_a_lower_layer(where: Path) -> None:
+    """A symlink, a fifo, a device: each comes up with its owner and time, and has two names then."""
+    lower = where / "lower"
+    lower.mkdir()
+    trees.build(lower, {"s": Symlink("to"), "d/p": trees.fifo(), "b": trees.block_device(7, 300)})
+    for name in ("s", "d/p", "b"):
+        os.chown(lower / name, 3, 4, follow_symlinks=False)
+        os.utime(lower / name, ns=(10**18, 10**18), follow_symlinks=False)
+    tar = hard_link(b"s2", b"s") + hard_link(b"p2", b"d/p") + hard_link(b"b2", b"b") + END
+    unpack(tar, where / "o", lowers=[os.fsencode(lower)])
+    for new, name in (("s2", "s"), ("p2", "d/p"), ("b2", "b")):
+        a, b, old = (os.lstat(path) for path in (where / "o" / new, where / "o" / name, lower / name))
+        assert (a.st_ino, a.st_nlink) == (b.st_ino, 2)
+        assert (a.st_mode, a.st_uid, a.st_gid, a.st_rdev, a.st_mtime_ns) == (
+            *(old.st_mode, 3, 4, old.st_rdev, 10**18),
+        )
+    assert os.readlink(where / "o/s2") == "to"
 
 
 def test_attributes_of_directories_do_not_act_on_their_children(where: Path) -> None:
