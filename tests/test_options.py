@@ -70,7 +70,7 @@ def test_integers(row: Row) -> None:
 
 
 def test_remount_is_not_of_a_first_mount() -> None:
-    with pytest.raises(ConfigError, match="remount is for a mount that lives"):
+    with pytest.raises(ConfigError, match="remount applies to an existing mount"):
         parse(f"{LOWER},remount")
 
 
@@ -90,7 +90,7 @@ def test_mount_words_are_passed_over(row: Row) -> None:
 
 @pytest.mark.parametrize("row", [r for r in ROWS.values() if r.kind is Kind.REFUSED])
 def test_refused(row: Row) -> None:
-    """What cannot be had is an error that names it and says why."""
+    """What is not available is an error that names it and says why."""
     with pytest.raises(ConfigError, match=rf"{row.name} .*{row.meaning}"):
         parse(f"{LOWER},{row.name}=x")
 

@@ -136,7 +136,7 @@ def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
             raise LayerstoreError(f"{workspace.name} is being mounted: try again")
         if state == "dead":
             place = before.record.mountpoint
-            raise InUse(f"{workspace.name}: a dead mount is at {place}; umount it first")
+            raise InUse(f"{workspace.name}: a dead mount is at {place}; unmount it first")
         wait = True
         with undone(lambda: _as_before(before, wait=wait)):
             try:

@@ -32,7 +32,7 @@ def mount(
     exception, be it an interruption, leaves nothing mounted until `settled`, called at the end, has returned.
     """
     if platform is not None and not read_only:
-        raise LayerstoreError("a workspace has its platform from its creation: only an image is chosen by it")
+        raise LayerstoreError("--platform applies to images; a workspace's platform is fixed at creation")
     store = open_store(root)
     place = None if directory is None else Path(os.path.realpath(directory))
     if read_only:

@@ -112,7 +112,7 @@ def rm(name: str, *, force: bool = False, root: Root = None) -> None:
         if mounting.state_of(workspace) in {"mounted", "dead"}:
             if not force:
                 raise InUse(
-                    f"{name} is mounted at {workspace.record.mountpoint}: umount it first, or use rm -f"
+                    f"{name} is mounted at {workspace.record.mountpoint}: unmount it first, or use rm -f"
                 )
             mounting.umount(workspace, force=True)
         else:
@@ -129,6 +129,6 @@ def rename(name: str, new_name: str, *, root: Root = None) -> None:
     with workspace.locked():
         workspace = workspace.reread()
         if mounting.state_of(workspace) in {"mounted", "dead"}:
-            raise InUse(f"{name} is mounted at {workspace.record.mountpoint}: umount it first")
+            raise InUse(f"{name} is mounted at {workspace.record.mountpoint}: unmount it first")
         daemon.settle(workspace.work, name)
         workspace.rename(new_name)

@@ -57,7 +57,7 @@ def mount(
         raise InUse(
             f"{workspace.name} is mounted already at {place}"
             if state == "mounted"
-            else f"{workspace.name}: a dead mount is at {place}; umount it first"
+            else f"{workspace.name}: a dead mount is at {place}; unmount it first"
         )
     daemon.settle(workspace.work, workspace.name)
     prepare_layers(workspace, progress=progress, note=note)

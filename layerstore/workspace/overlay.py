@@ -98,7 +98,7 @@ def _check_mountpoint(mountpoint: Path) -> None:
         is_dir = mountpoint.is_dir()
     except OSError as error:
         if error.errno == errno.ENOTCONN:
-            raise LayerstoreError(f"a dead mount is at {mountpoint}: umount it first") from None
+            raise LayerstoreError(f"a dead mount is at {mountpoint}: unmount it first") from None
         raise
     if not is_dir:
         raise NotFound(f"the mount point {mountpoint} is not a directory")

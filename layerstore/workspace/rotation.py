@@ -59,7 +59,7 @@ def unmounted(workspace: Workspace, *, note: Note) -> Iterator[None]:
             state = mounting.state_of(workspace)
             if state == "dead":
                 raise InUse(
-                    f"{workspace.name}: a dead mount is at {workspace.record.mountpoint}; umount it first"
+                    f"{workspace.name}: a dead mount is at {workspace.record.mountpoint}; unmount it first"
                 )
             try:
                 if state == "mounted":

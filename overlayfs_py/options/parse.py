@@ -165,7 +165,9 @@ class _Reader:
     def finish(self, *, mountpoint: bytes, source: str | None, service: Mapping[str, object]) -> Options:
         fields, upper = self._fields, self._fields.get("union.upper")
         if fields.pop("remount", False):
-            raise ConfigError("option remount is for a mount that lives, by the command line or mount(8)")
+            raise ConfigError(
+                "option remount applies to an existing mount: use it on the command line or with mount(8)"
+            )
         self._check_layers()
         if fields.get("service.data") == "writeback" and fields.get("service.timeout") == 0:
             raise ConfigError("timeout=0, for layers that change underneath, excludes data=writeback")

@@ -22,7 +22,7 @@ class Kind(Enum):
     ID_MAP = "triples LAYER:MOUNT:SIZE"
     SILENT = "accepted: for mount(8) or fstab, or how it is anyway"
     WARNED = "accepted with a warning: has no effect"
-    REFUSED = "an error: cannot be had"
+    REFUSED = "an error: not available"
 
 
 class Row(NamedTuple):

@@ -148,7 +148,8 @@ def _why_nobody_answers(mountpoint: bytes) -> str:
     if b"user_id=%d" % os.geteuid() not in record.super_options:
         return f"the overlay on {where} is another user's"
     return (
-        f"nobody answers for the overlay on {where}: umount it if its daemon has gone, or name its --run-dir"
+        f"the daemon of the overlay on {where} does not answer: unmount it if the daemon has gone, "
+        "or give its --run-dir"
     )
 
 

@@ -62,7 +62,7 @@ def wait_for_report(fd: int, wait: Callable[[], int]) -> None:
     while not line.endswith(b"\n"):
         piece = os.read(fd, 65536)
         if not piece:
-            raise MountError(f"the daemon ended without a word ({_describe(wait())})")
+            raise MountError(f"the daemon exited without reporting a reason ({_describe(wait())})")
         line += piece
     if line != _READY:
         raise MountError(line.removeprefix(_FAILED).decode().rstrip("\n"))

@@ -63,7 +63,7 @@ class MountRecord:
 
 
 def mount_fuse(options: MountOptions) -> int:
-    """Mount a FUSE filesystem that nobody answers for yet; the caller owns the /dev/fuse descriptor.
+    """Mount a FUSE filesystem that no daemon serves yet; the caller owns the /dev/fuse descriptor.
 
     The first message to read from it is FUSE_INIT. Until somebody answers, every use of the mount point
     waits; when the last copy of the descriptor is closed, the mount is dead (ENOTCONN) but stays. Access

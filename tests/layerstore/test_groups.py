@@ -156,7 +156,7 @@ def test_rename(work: Cli) -> None:
     assert work.fail("rename", "none", "x") == "no such workspace: none"
     work.run("mount", "work")
     try:
-        assert "umount it first" in work.fail("rename", "work", "new")
+        assert "unmount it first" in work.fail("rename", "work", "new")
     finally:
         work.run("umount", "work")
     assert work.run("container", "rename", "work", "new") == ""

@@ -80,7 +80,7 @@ def test_states(base: Cli, workspace: Path) -> None:
     assert (line["State"], line["Mount"]) == ("mounted", str(workspace))
     assert base.run("ps").splitlines()[1].split("   ")[-1].strip() == str(workspace)
     assert base.fail("mount", "w") == f"w is mounted already at {workspace}"
-    assert "umount it first" in base.fail("rm", "w")
+    assert "unmount it first" in base.fail("rm", "w")
     assert base.run("umount", "w") == ""
     (line,) = base.objects("ps")
     assert (line["State"], line["Mount"]) == ("unmounted", "")

@@ -108,11 +108,12 @@ def test_sockets_of_killed_daemons_are_removed(live: Layers) -> None:
 def test_a_mount_whose_daemon_does_not_answer(live: Layers, where: Path) -> None:
     """The line says what may be wrong: another run directory, or a dead daemon."""
     elsewhere = pyctl("--run-dir", where, "status", live.merged)
-    one_line(elsewhere, f"nobody answers for the overlay on {live.merged}", program="overlayfs-pyctl")
+    says = f"the daemon of the overlay on {live.merged} does not answer"
+    one_line(elsewhere, says, program="overlayfs-pyctl")
     pid = daemon_pid(live)
     os.kill(pid, signal.SIGKILL)
     wait_gone(pid)
-    one_line(pyctl("sync", live.merged), "umount it", program="overlayfs-pyctl")
+    one_line(pyctl("sync", live.merged), "unmount it", program="overlayfs-pyctl")
 
 
 @pytest.mark.parametrize("given", ["x", "0", "-1", "inf", "nan"])

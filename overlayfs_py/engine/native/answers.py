@@ -22,8 +22,8 @@ class Answers:
         self.missing = message.missing(Timeout.of(policy.negative))
 
     def entry(self, node: Node, kept: Timeout | None = None) -> bytes:
-        """The answer that hands out `node`, which is new or locked by who asks, so that no change can outdate
-        it. `kept`: how long the kernel may keep the attributes, if not as usual.
+        """Return the entry reply for a node that is new or locked by the requester, so its attributes cannot
+        go stale in flight. `kept`: how long the kernel may keep the attributes, if not as usual.
         """
         inode, attr = self._nodes.hand_out(self._overlay, node)
         return message.entry(inode.nodeid, self.names, self.kept(node) if kept is None else kept, attr)

@@ -1,7 +1,7 @@
-"""Whether the disk may be waited for here and now, or had better be left to a thread.
+"""Decide whether to do disk I/O inline or in a worker thread.
 
-Handing work over costs more than reading what is cached, or a quick disk; but while the loop waits for a slow
-one, so does everybody else. What it took lately tells which it is, whoever waited.
+Handing work to a thread costs more than reading what is cached, or than a quick disk; but while the loop
+waits for a slow disk, every other request waits too. A running average of recent durations decides.
 """
 
 from collections.abc import Callable

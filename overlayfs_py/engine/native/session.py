@@ -92,9 +92,9 @@ class NativeEngine:
             self._without_passthrough("it needs Linux 6.9 or newer, with CONFIG_FUSE_PASSTHROUGH")
 
     def _without_passthrough(self, why: str) -> None:
-        """data=passthrough was asked for and cannot be had."""
-        reason = f"data=passthrough cannot be had: {why}"
-        log.warning("%s; data=cached it is", reason)
+        """data=passthrough was requested and is not available: fall back to data=cached and say why."""
+        reason = f"data=passthrough is not available: {why}"
+        log.warning("%s; using data=cached", reason)
         self.capabilities = replace(self.capabilities, passthrough=False, fallback=reason)
 
     def attach(self, fuse_fd: int) -> None:

@@ -34,7 +34,7 @@ class Wakefulness:
 
     @classmethod
     def wanted(cls, choice: str) -> "Wakefulness":
-        """As the option `awake` says; OSError never: what cannot be had is logged and done without."""
+        """As the option `awake` says. Never raises OSError: what is not available is logged."""
         if choice == "off" or (choice == "auto" and not _pays()):
             return cls()
         try:
@@ -42,7 +42,7 @@ class Wakefulness:
         except OSError as error:
             log.log(
                 logging.WARNING if choice == "on" else logging.DEBUG,
-                "awake=%s cannot be had: %s",
+                "awake=%s is not available: %s",
                 choice,
                 error,
             )

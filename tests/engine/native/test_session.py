@@ -28,7 +28,7 @@ def test_passthrough_without_the_privilege(
 ) -> None:
     monkeypatch.setattr(session, "_cannot_register", lambda: "no privilege")
     found = NativeEngine(overlay, ServiceOptions(data="passthrough")).capabilities
-    assert (found.data, found.fallback) == ("cached", "data=passthrough cannot be had: no privilege")
+    assert (found.data, found.fallback) == ("cached", "data=passthrough is not available: no privilege")
     assert found.fallback in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""When idle processors are kept from halting, and that it is done without where it cannot be had."""
+"""When idle processors are kept from halting; the engine works without it where it is not available."""
 
 import logging
 import os
