@@ -131,7 +131,8 @@ TABLE = (
         "changing an unlinked lower file",
         "The kernel cannot copy up a file whose last name is gone: fchmod and the like on a "
         "descriptor that still reads the lower file give EEXIST, from the whiteout. Ours changes it, "
-        "as other file systems do; the descriptor is then closed on both sides.",
+        "as other file systems do; the descriptor is then closed on both sides. A directory that another "
+        "has replaced it copies up over that other one, which is lost; there both close instead.",
     ),
     Deviation(
         "st_nlink of an unlinked open file",
@@ -227,11 +228,17 @@ def kernel_stopped_half_way(name: str, outcome: Outcome) -> bool:
 
 
 _CANNOT_COPY_UP = {("error", "EEXIST"), ("error", "ENOTDIR")}
+_COPYING_UP = {"fchmod", "fchown", "fsetxattr"}
 
 
 def kernel_cannot(name: str, outcome: Outcome) -> bool:
     """The kernel's failure to copy up an unlinked file."""
-    return name in {"fchmod", "fchown", "fsetxattr"} and outcome in _CANNOT_COPY_UP
+    return name in _COPYING_UP and outcome in _CANNOT_COPY_UP
+
+
+def kernel_must_not(name: str, removed: Callable[[], tuple[Outcome, Outcome]]) -> bool:
+    """Copy up a removed lower directory: one that ours knows as `removed` and the kernel does not."""
+    return name in _COPYING_UP and removed() == (("ok", False), ("ok", True))
 
 
 def normalise_change(change: object, after: Status | str, stack: Stack, ours: str) -> object:

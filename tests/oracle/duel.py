@@ -16,6 +16,7 @@ from tests.oracle import reading
 from tests.oracle.deviations import (
     excused,
     kernel_cannot,
+    kernel_must_not,
     kernel_stopped_half_way,
     normalise_change,
     normalise_facts,
@@ -74,6 +75,8 @@ class Duel:
         return {"compare": self.compare, "forget": self.forget, "remount": self.remount, "swap": self.swap}
 
     def _operate(self, user: int, operation: Operation, name: str, arguments: tuple[object, ...]) -> Outcome:
+        if kernel_must_not(name, lambda: self._removed(user, arguments[0])):
+            return self._operate(user, operation, "close", arguments[:1])
         # What was changed a tick of the clock ago may be changed again without a new time.
         tick = time.time_ns() - _TICK_NS
         watched = paths_of(name, arguments) if self.watching else []
@@ -111,6 +114,11 @@ class Duel:
             self._settle(name, arguments)
         self._note_held(user, name, arguments, oracle)
         return outcomes[0]
+
+    def _removed(self, user: int, slot: object) -> tuple[Outcome, Outcome]:
+        """Whether each side takes what this slot holds for a removed directory."""
+        oracle, ours = (side.run(user, "is_removed", (slot,)) for side in self.sides)
+        return oracle, ours
 
     def _moves_by_itself(self, seen: Status | str) -> bool:
         """A directory of a side whose file system removes names later than it was asked to."""

@@ -96,6 +96,11 @@ class Interpreter:
     def fstat(self, slot: int) -> object:
         return visible(self._vfs.fstatus(self._held(slot)))
 
+    def is_removed(self, slot: int) -> object:
+        """Whether this is a directory without a name, by its own account; only the duel asks."""
+        status = self._vfs.fstatus(self._held(slot))
+        return stat.S_ISDIR(status.mode) and status.nlink == 0
+
     def ftruncate(self, slot: int, size: int) -> None:
         self._vfs.ftruncate(self._held(slot), size)
 

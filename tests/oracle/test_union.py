@@ -71,6 +71,19 @@ def test_xattr_whiteouts(ground: Path) -> None:
     oracle.end_workers()
 
 
+def test_a_held_directory_that_another_has_replaced(ground: Path) -> None:
+    """Changing it is no copy-up over the other one, as in the kernel, which is spared it here."""
+    stack = Stack(lowers=({"old": trees.Dir(), "new": trees.Dir(mode=0o700)},), redirect_dir="on")
+    oracle = kernel_side()
+    with duel(stack, oracle, UnionSide(), ground=ground) as fight:
+        fight.step((0, "open", 0, b"old", 0, 0))
+        fight.step((0, "rename", b"new", b"old", 0))
+        fight.step((0, "fsetxattr", 0, b"trusted.two", b"secret"))
+        fight.step((0, "rename", b"old", b"moved", 0))
+        fight.finish()
+    oracle.end_workers()
+
+
 @pytest.mark.fuzz
 @pytest.mark.timeout(0)
 def test_fuzz(walk: Walk) -> None:
