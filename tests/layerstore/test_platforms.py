@@ -134,7 +134,7 @@ def test_every_verb_can_choose(cli: Cli, where: Path) -> None:
     for words in (["create", "two:1"], ["history", "two:1"], ["inspect", here[7:19]]):
         assert "no image for linux/none; it has linux/" in cli.fail(*words, "--platform", "none")
     assert "no image for linux/strange/v9" in cli.fail("history", "--platform", "linux/strange/v9", "two:1")
-    assert "from its creation" in cli.fail("mount", "--platform", "strange", "w")
+    assert "platform is fixed at creation" in cli.fail("mount", "--platform", "strange", "w")
 
 
 def test_load_can_choose(cli: Cli, where: Path) -> None:

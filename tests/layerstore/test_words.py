@@ -177,8 +177,8 @@ def test_the_library_refuses_too(where: Path) -> None:
 
 def test_environment_of_any_bytes(where: Path) -> None:
     root = where / PATH
-    done = subprocess.run(
-        [PROGRAM, "images"], env={**os.environ, "LAYERSTORE_ROOT": str(root)}, capture_output=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert root.is_dir()
+    environment = {**os.environ, "LAYERSTORE_ROOT": str(root)}
+    for words in (["--shared", "images"], ["images"]):  # the first makes the store
+        done = subprocess.run([PROGRAM, *words], env=environment, capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert root.is_dir()
