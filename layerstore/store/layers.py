@@ -33,9 +33,8 @@ def uses_userxattr(store: Store) -> bool:
     """Whether overlay marks must be ``user.overlay.*`` here: only the real root may set ``trusted.``."""
     if os.geteuid() != 0:
         return True
-    fd = os.memfd_create(
-        "probe"
-    )  # the kernel asks who we are, not where: the store may be read-only, or full
+    # The kernel asks who we are, not where, and the store may be read-only, or full.
+    fd = os.memfd_create("probe")
     try:
         os.setxattr(fd, _PROBE, b"")
     except PermissionError:

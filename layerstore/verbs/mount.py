@@ -82,9 +82,8 @@ def _mount_image(
     note: Note,
     settled: Callable[[], object],
 ) -> None:
-    with (
-        store.writing() as lock_fd
-    ):  # until the mount table shows it, nobody knows that the layers are needed
+    # Until the mount table shows it, no other process knows that the layers are needed.
+    with store.writing() as lock_fd:
         found = find.find(store, image, wanted)
         lowers = layers.unpack(store, found.image.layers, progress=progress, note=note)
         if not lowers:

@@ -17,6 +17,11 @@ from overlayfs_py.syscalls._libc import (
     system_call,
 )
 
+# chattr(1)'s flags of an inode, and the commands of ioctl(2) for them.
+FS_IMMUTABLE_FL, FS_APPEND_FL = 0x10, 0x20
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
+
 FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
 FALLOC_FL_COLLAPSE_RANGE = 0x08
@@ -24,8 +29,6 @@ FALLOC_FL_COLLAPSE_RANGE = 0x08
 _UTIME_OMIT = (1 << 30) - 2
 _BILLION = 1_000_000_000
 _FS_IOC_GETFSUUID = 2 << 30 | 17 << 16 | 0x15 << 8  # _IOR(0x15, 0, struct { u8 len; u8 uuid[16]; })
-_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x80086601, 0x40086602
-_FS_IMMUTABLE_FL, _FS_APPEND_FL = 0x10, 0x20
 
 _timespecs = struct.Struct("=qqqq")
 _uuid = struct.Struct("=B16s")
@@ -90,11 +93,11 @@ def unprotect(fd: int) -> bool:
     Whether it had one; False, too, where there are no flags, or this process may not change them.
     """
     try:
-        found = _flags.unpack(fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(_flags.size)))[0]
-        left = found & ~(_FS_IMMUTABLE_FL | _FS_APPEND_FL)
+        found = _flags.unpack(fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(_flags.size)))[0]
+        left = found & ~(FS_IMMUTABLE_FL | FS_APPEND_FL)
         if left == found:
             return False
-        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, _flags.pack(left))
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, _flags.pack(left))
     except OSError:
         return False
     return True

@@ -32,15 +32,13 @@ def probe(stack: Stack, node: Node, index: DirIndex, name: bytes, *, covers: boo
         _add_upper(stack, index, node.upper, UPPER in flagged, _look(node.upper, name))
     merge = _Merge(stack, index)
     for position, real in enumerate(node.lowers):
-        if not covers and (name in index.whiteouts or _is_final(index.entries.get(name))):
+        if not covers and (name in merge.hidden or _is_final(index.entries.get(name))):
             break
         marks = _look(real, AUFS_WHITEOUT + name) if real.layer.aufs != "off" else []
         if marks and not takes_aufs(real):
             marks = []
         merge.add(position, real, position in flagged, _look(real, name) + marks)
         merge.end_part()
-        if name in merge.hidden and not covers:
-            break
 
 
 def _is_final(entry: Entry | None) -> bool:

@@ -18,6 +18,7 @@ import stat
 from typing import NamedTuple
 
 from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls.attrs import FS_APPEND_FL, FS_IMMUTABLE_FL
 from overlayfs_py.syscalls.xattrs import has_no_xattrs
 from overlayfs_py.union.layer import Real
 
@@ -75,7 +76,7 @@ class FileMarks(NamedTuple):
 
 
 # What `overlay.protattr` says, as chattr(1)'s flags (FS_*_FL) and statx(2)'s attributes have it.
-IMMUTABLE, APPEND = 0x10, 0x20
+IMMUTABLE, APPEND = FS_IMMUTABLE_FL, FS_APPEND_FL
 
 
 def parse_protection(value: bytes) -> int:

@@ -12,8 +12,7 @@ import os
 import stat
 from struct import Struct
 
-from overlayfs_py.syscalls import owned
-from overlayfs_py.syscalls.attrs import FALLOC_FL_KEEP_SIZE
+from overlayfs_py.syscalls import attrs, owned
 from overlayfs_py.syscalls.statx import attributes
 from overlayfs_py.union import marks
 from overlayfs_py.union.layer import Real
@@ -21,11 +20,10 @@ from overlayfs_py.union.marks import APPEND, IMMUTABLE
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
 
-# FS_IOC_GETFLAGS and FS_IOC_FSGETXATTR, FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR: with the bits of both flags.
+# The commands with the bits that both flags have there.
 _FLAGS, _XFLAGS = (IMMUTABLE, APPEND), (0x08, 0x10)
-_FS_IOC_GETFLAGS = 0x80086601
-QUERIES = {_FS_IOC_GETFLAGS: _FLAGS, 0x801C581F: _XFLAGS}
-CHANGES = {0x40086602: _FLAGS, 0x401C5820: _XFLAGS}
+QUERIES = {attrs.FS_IOC_GETFLAGS: _FLAGS, attrs.FS_IOC_FSGETXATTR: _XFLAGS}
+CHANGES = {attrs.FS_IOC_SETFLAGS: _FLAGS, attrs.FS_IOC_FSSETXATTR: _XFLAGS}
 _LONGEST = 64
 _WORD = Struct("=I")
 
@@ -45,7 +43,7 @@ def _flags(node: Node) -> int:
     nobody can write to it, which a copy does not inherit.
     """
     try:
-        found: int = _WORD.unpack_from(_ioctl(node, _FS_IOC_GETFLAGS, b""))[0]
+        found: int = _WORD.unpack_from(_ioctl(node, attrs.FS_IOC_GETFLAGS, b""))[0]
     except OSError as error:
         if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             return 0
@@ -94,7 +92,7 @@ def check_open(stack: Stack, node: Node, flags: int) -> None:
 def check_allocation(stack: Stack, node: Node, mode: int) -> None:
     """Before fallocate: an append-only file may get room, and nothing else."""
     found = protection(stack, node)
-    if found & IMMUTABLE or (found & APPEND and mode & ~FALLOC_FL_KEEP_SIZE):
+    if found & IMMUTABLE or (found & APPEND and mode & ~attrs.FALLOC_FL_KEEP_SIZE):
         _refuse()
 
 

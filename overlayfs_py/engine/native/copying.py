@@ -4,7 +4,6 @@ from time import perf_counter
 
 from overlayfs_py.engine.copying import INLINE_SIZE, Before
 from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
-from overlayfs_py.engine.native.listings import Listings
 from overlayfs_py.engine.native.needs import Needs
 from overlayfs_py.engine.native.notices import Notices
 from overlayfs_py.engine.native.patience import Patience, Timed
@@ -14,14 +13,11 @@ from overlayfs_py.union.overlay import CopyUp, Node, Overlay
 class Copying:
     """The copy-ups that requests ask for."""
 
-    def __init__(
-        self, overlay: Overlay, deferrals: Deferrals, needs: Needs, notices: Notices, listings: Listings
-    ) -> None:
+    def __init__(self, overlay: Overlay, deferrals: Deferrals, needs: Needs, notices: Notices) -> None:
         self._overlay = overlay
         self._deferrals = deferrals
         self._needs = needs
         self._notices = notices
-        self._listings = listings
         self._patience = Patience()  # with small ones
 
     def settled(self, node: Node) -> None:
@@ -83,4 +79,4 @@ class Copying:
             self._notices.attributes_changed(node)
         if before.renumbered:
             for parent, _ in before.node.names():
-                self._listings.misnumbered(parent)
+                self._notices.listings.misnumbered(parent)

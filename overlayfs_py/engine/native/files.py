@@ -19,14 +19,14 @@ from overlayfs_py.engine.native.patience import Patience, Timed
 from overlayfs_py.engine.native.pipes import Body
 from overlayfs_py.engine.native.state import State
 from overlayfs_py.engine.setid import may_keep_setid
+from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_range, write_at
 from overlayfs_py.union.overlay import Caller, Node
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
-# FS_IOC_GETFLAGS and FS_IOC_FSGETXATTR; FS_IOC_SETFLAGS and FS_IOC_FSSETXATTR
-_FLAG_QUERIES = (0x80086601, 0x801C581F)
-_FLAG_CHANGES = (0x40086602, 0x401C5820)
+_FLAG_QUERIES = (attrs.FS_IOC_GETFLAGS, attrs.FS_IOC_FSGETXATTR)
+_FLAG_CHANGES = (attrs.FS_IOC_SETFLAGS, attrs.FS_IOC_FSSETXATTR)
 _LONGEST = 64
 _LARGE = 1 << 16  # bytes of a READ; smaller ones are copied faster than piped
 # One copy is at most this long, so that it can be interrupted; the caller asks for the rest.

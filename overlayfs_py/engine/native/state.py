@@ -38,7 +38,7 @@ class State:
         self.notices = Notices(overlay, self.nodes, deferrals, notify)
         self.listings = self.notices.listings
         self.needs = Needs(overlay, deferrals, self.chores, self.forgotten)
-        self.copying = Copying(overlay, deferrals, self.needs, self.notices, self.listings)
+        self.copying = Copying(overlay, deferrals, self.needs, self.notices)
         # data=writeback: the kernel collects writes. Sizes and times of files are its own, to be told later.
         self.collects = False
         self.pipe: AnswerPipe | None = None
