@@ -30,7 +30,8 @@ _KINDS = {b"overlay", b"ext4", b"tmpfs"}
 # Tests that one worker does one after the other: they share what starts slowly, or one place of the machine.
 _TOGETHER = (
     r"tests/packaging/test_service_unit\.py::Test(UnderSystemd|MountEight)",  # a booted machine
-    r"tests/packaging/test_(install|dist)\.py",  # an installation; both build in the checkout
+    r"tests/packaging/test_install\.py",  # an installation
+    r"tests/packaging/test_dist\.py",  # a wheel
     r"tests/layerstore/test_docker\.py",  # a dockerd
     # the command in /usr/local/bin
     r"tests/service/test_remount\.py::test_(mount_8|source|fstab)|tests/test_cli\.py::test_mount_8$",

@@ -9,6 +9,7 @@ from layerstore import media, model, reference
 from layerstore.digest import Digest
 from layerstore.model import Descriptor
 from layerstore.store import blobs, index
+from layerstore.store.locking import TEMP_PREFIX
 from layerstore.store.store import Store
 from layerstore.transport.base import RegistryOptions
 
@@ -70,11 +71,12 @@ def multi(store: Store, name: str, platforms: Sequence[tuple[str, str]], *, size
 
 
 def digests(root: Path) -> set[str]:
-    """Every blob of a store, each checked."""
-    found = {path.name: path.read_bytes() for path in (root / "oci/blobs/sha256").iterdir()}
+    """Every blob of a store, each checked. A process that was killed may have left a temporary file there."""
+    blobs = (path for path in (root / "oci/blobs/sha256").iterdir() if not path.name.startswith(TEMP_PREFIX))
+    found = {path.name: path.read_bytes() for path in blobs}
     assert all(Digest.of(raw).hex == name for name, raw in found.items())
     return set(found)
 
 
 def leftovers(root: Path) -> list[Path]:
-    return [*root.rglob(".tmp-*"), *root.rglob("partial/*")]
+    return [*root.rglob(f"{TEMP_PREFIX}*"), *root.rglob("partial/*")]
