@@ -42,9 +42,9 @@ def of_layer(store: Store, layer: Descriptor) -> int:
 
 
 def _measured(store: Store, layer: Descriptor) -> int:
-    from layerstore.layer.decode import TarReader  # rarely needed: it is measured once
-    from layerstore.layer.decompress import LayerReader
-    from layerstore.layer.readahead import TarBytes
+    from layerstore.layer.tar.decode import TarReader  # rarely needed: it is measured once
+    from layerstore.layer.tar.decompress import LayerReader
+    from layerstore.layer.tar.readahead import TarBytes
 
     allowed = limits.current()
     with blobs.open_blob(store, layer) as stream:

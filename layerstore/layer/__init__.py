@@ -1,1 +1,5 @@
-"""Layers: an overlay's upper directory to a changeset tar, and a changeset tar to an overlay layer."""
+"""Layers: an overlay's upper directory becomes a changeset tar, and a changeset tar becomes an overlay layer.
+
+`write` makes layers, `unpack` reads them back, and both stand on `tar`, which knows the archive format and no
+overlay. What they share is beside them: whiteouts, owner maps, stacks, notes for the user.
+"""

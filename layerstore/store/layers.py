@@ -20,7 +20,7 @@ from layerstore.store.store import Store
 from overlayfs_py.syscalls.attrs import syncfs
 
 if TYPE_CHECKING:
-    from layerstore.layer.apply import ApplyResult
+    from layerstore.layer.unpack.apply import ApplyResult
 
 Progress = Callable[[int], None]
 Note = Callable[[str], None]
@@ -99,7 +99,9 @@ def apply(
     progress: Progress | None = None,
 ) -> "ApplyResult":
     """Unpack a layer tar into a temporary directory, with as many rights as this process has."""
-    from layerstore.layer.apply import apply_layer  # a tenth of a commit's start, which unpacks nothing
+    from layerstore.layer.unpack.apply import (
+        apply_layer,  # a tenth of a commit's start, which unpacks nothing
+    )
 
     return apply_layer(
         stream,

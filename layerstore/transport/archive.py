@@ -22,10 +22,10 @@ from layerstore.errors import (
     LimitExceeded,
     printable,
 )
-from layerstore.layer.decode import TarReader
-from layerstore.layer.decompress import LayerReader
-from layerstore.layer.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
-from layerstore.layer.readahead import TarBytes
+from layerstore.layer.tar.decode import TarReader
+from layerstore.layer.tar.decompress import LayerReader
+from layerstore.layer.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
+from layerstore.layer.tar.readahead import TarBytes
 from layerstore.limits import Limits, current
 from layerstore.model import Descriptor
 from layerstore.store import blobs

@@ -17,7 +17,7 @@ from layerstore.digest import Digest, Hasher
 from layerstore.errors import DigestMismatch, InvalidImage, InvalidLayer
 from layerstore.image import image as images
 from layerstore.image.image import Image
-from layerstore.layer.decompress import LayerReader
+from layerstore.layer.tar.decompress import LayerReader
 from layerstore.media import Compression
 from layerstore.model import Descriptor, ImageConfig
 from layerstore.reference import Reference

@@ -12,8 +12,8 @@ from typing import IO
 from layerstore import media, model
 from layerstore.digest import Digest
 from layerstore.image.image import Image
-from layerstore.layer.encode import END, encode
-from layerstore.layer.entry import DIRECTORY, Entry, padding
+from layerstore.layer.tar.encode import END, encode
+from layerstore.layer.tar.entry import DIRECTORY, Entry, padding
 from layerstore.model import Descriptor
 from layerstore.reference import Reference
 from layerstore.store import blobs

@@ -12,8 +12,8 @@ from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError, checked_text, explain
 from layerstore.image import find, human, instructions, write
 from layerstore.image.image import Image, load
-from layerstore.layer.commit import LayerResult, write_layer
 from layerstore.layer.stack import Stack
+from layerstore.layer.write.commit import LayerResult, write_layer
 from layerstore.media import Compression
 from layerstore.model import Descriptor
 from layerstore.store import blobs, layers

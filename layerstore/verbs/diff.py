@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from layerstore.image import find
-from layerstore.layer.diff import Change, changes, changes_between
 from layerstore.layer.stack import Stack
+from layerstore.layer.write.diff import Change, changes, changes_between
 from layerstore.model import Platform
 from layerstore.store import layers
 from layerstore.store.store import Store

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from layerstore import environment, limits
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.image import platforms
-from layerstore.layer.commit import export_tree
 from layerstore.layer.stack import Stack
+from layerstore.layer.write.commit import export_tree
 from layerstore.store.store import Store
 from layerstore.verbs.commit import quiesced, stack_of
 from layerstore.verbs.diff import image_stack

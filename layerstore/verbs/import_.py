@@ -8,10 +8,10 @@ from layerstore import environment, limits, media, reference
 from layerstore.digest import Digest, Readable
 from layerstore.errors import InvalidLayer, checked_text
 from layerstore.image import instructions, platforms, write
-from layerstore.layer.apply import ApplyResult
-from layerstore.layer.compress import codec
-from layerstore.layer.decompress import LayerReader
-from layerstore.layer.pipeline import BlockWriter
+from layerstore.layer.tar.decompress import LayerReader
+from layerstore.layer.unpack.apply import ApplyResult
+from layerstore.layer.write.compress import codec
+from layerstore.layer.write.pipeline import BlockWriter
 from layerstore.media import Compression
 from layerstore.model import Descriptor
 from layerstore.store import blobs, layers

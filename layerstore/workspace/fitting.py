@@ -86,7 +86,7 @@ def _with_links(workspace: Workspace, lowers: list[Path]) -> bool:
     with stack.read() as reading:
         if not reading.has_linked_names:
             return False
-    from layerstore.layer.rotate import rotate  # hardly ever needed
+    from layerstore.layer.write.rotate import rotate  # hardly ever needed
 
     store = workspace.store
     with store.temp_dir(store.workspaces) as (temp, fd):

@@ -17,8 +17,8 @@ import msgspec
 
 from layerstore.errors import InUse, LayerstoreError, explain
 from layerstore.image.image import Image
-from layerstore.layer.commit import LayerResult
 from layerstore.layer.stack import Stack
+from layerstore.layer.write.commit import LayerResult
 from layerstore.store import blobs, durable, layers, locking
 from layerstore.store.layernames import places_of
 from layerstore.store.layers import Note
@@ -171,7 +171,7 @@ def _rotate(
     keep: bool = False,
 ) -> int:
     """`rotate`, loaded when it is needed: every commit loads this module."""
-    from layerstore.layer.rotate import rotate
+    from layerstore.layer.write.rotate import rotate
 
     return rotate(
         stack,

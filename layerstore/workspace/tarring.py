@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from layerstore.errors import LayerstoreError, printable
-from layerstore.layer import sparse
-from layerstore.layer.encode import END, encode
-from layerstore.layer.entry import (
+from layerstore.layer.tar import sparse
+from layerstore.layer.tar.encode import END, encode
+from layerstore.layer.tar.entry import (
     DIRECTORY,
     HARD_LINK,
     REGULAR,

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from layerstore import limits
 from layerstore.digest import Readable
 from layerstore.errors import InvalidLayer, LayerstoreError, LimitExceeded, printable
-from layerstore.layer.decode import TarReader
-from layerstore.layer.decompress import LayerReader
-from layerstore.layer.entry import DIRECTORY, HARD_LINK, MODE_OF_SPECIAL, REGULAR, SYMLINK, Entry
-from layerstore.layer.filling import fill
-from layerstore.layer.readahead import TarBytes
-from layerstore.layer.rootdir import clean_path
+from layerstore.layer.tar.decode import TarReader
+from layerstore.layer.tar.decompress import LayerReader
+from layerstore.layer.tar.entry import DIRECTORY, HARD_LINK, MODE_OF_SPECIAL, REGULAR, SYMLINK, Entry
+from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.unpack.filling import fill
+from layerstore.layer.unpack.rootdir import clean_path
 from layerstore.workspace.resolving import proc_path
 from overlayfs_py.syscalls import owned
 from overlayfs_py.syscalls.openat import open_in_root

@@ -12,13 +12,13 @@ import pytest
 
 import layerstore
 from layerstore.digest import Digest
-from layerstore.layer.commit import export_tree
+from layerstore.layer.write.commit import export_tree
 from layerstore.store.store import Store
 from layerstore.verbs.commit import stack_of
 from layerstore.workspace.record import open_workspace
 from tests import snapshots
 from tests.layerstore.commands import Cli, contents
-from tests.layerstore.layer.kernel_mounts import tree_of
+from tests.layerstore.layer.write.kernel_mounts import tree_of
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 

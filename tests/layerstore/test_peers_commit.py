@@ -12,7 +12,7 @@ import pytest
 import layerstore
 from tests import snapshots
 from tests.layerstore.commands import ROOTFS, Cli, tarball
-from tests.layerstore.layer.kernel_mounts import tree_of
+from tests.layerstore.layer.write.kernel_mounts import tree_of
 from tests.snapshots import Facts
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]

@@ -11,9 +11,9 @@ from random import Random
 import pytest
 
 from layerstore.errors import LayerstoreError
-from layerstore.layer.apply import apply_layer
-from layerstore.layer.commit import write_layer
 from layerstore.layer.stack import Stack
+from layerstore.layer.unpack.apply import apply_layer
+from layerstore.layer.write.commit import write_layer
 from layerstore.limits import GIB, KIB, MIB, Limits
 from overlayfs_py.syscalls.trees import remove_tree
 from tests import snapshots
@@ -21,8 +21,8 @@ from tests.layerstore.commands import ROOTFS, tarball
 from tests.layerstore.fuzz.judge import Judge, judge_tree
 from tests.layerstore.fuzz.seeds import SHORT, seeds
 from tests.layerstore.fuzz.tar_material import Member, hostile_layer, real_tars, taken_apart
-from tests.layerstore.layer.kernel_mounts import tree_of
 from tests.layerstore.layer.tars import unpack
+from tests.layerstore.layer.write.kernel_mounts import tree_of
 from tests.mounts import scratch
 
 pytestmark = pytest.mark.root

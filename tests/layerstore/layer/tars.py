@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerstore.layer.apply import ApplyResult, apply_layer
+from layerstore.layer.unpack.apply import ApplyResult, apply_layer
 
 END = bytes(1024)
 

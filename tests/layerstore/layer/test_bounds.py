@@ -16,8 +16,8 @@ def peak_mib(where: Path, program: str) -> tuple[float, dict[str, int]]:
     """Run a program that prints JSON; its peak resident memory in MiB."""
     prelude = """
         import io, json, os, sys
-        from layerstore.layer.apply import apply_layer
-        from layerstore.layer.commit import write_layer
+        from layerstore.layer.unpack.apply import apply_layer
+        from layerstore.layer.write.commit import write_layer
         from layerstore.layer.stack import Stack
         from tests.layerstore.layer import tars
         def done(**facts):

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from layerstore.digest import Digest
 from layerstore.errors import InvalidLayer, LimitExceeded, UnsupportedMedia
-from layerstore.layer import compress
-from layerstore.layer.compress import codec
-from layerstore.layer.decompress import LayerReader
-from layerstore.layer.pipeline import BlockWriter
-from layerstore.layer.readahead import TarBytes
+from layerstore.layer.tar.decompress import LayerReader
+from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.write import compress
+from layerstore.layer.write.compress import codec
+from layerstore.layer.write.pipeline import BlockWriter
 from layerstore.limits import DEFAULT_LIMITS, Limits
 
 

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerstore.errors import LayerstoreError
-from layerstore.layer.commit import write_layer
 from layerstore.layer.stack import Stack
+from layerstore.layer.write.commit import write_layer
 from layerstore.limits import Limits
 from tests import snapshots
-from tests.layerstore.layer.kernel_mounts import tree_of
 from tests.layerstore.layer.tars import END, member, pax, unpack
+from tests.layerstore.layer.write.kernel_mounts import tree_of
 
 pytestmark = pytest.mark.root
 

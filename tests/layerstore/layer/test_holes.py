@@ -12,13 +12,13 @@ import pytest
 import zstandard
 
 from layerstore.errors import LimitExceeded
-from layerstore.layer.commit import export_tree, write_layer
 from layerstore.layer.compare import same_bytes
-from layerstore.layer.compress import BLOCK_SIZE, Compression
-from layerstore.layer.decode import TarReader
-from layerstore.layer.decompress import LayerReader
-from layerstore.layer.readahead import TarBytes
 from layerstore.layer.stack import Stack
+from layerstore.layer.tar.decode import TarReader
+from layerstore.layer.tar.decompress import LayerReader
+from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.write.commit import export_tree, write_layer
+from layerstore.layer.write.compress import BLOCK_SIZE, Compression
 from layerstore.limits import DEFAULT_LIMITS, Limits
 from layerstore.store.treecheck import first_difference
 from overlayfs_py.syscalls.copy import data_extents

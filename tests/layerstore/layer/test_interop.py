@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from layerstore.layer.commit import export_tree, write_layer
 from layerstore.layer.stack import Stack
+from layerstore.layer.write.commit import export_tree, write_layer
 from tests import snapshots, trees
-from tests.layerstore.layer.kernel_mounts import Workspace, tree_of
 from tests.layerstore.layer.oci_layout import write_layout
 from tests.layerstore.layer.tars import member, pax, unpack
+from tests.layerstore.layer.write.kernel_mounts import Workspace, tree_of
 from tests.trees import Dir, File, Link, Symlink, Whiteout
 
 pytestmark = pytest.mark.root

@@ -1,0 +1,113 @@
+"""PAX extended headers, read: ``LENGTH KEY=VALUE\\n`` records, and what the known keys mean for an entry.
+
+Layers carry xattrs as SCHILY.xattr; LIBARCHIVE's base64 form and ACLs as text are read as well, since root
+filesystems made by tar and libarchive have them. GNU.sparse keys are `sparse_read`'s.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from urllib.parse import unquote_to_bytes
+
+from layerstore.errors import InvalidLayer
+from layerstore.layer.tar import acl_text
+from layerstore.layer.tar.entry import Entry
+
+Records = dict[str, bytes]
+
+_SCHILY = "SCHILY.xattr."
+_LIBARCHIVE = "LIBARCHIVE.xattr."
+_LENGTH = re.compile(rb"[1-9][0-9]{0,19}")
+_INTEGER = re.compile(rb"[0-9]{1,20}")
+_TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
+
+# Keys that come several times in sparse format 0.0; their order is their meaning.
+REPEATED = ("GNU.sparse.offset", "GNU.sparse.numbytes")
+
+
+def parse(body: bytes, records: Records, repeated: list[tuple[str, int]]) -> None:
+    """Add the records of one header to `records`; an empty value takes a record away, as POSIX says."""
+    at = 0
+    while at < len(body):
+        space = body.find(b" ", at, at + 21)
+        if space < 0 or not _LENGTH.fullmatch(body, at, space):
+            if not body[at:].strip(b"\0"):
+                return  # some writers pad inside the declared size
+            raise InvalidLayer("a PAX record without a length")
+        end = at + int(body[at:space])
+        equals = body.find(b"=", space, min(end, len(body)))
+        if end > len(body) or body[end - 1 : end] != b"\n" or equals < 0 or equals == space + 1:
+            raise InvalidLayer("a PAX record that does not end where it says")
+        key = body[space + 1 : equals].decode("utf-8", "surrogateescape")
+        value = body[equals + 1 : end - 1]
+        if key in REPEATED:
+            repeated.append((key, integer(value, key)))
+        elif value or key.startswith(_SCHILY):
+            records[key] = value
+        else:
+            records.pop(key, None)
+        at = end
+
+
+def integer(value: bytes, key: str) -> int:
+    """A decimal number that is not negative."""
+    if not _INTEGER.fullmatch(value):
+        raise InvalidLayer(f"PAX {key}={value[:40]!r} is no number")
+    return int(value)
+
+
+def time_ns(value: bytes) -> int:
+    """A decimal number of seconds, in ns; what is finer is cut off."""
+    match = _TIME.fullmatch(value)
+    if match is None:
+        raise InvalidLayer(f"PAX mtime={value[:40]!r} is no time")
+    sign, seconds, part = match.groups()
+    ns = int(seconds) * 1_000_000_000 + int((part or b"")[:9].ljust(9, b"0"))
+    return -ns if sign else ns
+
+
+def apply(records: Records, entry: Entry) -> None:
+    """Let the records override the header's fields."""
+    if "path" in records:
+        entry.name = records["path"]
+    if "linkpath" in records:
+        entry.linkname = records["linkpath"]
+    if "size" in records:
+        entry.size = entry.stored = integer(records["size"], "size")
+    if "uid" in records:
+        entry.uid = integer(records["uid"], "uid")
+    if "gid" in records:
+        entry.gid = integer(records["gid"], "gid")
+    if "mtime" in records:
+        entry.mtime_ns = time_ns(records["mtime"])
+    for key, value in records.items():
+        if key >= "a":  # POSIX's own, above; those of programs are in capitals
+            continue
+        if key.startswith(_SCHILY):
+            entry.xattrs[key[len(_SCHILY) :]] = value
+        elif key.startswith(_LIBARCHIVE):
+            entry.xattrs.setdefault(*_libarchive(key[len(_LIBARCHIVE) :], value))
+        elif key in acl_text.XATTRS:
+            _add_acl(entry, key, value)
+
+
+def _add_acl(entry: Entry, key: str, text: bytes) -> None:
+    """An ACL that this machine cannot understand keeps its key, under which unpacking notes that it is
+    left out.
+    """
+    acl = acl_text.parse(text)
+    if acl is None:
+        entry.xattrs[key] = text
+    else:
+        entry.xattrs.setdefault(acl_text.XATTRS[key], acl)
+
+
+def _libarchive(key: str, value: bytes) -> tuple[str, bytes]:
+    """libarchive's own form: the name URL-encoded, the value in base64 without padding."""
+    try:
+        name = unquote_to_bytes(key.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+        return name, base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidLayer(f"PAX {_LIBARCHIVE}{key}: not base64") from None

@@ -1,0 +1,145 @@
+"""Decompress and digest a layer in a thread of its own, a few pieces ahead of the one who unpacks it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from layerstore.digest import Digest, Hasher
+from layerstore.errors import InvalidLayer
+from layerstore.layer.tar.decompress import LayerReader
+
+_AHEAD = 6  # pieces of about a MiB
+_PIECE = 512 << 10
+_PATIENCE = 1.0
+
+
+class TarBytes:
+    """A tar as a stream to take bytes from. Close it (or use it in a with statement) to end its thread.
+
+    `take` and `pieces` raise InvalidLayer when the stream ends early, and whatever the reading side raised.
+    `drain` reads what follows the archive, so that the digest is that of the whole stream.
+    """
+
+    def __init__(self, reader: LayerReader, progress: Callable[[int], None] | None = None) -> None:
+        self.position = 0  # bytes taken so far
+        self._reader = reader
+        self._progress = progress
+        self._hasher = Hasher()
+        self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD)
+        self._piece = b""
+        self._at = 0
+        self._ended = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="read layer", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> TarBytes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread; idempotent. A read that does not return soon, as of a pipe with nothing in it, is
+        left alone: its thread ends by itself when it returns, and takes nothing with it.
+        """
+        self._closing = True
+        deadline = time.monotonic() + _PATIENCE
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            try:
+                self._queue.get(timeout=0.02)
+            except queue.Empty:
+                pass
+
+    def _run(self) -> None:
+        try:
+            for piece in _joined(self._reader.pieces()):
+                self._hasher.update(piece)
+                self._queue.put(piece)
+                if self._closing:
+                    return
+            self._queue.put(None)
+        except BaseException as error:  # raised again in the thread that unpacks
+            self._queue.put(error)
+
+    def _more(self) -> bool:
+        """Make the next piece current; False at the end of the stream."""
+        if self._ended:
+            return False
+        piece = self._queue.get()
+        if isinstance(piece, BaseException):
+            self._ended = True
+            raise piece
+        if piece is None:
+            self._ended = True
+            return False
+        self._piece = piece
+        self._at = 0
+        if self._progress is not None:
+            self._progress(self.position)
+        return True
+
+    def take(self, count: int) -> bytes:
+        """Exactly `count` bytes, or fewer at the end of the stream."""
+        end = self._at + count
+        if end <= len(self._piece):
+            taken = self._piece[self._at : end]
+            self._at = end
+            self.position += count
+            return taken
+        parts = []
+        left = count
+        while left > 0 and (self._at < len(self._piece) or self._more()):
+            part = self._piece[self._at : self._at + left]
+            self._at += len(part)
+            left -= len(part)
+            parts.append(part)
+        taken = b"".join(parts)
+        self.position += len(taken)
+        return taken
+
+    def pieces(self, count: int) -> Iterator[memoryview]:
+        """`count` bytes without joining them; InvalidLayer when the stream ends before."""
+        while count > 0:
+            if self._at >= len(self._piece) and not self._more():
+                raise InvalidLayer("the tar ends in the middle of a file")
+            part = memoryview(self._piece)[self._at : self._at + count]
+            self._at += len(part)
+            self.position += len(part)
+            count -= len(part)
+            yield part
+
+    def skip(self, count: int) -> int:
+        """Pass over `count` bytes; how many there were."""
+        start = self.position
+        while count > 0 and (self._at < len(self._piece) or self._more()):
+            step = min(count, len(self._piece) - self._at)
+            self._at += step
+            self.position += step
+            count -= step
+        return self.position - start
+
+    def drain(self) -> Digest:
+        """Read the stream to its end; the digest of all of it."""
+        self._at = len(self._piece)
+        while self._more():
+            self._at = len(self._piece)
+        return self._hasher.digest()
+
+
+def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces that are worth handing to another thread: zstd makes small ones."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _PIECE:
+            yield b"".join(waiting)
+            waiting.clear()
+            size = 0
+    if waiting:
+        yield b"".join(waiting)

@@ -1,0 +1,111 @@
+"""Unpack one layer tar into an empty directory, as an overlay layer in the kernel's on-disk format.
+
+Nothing is ever written outside that directory, whatever the tar says; what the tar declares is bounded by
+`Limits`. The result is complete or an exception: what could not be kept without privilege is noted.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from layerstore.digest import Digest, Readable
+from layerstore.errors import InvalidLayer, LayerstoreError, printable, shortened
+from layerstore.layer import whiteout
+from layerstore.layer.idmap import IdMap
+from layerstore.layer.notes import Notes
+from layerstore.layer.tar.decode import TarReader
+from layerstore.layer.tar.decompress import LayerReader
+from layerstore.layer.tar.entry import Entry
+from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.unpack.attributes import AttributeSetter
+from layerstore.layer.unpack.below import Below
+from layerstore.layer.unpack.place import Placer
+from layerstore.limits import DEFAULT_LIMITS, Limits
+
+# What no machine could do for such an entry; anything else (ENOSPC, EIO, EPERM) is this machine's trouble.
+_ENTRYS_FAULT = (errno.ENAMETOOLONG, errno.ELOOP, errno.E2BIG, errno.ERANGE)
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyResult:
+    """The unpacked layer: digest and size of the tar itself, how it was compressed, and what was left out.
+
+    `depends`: over other layers it may be another. So it is for a tar whatever lies below, nothing included.
+    """
+
+    diff_id: Digest
+    uncompressed_size: int
+    compression: str  # none, gzip, zstd, bzip2 or xz
+    compressed_size: int
+    entries: int
+    depends: bool
+    notes: tuple[str, ...]
+
+
+def apply_layer(
+    stream: Readable,
+    dest_fd: int,
+    *,
+    lowers: Sequence[bytes] = (),
+    limits: Limits = DEFAULT_LIMITS,
+    privileged: bool = True,
+    userxattr: bool = False,
+    ids: IdMap | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ApplyResult:
+    """Unpack the layer tar in `stream` (compressed or not) into the empty directory `dest_fd`.
+
+    `lowers`: the unpacked layers below, topmost first; they give the attributes of directories that the tar
+    only implies, the symlinks that its paths lead through, the content of hard links into lower layers, and
+    the names that an opaque root hides.
+    `privileged=False`: owners are not set, and devices are left out with a note. `userxattr`: marks are
+    ``user.overlay.*``. `ids` turns owners in the image into owners on disk.
+    Reads `stream` to its end, so a VerifyingReader has checked everything when this returns. `progress` is
+    called now and then with the number of uncompressed bytes so far. The caller makes the directory durable
+    (syncfs) and gives it its final name. Raises InvalidLayer, LimitExceeded, UnsupportedMedia, OSError; the
+    directory is then half filled, and the caller removes it.
+    """
+    notes = Notes()
+    marks = whiteout.namespace(userxattr)
+    with ExitStack() as owned:
+        setter = AttributeSetter(marks, notes, privileged=privileged, ids=ids)
+        owned.callback(setter.close)
+        below = Below(lowers, userxattr=userxattr)
+        owned.callback(below.close)
+        placer = Placer(dest_fd, marks, setter, below, notes, limits)
+        owned.callback(placer.close)
+        reader = LayerReader(stream, limits)
+        tar = owned.enter_context(TarBytes(reader, progress))
+        members = TarReader(tar, limits)
+        for entry in members:
+            _put(placer, entry, members)
+        placer.finish()
+        diff_id = tar.drain()
+        return ApplyResult(
+            diff_id=diff_id,
+            uncompressed_size=reader.size,
+            compression=reader.compression,
+            compressed_size=reader.compressed_size,
+            entries=members.count,
+            depends=below.asked,
+            notes=notes.lines(),
+        )
+
+
+def _put(placer: Placer, entry: Entry, members: TarReader) -> None:
+    """Place a member; whatever goes wrong names it."""
+    try:
+        placer.put(entry, members.data)
+    except OSError as error:
+        if error.errno in _ENTRYS_FAULT:
+            raise InvalidLayer(error.strerror or "impossible", entry.name[:300]) from None
+        raise OSError(
+            error.errno, f"cannot unpack /{shortened(printable(entry.name))}: {error.strerror}"
+        ) from error
+    except LayerstoreError as error:
+        if isinstance(error, InvalidLayer) and error.path is None:
+            raise InvalidLayer(error.why, entry.name) from None
+        raise

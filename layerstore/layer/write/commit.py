@@ -1,0 +1,116 @@
+"""Write the upper directory of an overlay as one OCI layer, or a whole merged tree as a plain tar.
+
+Only the upper is read, a directory at a time; lower layers are opened for what refers to them: redirected
+directories are written in full (their old name has its whiteout already), metacopy files with the data from
+below. Nothing is left out silently: what has no form in a layer raises Unrepresentable, sockets are noted.
+Equal trees give equal bytes: names in byte order, no user names, no access times, no process ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import IO, NamedTuple
+
+from layerstore.digest import Digest
+from layerstore.layer.idmap import IdMap
+from layerstore.layer.notes import Notes
+from layerstore.layer.stack import Stack
+from layerstore.layer.tar.encode import END
+from layerstore.layer.write.compress import Compression, codec
+from layerstore.layer.write.members import Members
+from layerstore.layer.write.pipeline import BlockWriter
+from layerstore.layer.write.unchanged import Unchanged
+from layerstore.layer.write.walk import Walk
+from layerstore.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["Compression", "LayerResult", "export_tree", "write_layer"]
+
+
+class LayerResult(NamedTuple):
+    """What was written: the blob (digest, size), the tar in it (diff_id, uncompressed_size), and what
+    was left out.
+    """
+
+    digest: Digest
+    size: int
+    diff_id: Digest
+    uncompressed_size: int
+    entries: int
+    notes: tuple[str, ...]  # sockets left out and the like: one line each
+    unchanged: int = 0  # how many entries were left out since they change nothing,
+    unchanged_size: int = 0  # and the bytes in them
+
+
+def write_layer(
+    stack: Stack,
+    out: IO[bytes],
+    *,
+    compression: Compression = "gzip",
+    level: int | None = None,
+    source_date_epoch: int | None = None,
+    exclude: Collection[bytes] = (),
+    squash_unchanged: bool = False,
+    sparse: bool = False,
+    ids: IdMap | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Callable[[int], None] | None = None,
+) -> LayerResult:
+    """Write the changes that `stack.upper` makes to `stack.lowers` to `out` as a layer tar.
+
+    `exclude` are paths relative to the root, without a leading slash; each is left out with all below it.
+    `squash_unchanged` leaves out what was touched but is as it was but for its times (see `unchanged`).
+    `source_date_epoch`: later times become this one. Holes are written as zeros; with `sparse` files with
+    large ones are PAX sparse 1.0, which some clients unpack but cannot pass on. `ids` turns owners on disk
+    into owners in the image. `progress` is called now and then with the number of tar bytes so far. Raises
+    Unrepresentable, naming the path, for anything that has no form in a layer, and LimitExceeded for what
+    `limits` would refuse to unpack. `out` is not closed.
+    """
+    notes = Notes()
+    with stack.read() as reading, BlockWriter(out, codec(compression, level), progress) as sink:
+        members = Members(
+            reading, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits
+        )
+        unchanged = Unchanged(reading) if squash_unchanged else None
+        Walk(reading, members, exclude, unchanged).changes()
+        result = _finish(sink, members, notes)
+        if unchanged is None:
+            return result
+        return result._replace(unchanged=unchanged.count, unchanged_size=unchanged.size)
+
+
+def export_tree(
+    stack: Stack,
+    out: IO[bytes],
+    *,
+    compression: Compression = "none",
+    level: int | None = None,
+    source_date_epoch: int | None = None,
+    exclude: Collection[bytes] = (),
+    sparse: bool = False,
+    ids: IdMap | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Callable[[int], None] | None = None,
+) -> LayerResult:
+    """Write the whole merged tree of `stack` as a tar without whiteouts (docker export); else as
+    `write_layer`.
+    """
+    notes = Notes()
+    with stack.read() as reading, BlockWriter(out, codec(compression, level), progress) as sink:
+        members = Members(
+            reading, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits
+        )
+        Walk(reading, members, exclude).everything()
+        return _finish(sink, members, notes)
+
+
+def _finish(sink: BlockWriter, members: Members, notes: Notes) -> LayerResult:
+    sink.write(END)
+    sink.finish()
+    return LayerResult(
+        digest=sink.blob.digest(),
+        size=sink.blob.size,
+        diff_id=sink.tar.digest(),
+        uncompressed_size=sink.tar.size,
+        entries=members.count,
+        notes=notes.lines(),
+    )
