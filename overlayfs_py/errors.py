@@ -4,7 +4,22 @@ Filesystem results are plain ``OSError(errno)`` everywhere; these types are for 
 command line and the service, whose users want one line: what, where, what to do.
 """
 
+import errno
+import os
 import sys
+
+TYPE_CHECKING = False  # as in the package's __init__: typing takes long to load
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+# What an `OSError` says when the process or the system has no file descriptor left, or the disk no room.
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def fail(code: int, path: bytes | str | None = None) -> "NoReturn":
+    """Raise ``OSError(code)`` with the system's text, in Python's subclass for it, about the file `path`."""
+    raise OSError(code, os.strerror(code), path) from None
 
 
 class OverlayError(Exception):

@@ -14,6 +14,8 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
+from overlayfs_py.errors import fail
+
 
 class Input:
     """A descriptor as a stream; `interrupt` makes waiting and later reads fail with EINTR. Does not own the
@@ -29,7 +31,7 @@ class Input:
             return b"".join(iter(lambda: self.read(1 << 20), b""))
         ready, _, _ = select.select([self._fd, self._woken], [], [])
         if self._woken in ready:
-            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+            fail(errno.EINTR)
         return os.read(self._fd, size)
 
     def interrupt(self) -> None:

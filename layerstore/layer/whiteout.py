@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable
 
 from layerstore.errors import InvalidLayer
+from overlayfs_py.syscalls.xattrs import ACLS, CAPABILITY
 from overlayfs_py.union import marks
 
 PREFIX = marks.AUFS_WHITEOUT
@@ -23,7 +24,7 @@ _ESCAPE = "overlay."  # trusted.overlay.overlay.X on disk is trusted.overlay.X t
 
 _OVERLAYS = (marks.TRUSTED, marks.USER)
 _PORTABLE = ("user.", "trusted.")
-_PORTABLE_NAMES = frozenset(("security.capability", "system.posix_acl_access", "system.posix_acl_default"))
+_PORTABLE_NAMES = ACLS | {CAPABILITY}
 
 WHITEOUT_DEVICE = os.makedev(0, 0)
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from overlayfs_py.errors import OUT_OF_DESCRIPTORS
+
 log = logging.getLogger("overlayfs_py.engine")
 
 # Requests that change something whatever their arguments, by FUSE's names in small letters. A frozen mount
@@ -112,7 +114,7 @@ def wants_descriptors(error: Exception) -> bool:
     """Whether the process had no descriptor left. Nobody is told that who has not used them up: caches are
     given up, and what is under way is waited for.
     """
-    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    return isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS
 
 
 class ErrorTranslator:

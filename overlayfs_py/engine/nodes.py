@@ -6,9 +6,9 @@ listing cannot say it separately: for it a name is lent an inode of the right nu
 """
 
 import errno
-import os
 from collections.abc import Callable
 
+from overlayfs_py.errors import fail
 from overlayfs_py.union.overlay import Attr, Node, Overlay
 
 ROOT_ID = 1
@@ -84,7 +84,7 @@ class NodeTable:
         try:
             return self._by_id[nodeid]
         except KeyError:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+            fail(errno.ESTALE)
 
     def known(self, node: Node) -> Inode | None:
         """The inode of `node`, None when the kernel holds none."""

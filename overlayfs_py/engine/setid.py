@@ -7,7 +7,7 @@ lacks CAP_FSETID (setattr_should_drop_suidgid). Elsewhere it has cleared them be
 
 import stat
 
-_CAP_FSETID = 4
+from overlayfs_py.syscalls.privileges import CAP_FSETID, has_capability, status_of
 
 
 def without_setid(mode: int, *, member: bool = True) -> int:
@@ -24,7 +24,7 @@ def may_keep_setid(uid: int, pid: int) -> bool:
     if uid != 0:
         return False
     status = _status(pid)
-    return "CapEff" not in status or bool(int(status["CapEff"], 16) >> _CAP_FSETID & 1)
+    return b"CapEff" not in status or has_capability(CAP_FSETID, status)
 
 
 def may_keep_setgid(gid: int, uid: int, caller_gid: int, pid: int) -> bool:
@@ -39,14 +39,13 @@ def in_group(gid: int, caller_gid: int, pid: int) -> bool:
     if gid == caller_gid:
         return True
     status = _status(pid)
-    own = status.get("Gid", "").split()[-1:] if caller_gid < 0 else []  # fsgid
-    return str(gid) in own + status.get("Groups", "").split()
+    own = status.get(b"Gid", b"").split()[-1:] if caller_gid < 0 else []  # fsgid
+    return b"%d" % gid in own + status.get(b"Groups", b"").split()
 
 
-def _status(pid: int) -> dict[str, str]:
-    """/proc/PID/status; empty when the process is gone or in a namespace we cannot see."""
+def _status(pid: int) -> dict[bytes, bytes]:
+    """Return /proc/PID/status; empty when the process is gone or in a PID namespace we cannot see."""
     try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
-            return {name: value for name, _, value in (line.partition(":\t") for line in status)}
+        return status_of(pid)
     except OSError:
         return {}

@@ -10,7 +10,7 @@ from subprocess import DEVNULL
 
 import trio
 
-from overlayfs_py.errors import MountError, shown
+from overlayfs_py.errors import MountError, fail, shown
 from overlayfs_py.options import MountOptions
 from overlayfs_py.syscalls.mount import OWN_TYPE, MountRecord, mount_table, mounted_filesystem, unmount
 
@@ -109,7 +109,7 @@ class LiveMount:
             if process.returncode is None:
                 process.kill()
         if status:
-            raise OSError(status, os.strerror(status), self.mountpoint)
+            fail(status, self.mountpoint)
 
     def leave_nothing(self) -> None:
         """Detach the mount if it is still there, whatever uses it; for the daemon's end."""

@@ -5,7 +5,6 @@ were killed, and so wait for ever, and everybody who touches the mount with it.
 """
 
 import errno
-import os
 import sys
 from subprocess import DEVNULL, PIPE
 from types import TracebackType
@@ -13,6 +12,7 @@ from types import TracebackType
 import trio
 
 from overlayfs_py.engine import Engine
+from overlayfs_py.errors import fail
 
 # Answers each line with an errno: of syncfs(2) on the mount, or of a request that the kernel never answers
 # by itself.
@@ -101,4 +101,4 @@ class WriteBack:
         self._waiting = False
         code = int(answer) if answer.strip().isdigit() else errno.EIO
         if code:
-            raise OSError(code, os.strerror(code), self._mountpoint)
+            fail(code, self._mountpoint)

@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import btrfs
 from overlayfs_py.syscalls._libc import (
     AT_EMPTY_PATH,
@@ -21,6 +22,9 @@ from overlayfs_py.syscalls._libc import (
 FS_IMMUTABLE_FL, FS_APPEND_FL = 0x10, 0x20
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
+
+# What says that the file system does not know a command of ioctl(2).
+NO_IOCTL = (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 FALLOC_FL_KEEP_SIZE = 0x01
 FALLOC_FL_PUNCH_HOLE = 0x02
@@ -81,7 +85,7 @@ def _set_mode_by_proc(dir_fd: int, name: bytes, mode: int) -> None:
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=dir_fd) if name else os.dup(dir_fd)
     try:
         if stat.S_ISLNK(os.fstat(fd).st_mode):
-            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            fail(errno.EOPNOTSUPP)
         os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode))
     finally:
         os.close(fd)
@@ -125,7 +129,7 @@ def filesystem_uuid(fd: int) -> bytes | None:
     try:
         fcntl.ioctl(fd, _FS_IOC_GETFSUUID, buffer)
     except OSError as error:
-        if error.errno not in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+        if error.errno not in NO_IOCTL:
             raise
         try:
             return btrfs.filesystem_uuid(fd)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from overlayfs_py.errors import MountError, shown
 from overlayfs_py.syscalls import _fusermount
 from overlayfs_py.syscalls._libc import check, function
+from overlayfs_py.syscalls.privileges import CAP_SYS_ADMIN, has_capability
 
 if TYPE_CHECKING:  # who only reads the mount table need not wait for all options
     from overlayfs_py.options import MountOptions
@@ -39,7 +40,6 @@ UMOUNT_NOFOLLOW = 8
 
 OWN_TYPE = b"fuse.overlayfs-py"  # but where subtype= says otherwise
 
-_CAP_SYS_ADMIN = 21
 _DEVICE = "/dev/fuse"
 _SEPARATOR, _ESCAPED = r"([,\\])", r"\\\1"  # in fusermount3's option values
 
@@ -189,13 +189,9 @@ def _check_mountpoint(mountpoint: bytes) -> None:
 def _may_mount() -> bool:
     """Whether CAP_SYS_ADMIN is effective, be it only in a user namespace."""
     try:
-        with open("/proc/self/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"CapEff:"):
-                    return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+        return has_capability(CAP_SYS_ADMIN)
     except FileNotFoundError:  # no /proc
-        pass
-    return os.geteuid() == 0
+        return os.geteuid() == 0
 
 
 def _mount_directly(options: MountOptions) -> int:

@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable, Iterator
 
 from overlayfs_py.syscalls import processes
+from overlayfs_py.syscalls.privileges import CAP_SYS_PTRACE, has_capability
 from overlayfs_py.syscalls.processes import mount_namespace, mounts_of, pids
 
 _NS_GET_USERNS = 0xB701  # ioctl_nsfs(2)
-_CAP_SYS_PTRACE = 19
 
 
 def may_know_members() -> bool:
@@ -22,17 +22,11 @@ def may_know_members() -> bool:
     process may be in it, and nobody would see. And /proc has to count processes as this process does.
     """
     try:
-        if int(os.readlink("/proc/self")) != os.getpid() or not _has_capability(_CAP_SYS_PTRACE):
+        if int(os.readlink("/proc/self")) != os.getpid() or not has_capability(CAP_SYS_PTRACE):
             return False
         return _owner() == os.stat("/proc/self/ns/user").st_ino
     except (OSError, ValueError):
         return False
-
-
-def _has_capability(number: int) -> bool:
-    with open("/proc/self/status", "rb") as status:
-        effective = next(line for line in status if line.startswith(b"CapEff:"))
-    return bool(int(effective.split()[1], 16) >> number & 1)
 
 
 def _owner() -> int:

@@ -14,6 +14,7 @@ import sys
 from struct import Struct
 from typing import Any
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import owned
 from overlayfs_py.syscalls.owned import Call
 
@@ -50,7 +51,7 @@ class _Asking:
             return False, None
         number, result = answer
         if number:
-            raise OSError(number, os.strerror(number))
+            fail(number)
         return True, result
 
     def _try(self, dir_fd: int, call: Call) -> _Answer | None:

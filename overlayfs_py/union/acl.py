@@ -5,10 +5,6 @@ posix_acl_create), and the ids in them, of which the mount may show others than 
 import struct
 from collections.abc import Callable
 
-ACCESS = "system.posix_acl_access"
-DEFAULT = "system.posix_acl_default"
-NAMES = (ACCESS, DEFAULT)
-
 _VERSION = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")  # tag, permissions, id
 _USER_OBJ, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20

@@ -8,14 +8,13 @@ import os
 from collections.abc import Iterator
 
 from overlayfs_py.syscalls import owned
-from overlayfs_py.syscalls.dirents import dirents_in_parts
+from overlayfs_py.syscalls.dirents import DT_CHR, DT_DIR, DT_REG, dirents_in_parts
 from overlayfs_py.union.attr import d_type
 from overlayfs_py.union.layer import Real, is_whiteout_device
 from overlayfs_py.union.marks import AUFS_META, AUFS_WHITEOUT, takes_aufs
 from overlayfs_py.union.node import UPPER, DirIndex, Elsewhere, Entry, Node
 from overlayfs_py.union.stack import Stack
 
-_DT_CHR, DT_DIR, _DT_REG = 2, 4, 8
 ONLY_UPPER = (UPPER,)
 # Names that take a millisecond; and how many take as long as opening a directory.
 _STEP, _OPENING = 500, 8
@@ -99,9 +98,9 @@ def _parts(stack: Stack, index: DirIndex, position: int, real: Real) -> Iterator
 
 
 def _is_whiteout(stack: Stack, real: Real, name: bytes, kind: int, xattr_whiteouts: bool) -> bool:
-    if kind == _DT_CHR:
+    if kind == DT_CHR:
         return is_whiteout_device(real.child(name).stat())
-    if kind == _DT_REG and xattr_whiteouts:
+    if kind == DT_REG and xattr_whiteouts:
         child = real.child(name)
         return child.stat().st_size == 0 and stack.marks.is_xattr_whiteout(child)
     return False
@@ -113,7 +112,7 @@ def _add_upper(stack: Stack, index: DirIndex, real: Real, xattr_whiteouts: bool,
     for name, ino, kind in found:
         if hiding and name.startswith(hiding):
             continue  # removed, but open
-        if (kind == _DT_CHR or xattr_whiteouts) and _is_whiteout(stack, real, name, kind, xattr_whiteouts):
+        if (kind == DT_CHR or xattr_whiteouts) and _is_whiteout(stack, real, name, kind, xattr_whiteouts):
             index.whiteouts[name] = ()
         else:
             entries[name] = (ONLY_UPPER, ino, kind)
@@ -144,12 +143,12 @@ class _Merge:
                     marks = takes_aufs(real)
                 if marks and name.startswith(AUFS_META):
                     continue
-                if marks and kind == _DT_REG and name != AUFS_WHITEOUT:
+                if marks and kind == DT_REG and name != AUFS_WHITEOUT:
                     hides.append(name[len(AUFS_WHITEOUT) :])
                     continue
             if name in hidden and name not in self.undecided:
                 continue
-            if (kind == _DT_CHR or xattr_whiteouts) and _is_whiteout(
+            if (kind == DT_CHR or xattr_whiteouts) and _is_whiteout(
                 self.stack, real, name, kind, xattr_whiteouts
             ):
                 hides.append(name)

@@ -11,8 +11,9 @@ import stat
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_data, is_dense
+from overlayfs_py.syscalls.xattrs import CAPABILITY
 from overlayfs_py.union import handle, marks, stash
-from overlayfs_py.union.dress import CAPABILITY, NOTHING_LATE, Late, dress, plain_mode
+from overlayfs_py.union.dress import NOTHING_LATE, Late, dress, plain_mode
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import drop_count, mark_source, needs_index, register
 from overlayfs_py.union.listing import dir_index, note_upper

@@ -9,7 +9,9 @@ import errno
 import os
 import stat
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import attrs
+from overlayfs_py.syscalls.xattrs import ACL_ACCESS, ACL_DEFAULT
 from overlayfs_py.union import acl, marks, stash
 from overlayfs_py.union.attr import Caller, format_override
 from overlayfs_py.union.copyup import (
@@ -80,7 +82,7 @@ def inherits(stack: Stack, parent: Node) -> tuple[int | None, bytes | None]:
     if parent.inherits is None:
         st = parent.top.stat()
         gid = st.st_gid if st.st_mode & stat.S_ISGID else None
-        default = marks.get_xattr(parent.top, acl.DEFAULT) if stack.capabilities.acls else None
+        default = marks.get_xattr(parent.top, ACL_DEFAULT) if stack.capabilities.acls else None
         parent.inherits = gid, default
     return parent.inherits
 
@@ -93,19 +95,19 @@ def map_owner(stack: Stack, uid: int | None, gid: int | None) -> tuple[int, int]
             -1 if gid is None else stack.gids.outside(gid),
         )
     except KeyError:
-        raise OSError(errno.EOVERFLOW, os.strerror(errno.EOVERFLOW)) from None
+        fail(errno.EOVERFLOW)
 
 
 def check_new_name(stack: Stack, parent: Node, name: bytes) -> DirIndex:
     """Raise EROFS, ENAMETOOLONG, ENOENT (removed directory) or EEXIST; the parent's index."""
     stack.require_upper()
     if len(name) > stack.name_max:
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        fail(errno.ENAMETOOLONG)
     if parent.nlink == 0:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        fail(errno.ENOENT)
     index = dir_index(stack, parent)
     if name in index.entries or (index.unlisted and find_entry(stack, parent, name) is not None):
-        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        fail(errno.EEXIST)
     check_entry(stack, parent)
     return index
 
@@ -117,7 +119,7 @@ def check_link(stack: Stack, node: Node, parent: Node, name: bytes) -> DirIndex:
     index = check_new_name(stack, parent, name)
     check_change(stack, node)
     if node.unlinked and node.name != TMPFILE and stash.links(stack, node, node.top.stat()) == 0:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        fail(errno.ENOENT)
     if node.parent is not None:
         check_same_upper(stack, index, dir_index(stack, node.parent))
     if node.metacopy or becomes_metacopy(stack, node):
@@ -139,7 +141,7 @@ def mknod(stack: Stack, parent: Node, name: bytes, mode: int, rdev: int, caller:
     EPERM.
     """
     if stat.S_ISCHR(mode) and rdev == 0:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        fail(errno.EPERM)
     if not stat.S_IFMT(mode):
         mode |= stat.S_IFREG
     node, st, fd = _make_node(stack, parent, name, mode, caller, rdev, b"")
@@ -256,9 +258,9 @@ def _complete(stack: Stack, plan: _Plan, temp: Real) -> None:
     if plan.override is not None:
         marks.set_xattr(temp, override_name(stack), plan.override)
     if plan.acl_access is not None:
-        marks.set_xattr(temp, acl.ACCESS, plan.acl_access)
+        marks.set_xattr(temp, ACL_ACCESS, plan.acl_access)
     if plan.acl_default is not None:
-        marks.set_xattr(temp, acl.DEFAULT, plan.acl_default)
+        marks.set_xattr(temp, ACL_DEFAULT, plan.acl_default)
     if not stat.S_ISLNK(plan.mode):
         attrs.set_mode(*temp.at(), stat.S_IMODE(plan.mode))
 
@@ -318,9 +320,9 @@ def tmpfile(stack: Stack, parent: Node, flags: int, mode: int, caller: Caller) -
     """
     stack.require_upper()
     if not parent.is_dir:
-        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        fail(errno.ENOTDIR)
     if not stack.capabilities.tmpfile:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        fail(errno.EOPNOTSUPP)
     check_entry(stack, parent)
     plan = _Plan(stack, parent, stat.S_IFREG | stat.S_IMODE(mode), caller)
     directory = copy_up_dir(stack, parent)

@@ -10,11 +10,10 @@ import stat
 from typing import NamedTuple
 
 from overlayfs_py.syscalls import attrs
-from overlayfs_py.union import acl, marks
+from overlayfs_py.syscalls.xattrs import ACLS, CAPABILITY
+from overlayfs_py.union import marks
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.stack import Stack
-
-CAPABILITY = "security.capability"
 
 
 class Late(NamedTuple):
@@ -90,7 +89,7 @@ def _must_copy(stack: Stack, name: str) -> bool:
     """Whether a copy without this xattr might let others do more: security.*, and ACLs, as the mode shows
     their mask as the group's bits (ovl_must_copy_xattr). Under noacl ACLs count for nothing anyway.
     """
-    if name in acl.NAMES:
+    if name in ACLS:
         return not stack.options.noacl
     return name.startswith("security.")
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls.copy import write_at
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.node import Node
@@ -90,5 +91,5 @@ def append(node: Node, offset: int, data: bytes | memoryview) -> int:
     """
     there = os.fstat(node.fd).st_size - offset
     if not 0 <= there <= len(data) or os.pread(node.fd, there, offset) != bytes(data[:there]):
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        fail(errno.EPERM)
     return there + write_at(node.fd, data[there:], offset + there)

@@ -5,11 +5,11 @@ so an index stays right when every change updates it.
 """
 
 import errno
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from overlayfs_py.errors import fail
 from overlayfs_py.union.attr import d_type
 from overlayfs_py.union.building import ONLY_UPPER, building, probe
 from overlayfs_py.union.layer import Real
@@ -45,7 +45,7 @@ def dir_index(stack: Stack, node: Node) -> DirIndex:
 def _begun(stack: Stack, node: Node) -> DirIndex:
     """The index of a directory; that of a huge one is only begun."""
     if not node.is_dir:
-        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        fail(errno.ENOTDIR)
     index = DirIndex()
     index.rest = building(stack, node, index)
     node.index = index
@@ -125,7 +125,7 @@ def covered_part(stack: Stack, node: Node) -> Real | None:
 def check_same_upper(stack: Stack, one: DirIndex, other: DirIndex) -> None:
     """EXDEV for two directories between which the upper's file system moves nothing: its subvolumes."""
     if one.elsewhere is not other.elsewhere and _upper_dev(stack, one) != _upper_dev(stack, other):
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        fail(errno.EXDEV)
 
 
 def _upper_dev(stack: Stack, index: DirIndex) -> int:

@@ -10,8 +10,9 @@ import os
 import stat
 from collections.abc import Iterable
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import owned
-from overlayfs_py.union.building import DT_DIR
+from overlayfs_py.syscalls.dirents import DT_DIR
 from overlayfs_py.union.inode import PLAIN_LIMIT
 from overlayfs_py.union.layer import Layer, Real
 from overlayfs_py.union.links import adopt_index, hard_link_key, load_count, register
@@ -39,7 +40,7 @@ def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result 
     if node is not None:
         return node, None
     if len(name) > stack.name_max:
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        fail(errno.ENAMETOOLONG)
     entry = find_entry(stack, parent, name)
     return None if entry is None else node_of(stack, parent, name, entry)
 
@@ -307,7 +308,7 @@ def list_dir(stack: Stack, node: Node, names: Iterable[bytes] | None = None) -> 
     entries = []
     index = dir_index(stack, node)
     if index.unlisted:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        fail(errno.EACCES)
     plain = index.elsewhere is None and all(
         real.layer.dev == stack.inodes.first for real in (node.upper, *node.lowers) if real is not None
     )
@@ -338,7 +339,7 @@ def names_after(stack: Stack, node: Node, cookie: int, most: int) -> list[tuple[
     """
     index = dir_index(stack, node)
     if index.unlisted:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        fail(errno.EACCES)
     if index.order is None:
         index.order = NameOrder(index.entries)
     index.order.complete()

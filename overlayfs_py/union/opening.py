@@ -10,12 +10,13 @@ from contextlib import ExitStack, suppress
 from overlayfs_py.errors import LayerError, shown
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import openat, owned
+from overlayfs_py.syscalls.privileges import is_administrator
 from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union import descriptors
 from overlayfs_py.union.attr import format_override
 from overlayfs_py.union.layer import O_DIRFD, Layer, Real
 from overlayfs_py.union.marks import OVERRIDES, TRUSTED, USER, Marks, get_xattr, list_xattrs, set_xattr
-from overlayfs_py.union.probe import hiding, may_use_trusted, probe_upper
+from overlayfs_py.union.probe import hiding, probe_upper
 from overlayfs_py.union.stack import Stack, override_name
 from overlayfs_py.union.upper import Upper
 from overlayfs_py.union.workdir import WorkDir
@@ -195,7 +196,7 @@ def _refuse_overlap(upper: bytes, work: bytes, lowers: Sequence[bytes]) -> None:
 def _prepare(stack: Stack) -> None:
     """Choose the prefix of the marks; with an upper end what a crash left, probe it, open its index."""
     options = stack.options
-    trusted = not options.userxattr and may_use_trusted()
+    trusted = not options.userxattr and is_administrator()
     upper = stack.upper
     if upper is None:
         stack.marks = Marks(TRUSTED if trusted else USER)

@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from overlayfs_py.errors import fail
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_range, write_at
@@ -334,7 +335,7 @@ class Overlay:
             copyup.copy_up(self._stack, node, size=size)
             fd = handle.writable_fd(self._stack, node)
             if not node.fd_writable and not flags & os.O_APPEND:
-                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+                fail(errno.EPERM)
             if flags & os.O_TRUNC:
                 os.ftruncate(fd, 0)
         else:

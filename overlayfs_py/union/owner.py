@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.union.attr import AttrChanges
 from overlayfs_py.union.layer import O_INODE, Real
@@ -134,7 +135,7 @@ def _insisting(stack: Stack, operation: Callable[..., Result]) -> Callable[..., 
                     if error.errno != errno.EACCES:
                         raise
             else:
-                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+                fail(errno.EACCES)
             if any(isinstance(changes, AttrChanges) and changes.mode is not None for changes in args):
                 modes.keep(args[0])
             return result

@@ -5,15 +5,12 @@ import os
 import stat
 from dataclasses import dataclass
 
+from overlayfs_py.syscalls.privileges import CAP_CHOWN, has_capability
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, RENAME_WHITEOUT, renameat2
+from overlayfs_py.syscalls.xattrs import ACL_ACCESS
 from overlayfs_py.union import marks
 from overlayfs_py.union.layer import is_whiteout_device
 from overlayfs_py.union.workdir import WorkDir
-
-_CAP_SYS_ADMIN = 21
-_CAP_CHOWN = 0
-_CAP_DAC_OVERRIDE = 1
-_EVERYTHING = ["0", "0", "4294967295"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +28,6 @@ class Capabilities:
     chown: bool = False
     exchange: bool = False
     rename_whiteout: bool = False
-
-
-def _effective(capability: int) -> bool:
-    with open("/proc/self/status") as f:
-        for line in f:
-            if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> capability & 1)
-    return False
-
-
-def may_use_trusted() -> bool:
-    """Whether trusted.* xattrs are ours to read and write: CAP_SYS_ADMIN in the first user namespace."""
-    with open("/proc/self/uid_map") as f:
-        return f.read().split() == _EVERYTHING and _effective(_CAP_SYS_ADMIN)
-
-
-def overrides_modes() -> bool:
-    """Whether file modes deny us nothing."""
-    return _effective(_CAP_DAC_OVERRIDE)
 
 
 def probe_upper(work: WorkDir, *, trusted: bool) -> Capabilities:
@@ -70,7 +48,7 @@ def probe_upper(work: WorkDir, *, trusted: bool) -> Capabilities:
         whiteout_devices=_makes_whiteouts(work),
         tmpfile=_makes_tmpfiles(work),
         acls=acls,
-        chown=_effective(_CAP_CHOWN),
+        chown=has_capability(CAP_CHOWN),
         exchange=_renames(work, RENAME_EXCHANGE),
         rename_whiteout=_renames(work, RENAME_WHITEOUT),
     )
@@ -86,7 +64,7 @@ def _takes_xattr(fd: int, name: str) -> bool:
 
 def _reads_acl(fd: int) -> bool:
     try:
-        os.getxattr(fd, "system.posix_acl_access")
+        os.getxattr(fd, ACL_ACCESS)
     except OSError as e:
         return e.errno == errno.ENODATA
     return True

@@ -12,6 +12,7 @@ import os
 import stat
 from struct import Struct
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import attrs, owned
 from overlayfs_py.syscalls.statx import attributes
 from overlayfs_py.union import marks
@@ -45,14 +46,14 @@ def _flags(node: Node) -> int:
     try:
         found: int = _WORD.unpack_from(_ioctl(node, attrs.FS_IOC_GETFLAGS, b""))[0]
     except OSError as error:
-        if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+        if error.errno in attrs.NO_IOCTL:
             return 0
         raise
     return found
 
 
 def _refuse() -> None:
-    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    fail(errno.EPERM)
 
 
 def check_entry(stack: Stack, parent: Node) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from types import TracebackType
 
+from overlayfs_py.errors import fail
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls.dirents import read_dirents
 from overlayfs_py.union.layer import Real, is_whiteout_device
@@ -135,7 +136,7 @@ class Reading:
         self._stack.trim()
         index = dir_index(self._stack, directory)
         if index.unlisted:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            fail(errno.EACCES)
         return [(name, kind) for name, (_, _, kind) in index.entries.items()]
 
     def without_upper(self, directory: Node) -> Node:
@@ -151,7 +152,7 @@ class Reading:
         self._stack.trim()
         index = dir_index(self._stack, _with_parts(directory, directory.upper, ()))
         if index.unlisted:
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            fail(errno.EACCES)
         return [(name, kind) for name, (_, _, kind) in index.entries.items()], list(index.whiteouts)
 
     def raw_names(self, directory: Real) -> list[tuple[bytes, int]]:

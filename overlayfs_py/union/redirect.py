@@ -5,9 +5,9 @@ layers give together; fs/overlayfs/dir.c ovl_get_redirect, namei.c ovl_lookup_la
 """
 
 import errno
-import os
 import stat
 
+from overlayfs_py.errors import fail
 from overlayfs_py.union import marks
 from overlayfs_py.union.layer import Real, is_whiteout_device
 from overlayfs_py.union.node import Node
@@ -29,7 +29,7 @@ def lower_path(stack: Stack, parent: Node, name: bytes) -> bytes:
         node = node.parent
     path = b"/" + b"/".join(reversed(parts))
     if len(path) > _REDIRECT_MAX:
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        fail(errno.EXDEV)
     return path
 
 

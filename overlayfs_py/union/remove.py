@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.union import marks, stash
 from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up
@@ -32,7 +33,7 @@ def _must_exist(stack: Stack, parent: Node, name: bytes) -> Node:
     stack.require_upper()
     node = resolve(stack, parent, name)
     if node is None:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        fail(errno.ENOENT)
     check_removal(stack, parent, node)
     return node
 
@@ -41,7 +42,7 @@ def check_unlink(stack: Stack, parent: Node, name: bytes) -> Node:
     """All that `unlink` refuses, before anything is copied up; the node whose name goes."""
     node = _must_exist(stack, parent, name)
     if node.is_dir:
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        fail(errno.EISDIR)
     return node
 
 
@@ -130,10 +131,10 @@ def check_empty(stack: Stack, parent: Node, node: Node) -> DirIndex:
     """The index of a directory that is to go; ENOTEMPTY, and EACCES for one of which that cannot be told."""
     index = dir_index(stack, node)
     if index.unlisted:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        fail(errno.EACCES)
     if index.entries:
         check_kept(stack, parent, node)
-        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        fail(errno.ENOTEMPTY)
     return index
 
 
@@ -141,7 +142,7 @@ def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
     """Remove an empty directory; ENOENT, ENOTDIR, ENOTEMPTY, EROFS."""
     node = _must_exist(stack, parent, name)
     if not node.is_dir:
-        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        fail(errno.ENOTDIR)
     own_index = check_empty(stack, parent, node)
     directory = copy_up_dir(stack, parent)
     index = dir_index(stack, parent)

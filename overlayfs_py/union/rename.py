@@ -8,6 +8,7 @@ renameat2 on the upper, or in several renames where that has no flags (`exchange
 import errno
 import os
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE, RENAME_NOREPLACE
 from overlayfs_py.union import marks
 from overlayfs_py.union.copyup import (
@@ -79,7 +80,7 @@ class _Side:
 def check_flags(flags: int) -> None:
     """EINVAL for flags a user's rename cannot have: a whiteout left behind is the union's own business."""
     if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fail(errno.EINVAL)
 
 
 def rename(
@@ -138,9 +139,9 @@ def _check(stack: Stack, old: _Side, new: _Side, flags: int) -> None:
     source, target = old.node, new.node
     exchange, noreplace = bool(flags & RENAME_EXCHANGE), bool(flags & RENAME_NOREPLACE)
     if source is None or (exchange and target is None) or new.parent.nlink == 0:
-        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        fail(errno.ENOENT)
     if noreplace and target is not None:
-        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        fail(errno.EEXIST)
     if target is source:
         return
     check_removal(stack, old.parent, source)
@@ -150,13 +151,13 @@ def _check(stack: Stack, old: _Side, new: _Side, flags: int) -> None:
         check_removal(stack, new.parent, target)
     if not exchange and target is not None:
         if source.is_dir and not target.is_dir:
-            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            fail(errno.ENOTDIR)
         if target.is_dir and not source.is_dir:
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            fail(errno.EISDIR)
     check_same_upper(stack, old.index, new.index)
     for node in (source, target) if exchange else (source,):
         if node is not None and node.is_dir and node.lowers and not stack.make_redirects:
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            fail(errno.EXDEV)
     if not exchange and target is not None and target.is_dir:
         check_empty(stack, new.parent, target)
     _redirect(stack, old, new)

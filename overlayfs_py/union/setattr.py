@@ -5,6 +5,7 @@ import os
 import stat
 import time
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.union import handle, marks
 from overlayfs_py.union.attr import NOW, AttrChanges, format_override
@@ -101,9 +102,9 @@ def _real_owner(node: Node) -> tuple[int, int, int]:
 def check_size(node: Node, size: int) -> None:
     """EINVAL for a negative size and for what has none, EISDIR for a directory."""
     if node.is_dir:
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        fail(errno.EISDIR)
     if size < 0 or not node.is_file:
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        fail(errno.EINVAL)
 
 
 def truncate(stack: Stack, node: Node, size: int) -> None:

@@ -4,7 +4,9 @@ import errno
 import os
 import stat
 
+from overlayfs_py.errors import fail
 from overlayfs_py.options import UnionOptions
+from overlayfs_py.syscalls.privileges import CAP_DAC_OVERRIDE, has_capability
 from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union import descriptors
 from overlayfs_py.union.attr import IdMap
@@ -14,7 +16,7 @@ from overlayfs_py.union.layer import Layer, Real
 from overlayfs_py.union.marks import OVERRIDES, TRUSTED, Marks
 from overlayfs_py.union.node import Entry, Node
 from overlayfs_py.union.origin import Origins
-from overlayfs_py.union.probe import Capabilities, overrides_modes
+from overlayfs_py.union.probe import Capabilities
 from overlayfs_py.union.spans import Spans
 from overlayfs_py.union.upper import Upper
 from overlayfs_py.union.workdir import WorkDir
@@ -49,7 +51,7 @@ class Stack:
         self.lowers: list[Layer] = []
         self.data_lowers: list[Layer] = []
         self.capabilities = Capabilities()
-        self.confined = not overrides_modes()
+        self.confined = not has_capability(CAP_DAC_OVERRIDE)
         self.marks = Marks(TRUSTED)
         self.hard_links: dict[tuple[int, int], Node] = {}
         self.stripped: set[Node] = set()
@@ -88,7 +90,7 @@ class Stack:
     def require_upper(self) -> Upper:
         """The upper; EROFS on a mount without one."""
         if self.upper is None:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            fail(errno.EROFS)
         return self.upper
 
     @property

@@ -6,17 +6,15 @@ link, which the users of the file do not count (`Stack.stashed`); a removed dire
 replaced by another one that looks the same.
 """
 
-import errno
 import os
 import stat
 
+from overlayfs_py.errors import OUT_OF_DESCRIPTORS
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.union.dress import dress
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
-
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
 def hold(stack: Stack, node: Node) -> None:
@@ -27,7 +25,7 @@ def hold(stack: Stack, node: Node) -> None:
     try:
         real.detach(node.fd if node.fd_writable else -1)
     except OSError as error:
-        if error.errno not in _NO_DESCRIPTORS or not _stash(stack, node, real):
+        if error.errno not in OUT_OF_DESCRIPTORS or not _stash(stack, node, real):
             raise
 
 

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 
-from overlayfs_py.errors import InUse, LayerError
+from overlayfs_py.errors import InUse, LayerError, fail
 from overlayfs_py.union.layer import Layer
 from overlayfs_py.union.pending import Pending
 from overlayfs_py.union.workdir import WorkDir
@@ -31,7 +31,7 @@ class Upper:
     def work(self) -> WorkDir:
         """Where inodes are made; EROFS without one."""
         if self._work is None:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            fail(errno.EROFS)
         return self._work
 
     def take(self, *, durable: bool) -> None:
@@ -46,7 +46,7 @@ class Upper:
     def pending(self) -> Pending:
         """Renames of several steps; EROFS where nothing is written."""
         if self._pending is None:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            fail(errno.EROFS)
         return self._pending
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from overlayfs_py.errors import InUse, LayerError
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.trees import remove_tree
-from overlayfs_py.union import acl
+from overlayfs_py.syscalls.xattrs import ACL_ACCESS, ACL_DEFAULT
 from overlayfs_py.union.descriptors import FdCache, Held
 from overlayfs_py.union.layer import O_DIRFD, Layer, Real
 
@@ -170,7 +170,7 @@ def _own(dir_fd: int, name: bytes) -> None:
     """What is made in this directory must inherit neither ACL nor group of the work directory (CVE-2016-1575,
     ovl_workdir_create).
     """
-    for acl_name in (acl.DEFAULT, acl.ACCESS):
+    for acl_name in (ACL_DEFAULT, ACL_ACCESS):
         with contextlib.suppress(OSError):
             os.removexattr(b"/proc/self/fd/%d/%s" % (dir_fd, name), acl_name, follow_symlinks=False)
     os.chown(name, -1, os.getegid(), dir_fd=dir_fd, follow_symlinks=False)

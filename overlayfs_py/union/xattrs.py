@@ -9,10 +9,11 @@ is done for ``user.overlay.``. What fuse-overlayfs and containers/storage take f
 import errno
 import os
 
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls.xattrs import ACL_DEFAULT, ACLS, CAPABILITY
 from overlayfs_py.union import acl, marks
 from overlayfs_py.union.copyup import copy_up
-from overlayfs_py.union.dress import CAPABILITY
 from overlayfs_py.union.marks import (
     ESCAPE,
     FOREIGN,
@@ -57,13 +58,13 @@ def _is_reserved(stack: Stack, name: str) -> bool:
 
 
 def _refuse_acl(stack: Stack, name: str) -> None:
-    if stack.options.noacl and name in acl.NAMES:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    if stack.options.noacl and name in ACLS:
+        fail(errno.EOPNOTSUPP)
 
 
 def _maps(stack: Stack, name: str) -> bool:
     """Whether the value holds ids that differ between the mount and the layers."""
-    return name in acl.NAMES and not (stack.uids.trivial and stack.gids.trivial)
+    return name in ACLS and not (stack.uids.trivial and stack.gids.trivial)
 
 
 def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
@@ -75,14 +76,14 @@ def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
     if _is_reserved(stack, key):
-        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        fail(errno.ENODATA)
     try:
         value = owned.getxattr_at(*node.top.at(), _on_disk(key))
     except OSError as e:
         if e.errno == errno.ENODATA and node.is_dir and key in _LITERAL:
             return b"y"  # asked by an overlay over this one: all names of a merged directory are plain names
-        if e.errno == errno.EOPNOTSUPP and key in acl.NAMES:
-            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
+        if e.errno == errno.EOPNOTSUPP and key in ACLS:
+            fail(errno.ENODATA)
         raise
     if _maps(stack, key):
         value = acl.with_ids(value, stack.uids.inside, stack.gids.inside)
@@ -97,7 +98,7 @@ def listxattr(stack: Stack, node: Node, *, trusted: bool = True) -> list[bytes]:
     for name in marks.listed_xattrs(node.top):
         if is_internal(name) or _is_foreign(name) or _is_reserved(stack, name):
             continue
-        if stack.options.noacl and name in acl.NAMES:
+        if stack.options.noacl and name in ACLS:
             continue
         if trusted or not name.startswith("trusted."):
             names.append(os.fsencode(_visible(name)))
@@ -116,11 +117,11 @@ def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
     _refuse_acl(stack, key)
     check_change(stack, node)
     if _is_reserved(stack, key):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-    if key in acl.NAMES and not stack.capabilities.acls:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
-    if key == acl.DEFAULT and not node.is_dir:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        fail(errno.EPERM)
+    if key in ACLS and not stack.capabilities.acls:
+        fail(errno.EOPNOTSUPP)
+    if key == ACL_DEFAULT and not node.is_dir:
+        fail(errno.EACCES)
     if node.upper is None:
         _upper_takes(stack, _on_disk(key))
     if not _maps(stack, key):
@@ -128,7 +129,7 @@ def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
     try:
         return acl.with_ids(value, stack.uids.outside, stack.gids.outside)
     except KeyError:  # as posix_acl_from_xattr says of an id that means nothing here
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
+        fail(errno.EINVAL)
 
 
 def _upper_takes(stack: Stack, name: str) -> None:
@@ -158,8 +159,8 @@ def check_remove(stack: Stack, node: Node, name: bytes) -> bool:
     _refuse_acl(stack, key)
     check_change(stack, node, touching=key == CAPABILITY)  # which whoever appends drops
     if _is_reserved(stack, key):
-        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-    if key == acl.DEFAULT and not node.is_dir:
+        fail(errno.ENODATA)
+    if key == ACL_DEFAULT and not node.is_dir:
         return False  # nothing but a directory has one, and the kernel says so by success
     if node.upper is None:
         getxattr(stack, node, name)

@@ -193,7 +193,7 @@ def test_a_daemon_that_begins_alone_stays(layers: Layers) -> None:
 def test_what_it_must_not_know_it_does_not_act_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the right to look at everybody it is never sure that nobody is left."""
     assert namespaces.may_know_members()
-    monkeypatch.setattr(namespaces, "_CAP_SYS_PTRACE", 62)
+    monkeypatch.setattr(namespaces, "CAP_SYS_PTRACE", 62)
     assert not namespaces.may_know_members()
 
 

@@ -10,8 +10,9 @@ import re
 import struct
 
 from layerstore.errors import InvalidLayer, printable
+from overlayfs_py.syscalls.xattrs import ACL_ACCESS, ACL_DEFAULT
 
-XATTRS = {"SCHILY.acl.access": "system.posix_acl_access", "SCHILY.acl.default": "system.posix_acl_default"}
+XATTRS = {"SCHILY.acl.access": ACL_ACCESS, "SCHILY.acl.default": ACL_DEFAULT}
 
 _VERSION = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")

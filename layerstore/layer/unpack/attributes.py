@@ -26,6 +26,7 @@ from layerstore.layer.notes import Notes
 from layerstore.layer.tar.entry import Entry
 from overlayfs_py.syscalls.attrs import set_mode
 from overlayfs_py.syscalls.openat import open_beneath
+from overlayfs_py.syscalls.xattrs import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from overlayfs_py.union.marks import Marks
 
 _O_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,9 +39,9 @@ _ACL_REFUSALS = (errno.EINVAL, errno.EACCES, errno.EOPNOTSUPP)
 # The kernel looks into these, and refuses what is damaged (EINVAL), on the wrong kind of file (EACCES), or of
 # another version of ACLs (EOPNOTSUPP, which of this version means that the file system has none).
 _CHECKED = {
-    "system.posix_acl_access": _ACL_REFUSALS,
-    "system.posix_acl_default": _ACL_REFUSALS,
-    "security.capability": (errno.EINVAL,),
+    ACL_ACCESS: _ACL_REFUSALS,
+    ACL_DEFAULT: _ACL_REFUSALS,
+    CAPABILITY: (errno.EINVAL,),
 }
 _LENGTH = struct.Struct("<I")
 _Record = tuple[bytes, int, int, int, int, int, list[tuple[bytes, bytes]]]

@@ -35,6 +35,7 @@ from layerstore.layer.unpack.below import Below
 from layerstore.layer.unpack.filling import fill
 from layerstore.layer.unpack.rootdir import NotADirectory, RootDir, clean_path, remove
 from layerstore.limits import Limits
+from overlayfs_py.errors import fail
 from overlayfs_py.union.marks import Marks
 from overlayfs_py.union.reading import Node
 
@@ -150,7 +151,7 @@ class Placer:
             return found.top.readlink()
         shown = found if found is not None and found.is_dir else None
         if shown is None and not make and not self._below.is_nothing:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            fail(errno.ENOENT)
         os.mkdir(name, 0o700, dir_fd=dir_fd)
         if replaces_whiteout:
             self._make_opaque(dir_fd, name, path)

@@ -19,9 +19,10 @@ from overlayfs_py.engine.base import wants_descriptors
 from overlayfs_py.engine.libfuse.gate import gated
 from overlayfs_py.engine.libfuse.replies import SETID_BITS, as_touched, statfs_reply
 from overlayfs_py.engine.libfuse.session import Context, OpenDirectory, OpenFile, Session
+from overlayfs_py.syscalls.xattrs import ACL_ACCESS
 from overlayfs_py.union.overlay import AttrChanges, Caller
 
-_ACCESS_ACL = b"system.posix_acl_access"
+_ACL_ACCESS = os.fsencode(ACL_ACCESS)
 # The kernel does O_DIRECT itself and keeps its page cache right; a layer's descriptor would want alignment.
 _NOT_FOR_LAYERS = os.O_DIRECT
 
@@ -161,7 +162,7 @@ class OverlayOperations(Session):
         await self._copies.ensure_upper(inode.node, data=False)
         self._overlay.setxattr(inode.node, name, value)
         self._changed(inode.node, ctx)
-        if name == _ACCESS_ACL and inode.setid:
+        if name == _ACL_ACCESS and inode.setid:
             self._drop_setgid_for_acl(inode, ctx)
 
     async def removexattr(self, nodeid: int, name: bytes, ctx: Context) -> None:
@@ -171,7 +172,7 @@ class OverlayOperations(Session):
         await self._copies.ensure_upper(inode.node, data=False)
         self._overlay.removexattr(inode.node, name)
         self._changed(inode.node, ctx)
-        if name == _ACCESS_ACL and inode.setid:
+        if name == _ACL_ACCESS and inode.setid:
             self._drop_setgid_for_acl(inode, ctx)
 
     # -- files ---------------------------------------------------------------------------------

@@ -17,12 +17,13 @@ from overlayfs_py.engine.libfuse.gate import Gate
 from overlayfs_py.engine.libfuse.replies import SETID_BITS, fill
 from overlayfs_py.engine.nodes import NOBODY, OTHERS, Inode, NodeTable
 from overlayfs_py.engine.setid import in_group, may_keep_setgid, may_keep_setid, without_setid
+from overlayfs_py.syscalls.dirents import DT_DIR
 from overlayfs_py.union.overlay import Attr, AttrChanges, Node
 
 if TYPE_CHECKING:
-    from overlayfs_py.union.overlay import Handle, Overlay
+    from overlayfs_py.syscalls.dirents import DT_DIR
+from overlayfs_py.union.overlay import Handle, Overlay
 
-_DT_DIR = 4
 _A_MOMENT = 0.005  # seconds
 _DOTS = 2  # . and .. come first in a snapshot
 
@@ -157,7 +158,7 @@ class Session(pyfuse3.Operations):
     def _snapshot(self, node: Node) -> list[tuple[bytes, int, int]]:
         """The directory's names with . and .. before them, as a local file system lists them."""
         above = node.parent or node
-        here = [(name, self._overlay.getattr(n).ino, _DT_DIR) for name, n in ((b".", node), (b"..", above))]
+        here = [(name, self._overlay.getattr(n).ino, DT_DIR) for name, n in ((b".", node), (b"..", above))]
         return here + self._overlay.list_dir(node).entries
 
     def _reply_name(

@@ -10,10 +10,12 @@ from overlayfs_py.engine.native.answers import NOT_KEPT
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import State
 from overlayfs_py.engine.setid import may_keep_setgid, without_setid
+from overlayfs_py.errors import fail
+from overlayfs_py.syscalls.xattrs import ACL_ACCESS, CAPABILITY
 from overlayfs_py.union.overlay import NOW, AttrChanges, Node
 
-_CAPABILITY = b"security.capability"
-_ACCESS_ACL = b"system.posix_acl_access"
+_CAPABILITY = os.fsencode(CAPABILITY)
+_ACL_ACCESS = os.fsencode(ACL_ACCESS)
 _BILLION = 1_000_000_000
 _WRITTEN_BACK = (
     wire.FATTR_MTIME | wire.FATTR_CTIME
@@ -121,7 +123,7 @@ class AttributeRequests:
         self, request: Request, size: int, flags: int, more: int, name: bytes, value: memoryview
     ) -> bytes:
         if len(value) < size:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            fail(errno.EINVAL)
         inode = self._state.nodes.inode(request.nodeid)
         node = inode.node
         content = bytes(value[:size])
@@ -143,7 +145,7 @@ class AttributeRequests:
             return b""
         self._state.copying.need_upper(node, data=False)
         self._overlay.removexattr(node, name)
-        if name == _ACCESS_ACL:
+        if name == _ACL_ACCESS:
             self._drop_setgid(node, request)
         self._state.notices.changed(node, request.pid)
         return b""
@@ -177,5 +179,5 @@ def _sized(value: bytes, size: int) -> bytes:
     if size == 0:
         return wire.XATTR_SIZE_OUT.pack(len(value), 0)
     if len(value) > size:
-        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+        fail(errno.ERANGE)
     return value

@@ -12,9 +12,9 @@ from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.cookies import Cookies, Named
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import State
+from overlayfs_py.syscalls.dirents import DT_DIR
 from overlayfs_py.union.overlay import Node
 
-_DT_DIR = 4
 _DOTS = [(1, b"."), (2, b"..")]  # their places
 _REST = 3  # those of names are larger
 _COSTLY = 200  # names that are looked at one by one for an answer, which others wait for
@@ -101,7 +101,7 @@ class DirectoryRequests:
         """The names with their st_ino and d_type."""
         above = {b".": node, b"..": node.parent or node}
         dots = [
-            (name, self._overlay.getattr(above[name]).ino, _DT_DIR)
+            (name, self._overlay.getattr(above[name]).ino, DT_DIR)
             for place, name in names[:2]
             if place < _REST
         ]

@@ -6,7 +6,6 @@ Needs no device: it is given bytes and hands bytes to `send`, so tests and the f
 import errno
 import functools
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from inspect import CO_VARARGS
@@ -26,6 +25,7 @@ from overlayfs_py.engine.native.negotiation import Session, VersionRefused, Wish
 from overlayfs_py.engine.native.opens import OpenRequests
 from overlayfs_py.engine.native.pipes import Body, Piped
 from overlayfs_py.engine.native.state import Handler, State
+from overlayfs_py.errors import OUT_OF_SPACE, fail
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
@@ -44,7 +44,6 @@ REFUSED = {
 }
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OPENING = {"OPEN", "CREATE", "TMPFILE"}
 _header = wire.OUT_HEADER.pack
 
@@ -169,7 +168,7 @@ class Dispatcher:
         """Whether the disk was full, or descriptors were used up, and some could be given back: worth another
         try. What the kernel has forgotten holds both.
         """
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
             return self._state.forgotten.clear()
         if not wants_descriptors(error) or self._spared_for == request.unique:
             return False
@@ -295,7 +294,7 @@ def _handler(row: wire.Op, homes: Sequence[Mapping[str, Handler]]) -> Handler:
 
 
 def _refuse(request: Request, *arguments: object) -> bytes:
-    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    fail(errno.ENOSYS)
 
 
 def _methods(home: object) -> dict[str, Handler]:

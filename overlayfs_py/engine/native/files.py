@@ -19,6 +19,7 @@ from overlayfs_py.engine.native.patience import Patience, Timed
 from overlayfs_py.engine.native.pipes import Body
 from overlayfs_py.engine.native.state import State
 from overlayfs_py.engine.setid import may_keep_setid
+from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_range, write_at
 from overlayfs_py.union.overlay import Caller, Node
@@ -99,7 +100,7 @@ class FileRequests:
         data: memoryview,
     ) -> bytes:
         if len(data) != size:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            fail(errno.EINVAL)
         state = self._state
         node = state.nodes.inode(request.nodeid).node
         if not self._overlay.writes_at_once(node):
@@ -232,7 +233,7 @@ class FileRequests:
             return errno.ENOTTY
         node = self._state.node(request.nodeid)
         if max(in_size, out_size) > _LONGEST or in_size != len(data) or not (node.is_dir or node.is_file):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            fail(errno.EINVAL)
         content = bytes(data).ljust(_LONGEST, b"\0")
         if change:
             self._state.copying.need_upper(node, data=False)

@@ -23,13 +23,13 @@ from overlayfs_py.engine.native.wakefulness import Wakefulness
 from overlayfs_py.engine.native.wire import OPS, OUT_HEADER, PAGE_SIZE, Init
 from overlayfs_py.errors import EngineUnavailable, MountError
 from overlayfs_py.options import ServiceOptions
+from overlayfs_py.syscalls.privileges import is_administrator
 
 if TYPE_CHECKING:
     from overlayfs_py.union.overlay import Overlay
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
-_CAP_SYS_ADMIN = 21
 _OLDEST_KERNEL = (5, 12)
 # µs to look for the next request, if nobody says: longer where waking the client takes long (decision 0020).
 _POLL, _POLL_AWAKE = 500, 100
@@ -234,13 +234,7 @@ class NativeEngine:
 
 def _cannot_register() -> str:
     """Why this process may not give the kernel backing files; empty when it may."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        effective = next(line for line in status if line.startswith("CapEff:"))
-    with open("/proc/self/uid_map", encoding="ascii") as uid_map:
-        everybody = uid_map.read().split() == ["0", "0", "4294967295"]
-    if int(effective.split()[1], 16) >> _CAP_SYS_ADMIN & 1 and everybody:
-        return ""
-    return "it needs CAP_SYS_ADMIN outside of user namespaces"
+    return "" if is_administrator() else "it needs CAP_SYS_ADMIN outside of user namespaces"
 
 
 def create(overlay: "Overlay", options: ServiceOptions) -> NativeEngine:
