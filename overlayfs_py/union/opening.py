@@ -78,6 +78,7 @@ def _open_upper(stack: Stack, path: bytes) -> Upper:
             )
         work = WorkDir(options.work, work_fd, stack.dir_fds, stack.held)
         opened.callback(work.close)
+        work.layer.overrides = layer.overrides  # what is copied up keeps this layer when it has its name
         upper = Upper(layer, work)
         upper.take(durable=not options.volatile)
         opened.pop_all()

@@ -113,7 +113,7 @@ class Overlay:
         """
         upper = self._stack.upper
         if upper is not None and upper.layer.noatime != spare:
-            upper.layer.noatime = spare
+            upper.layer.noatime = upper.work.layer.noatime = spare
             self._stack.data_fds.clear()  # they were opened for the other
 
     @property
