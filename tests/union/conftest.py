@@ -2,18 +2,22 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from overlayfs_py.union import descriptors
 from overlayfs_py.union.overlay import Overlay
 from tests import snapshots, trees
 from tests.mounts import KernelMount, Layers, LowerLayers, scratch
 from tests.oracle.overlay_vfs import OverlayVfs
 from tests.oracle.union_side import OverlayReader, union_options
 from tests.snapshots import Snapshot, Status
+from tests.union.crowds import SHARE
 
 pytestmark = [pytest.mark.root]
 
@@ -30,6 +34,13 @@ class Union(OverlayVfs):
         """Close and open again, as a remount; this object is then the new one."""
         self.close_all_layers()
         Union.__init__(self, self.layers, self.options)
+        return self
+
+    def reopen_with(self, **changes: object) -> "Union":
+        """As `reopen`, with other `UnionOptions`, until the next `reopen`."""
+        options = replace(self.overlay.options, **changes)  # type: ignore[arg-type]
+        self.close_all_layers()
+        OverlayVfs.__init__(self, Overlay.open(options))
         return self
 
     def now_and_reopened(self) -> Iterator["Union"]:
@@ -119,6 +130,12 @@ def open_union(ground: Path) -> Iterator[Opener]:
         yield start
 
 
+@pytest.fixture
+def few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cache keeps only `crowds.SHARE` of them."""
+    monkeypatch.setattr(descriptors, "share", lambda: SHARE)
+
+
 def _make(where: Path, lowers: Sequence[trees.Tree], upper: trees.Tree) -> Layers:
     where.mkdir()
     made = []
@@ -131,3 +148,8 @@ def _make(where: Path, lowers: Sequence[trees.Tree], upper: trees.Tree) -> Layer
         (where / name).mkdir()
     trees.build(where / "upper", upper)
     return Layers(lowers=tuple(made), upper=where / "upper", work=where / "work", merged=where / "merged")
+
+
+def is_whiteout(path: Path) -> bool:
+    st = path.lstat()
+    return stat.S_ISCHR(st.st_mode) and st.st_rdev == 0

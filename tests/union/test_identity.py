@@ -1,7 +1,6 @@
 """st_ino, d_ino and content stay what they are: over copy-up, forgetting, remount, removal while open."""
 
 import os
-import stat
 
 import pytest
 
@@ -61,63 +60,6 @@ def test_a_name_made_again_is_another_inode(open_union: Opener) -> None:
     assert union.lstat(b"d/f").ino != before
     assert union.pread(fd, 100, 0) == b"old content"
     assert union.fstatus(fd).ino == before
-
-
-def test_an_open_file_outlives_its_name(open_union: Opener) -> None:
-    """Lower or upper: readable, writable, nlink 0, changes its metadata; nothing is left after the close."""
-    union = open_union(LOWER)
-    union.write_file(b"up", b"upper")
-    for path, content in ((b"d/f", b"old content"), (b"up", b"upper")):
-        fd = union.open(path, os.O_RDWR, 0)
-        union.unlink(path)
-        assert union.fstatus(fd).nlink == 0
-        assert union.pread(fd, 100, 0) == content
-        union.pwrite(fd, b"more", 0)
-        union.ftruncate(fd, 4)
-        union.fchmod(fd, 0o600)
-        assert union.pread(fd, 100, 0) == b"more"
-        assert union.fstatus(fd).mode == stat.S_IFREG | 0o600
-        union.forget()
-        assert union.pread(fd, 100, 0) == b"more"
-        union.close(fd)
-    union = union.reopen()
-    assert union.names() == [b"d"]
-    assert union.names(b"d") == [b"l", b"p", b"sub"]
-    assert union.leftovers() == []
-
-
-def test_a_reader_sees_what_a_writer_writes(open_union: Opener) -> None:
-    """A descriptor opened on the lower file follows the copy-up."""
-    union = open_union(LOWER)
-    reader = union.open(b"d/f", os.O_RDONLY, 0)
-    assert union.pread(reader, 3, 0) == b"old"
-    writer = union.open(b"d/f", os.O_RDWR, 0)
-    union.pwrite(writer, b"new", 0)
-    assert union.pread(reader, 100, 0) == b"new content"
-    union.close(writer)
-    assert union.pread(reader, 100, 0) == b"new content"
-    assert union.fstatus(reader) == union.lstat(b"d/f")
-
-
-def test_a_reader_outlives_a_rename_over_its_file(open_union: Opener) -> None:
-    """The old content stays for whoever holds it."""
-    union = open_union(LOWER)
-    reader = union.open(b"d/f", os.O_RDONLY, 0)
-    union.write_file(b"new", b"new")
-    union.rename(b"new", b"d/f", 0)
-    assert union.pread(reader, 100, 0) == b"old content"
-    assert union.content(b"d/f") == b"new"
-
-
-def test_append_goes_to_the_end_of_a_lower_file(open_union: Opener) -> None:
-    """O_APPEND on the first open, through two descriptors."""
-    union = open_union(LOWER)
-    first = union.open(b"d/f", os.O_WRONLY | os.O_APPEND, 0)
-    second = union.open(b"d/f", os.O_WRONLY | os.O_APPEND, 0)
-    union.write(first, b"1")
-    union.write(second, b"2")
-    union.write(first, b"3")
-    assert union.content(b"d/f") == b"old content123"
 
 
 def test_a_directory_is_one_whatever_it_is_made_of(open_union: Opener) -> None:

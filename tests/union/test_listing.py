@@ -1,7 +1,6 @@
 """Listing: each name once, from the topmost layer that has it, with stable cookies and right types."""
 
 import os
-import stat
 
 import pytest
 
@@ -9,26 +8,6 @@ from tests.trees import Dir, File, Symlink, Whiteout, char_device, fifo, socket
 from tests.union.conftest import Opener
 
 pytestmark = [pytest.mark.root]
-
-
-def test_layers_merge_and_the_topmost_counts(open_union: Opener) -> None:
-    """A name in three layers is one entry, with the type of the topmost."""
-    union = open_union(
-        {"d/a": File(b"1"), "d/n": Dir()},
-        {"d/a": File(b"2"), "d/b": File(b"2"), "d/n": File()},
-        {"d/c": File(b"3")},
-    )
-    assert union.names(b"d") == [b"a", b"b", b"c", b"n"]
-    assert union.content(b"d/a") == b"1"
-    assert stat.S_ISDIR(union.lstat(b"d/n").mode)
-
-
-def test_a_file_above_a_directory_hides_it_whole(open_union: Opener) -> None:
-    """And a directory above a file does not merge with directories below that file."""
-    union = open_union({"x": File(b"file")}, {"x/in": File()})
-    assert union.content(b"x") == b"file"
-    union = open_union({"x/top": File()}, {"x": File()}, {"x/bottom": File()})
-    assert union.names(b"x") == [b"top"]
 
 
 def test_types_of_all_kinds(open_union: Opener) -> None:

@@ -1,8 +1,7 @@
-"""Extended attributes: kept, listed, hidden, escaped; ACLs inherited, never leaked."""
+"""Extended attributes as users see them: kept, listed, hidden, escaped."""
 
 import errno
 import os
-import stat
 
 import pytest
 
@@ -138,54 +137,14 @@ def test_a_symlinks_xattrs_are_its_own(open_union: Opener) -> None:
     assert union.listxattr(b"f") == [b"trusted.l"]
 
 
-def test_default_acl_is_inherited(open_union: Opener) -> None:
-    """A lower directory's default ACL counts for what is made in it; the umask then does not."""
-    union = open_union({"d": Dir(mode=0o750, xattrs={trees.ACL_DEFAULT: DEFAULT})})
-    union.umask(0o077)
-    union.write_file(b"d/f", b"", mode=0o666)
-    union.mkdir(b"d/sub", 0o777)
-    for view in union.now_and_reopened():
-        assert view.lstat(b"d/f").mode & 0o777 == 0o660
-        assert trees.ACL_ACCESS in view.listxattr(b"d/f")
-        assert view.getxattr(b"d/sub", trees.ACL_DEFAULT) == DEFAULT
-        assert view.lstat(b"d/sub").mode & 0o777 == 0o770
+LOWER = {"d/old": File(b"old"), "d/sub/deep": File(b"deep")}
 
 
-def test_without_default_acl_the_umask_counts(open_union: Opener) -> None:
-    """Modes are the caller's, less the umask."""
-    union = open_union()
-    union.umask(0o027)
-    union.write_file(b"f", b"", mode=0o666)
-    union.mkdir(b"d", 0o777)
-    union.mknod(b"p", stat.S_IFIFO | 0o666, 0)
-    assert [union.lstat(name).mode & 0o777 for name in (b"f", b"d", b"p")] == [0o640, 0o750, 0o640]
-
-
-def test_a_setgid_directory_gives_its_group(open_union: Opener) -> None:
-    """To files and directories made in it, whether lower or copied up."""
-    union = open_union({"d": Dir(mode=0o2755, gid=2000)})
-    union.write_file(b"d/f", b"")
-    union.mkdir(b"d/sub", 0o755)
-    assert union.lstat(b"d/f").gid == 2000
-    assert union.lstat(b"d/sub").gid == 2000
-    assert union.lstat(b"d/sub").mode & stat.S_ISGID
-
-
-def test_the_work_directorys_acl_does_not_leak(open_union: Opener) -> None:
-    """CVE-2016-1575: a default ACL or set-gid bit on the work directory reaches nothing."""
-    union = open_union({"f": File(b"f", mode=0o640, gid=5), "d": Dir(mode=0o700, gid=5)})
-    for directory in (union.work, union.upper, union.work / "work"):
-        os.setxattr(directory, trees.ACL_DEFAULT, DEFAULT)
-        os.chown(directory, 0, 2000)
-        directory.chmod(0o2755)
-    union.close_all_layers()
-    os.removexattr(union.upper, trees.ACL_DEFAULT)
-    union.upper.chmod(0o755)
-    union.reopen()
-    union.touch(b"f")
-    union.touch(b"d")
-    union.mkdir(b"new", 0o700)
-    for name, gid, mode in ((b"f", 5, 0o640), (b"d", 5, 0o700), (b"new", 0, 0o700)):
-        status = union.lstat(name)
-        assert (status.gid, status.mode & 0o7777) == (gid, mode)
-        assert union.listxattr(name) == []
+def test_the_mark_is_not_seen_and_cannot_be_set(open_union: Opener) -> None:
+    """An opaque directory has no xattr of that name for users; setting it stores another, escaped one."""
+    union = open_union({"d": Dir(opaque="y")}, LOWER)
+    assert union.listxattr(b"d") == []
+    union.setxattr(b"d", b"trusted.overlay.opaque", b"mine", 0)
+    assert union.getxattr(b"d", b"trusted.overlay.opaque") == b"mine"
+    assert union.upper_xattrs("d")["trusted.overlay.overlay.opaque"] == b"mine"
+    assert "trusted.overlay.opaque" not in union.upper_xattrs("d")

@@ -1,4 +1,4 @@
-"""Layers that span several st_devs: subvolumes, mounts in a lower, an overlay as a lower.
+"""Where other file systems begin in a layer: subvolumes, mounts in a lower, an overlay as a lower.
 
 A file is told by its own st_dev and st_ino; the numbers shown are unique in the mount and stay.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from overlayfs_py.syscalls import openat
-from overlayfs_py.union.inode import InodeNumbers
 from tests import images
 from tests.mounts import KernelMount, Layers, LowerLayers, make_layers
 from tests.union.conftest import Union, fails
@@ -231,18 +230,3 @@ def test_an_overlay_of_two_file_systems_as_lower(where: Path, xino: str) -> None
                 _check_two_files(union)
                 for view in union.now_and_reopened():
                     _check_numbers(view)
-
-
-def test_numbers() -> None:
-    """Plain for the first, tagged for others, hashed when too large: no two the same, whatever comes when."""
-    numbers = InodeNumbers(7)
-    large = (1, 2, 256, 1 << 32, (1 << 40) - 1, 1 << 40, 1 << 47, 1 << 48, 1 << 56, 1 << 62, (1 << 64) - 1)
-    first = [numbers.number(7, ino) for ino in large]
-    numbers.add_layer(8)
-    for dev in range(100, 400):
-        numbers.meet(dev, b"0/place%d" % dev)
-    shown = [numbers.number(dev, ino) for dev in (7, 8, *range(100, 400)) for ino in large]
-    assert shown[: len(large)] == first
-    assert first[:7] == list(large[:7])
-    assert len(set(shown)) == len(shown)
-    assert all(0 < number < 1 << 63 for number in shown)

@@ -1,4 +1,4 @@
-"""Names that AUFS takes for marks, given by users: names here and in every later mount (decision 0025)."""
+"""Marks on the disk: how they are spelled, and which names and xattrs of users are none (decision 0025)."""
 
 import errno
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from overlayfs_py.syscalls.rename import RENAME_EXCHANGE
+from overlayfs_py.union import marks
 from tests import trees
 from tests.mounts import KernelMount, Layers, make_layers
 from tests.snapshots import Snapshot
@@ -292,3 +293,53 @@ class TestTheOption:
 def make_layers_in(where: Path) -> Layers:
     where.mkdir()
     return make_layers(where)
+
+
+def test_userxattr_writes_users_marks(open_union: Opener) -> None:
+    """Whiteouts are still devices, opaque is user.overlay.opaque, nothing is trusted."""
+    union = open_union({"d/f": File()}, userxattr="")
+    union.unlink(b"d/f")
+    union.rmdir(b"d")
+    union.mkdir(b"d", 0o755)
+    assert union.upper_xattrs("d") == {"user.overlay.opaque": b"y"}
+    union.reopen()
+    assert union.names(b"d") == []
+    assert union.listxattr(b"d") == []
+    union.write_file(b"d/n", b"")
+    assert stat.S_ISREG(union.lstat(b"d/n").mode)
+
+
+@pytest.mark.parametrize(
+    ("value", "flags"),
+    [
+        (b"", 0),
+        (b"i", marks.IMMUTABLE),
+        (b"a", marks.APPEND),
+        (b"ai", marks.IMMUTABLE | marks.APPEND),
+        (b"a?", marks.APPEND),
+    ],
+)
+def test_protection_reads_letters(value: bytes, flags: int) -> None:
+    """Letters of later kernels are passed over (ovl_check_protattr); what we write reads back."""
+    assert marks.parse_protection(value) == flags
+    assert marks.parse_protection(marks.format_protection(flags)) == flags
+
+
+@pytest.mark.parametrize(
+    ("name", "internal"),
+    [
+        ("trusted.overlay.opaque", True),
+        ("trusted.overlay.anything", True),
+        ("user.overlay.redirect", True),
+        ("user.fuseoverlayfs.opaque", True),
+        ("trusted.overlay.overlay.opaque", False),
+        ("user.overlay.overlay.opaque", False),
+        ("user.overlay.literal.user.fuseoverlayfs.opaque", False),
+        ("user.containers.override_stat", False),
+        ("trusted.other", False),
+        ("user.overlayed", False),
+    ],
+)
+def test_which_names_are_the_overlays_own(name: str, internal: bool) -> None:
+    """Escaped ones are users' and are copied; the others are never."""
+    assert marks.is_internal(name) == internal

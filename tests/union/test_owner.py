@@ -1,5 +1,5 @@
-"""An ordinary user's own directories and files that keep even their owner out: the owner may do what a local
-file system lets an owner do, through a daemon that is no more than that owner.
+"""What modes keep their owner from: the daemon of an ordinary user may do what a local file system lets its
+owner do.
 """
 
 import os

@@ -1,12 +1,13 @@
-"""Opaque directories: which marks cut a merge, and when the union writes one."""
+"""One name through the stack: which marks cut a merge, and what cannot be a name."""
 
+import errno
 import os
 
 import pytest
 
 from tests import trees
 from tests.trees import Dir, File, Whiteout
-from tests.union.conftest import Opener
+from tests.union.conftest import Opener, fails
 
 pytestmark = [pytest.mark.root]
 
@@ -61,46 +62,6 @@ def test_opaque_in_the_middle(open_union: Opener) -> None:
     assert union.names(b"d") == [b"middle", b"top"]
 
 
-def test_mkdir_over_a_whiteout_is_opaque(open_union: Opener) -> None:
-    """The removed directory's content must not come back; the mark is the kernel's."""
-    union = open_union(LOWER)
-    union.unlink(b"d/sub/deep")
-    union.rmdir(b"d/sub")
-    union.mkdir(b"d/sub", 0o700)
-    assert union.upper_xattrs("d/sub")["trusted.overlay.opaque"] == b"y"
-    union = union.reopen()
-    assert union.names(b"d/sub") == []
-    assert union.lstat(b"d/sub").mode & 0o7777 == 0o700
-
-
-def test_nested_removal_and_making_again(open_union: Opener) -> None:
-    """rm -r d; mkdir -p d/sub: nothing of the lower shows at any depth, and rmdir works again."""
-    union = open_union(LOWER)
-    for path in (b"d/sub/deep", b"d/old"):
-        union.unlink(path)
-    union.rmdir(b"d/sub")
-    union.rmdir(b"d")
-    union.mkdir(b"d", 0o755)
-    union.mkdir(b"d/sub", 0o755)
-    union = union.reopen()
-    assert union.names(b"d") == [b"sub"]
-    assert union.names(b"d/sub") == []
-    union.rmdir(b"d/sub")
-    union.rmdir(b"d")
-    assert union.names() == []
-
-
-def test_mkdir_of_a_new_name_is_not_opaque(open_union: Opener) -> None:
-    """No lower has the name: a mark would be needless, and a commit would carry it."""
-    union = open_union(LOWER)
-    union.mkdir(b"new", 0o755)
-    union.mkdir(b"d/new", 0o755)
-    union.mkdir(b"d/new/sub", 0o755)
-    for path in ("new", "d/new", "d/new/sub"):
-        assert union.upper_xattrs(path) == {}
-    assert os.listdir(union.upper / "d") == ["new"]
-
-
 def test_an_opaque_lower_keeps_its_own_metadata(open_union: Opener) -> None:
     """Mode, owner and times of the merged directory are the topmost layer's."""
     union = open_union({"d": Dir(opaque="y", mode=0o711, uid=7, gid=8, mtime_ns=5)}, LOWER)
@@ -108,11 +69,15 @@ def test_an_opaque_lower_keeps_its_own_metadata(open_union: Opener) -> None:
     assert (status.mode & 0o7777, status.uid, status.gid, status.mtime_ns) == (0o711, 7, 8, 5)
 
 
-def test_the_mark_is_not_seen_and_cannot_be_set(open_union: Opener) -> None:
-    """An opaque directory has no xattr of that name for users; setting it stores another, escaped one."""
-    union = open_union({"d": Dir(opaque="y")}, LOWER)
-    assert union.listxattr(b"d") == []
-    union.setxattr(b"d", b"trusted.overlay.opaque", b"mine", 0)
-    assert union.getxattr(b"d", b"trusted.overlay.opaque") == b"mine"
-    assert union.upper_xattrs("d")["trusted.overlay.overlay.opaque"] == b"mine"
-    assert "trusted.overlay.opaque" not in union.upper_xattrs("d")
+def test_names_of_256_bytes(open_union: Opener) -> None:
+    """ENAMETOOLONG, from lookup as from creation."""
+    union = open_union()
+    name = b"n" * 256
+    for operation in (
+        lambda: union.lstat(name),
+        lambda: union.mkdir(name, 0o755),
+        lambda: union.open(name, os.O_CREAT | os.O_RDWR, 0o644),
+        lambda: union.symlink(b"x", name),
+    ):
+        with fails(errno.ENAMETOOLONG):
+            operation()

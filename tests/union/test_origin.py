@@ -1,6 +1,7 @@
-"""An upper kept over a lower image that was made anew: equal inode numbers and UUIDs mean nothing then."""
+"""Origin handles: the kernel's own, and no proof where a lower image may have been made anew."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from overlayfs_py.errors import LayerError
+from overlayfs_py.union import origin
 from tests import images, snapshots, trees
-from tests.mounts import Layers, make_layers
-from tests.trees import File, Link
-from tests.union.conftest import Union
+from tests.mounts import KernelMount, Layers, make_layers
+from tests.trees import Dir, File, Link
+from tests.union.conftest import Opener, Union
 
 pytestmark = [pytest.mark.root]
 
@@ -213,3 +215,56 @@ def test_as_the_kernel_shows_it(machine: Booter, kind: str) -> None:
     ours = _shown(second.snapshot())
     assert ours[b"b2"] == ours[b"b1"] != ours[b"a1"]
     assert ours == _shown(second.kernel_snapshot())
+
+
+def test_the_kernel_writes_the_same_handle(open_union: Opener) -> None:
+    """The mark on a copy is the kernel's, byte by byte: either finds the lower inode by the other's."""
+    union = open_union({"f": File(b"f"), "d": Dir(), "g": File(b"g")})
+    for name in (b"f", b"d"):
+        union.chmod(name, 0o700)
+    ours = {path: union.upper_xattrs(path)["trusted.overlay.origin"] for path in ("f", "d")}
+    union.close_all_layers()
+    assert isinstance(union.layers, Layers)
+    second = union.upper.parent / "second"
+    second.mkdir()
+    made = make_layers(second, lowers=0)
+    layers = Layers(lowers=union.layers.lowers, upper=made.upper, work=made.work, merged=made.merged)
+    with KernelMount(layers, {}):
+        for path in ours:
+            (layers.merged / path).chmod(0o700)
+    assert {path: os.getxattr(layers.upper / path, "trusted.overlay.origin") for path in ours} == ours
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\0", bytes(21), b"\0\xfb\xff" + bytes(30), b"\1\xfb\x18\0\1" + bytes(19), b"x" * 200],
+    ids=["short", "magic", "length", "version", "text"],
+)
+def test_a_mark_that_is_no_handle_names_nothing(open_union: Opener, value: bytes) -> None:
+    """Whatever is in the xattr, the file is there: with the number of its own inode.
+
+    (An empty one says that there was an origin, so what the file covers counts; the kernel writes it, too.)
+    """
+    upper = {"f": File(b"upper", xattrs={b"trusted.overlay.origin": value})}
+    union = open_union({"f": File(b"lower")}, upper=upper)
+    assert union.content(b"f") == b"upper"
+    assert union.lstat(b"f").ino == (union.upper / "f").stat().st_ino
+
+
+def test_a_handle_of_a_removed_inode_names_nothing(open_union: Opener) -> None:
+    """Its number may be another file's by now."""
+    union = open_union({"f": File(b"f"), "keep": File()})
+    before = union.lstat(b"f").ino
+    union.rename(b"f", b"moved", 0)
+    assert union.reopen().lstat(b"moved").ino == before
+    os.unlink(union.layers.lowers[0] / "f")
+    assert union.reopen().lstat(b"moved").ino == (union.upper / "moved").stat().st_ino
+
+
+def test_a_handle_has_room_for_small_types_only() -> None:
+    """A file system whose handles have a type above 255 has no origins."""
+    assert origin.pack(bytes(16), 256, b"handle") is None
+    packed = origin.pack(bytes(range(16)), 1, b"handle")
+    assert packed is not None
+    assert packed[:5] == bytes([0, 0xFB, 27, sys.byteorder == "big", 1])
+    assert packed.endswith(b"handle")
