@@ -7,11 +7,12 @@ import click
 
 import layerstore
 from layerstore.cli import completion
-from layerstore.cli.group import Root, examples, note
+from layerstore.cli.group import Root, examples
 from layerstore.cli.options import platform_option, sparse_option
 from layerstore.cli.output import tell_line
 from layerstore.cli.pipes import data_in, data_out
 from layerstore.cli.progress import progress, quiet_option
+from layerstore.cli.remarks import note
 
 
 @click.command(

@@ -4,9 +4,10 @@ import click
 
 import layerstore
 from layerstore.cli import completion
-from layerstore.cli.group import Root, examples, note
+from layerstore.cli.group import Root, examples
 from layerstore.cli.pipes import data_in, data_out
 from layerstore.cli.progress import progress, quiet_option
+from layerstore.cli.remarks import note
 from layerstore.image import human
 from overlayfs_py.errors import mention
 

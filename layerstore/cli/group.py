@@ -9,10 +9,10 @@ from typing import cast
 
 import click
 
+from layerstore.cli.remarks import complain
 from layerstore.cli.spelling import plain
 from layerstore.cli.verbs import ALIASES, GROUPS, VERBS, Spelling, names
 from layerstore.errors import LayerstoreError, explain
-from overlayfs_py.errors import say
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +120,6 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-_said: set[str] = set()
-
-
-def note(line: str) -> None:
-    """A remark of a verb, for the user's eyes: each once, however many layers or tags give rise to it."""
-    if line not in _said:
-        _said.add(line)
-        say("layerstore", line)
-
-
 def for_each(names: Iterable[str], action: Callable[[str], None]) -> None:
     """Do the same for several names; one that fails does not keep the others from it. Exit status 1 if any
     failed.
@@ -139,8 +129,6 @@ def for_each(names: Iterable[str], action: Callable[[str], None]) -> None:
         try:
             action(name)
         except (LayerstoreError, OSError) as error:
-            from layerstore.cli.program import complain
-
             complain(explain(error))
             failed = True
     if failed:

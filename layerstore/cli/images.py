@@ -8,15 +8,16 @@ import click
 
 import layerstore
 from layerstore.cli import completion, template
-from layerstore.cli.group import Root, examples, for_each, note
+from layerstore.cli.group import Root, examples, for_each
 from layerstore.cli.options import changes_option, filter_option, platform_option
 from layerstore.cli.output import tell, tell_json, tell_line
 from layerstore.cli.pipes import data_in
 from layerstore.cli.progress import Report, progress, quiet_option
+from layerstore.cli.remarks import note
 from layerstore.cli.tables import format_option, no_trunc_option, print_listing, shorten
 from layerstore.errors import NotFound
 from layerstore.image import human
-from layerstore.verbs.tarball import is_url
+from layerstore.transport.source import is_url
 
 _NONE = "<none>"
 _CREATED_BY_WIDTH = 45

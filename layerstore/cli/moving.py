@@ -15,7 +15,7 @@ from layerstore.digest import Digest
 from layerstore.reference import DEFAULT_TAG, Reference
 from layerstore.transport import remote
 from layerstore.transport.base import Report, State
-from layerstore.verbs.transfer import Transfer
+from layerstore.transport.transfer import Transfer
 
 Title = Callable[[Transfer], Iterable[str]]
 

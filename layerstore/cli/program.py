@@ -10,8 +10,9 @@ import click
 from layerstore import environment, limits
 from layerstore.cli import interrupts
 from layerstore.cli.group import Root, VerbGroup, examples
+from layerstore.cli.remarks import complain
 from layerstore.errors import LayerstoreError, explain
-from overlayfs_py.errors import OverlayError, say
+from overlayfs_py.errors import OverlayError
 
 
 @click.group(
@@ -50,7 +51,7 @@ def layerstore(context: click.Context, root: str | None, shared: bool, changes: 
     context.obj = Root(root)
     limits.set_current(limits.parse(changes, limits.current()))  # which says what is wrong with either
     if shared:
-        from layerstore.verbs.setting import open_store  # not for every start
+        from layerstore.store.opening import open_store  # not for every start
 
         open_store(root, make=True).share()
 
@@ -87,12 +88,6 @@ def _complain_of_words(error: click.UsageError) -> int:
     """Of a wrong command line."""
     words = "layerstore" if error.ctx is None else error.ctx.command_path
     return complain(f"{error.format_message().rstrip('.')}; see {words} --help", error.exit_code)
-
-
-def complain(line: str, status: int = 1) -> int:
-    """One line on stderr; returns the exit status."""
-    say("layerstore", " ".join(line.split("\n")))
-    return status
 
 
 def _forget_stdout() -> None:

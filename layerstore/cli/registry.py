@@ -14,7 +14,7 @@ import click
 import layerstore
 from layerstore import reference
 from layerstore.cli import completion
-from layerstore.cli.group import Root, examples, note
+from layerstore.cli.group import Root, examples
 from layerstore.cli.moving import (
     DEFAULT_TAG_USED,
     PULLED,
@@ -27,12 +27,13 @@ from layerstore.cli.moving import (
     push_title,
 )
 from layerstore.cli.options import connection_options, content_trust_option, platform_option
+from layerstore.cli.remarks import note
 from layerstore.errors import LayerstoreError, OtherPlatforms, UnsupportedMedia
 from layerstore.transport.base import RegistryOptions
 from overlayfs_py.errors import mention
 
 if TYPE_CHECKING:
-    from layerstore.verbs.pull import Pulled
+    from layerstore.transport.pull import Pulled
 
 _SECRET_LIMIT = 1 << 20
 

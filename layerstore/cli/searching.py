@@ -5,8 +5,9 @@ from typing import Any
 import click
 
 import layerstore
-from layerstore.cli.group import examples, note
+from layerstore.cli.group import examples
 from layerstore.cli.options import connection_options, filter_option
+from layerstore.cli.remarks import note
 from layerstore.cli.tables import format_option, no_trunc_option, print_listing, shorten
 from layerstore.transport.base import RegistryOptions
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import layerstore
-from layerstore.cli.group import Root, examples, note
+from layerstore.cli.group import Root, examples
 from layerstore.cli.options import filter_option, ignored_option
 from layerstore.cli.output import tell, tell_line
 from layerstore.cli.progress import progress, quiet_option
+from layerstore.cli.remarks import note
 from layerstore.cli.tables import format_option, print_json_lines, print_listing, print_table
 from layerstore.errors import one_line
 from layerstore.image import human

@@ -6,7 +6,7 @@ import click
 
 import layerstore
 from layerstore.cli import completion, interrupts
-from layerstore.cli.group import Root, examples, for_each, note
+from layerstore.cli.group import Root, examples, for_each
 from layerstore.cli.options import (
     connection_options,
     content_trust_option,
@@ -18,11 +18,12 @@ from layerstore.cli.options import (
 from layerstore.cli.output import tell_line
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.pulling import get_image, pull_option
+from layerstore.cli.remarks import note
 from layerstore.cli.tables import format_option, no_trunc_option, print_json_lines, print_listing
 from layerstore.image import human
 from layerstore.media import Compression
 from layerstore.transport.base import RegistryOptions
-from layerstore.verbs.present import When
+from layerstore.transport.ensure import PullPolicy
 
 
 @click.command(
@@ -56,7 +57,7 @@ def create_command(
     init: bool,
     volumes: tuple[str, ...],
     platform: str | None,
-    pull: When,
+    pull: PullPolicy,
     quiet: bool,
     image: str,
     options: RegistryOptions,
@@ -98,7 +99,7 @@ def mount_command(
     root: Root,
     read_only: bool,
     platform: str | None,
-    pull: When,
+    pull: PullPolicy,
     quiet: bool,
     name: str,
     directory: str | None,

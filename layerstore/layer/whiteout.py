@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 
+from layerstore.callbacks import Note
 from layerstore.errors import InvalidLayer
 from overlayfs_py.syscalls.xattrs import ACLS, CAPABILITY
 from overlayfs_py.union import marks
@@ -27,8 +27,6 @@ _PORTABLE = ("user.", "trusted.")
 _PORTABLE_NAMES = ACLS | {CAPABILITY}
 
 WHITEOUT_DEVICE = os.makedev(0, 0)
-
-Note = Callable[[str], None]
 
 
 def namespace(userxattr: bool) -> marks.Marks:

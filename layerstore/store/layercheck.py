@@ -7,19 +7,18 @@ right for any.
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from layerstore.callbacks import Note
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, explain, printable
 from layerstore.model import Descriptor
 from layerstore.store import blobs, durable, layers, treecheck
 from layerstore.store.layernames import Place, places_of
 from layerstore.store.store import Store
-
-Note = Callable[[str], None]
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -6,11 +6,12 @@ Which place that is, `layernames` says.
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerstore import limits
+from layerstore.callbacks import Note, Progress
 from layerstore.digest import Digest, Readable
 from layerstore.errors import DigestMismatch
 from layerstore.model import Descriptor
@@ -22,8 +23,6 @@ from overlayfs_py.syscalls.attrs import syncfs
 if TYPE_CHECKING:
     from layerstore.layer.unpack.apply import ApplyResult
 
-Progress = Callable[[int], None]
-Note = Callable[[str], None]
 
 _PROBE = b"trusted.layerstore.probe"
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

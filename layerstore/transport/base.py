@@ -14,7 +14,6 @@ from layerstore.transport.errors import Stopped
 
 State = Literal["waiting", "moving", "retrying", "present", "mounted", "done"]
 Report = Callable[[Digest, State, int, int], None]  # which blob, what happens to it, bytes done, bytes in all
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

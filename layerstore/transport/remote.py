@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore import environment
+from layerstore.callbacks import Note
 from layerstore.errors import LayerstoreError
 from layerstore.reference import Reference
 from layerstore.transport import credentials
-from layerstore.transport.base import Note, RegistryOptions, Stop
+from layerstore.transport.base import RegistryOptions, Stop
 from layerstore.transport.client import Client, connect
 from layerstore.transport.credentials import Credentials
 from layerstore.transport.registry import Repository

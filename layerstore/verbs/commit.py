@@ -1,24 +1,24 @@
 """``commit``: a workspace's upper directory as a new layer, and the image that has it."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
 from layerstore import environment, limits, media, reference
+from layerstore.callbacks import Note, Progress, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError, checked_text, explain
 from layerstore.image import find, human, instructions, write
 from layerstore.image.image import Image, load
-from layerstore.layer.stack import Stack
 from layerstore.layer.write.commit import LayerResult, write_layer
 from layerstore.media import Compression
 from layerstore.model import Descriptor
-from layerstore.store import blobs, layers
-from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
-from layerstore.workspace import daemon, mounting, rotation, snapshot
+from layerstore.store import blobs
+from layerstore.store.opening import RootPath, open_store
+from layerstore.workspace import mounting, rotation, snapshot
+from layerstore.workspace.quiescing import quiesced, stack_of
 from layerstore.workspace.record import Workspace, open_workspace, root_is_changed
 from layerstore.workspace.rotation import Written
 
@@ -37,7 +37,7 @@ def commit(
     squash_unchanged: bool = False,
     sparse: bool = False,
     chain: bool = False,
-    root: Root = None,
+    root: RootPath = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> Digest:
@@ -50,7 +50,7 @@ def commit(
     image with nothing written in it; if it is mounted, it is unmounted meanwhile, and InUse is raised when
     somebody uses it. On any failure the store is as it was. SOURCE_DATE_EPOCH makes the result reproducible.
     """
-    store, note = open_store(root), noting(note)
+    store, note = open_store(root), note_or_log(note)
     target = reference.parse_tag(ref) if ref else None
     step = write.Step(
         created=environment.creation_time(),
@@ -104,31 +104,6 @@ def _go_on(
     except (LayerstoreError, OSError) as error:
         why = f"{image_id} is made, but {workspace.name} stays on its old image"
         raise LayerstoreError(f"{why}: {explain(error)}") from error
-
-
-def stack_of(workspace: Workspace, copy: Path | None = None) -> Stack:
-    """The workspace as the layer code sees it; with `copy` the copies there of its upper and its index."""
-    return Stack(
-        upper=os.fsencode(copy / "upper" if copy else workspace.upper),
-        lowers=tuple(os.fsencode(path) for path in workspace.lowers),
-        userxattr=layers.uses_userxattr(workspace.store),
-        work=os.fsencode(copy or workspace.work),
-    )
-
-
-@contextmanager
-def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[bool]:
-    """A mounted workspace with everything written down to its upper and, with `pause`, nobody writing.
-    Whether writers wait for the end of this.
-    """
-    if mounting.state_of(workspace) != "mounted":
-        daemon.settle(workspace.work, workspace.name)
-        yield False
-        return
-    from layerstore.workspace import pausing  # the control socket's client, for mounted ones only
-
-    with pausing.paused(workspace, pause=pause, note=note) as paused:
-        yield paused
 
 
 def _write_layer(

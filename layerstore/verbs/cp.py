@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from layerstore.callbacks import Note, Progress, note_or_log
 from layerstore.digest import Readable
 from layerstore.errors import InUse, LayerstoreError
 from layerstore.store.durable import opened_dir
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
 from layerstore.undoing import undone
-from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
 from layerstore.workspace import mounting, resolving
 from layerstore.workspace.copying import Copier
 from layerstore.workspace.record import Workspace, open_workspace
@@ -29,7 +30,7 @@ def cp(
     *,
     archive: bool = False,
     follow_link: bool = False,
-    root: Root = None,
+    root: RootPath = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> int:
@@ -41,7 +42,7 @@ def cp(
     `source` is goes under its name. Links in a workspace never lead out of it. The copies are the caller's
     unless `archive` keeps owners. A workspace that is not mounted is for the duration.
     """
-    how = _How(archive, follow_link, progress, noting(note))
+    how = _How(archive, follow_link, progress, note_or_log(note))
     words = [word for word in (source, target) if isinstance(word, str)]
     if not words:
         raise LayerstoreError("one of the two must be a path in a workspace (NAME:PATH)")

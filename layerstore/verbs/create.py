@@ -3,8 +3,9 @@
 import time
 from collections.abc import Sequence
 
+from layerstore.callbacks import Note, Progress, note_or_log
 from layerstore.image import find, platforms
-from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
+from layerstore.store.opening import RootPath, open_store
 from layerstore.workspace import binds, build
 
 
@@ -15,7 +16,7 @@ def create(
     init: bool = False,
     volumes: Sequence[str] = (),
     platform: str | None = None,
-    root: Root = None,
+    root: RootPath = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> str:
@@ -38,6 +39,6 @@ def create(
             binds=places,
             now_ns=time.time_ns(),
             progress=progress,
-            note=noting(note),
+            note=note_or_log(note),
         )
     return workspace.name

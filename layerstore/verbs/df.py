@@ -7,18 +7,19 @@ from pathlib import Path
 
 import msgspec
 
+from layerstore.callbacks import Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.image import find
 from layerstore.image.find import Found
 from layerstore.store import partials, sweep, usage
 from layerstore.store.layernames import digest_in, is_place
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
 from layerstore.store.sweep import Needed
-from layerstore.verbs.setting import Note, Root, noting, open_store
-from layerstore.verbs.tag import is_used, kept_for_workspaces, mounted_layers
 from layerstore.workspace import mounting
 from layerstore.workspace.record import all_workspaces
+from layerstore.workspace.uses import is_used, kept_for_workspaces, mounted_layers
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,9 +70,9 @@ class Details:
     workspaces: list[WorkspaceUsage]
 
 
-def df(*, root: Root = None, note: Note | None = None) -> list[Usage]:
+def df(*, root: RootPath = None, note: Note | None = None) -> list[Usage]:
     """What images, unpacked layers, workspaces and unfinished downloads take."""
-    store, note = open_store(root), noting(note)
+    store, note = open_store(root), note_or_log(note)
     images = _images(store, note)
     used = [one for one in images if is_used(store, one)]
     kept = [*(one.entry for one in used), *kept_for_workspaces(store)]
@@ -136,9 +137,9 @@ def _partial_usage(store: Store) -> Usage:
     return Usage(type="Unfinished pulls", total=len(sizes), active=0, size=sum(sizes), reclaimable=sum(sizes))
 
 
-def df_details(*, root: Root = None, note: Note | None = None) -> Details:
+def df_details(*, root: RootPath = None, note: Note | None = None) -> Details:
     """The same for each image, unpacked layer and workspace."""
-    store, note = open_store(root), noting(note)
+    store, note = open_store(root), note_or_log(note)
     images = _images(store, note)
     layer_sizes = _sizes(store, store.layers)
     sizes = {f"blob {name}": size for name, size in _sizes(store, store.blobs).items()}

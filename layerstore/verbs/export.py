@@ -3,26 +3,27 @@
 from contextlib import ExitStack
 
 from layerstore import environment, limits
+from layerstore.callbacks import Note, Progress, note_or_log
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.image import platforms
+from layerstore.image.unpacked import image_stack
 from layerstore.layer.stack import Stack
 from layerstore.layer.write.commit import export_tree
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
-from layerstore.verbs.commit import quiesced, stack_of
-from layerstore.verbs.diff import image_stack
-from layerstore.verbs.output import Target, open_output
-from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
+from layerstore.transport.output import OutputTarget, open_output
 from layerstore.workspace import mounting
+from layerstore.workspace.quiescing import quiesced, stack_of
 from layerstore.workspace.record import Workspace, open_workspace
 
 
 def export(
     name: str,
-    output: Target,
+    output: OutputTarget,
     *,
     platform: str | None = None,
     sparse: bool = False,
-    root: Root = None,
+    root: RootPath = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> None:
@@ -32,7 +33,7 @@ def export(
     Nothing that is bind-mounted in a workspace is in it, as with docker. SOURCE_DATE_EPOCH clamps its times.
     `platform` chooses from an image for several platforms. `sparse` keeps holes (PAX sparse 1.0).
     """
-    store, note = open_store(root), noting(note)
+    store, note = open_store(root), note_or_log(note)
     wanted = platforms.parse_optional(platform)
     with ExitStack() as held:
         workspace = None if wanted is not None else _workspace(store, name)

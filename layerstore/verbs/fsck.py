@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerstore import media, model
+from layerstore.callbacks import MeasuredProgress, Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import InUse, InvalidImage, LayerstoreError, UnsupportedMedia, explain, printable
 from layerstore.image.image import load
@@ -18,13 +19,13 @@ from layerstore.model import Descriptor
 from layerstore.store import blobs, durable, index, partials
 from layerstore.store.layercheck import LayerCheck
 from layerstore.store.layernames import is_place, places_of
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.removing import remove
 from layerstore.store.store import Store
 from layerstore.transport import oci_archive
-from layerstore.verbs.setting import Measured, Note, Root, noting, open_store
-from layerstore.verbs.tag import is_mounted
 from layerstore.workspace import mounting
 from layerstore.workspace.record import Workspace, all_workspaces
+from layerstore.workspace.uses import is_mounted
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -52,8 +53,8 @@ def fsck(
     *,
     repair: bool = False,
     quick: bool = False,
-    root: Root = None,
-    progress: Measured | None = None,
+    root: RootPath = None,
+    progress: MeasuredProgress | None = None,
     note: Note | None = None,
 ) -> Checked:
     """Check blobs, the index, unpacked layers and workspaces; with `repair` remove what is broken.
@@ -64,16 +65,16 @@ def fsck(
     store = open_store(root)
     if not repair:
         with store.writing():
-            return _Check(store, noting(note), progress, repair=False, quick=quick).run()
+            return _Check(store, note_or_log(note), progress, repair=False, quick=quick).run()
     with store.sweeping() as alone:
         if not alone:
             raise InUse("somebody is adding an image: repair the store when they have finished")
-        return _Check(store, noting(note), progress, repair=True, quick=quick).run()
+        return _Check(store, note_or_log(note), progress, repair=True, quick=quick).run()
 
 
 class _Check:
     def __init__(
-        self, store: Store, note: Note, progress: Measured | None, *, repair: bool, quick: bool
+        self, store: Store, note: Note, progress: MeasuredProgress | None, *, repair: bool, quick: bool
     ) -> None:
         self._store = store
         self._note = note

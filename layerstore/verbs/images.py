@@ -7,6 +7,7 @@ from functools import partial
 import msgspec
 
 from layerstore import reference
+from layerstore.callbacks import Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.image import filters as image_filters
@@ -14,7 +15,7 @@ from layerstore.image import find, human, lineage, platforms
 from layerstore.image import sizes as measured
 from layerstore.image.find import Found
 from layerstore.image.image import Image
-from layerstore.verbs.setting import Note, Root, noting, open_store
+from layerstore.store.opening import RootPath, open_store
 
 
 class ImageSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,7 @@ def images(
     *,
     filters: Sequence[str] = (),
     sizes: bool = True,
-    root: Root = None,
+    root: RootPath = None,
     note: Note | None = None,
 ) -> list[ImageSummary]:
     """All images, newest first; `pattern` is ``REPOSITORY[:TAG]`` with ``*`` and ``?``.
@@ -62,13 +63,13 @@ def images(
     broken: list[LayerstoreError] = []
     found = find.all_images(store, broken)
     for error in broken:
-        noting(note)(str(error))
+        note_or_log(note)(str(error))
     size = partial(measured.of_image, store) if sizes else None
     lines = [line for one in _once(found) for line in _summaries(one, test, size)]
     return sorted(lines, key=_newest_first)
 
 
-def history(image: str, *, platform: str | None = None, root: Root = None) -> list[Step]:
+def history(image: str, *, platform: str | None = None, root: RootPath = None) -> list[Step]:
     """The steps that made an image, newest first."""
     store = open_store(root)
     found = find.find(store, image, platforms.parse_optional(platform)).image

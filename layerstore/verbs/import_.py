@@ -5,10 +5,12 @@ from contextlib import ExitStack
 from typing import cast
 
 from layerstore import environment, limits, media, reference
+from layerstore.callbacks import Note, Progress, note_or_log
 from layerstore.digest import Digest, Readable
 from layerstore.errors import InvalidLayer, checked_text
 from layerstore.image import instructions, platforms, write
 from layerstore.layer.tar.decompress import LayerReader
+from layerstore.layer.tar.streams import PeekedStream, PieceReader, TeeReader
 from layerstore.layer.unpack.apply import ApplyResult
 from layerstore.layer.write.compress import codec
 from layerstore.layer.write.pipeline import BlockWriter
@@ -17,9 +19,9 @@ from layerstore.model import Descriptor
 from layerstore.store import blobs, layers
 from layerstore.store.blobs import BlobTemp
 from layerstore.store.layernames import places_of
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
-from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
-from layerstore.verbs.tarball import Peeked, Pieces, Tee, is_url, open_tarball
+from layerstore.transport.source import is_url, open_source
 
 
 def import_(
@@ -29,7 +31,7 @@ def import_(
     changes: Sequence[str] = (),
     message: str = "",
     platform: str | None = None,
-    root: Root = None,
+    root: RootPath = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> Digest:
@@ -48,8 +50,8 @@ def import_(
         created=environment.creation_time(), comment=checked_text(message or _comment(source), "the message")
     )
     store = open_store(root, make=True)
-    with store.writing(), open_tarball(source) as stream:
-        layer = _store_layer(store, stream, progress, noting(note))
+    with store.writing(), open_source(source) as stream:
+        layer = _store_layer(store, stream, progress, note_or_log(note))
         return write.write_first(store, layer, step, platform=made_for, changes=changes, ref=target)
 
 
@@ -63,7 +65,7 @@ def _store_layer(store: Store, stream: Readable, progress: Progress | None, note
     with ExitStack() as held:
         blob = held.enter_context(blobs.new_blob(store))
         temp, temp_fd = held.enter_context(store.temp_dir(store.layers))
-        peeked = Peeked(stream, progress)
+        peeked = PeekedStream(stream, progress)
         store_it = _recompress if peeked.must_be_recompressed else _keep
         descriptor, result = store_it(store, peeked, temp_fd, blob)
         if result.uncompressed_size == 0:  # what a pipe from a failed command brings
@@ -76,18 +78,20 @@ def _store_layer(store: Store, stream: Readable, progress: Progress | None, note
     return write.NewLayer(descriptor=descriptor, diff_id=result.diff_id)
 
 
-def _keep(store: Store, stream: Peeked, dest_fd: int, blob: BlobTemp) -> tuple[Descriptor, ApplyResult]:
+def _keep(store: Store, stream: PeekedStream, dest_fd: int, blob: BlobTemp) -> tuple[Descriptor, ApplyResult]:
     """The bytes as they are."""
-    result = layers.apply(store, Tee(stream, blob.write), dest_fd)
+    result = layers.apply(store, TeeReader(stream, blob.write), dest_fd)
     media_type = media.layer_type(cast(Compression, result.compression))
     return Descriptor(media_type=media_type, digest=stream.hasher.digest(), size=stream.hasher.size), result
 
 
-def _recompress(store: Store, stream: Peeked, dest_fd: int, blob: BlobTemp) -> tuple[Descriptor, ApplyResult]:
+def _recompress(
+    store: Store, stream: PeekedStream, dest_fd: int, blob: BlobTemp
+) -> tuple[Descriptor, ApplyResult]:
     """Decompressed on the way in and compressed with gzip on the way to the blob."""
     with BlockWriter(blob.file, codec("gzip")) as writer:
-        tar = Pieces(LayerReader(stream, limits.current()).pieces())
-        result = layers.apply(store, Tee(tar, writer.write), dest_fd)
+        tar = PieceReader(LayerReader(stream, limits.current()).pieces())
+        result = layers.apply(store, TeeReader(tar, writer.write), dest_fd)
         writer.finish()
     gzipped = writer.blob
     return Descriptor(media_type=media.OCI_LAYER_GZIP, digest=gzipped.digest(), size=gzipped.size), result

@@ -8,14 +8,14 @@ import overlayfs_py
 from layerstore.image import find, platforms
 from layerstore.image.find import Found
 from layerstore.store import layers
-from layerstore.verbs.setting import Root, open_store
+from layerstore.store.opening import RootPath, open_store
 from layerstore.workspace import mounting
 from layerstore.workspace.record import all_workspaces
 
 _INDEX = "https://index.docker.io/v1/"
 
 
-def info(*, root: Root = None) -> dict[str, Any]:
+def info(*, root: RootPath = None) -> dict[str, Any]:
     """The store and the machine, under docker's keys where docker has one for it."""
     store = open_store(root)
     states = [mounting.state_of(workspace) for workspace in all_workspaces(store, [])]

@@ -9,8 +9,8 @@ from layerstore.image.find import Found
 from layerstore.image.image import load
 from layerstore.store import usage
 from layerstore.store.layernames import places_of
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
-from layerstore.verbs.setting import Root, open_store
 from layerstore.workspace import mounting
 from layerstore.workspace.record import Workspace, open_workspace
 
@@ -25,7 +25,7 @@ def inspect(
     kind: Kind | None = None,
     size: bool = False,
     platform: str | None = None,
-    root: Root = None,
+    root: RootPath = None,
 ) -> dict[str, Any]:
     """The workspace of that name, else the image; with `kind` only such a one.
 

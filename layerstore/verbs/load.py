@@ -4,19 +4,20 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from layerstore.callbacks import Note, Progress, note_or_log
 from layerstore.digest import Digest, Readable
 from layerstore.errors import InvalidImage, LayerstoreError
 from layerstore.image import find, platforms
 from layerstore.model import Platform
 from layerstore.reference import Reference
 from layerstore.store import index, sweep
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
 from layerstore.transport import archive, docker_archive, oci_archive
 from layerstore.transport.archive import Archive
 from layerstore.transport.oci_archive import Packed
-from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
-from layerstore.verbs.tag import kept_for_workspaces
-from layerstore.verbs.tarball import open_tarball
+from layerstore.transport.source import open_source
+from layerstore.workspace.uses import kept_for_workspaces
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,7 @@ def load(
     source: str | Readable,
     *,
     platform: str | None = None,
-    root: Root = None,
+    root: RootPath = None,
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> list[Loaded]:
@@ -47,10 +48,10 @@ def load(
     store, wanted = open_store(root, make=True), platforms.parse_optional(platform)
     read = Archive(store)
     try:
-        with store.writing(), open_tarball(source) as stream:
+        with store.writing(), open_source(source) as stream:
             archive.read(read, stream, progress=progress)
-            chosen = [_for_platform(store, one, wanted) for one in _packed(read, noting(note))]
-            loaded = list(_enter(store, chosen, noting(note)))
+            chosen = [_for_platform(store, one, wanted) for one in _packed(read, note_or_log(note))]
+            loaded = list(_enter(store, chosen, note_or_log(note)))
     finally:
         if read.added:
             # Also what nobody needs of an archive that was taken, such as blobs that no manifest names.

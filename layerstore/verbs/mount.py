@@ -4,12 +4,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from layerstore.callbacks import Note, Progress, note_or_log
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.image import find, platforms
 from layerstore.model import Platform
 from layerstore.store import layers
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
-from layerstore.verbs.setting import Note, Progress, Root, noting, open_store
 from layerstore.workspace import mounting
 from layerstore.workspace.record import Workspace, all_workspaces, open_workspace
 
@@ -20,7 +21,7 @@ def mount(
     *,
     read_only: bool = False,
     platform: str | None = None,
-    root: Root = None,
+    root: RootPath = None,
     progress: Progress | None = None,
     note: Note | None = None,
     settled: Callable[[], object] = bool,
@@ -38,7 +39,9 @@ def mount(
     if read_only:
         if place is None:
             raise LayerstoreError("a directory is needed to mount an image on")
-        _mount_image(store, name, platforms.parse_optional(platform), place, progress, noting(note), settled)
+        _mount_image(
+            store, name, platforms.parse_optional(platform), place, progress, note_or_log(note), settled
+        )
         return place
     workspace = open_workspace(store, name)
     place = place or workspace.merged
@@ -48,13 +51,13 @@ def mount(
             place,
             lock_fd=lock_fd,
             progress=progress,
-            note=noting(note),
+            note=note_or_log(note),
             settled=settled,
         )
     return place
 
 
-def umount(target: str, *, force: bool = False, root: Root = None, note: Note | None = None) -> Path:
+def umount(target: str, *, force: bool = False, root: RootPath = None, note: Note | None = None) -> Path:
     """Unmount a workspace by its name or its mount point, or an image by its mount point; returns the mount
     point.
 
@@ -66,10 +69,10 @@ def umount(target: str, *, force: bool = False, root: Root = None, note: Note | 
     workspace = _workspace_of(store, target)
     if workspace is None:
         place = Path(_absolute(target))
-        mounting.umount_path(place, note=noting(note), force=force)
+        mounting.umount_path(place, note=note_or_log(note), force=force)
         return place
     with workspace.locked():
-        workspace = mounting.umount(workspace.reread(), note=noting(note), force=force)
+        workspace = mounting.umount(workspace.reread(), note=note_or_log(note), force=force)
     return Path(str(workspace.record.mountpoint))
 
 

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from layerstore.callbacks import Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError, NotFound, explain
 from layerstore.image import filters as image_filters
 from layerstore.image import find, human
 from layerstore.image.filters import Test
 from layerstore.store import index, partials, sweep, usage
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
-from layerstore.verbs.ps import rm
-from layerstore.verbs.setting import Note, Root, noting, open_store
-from layerstore.verbs.tag import is_used, kept_for_workspaces, mounted_layers
 from layerstore.workspace import mounting
 from layerstore.workspace.record import all_workspaces
+from layerstore.workspace.removing import remove_workspace
+from layerstore.workspace.uses import is_used, kept_for_workspaces, mounted_layers
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ def prune(
     all_images: bool = False,
     workspaces: bool = False,
     filters: Sequence[str] = (),
-    root: Root = None,
+    root: RootPath = None,
     note: Note | None = None,
 ) -> Pruned:
     """Remove nameless images that no workspace needs, and every blob, layer and unfinished download that no
@@ -44,7 +45,7 @@ def prune(
     `filters` (``until=TIME``, ``label=KEY[=VALUE]``, ``label!=...``) spare what does not pass; workspaces
     have no labels.
     """
-    store, note = open_store(root), noting(note)
+    store, note = open_store(root), note_or_log(note)
     test = image_filters.parse(filters, image_filters.PRUNED, store)
     pruned = Pruned()
     if workspaces:
@@ -100,7 +101,7 @@ def _prune_workspaces(store: Store, before: datetime | None, pruned: Pruned) -> 
             continue
         size = usage.tree_size(workspace.path)
         try:
-            rm(workspace.name, root=store.root)
+            remove_workspace(store, workspace.name)
         except (InUse, NotFound):
             continue  # mounted or removed meanwhile
         pruned.workspaces.append(workspace.name)

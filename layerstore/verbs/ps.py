@@ -5,16 +5,18 @@ from typing import get_args
 
 import msgspec
 
+from layerstore.callbacks import Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import AlreadyExists, InUse, LayerstoreError
 from layerstore.image import find
 from layerstore.image.filters import InvalidFilter
 from layerstore.store import usage
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
-from layerstore.verbs.setting import Note, Root, noting, open_store
 from layerstore.workspace import daemon, mounting, names
 from layerstore.workspace.mounting import State
 from layerstore.workspace.record import Workspace, all_workspaces, open_workspace
+from layerstore.workspace.removing import remove_workspace
 
 _FILTERS = ("ancestor", "name", "status")
 _DOCKER_STATES = {"running": "mounted", "exited": "unmounted"}
@@ -34,7 +36,7 @@ class WorkspaceSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ps(
-    *, filters: Sequence[str] = (), size: bool = False, root: Root = None, note: Note | None = None
+    *, filters: Sequence[str] = (), size: bool = False, root: RootPath = None, note: Note | None = None
 ) -> list[WorkspaceSummary]:
     """All workspaces, newest first. One that cannot be read is told to `note` and left out.
 
@@ -63,7 +65,7 @@ def ps(
             )
         )
     for error in broken:
-        noting(note)(str(error))
+        note_or_log(note)(str(error))
     return lines
 
 
@@ -101,26 +103,15 @@ def _descends(store: Store, workspace: Workspace, ids: Collection[Digest]) -> bo
     return workspace.record.image_id in ids
 
 
-def rm(name: str, *, force: bool = False, root: Root = None) -> None:
-    """Remove a workspace with all that was written in it; a mounted one only with `force`, which unmounts
-    it.
+def rm(name: str, *, force: bool = False, root: RootPath = None) -> None:
+    """Remove a workspace and everything written in it; a mounted one only with `force`, which unmounts it.
+
+    Raises InUse for a mounted one without `force`.
     """
-    store = open_store(root)
-    workspace = open_workspace(store, name)
-    with workspace.locked():
-        workspace = workspace.reread()
-        if mounting.state_of(workspace) in {"mounted", "dead"}:
-            if not force:
-                raise InUse(
-                    f"{name} is mounted at {workspace.record.mountpoint}: unmount it first, or use rm -f"
-                )
-            mounting.umount(workspace, force=True)
-        else:
-            daemon.settle(workspace.work, name, force=force)
-        store.discard(workspace.path)
+    remove_workspace(open_store(root), name, force=force)
 
 
-def rename(name: str, new_name: str, *, root: Root = None) -> None:
+def rename(name: str, new_name: str, *, root: RootPath = None) -> None:
     """Give a workspace that is not mounted another name."""
     store = open_store(root)
     workspace = open_workspace(store, name)

@@ -1,37 +1,12 @@
 """``pull``: an image from a registry into the store."""
 
-import os
-from collections.abc import Callable, Iterable
-
-import msgspec
-
-from layerstore import limits, model, reference
-from layerstore.digest import Digest
-from layerstore.errors import InvalidImage, LayerstoreError, LimitExceeded, UnsupportedMedia
+from layerstore import reference
+from layerstore.callbacks import Note, note_or_log
 from layerstore.image import platforms
-from layerstore.model import Descriptor, Manifest
-from layerstore.reference import Reference
-from layerstore.store import blobs, index, partials
-from layerstore.store.store import Store
-from layerstore.transport import remote
-from layerstore.transport.base import RegistryOptions, Report, State, Stop, ignore
-from layerstore.transport.download import Download
-from layerstore.transport.registry import Repository
-from layerstore.transport.resolving import Resolved, resolve
-from layerstore.transport.workers import run_all
-from layerstore.verbs.setting import Note, Root, noting, open_store
-from layerstore.verbs.transfer import Begun, Transfer, unseen
-
-_RESERVE = 16 << 20  # bytes of the file system that a pull leaves alone
-
-
-class Pulled(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``pull`` got: the digest the registry has it under, and whether the store had it so already."""
-
-    reference: str  # the full name
-    digest: Digest
-    image_id: Digest
-    is_new: bool
+from layerstore.store.opening import RootPath, open_store
+from layerstore.transport.base import RegistryOptions, Report, ignore
+from layerstore.transport.pull import Pulled, pull_image
+from layerstore.transport.transfer import Begun, unseen
 
 
 def pull(
@@ -40,7 +15,7 @@ def pull(
     platform: str | None = None,
     all_platforms: bool = False,
     options: RegistryOptions | None = None,
-    root: Root = None,
+    root: RootPath = None,
     report: Report = ignore,
     begun: Begun = unseen,
     note: Note | None = None,
@@ -49,84 +24,17 @@ def pull(
 
     Of an image for several platforms the index is kept, and of its images this machine's or, with
     `all_platforms`, every one; with `platform` only that image is taken, without the index. Manifests are
-    kept byte for byte. Layers are unpacked when they are first mounted. `begun` is told which layers come.
+    kept byte for byte. Layers are unpacked when they are first mounted. Calls `begun` with the layers to
+    come before the first of them moves.
     """
-    target, wanted = reference.parse(ref), None if platform is None else platforms.parse(platform)
-    if target.digest is not None:
-        target = Reference(target.domain, target.path, None, target.digest)  # as docker: the tag is not given
-    store, stop = open_store(root, make=True), Stop()
-    partials.sweep(store, older_than=partials.EXPIRY)
-    with (
-        store.writing(),
-        remote.open_repository(target, options or RegistryOptions(), stop, noting(note)) as repo,
-    ):
-        top = repo.manifest(target.digest or str(target.tag))
-        resolved = resolve(repo, top, wanted, all_platforms=all_platforms)
-        entry = resolved.documents[0].descriptor
-        _load(repo, store, resolved, report, lambda shown: begun(Transfer(ref=target, shown=shown)))
-        for document in reversed(resolved.documents):
-            blobs.put_bytes(store, document.raw)
-        known = any(one.digest == entry.digest for one in _entries(store, target))
-        index.add(store, entry, target, in_registry=True)
-    full = target.canonical if target.digest is None else f"{target.canonical}@{target.digest}"
-    image_id = resolved.images[0].config.digest
-    return Pulled(reference=full, digest=entry.digest, image_id=image_id, is_new=not known)
-
-
-def _entries(store: Store, target: Reference) -> Iterable[Descriptor]:
-    return (entry for entry in index.read(store).manifests if index.name_of(entry) == str(target))
-
-
-def _load(
-    repo: Repository,
-    store: Store,
-    resolved: Resolved,
-    report: Report,
-    begin: Callable[[dict[Digest, Digest]], None],
-) -> None:
-    """Bring all blobs into the store, the images' configurations first."""
-    wanted: dict[Digest, Descriptor] = {}
-    for manifest in (*resolved.images, *resolved.others):
-        for descriptor in (manifest.config, *manifest.layers):
-            if descriptor.urls:
-                raise UnsupportedMedia(
-                    f"layer {descriptor.digest} is not kept in the registry but elsewhere: refused"
-                )
-            if wanted.setdefault(descriptor.digest, descriptor).size != descriptor.size:
-                raise InvalidImage(f"blob {descriptor.digest} is said to have two sizes")
-    missing = [one for one in wanted.values() if not blobs.is_present(store, one)]
-    _check_space(store, missing)
-    layers = [layer.digest for manifest in resolved.images for layer in manifest.layers] if missing else []
-    begin({layer: layer for layer in layers})
-    for manifest in resolved.images:
-        _load_config(repo, store, manifest)
-        wanted.pop(manifest.config.digest, None)
-    for descriptor in wanted.values():
-        state: State = "waiting" if descriptor in missing else "present"
-        report(descriptor.digest, state, 0, descriptor.size)
-    client = repo.client
-    downloads = [Download(repo, store, one, report) for one in wanted.values()]
-    # Last, so that nobody helps who could begin another.
-    helping = [one.help for _ in range(client.options.jobs - 1) for one in downloads if one.is_large]
-    run_all([*(one.run for one in downloads), *helping], client.options.jobs, client.stop)
-
-
-def _load_config(repo: Repository, store: Store, manifest: Manifest) -> None:
-    most = limits.current().max_document
-    if manifest.config.size > most:
-        raise LimitExceeded(f"the image configuration is larger than {most} bytes", "document")
-    Download(repo, store, manifest.config, ignore).run()
-    config = model.parse_config(blobs.read_blob(store, manifest.config))
-    if len(config.rootfs.diff_ids) != len(manifest.layers):
-        raise InvalidImage(
-            f"image {manifest.config.digest} has {len(manifest.layers)} layers, "
-            f"but {len(config.rootfs.diff_ids)} diffIDs"
-        )
-
-
-def _check_space(store: Store, missing: Iterable[Descriptor]) -> None:
-    """A size that cannot fit is told before hours of loading, not after."""
-    needed = sum(descriptor.size - partials.kept(store, descriptor) for descriptor in missing)
-    status = os.statvfs(store.root)
-    if needed > max(0, status.f_bavail * status.f_frsize - _RESERVE):
-        raise LayerstoreError(f"the image takes {needed} bytes, more than are free in {store.root}")
+    target, wanted = reference.parse(ref), platforms.parse_optional(platform)
+    return pull_image(
+        open_store(root, make=True),
+        target,
+        wanted,
+        all_platforms=all_platforms,
+        options=options or RegistryOptions(),
+        report=report,
+        begun=begun,
+        note=note_or_log(note),
+    )

@@ -6,6 +6,7 @@ from contextlib import suppress
 import msgspec
 
 from layerstore import media, model, reference
+from layerstore.callbacks import Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound, UnsupportedMedia
 from layerstore.image import find, platforms
@@ -14,14 +15,14 @@ from layerstore.image.image import load
 from layerstore.model import Descriptor
 from layerstore.reference import Reference
 from layerstore.store import blobs, index
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
 from layerstore.transport import remote
 from layerstore.transport.base import RegistryOptions, Report, Stop, ignore
 from layerstore.transport.registry import Repository
+from layerstore.transport.transfer import Begun, Transfer, unseen
 from layerstore.transport.upload import upload
 from layerstore.transport.workers import run_all
-from layerstore.verbs.setting import Note, Root, noting, open_store
-from layerstore.verbs.transfer import Begun, Transfer, unseen
 
 
 class Pushed(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,7 @@ def push(
     *,
     platform: str | None = None,
     options: RegistryOptions | None = None,
-    root: Root = None,
+    root: RootPath = None,
     report: Report = ignore,
     begun: Begun = unseen,
     note: Note | None = None,
@@ -54,10 +55,10 @@ def push(
     with store.writing():  # nothing that is to be sent may be swept meanwhile
         found = find.find(store, image)
         target = reference.parse_tag(ref if ref is not None else _own_name(found, image))
-        entry = _choose(store, found, platform, image, noting(note))
+        entry = _choose(store, found, platform, image, note_or_log(note))
         manifests, contents = _contents(store, entry)
         with remote.open_repository(
-            target, options or RegistryOptions(), stop, noting(note), push=True
+            target, options or RegistryOptions(), stop, note_or_log(note), push=True
         ) as repo:
             elsewhere = _elsewhere(store, target)
             begun(Transfer(ref=target, shown=_layers(store, entry), elsewhere=elsewhere))
@@ -68,7 +69,7 @@ def push(
         try:
             index.mark_sources(store, entry.digest, target, in_registry=True)
         except OSError as error:  # a store that is full, or read-only
-            noting(note)(f"pushed, which the store cannot note down: {error.strerror}")
+            note_or_log(note)(f"pushed, which the store cannot note down: {error.strerror}")
     return Pushed(reference=target.canonical, tag=str(target.tag), digest=entry.digest, size=entry.size)
 
 

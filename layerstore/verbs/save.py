@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from layerstore import media, reference
+from layerstore.callbacks import MeasuredProgress, Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.image import find, platforms
@@ -13,23 +14,23 @@ from layerstore.image.find import Found
 from layerstore.model import Platform
 from layerstore.reference import Reference
 from layerstore.store import index
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
 from layerstore.transport import pack
+from layerstore.transport.output import OutputTarget, open_output
 from layerstore.transport.pack import ToPack
-from layerstore.verbs.output import Target, open_output
-from layerstore.verbs.setting import Measured, Note, Root, noting, open_store
 
 Format = Literal["docker", "oci"]
 
 
 def save(
     images: Sequence[str],
-    output: Target,
+    output: OutputTarget,
     *,
     form: Format = "docker",
     platform: str | None = None,
-    root: Root = None,
-    progress: Measured | None = None,
+    root: RootPath = None,
+    progress: MeasuredProgress | None = None,
     note: Note | None = None,
 ) -> None:
     """Write `images` to one archive: a path, which gets the archive whole or not at all, or a stream.
@@ -43,7 +44,7 @@ def save(
     with store.writing():  # nobody sweeps what is read
         chosen: dict[Digest, ToPack] = {}
         for word in images:
-            for found, refs in _meant(store, word, wanted, noting(note)):
+            for found, refs in _meant(store, word, wanted, note_or_log(note)):
                 # With a platform, that image without the index around it.
                 whole = msgspec.structs.replace(found.entry, annotations=None)
                 one = ToPack(whole if wanted is None else found.image.descriptor, found.image, refs)
@@ -51,7 +52,7 @@ def save(
                     one = ToPack(one.entry, one.image, tuple(dict.fromkeys([*known.refs, *refs])))
                 chosen[one.entry.digest] = one
         if form == "docker":
-            _remark_on_zstd(list(chosen.values()), noting(note))
+            _remark_on_zstd(list(chosen.values()), note_or_log(note))
         with open_output(output) as out:
             pack.write(store, list(chosen.values()), out, docker=form == "docker", progress=progress)
 

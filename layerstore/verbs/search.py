@@ -6,6 +6,7 @@ from itertools import islice
 import msgspec
 
 from layerstore import reference
+from layerstore.callbacks import Note, note_or_log
 from layerstore.errors import InvalidReference, checked_text
 from layerstore.image.filters import InvalidFilter, truth
 from layerstore.transport import remote
@@ -13,7 +14,6 @@ from layerstore.transport import search as registry_search
 from layerstore.transport.base import RegistryOptions, Stop
 from layerstore.transport.hosts import DOCKER_HUB
 from layerstore.transport.search import Hit
-from layerstore.verbs.setting import Note, noting
 
 DEFAULT_LIMIT = 25
 _FILTERS = ("is-automated", "is-official", "stars")
@@ -34,7 +34,9 @@ def search(
     """
     tests = [_test(text) for text in filters]
     domain, word = _split(checked_text(term, "the term"))
-    with remote.open_registry(domain, word, options or RegistryOptions(), Stop(), noting(note)) as client:
+    with remote.open_registry(
+        domain, word, options or RegistryOptions(), Stop(), note_or_log(note)
+    ) as client:
         found = registry_search.search(client, domain, word, limit)
         hits = list(islice((hit for hit in found if all(test(hit) for test in tests)), limit))
     if domain != DOCKER_HUB:

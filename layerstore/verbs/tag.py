@@ -3,19 +3,18 @@
 from collections.abc import Collection, Iterator, Sequence
 
 from layerstore import reference
-from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError, printable
 from layerstore.image import find
 from layerstore.image.find import Found
-from layerstore.model import Descriptor
 from layerstore.store import index, sweep
+from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
-from layerstore.verbs.setting import Root, open_store
 from layerstore.workspace import mounting, overlay
 from layerstore.workspace.record import Workspace, all_workspaces
+from layerstore.workspace.uses import kept_for_workspaces, mounted_layers
 
 
-def tag(source: str, target: str, *, root: Root = None) -> None:
+def tag(source: str, target: str, *, root: RootPath = None) -> None:
     """Give the image `source` the name `target` too, taking the name from whatever image had it."""
     ref = reference.parse_tag(target)
     store = open_store(root)
@@ -23,7 +22,7 @@ def tag(source: str, target: str, *, root: Root = None) -> None:
         index.add(store, find.find(store, source).entry, ref)
 
 
-def rmi(image: str, *, force: bool = False, prune: bool = True, root: Root = None) -> list[str]:
+def rmi(image: str, *, force: bool = False, prune: bool = True, root: RootPath = None) -> list[str]:
     """Take a name of an image away, and with the last one the image itself and what only it needed.
 
     Returns what was done, a line each (``Untagged: ...``, ``Deleted: ...``). An image that a workspace is
@@ -32,33 +31,6 @@ def rmi(image: str, *, force: bool = False, prune: bool = True, root: Root = Non
     Without `prune` blobs and unpacked layers stay until the next rmi or prune.
     """
     return list(_remove(open_store(root), image, force=force, prune=prune))
-
-
-def kept_for_workspaces(store: Store) -> list[Descriptor]:
-    """The manifests that workspaces need, whether the index has them or not."""
-    found = {one.record.manifest.digest: one.record.manifest for one in all_workspaces(store)}
-    return list(found.values())
-
-
-def mounted_layers(store: Store) -> set[Digest]:
-    """The diffIDs of all layers that mounts use."""
-    mounted = [one for one in all_workspaces(store, []) if mounting.state_of(one) in {"mounted", "dead"}]
-    images = [one.image for one in find.all_images(store, []) if is_mounted(one.image.id)]
-    of_images = (diff_id for image in images for diff_id in image.config.rootfs.diff_ids)
-    return {diff_id for one in mounted for diff_id in one.record.diff_ids}.union(of_images)
-
-
-def is_mounted(image_id: str) -> bool:
-    """Whether an image is mounted read-only somewhere."""
-    return bool(overlay.mounts_of(mounting.source_of(image_id)))
-
-
-def is_used(store: Store, found: Found) -> bool:
-    """Whether a workspace needs an image, or it is mounted."""
-    digest = found.image.descriptor.digest
-    if any(one.digest == digest for one in kept_for_workspaces(store)):
-        return True
-    return is_mounted(found.image.id)
 
 
 def _remove(store: Store, word: str, *, force: bool, prune: bool) -> Iterator[str]:

@@ -1,13 +1,14 @@
 """All tags of a repository, in its registry or in the store: what ``pull -a`` and ``push -a`` go through."""
 
 from layerstore import reference
+from layerstore.callbacks import Note, note_or_log
 from layerstore.errors import InvalidReference, LayerstoreError, NotFound
 from layerstore.image import find
 from layerstore.reference import Reference
 from layerstore.store import index
+from layerstore.store.opening import RootPath, open_store
 from layerstore.transport import remote
 from layerstore.transport.base import RegistryOptions, Stop
-from layerstore.verbs.setting import Note, Root, noting, open_store
 
 
 def remote_tags(
@@ -15,11 +16,11 @@ def remote_tags(
 ) -> list[str]:
     """The references of all tags that the registry has of a repository, in its order."""
     ref = _repository(repository)
-    with remote.open_repository(ref, options or RegistryOptions(), Stop(), noting(note)) as repo:
+    with remote.open_repository(ref, options or RegistryOptions(), Stop(), note_or_log(note)) as repo:
         return [f"{ref.repository}:{tag}" for tag in repo.tags()]
 
 
-def local_tags(repository: str, *, root: Root = None, note: Note | None = None) -> list[str]:
+def local_tags(repository: str, *, root: RootPath = None, note: Note | None = None) -> list[str]:
     """The names of all images that the store has of a repository; what is no image is told to `note`.
 
     NotFound when there are none.
@@ -27,7 +28,7 @@ def local_tags(repository: str, *, root: Root = None, note: Note | None = None) 
     store, ref = open_store(root), _repository(repository)
     names = (index.name_of(entry) for entry in index.read(store).manifests)
     named = [name for name in names if name is not None and _is_of(name, ref)]
-    found = list(find.images_among(store, named, noting(note)))
+    found = list(find.images_among(store, named, note_or_log(note)))
     if not found:
         raise NotFound(f"no image of {repository} is in the store")
     return sorted(found)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerstore.callbacks import Note, Progress
 from layerstore.environment import format_time
 from layerstore.image.find import Found
 from layerstore.store import layers
-from layerstore.store.layers import Note, Progress
 from layerstore.store.places import make_directory
 from layerstore.store.removing import remove
 from layerstore.store.store import Store

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerstore.callbacks import Note
 from layerstore.errors import InUse, LayerstoreError
-from layerstore.store.layers import Note
 from overlayfs_py import errors
 from overlayfs_py.errors import MountError, OverlayError
 from overlayfs_py.syscalls import mount as mounts

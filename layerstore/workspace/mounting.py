@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from layerstore.callbacks import Note, Progress
 from layerstore.environment import format_time
 from layerstore.errors import InUse, LayerstoreError
 from layerstore.image.image import load
 from layerstore.model import HostPath
 from layerstore.store import layers
-from layerstore.store.layers import Note, Progress
 from layerstore.store.store import Store
 from layerstore.workspace import binds, daemon, fitting, overlay
 from layerstore.workspace.record import Workspace

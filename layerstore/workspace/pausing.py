@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from layerstore.callbacks import Note
 from layerstore.errors import LayerstoreError
-from layerstore.store.layers import Note
 from layerstore.workspace.record import Workspace
 from overlayfs_py.errors import MountError
 from overlayfs_py.service import client

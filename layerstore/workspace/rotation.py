@@ -15,13 +15,13 @@ from pathlib import Path
 
 import msgspec
 
+from layerstore.callbacks import Note
 from layerstore.errors import InUse, LayerstoreError, explain
 from layerstore.image.image import Image
 from layerstore.layer.stack import Stack
 from layerstore.layer.write.commit import LayerResult
 from layerstore.store import blobs, durable, layers, locking
 from layerstore.store.layernames import places_of
-from layerstore.store.layers import Note
 from layerstore.store.places import make_directory
 from layerstore.store.removing import refuse_mounts
 from layerstore.undoing import undone

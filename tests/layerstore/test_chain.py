@@ -14,7 +14,7 @@ import layerstore
 from layerstore.digest import Digest
 from layerstore.layer.write.commit import export_tree
 from layerstore.store.store import Store
-from layerstore.verbs.commit import stack_of
+from layerstore.workspace.quiescing import stack_of
 from layerstore.workspace.record import open_workspace
 from tests import snapshots
 from tests.layerstore.commands import Cli, contents

@@ -14,9 +14,9 @@ import pytest
 import layerstore
 from layerstore.store import index, partials, sweep
 from layerstore.store.store import Store
-from layerstore.verbs.tag import kept_for_workspaces
 from layerstore.workspace import mounting
 from layerstore.workspace.record import open_workspace
+from layerstore.workspace.uses import kept_for_workspaces
 from tests.layerstore.commands import ROOTFS, contents, tarball
 from tests.layerstore.dying import die_in, moments_of
 from tests.layerstore.transport.samples import FAST

@@ -121,7 +121,7 @@ def test_an_error_is_an_error() -> None:
 
 def test_killed_nothing_lies_beside_an_output_file(where: Path) -> None:
     script = (
-        "import os, signal, sys; from layerstore.verbs.output import open_output\n"
+        "import os, signal, sys; from layerstore.transport.output import open_output\n"
         "with open_output(sys.argv[1]) as out:\n"
         "    out.write(b'x' * 100000); out.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -12,7 +12,7 @@ from layerstore.errors import DigestMismatch, LayerstoreError
 from layerstore.store import partials
 from layerstore.store.store import Store
 from layerstore.transport.errors import RegistryError
-from layerstore.verbs.pull import Pulled
+from layerstore.transport.pull import Pulled
 from tests.layerstore.transport.proxy import Fault, Proxy, faulty_proxy
 from tests.layerstore.transport.samples import FAST, MIB, digests, image, leftovers
 from tests.layerstore.transport.servers import needs_registry

@@ -7,7 +7,7 @@ import pytest
 import layerstore
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.store.store import Store
-from layerstore.verbs.present import make_present
+from layerstore.transport.ensure import ensure_image
 from tests.layerstore.commands import ROOTFS, Cli, tarball
 from tests.layerstore.transport.samples import FAST, image
 from tests.layerstore.transport.servers import needs_registry
@@ -29,22 +29,22 @@ def name(registry: str, other: Store) -> str:
 @needs_registry
 def test_missing(store: Store, name: str) -> None:
     with pytest.raises(NotFound, match=f"no such image: {name} .*layerstore pull {name}"):
-        make_present(name, "never", root=store.root)
+        ensure_image(name, "never", root=store.root)
     assert not layerstore.images(root=store.root)
-    make_present(name, "missing", root=store.root, options=FAST)
-    make_present(name, "never", root=store.root)
+    ensure_image(name, "missing", root=store.root, options=FAST)
+    ensure_image(name, "never", root=store.root)
 
 
 @needs_registry
 def test_newer(store: Store, other: Store, name: str) -> None:
-    make_present(name, "missing", root=store.root, options=FAST)
+    ensure_image(name, "missing", root=store.root, options=FAST)
     old = image_id(store.root, name)
     image(other, name, [b"two"])
     layerstore.push(name, root=other.root, options=FAST)
     new = image_id(other.root, name)
-    make_present(name, "missing", root=store.root, options=FAST)
+    ensure_image(name, "missing", root=store.root, options=FAST)
     assert image_id(store.root, name) == old != new
-    make_present(name, "always", root=store.root, options=FAST)
+    ensure_image(name, "always", root=store.root, options=FAST)
     assert image_id(store.root, name) == new
 
 
@@ -53,17 +53,17 @@ def test_by_id(store: Store) -> None:
     image(store, "localhost:1/nowhere:1", [b"one"])
     found = image_id(store.root, "localhost:1/nowhere:1")
     for word in (found, found[7:], found[7:19]):
-        make_present(word, "always", root=store.root, options=FAST)
+        ensure_image(word, "always", root=store.root, options=FAST)
     with pytest.raises(NotFound, match="no such image: sha256:00"):
-        make_present("sha256:" + "0" * 64, "always", root=store.root, options=FAST)
+        ensure_image("sha256:" + "0" * 64, "always", root=store.root, options=FAST)
 
 
 def test_unreachable(store: Store) -> None:
     """What the registry has now cannot be told: not what is here either, as docker has it."""
     image(store, "localhost:1/nowhere:1", [b"one"])
-    make_present("localhost:1/nowhere:1", "missing", root=store.root, options=FAST)
+    ensure_image("localhost:1/nowhere:1", "missing", root=store.root, options=FAST)
     with pytest.raises(LayerstoreError, match="localhost:1"):
-        make_present("localhost:1/nowhere:1", "always", root=store.root, options=FAST)
+        ensure_image("localhost:1/nowhere:1", "always", root=store.root, options=FAST)
 
 
 @needs_registry

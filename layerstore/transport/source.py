@@ -1,6 +1,4 @@
-"""Where `import` reads from (a file, a URL, a stream), and what it does with the bytes on their way
-in.
-"""
+"""Where a tarball is read from: a file, a URL or an open stream."""
 
 import http.client
 import os
@@ -8,18 +6,16 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeGuard, cast
 from urllib.parse import quote, urlsplit
 
-from layerstore.digest import Hasher, Readable
+from layerstore.digest import Readable
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.transport.meter import MIN_RATE, Meter
 
 _URL_SECONDS = 60
-_PEEK = 6
-_RECOMPRESSED = (b"BZh", b"\xfd7zXZ\x00")  # bzip2 and xz: no layer may be compressed so
 
 
 def is_url(source: str | Readable) -> TypeGuard[str]:
@@ -27,9 +23,10 @@ def is_url(source: str | Readable) -> TypeGuard[str]:
 
 
 @contextmanager
-def open_tarball(source: str | Readable) -> Iterator[Readable]:
-    """The bytes of a file, a URL or an open stream (not closed here); one clear error when they cannot be
-    had.
+def open_source(source: str | Readable) -> Iterator[Readable]:
+    """Yield the bytes of a file, a URL or an open stream; a stream stays the caller's.
+
+    Raises NotFound for a file that does not exist and LayerstoreError for a URL that cannot be read.
     """
     if not isinstance(source, str):
         yield source
@@ -44,61 +41,6 @@ def open_tarball(source: str | Readable) -> Iterator[Readable]:
             raise NotFound(f"no such file: {source}") from None
         with file:
             yield file
-
-
-class Peeked:
-    """A stream whose first bytes can be looked at; digests all that is read and reports how much it was."""
-
-    def __init__(self, stream: Readable, progress: Callable[[int], None] | None) -> None:
-        self._stream = stream
-        self._progress = progress
-        self.hasher = Hasher()
-        self._head = b""
-        while len(self._head) < _PEEK and (data := stream.read(_PEEK - len(self._head))):
-            self._head += data
-        self.must_be_recompressed = self._head.startswith(_RECOMPRESSED)
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._head and size >= 0:
-            data, self._head = self._head[:size], self._head[size:]
-        else:
-            data, self._head = self._head + self._stream.read(size), b""
-        self.hasher.update(data)
-        if self._progress is not None:
-            self._progress(self.hasher.size)
-        return data
-
-
-class Tee:
-    """Passes a stream on and hands every byte to `write` as well."""
-
-    def __init__(self, stream: Readable, write: Callable[[bytes], object]) -> None:
-        self._stream = stream
-        self._write = write
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self._write(data)
-        return data
-
-
-class Pieces:
-    """An iterator of pieces as a stream."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._left = memoryview(b"")
-
-    def read(self, size: int = -1, /) -> bytes:
-        if size < 0:
-            return bytes(self._left) + b"".join(self._pieces)
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return b""
-            self._left = memoryview(piece)
-        data, self._left = bytes(self._left[:size]), self._left[size:]
-        return data
 
 
 class _Download:

@@ -1,49 +1,60 @@
-"""``--pull``: an image that a verb needs is got from its registry first."""
+"""``--pull``: make sure that the store has an image before a verb uses it."""
 
 from typing import Literal
 
 from layerstore import reference
+from layerstore.callbacks import Note, note_or_log
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.image import find, platforms
 from layerstore.image.find import Found
+from layerstore.store.opening import RootPath, open_store
 from layerstore.transport.base import RegistryOptions, Report, ignore
-from layerstore.verbs.setting import Note, Root, open_store
 
-When = Literal["always", "missing", "never"]
+PullPolicy = Literal["always", "missing", "never"]
 
 
-def make_present(
+def ensure_image(
     image: str,
-    when: When,
+    policy: PullPolicy,
     *,
     platform: str | None = None,
     options: RegistryOptions | None = None,
-    root: Root = None,
+    root: RootPath = None,
     report: Report = ignore,
     note: Note | None = None,
 ) -> None:
-    """See to it that the store has `image`: got from its registry `always`, if it is `missing`, or `never`,
-    when NotFound says how. An ID is never pulled: no registry knows it, and what it means does not change.
+    """Make sure that the store has `image`, pulling it as `policy` says.
+
+    ``never`` raises NotFound with the command to run when the image is missing. An ID is never pulled: no
+    registry knows it, and what it stands for does not change.
     """
+    wanted = platforms.parse_optional(platform)
     try:
-        found = find.find(open_store(root), image, platforms.parse_optional(platform))
+        found = find.find(open_store(root), image, wanted)
     except NotFound as error:
         if not _is_name(image):
             raise
-        if when == "never":
+        if policy == "never":
             raise NotFound(
                 f"{error} (`layerstore pull {image}` gets it, and so does --pull missing)"
             ) from None
     else:
-        if when != "always" or not _is_named(found, image):
+        if policy != "always" or not _is_named(found, image):
             return
-    from layerstore.verbs.pull import pull  # the HTTP client, for those who need it only
+    from layerstore.transport.pull import pull_image  # loads the HTTP client, which a present image spares
 
-    pull(image, platform=platform, options=options, root=root, report=report, note=note)
+    pull_image(
+        open_store(root, make=True),
+        reference.parse(image),
+        wanted,
+        options=options or RegistryOptions(),
+        report=report,
+        note=note_or_log(note),
+    )
 
 
 def _is_name(word: str) -> bool:
-    if word.startswith("sha256:"):  # always an ID, as `find` has it
+    if word.startswith("sha256:"):  # an ID, as `find` reads it
         return False
     try:
         reference.parse(word)

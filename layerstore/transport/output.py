@@ -1,4 +1,4 @@
-"""Where `save` and `export` write to: a file that appears whole or not at all, or a stream."""
+"""Where an archive is written: a file that appears complete or not at all, or a stream."""
 
 import errno
 import os
@@ -16,12 +16,16 @@ _NO_TMPFILE = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENO
 
 _MODE = 0o600  # as docker: an image holds what its users may not read, such as /etc/shadow
 
-Target = str | os.PathLike[str] | IO[bytes]
+OutputTarget = str | os.PathLike[str] | IO[bytes]
 
 
 @contextmanager
-def open_output(target: Target) -> Iterator[IO[bytes]]:
-    """A file to write; a path gets its name when all has been written, and a device or pipe is written to."""
+def open_output(target: OutputTarget) -> Iterator[IO[bytes]]:
+    """Yield a file to write to.
+
+    A path gets its name once everything is written and on disk; a device, a pipe or an open stream is written
+    directly. A stream is flushed and stays the caller's.
+    """
     if not isinstance(target, str | os.PathLike):
         yield target
         target.flush()
