@@ -7,7 +7,7 @@ import click
 
 import layerstore
 from layerstore.cli import template
-from layerstore.cli.group import Root, examples
+from layerstore.cli.group import StoreOption, examples
 from layerstore.cli.output import as_json, tell, tell_json
 from layerstore.image import human
 
@@ -19,7 +19,7 @@ _format_option = click.option(
 @click.command("info", epilog=examples("layerstore info", "layerstore info --format '{{.DockerRootDir}}'"))
 @_format_option
 @click.pass_obj
-def info_command(root: Root, form: str | None) -> None:
+def info_command(root: StoreOption, form: str | None) -> None:
     """Show what the store holds and what it is on."""
     told = layerstore.info(root=root.path)
     if form is not None:

@@ -7,7 +7,7 @@ import click
 
 import layerstore
 from layerstore.cli import completion
-from layerstore.cli.group import Root, examples
+from layerstore.cli.group import StoreOption, examples
 from layerstore.cli.options import platform_option, sparse_option
 from layerstore.cli.output import tell_line
 from layerstore.cli.pipes import data_in, data_out
@@ -38,7 +38,12 @@ from layerstore.cli.remarks import note
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)
 @click.pass_obj
 def save_command(
-    root: Root, output: str | None, form: str, platform: str | None, quiet: bool, images: tuple[str, ...]
+    root: StoreOption,
+    output: str | None,
+    form: str,
+    platform: str | None,
+    quiet: bool,
+    images: tuple[str, ...],
 ) -> None:
     """Write images to one archive; a repository without a tag stands for all its tags.
 
@@ -74,7 +79,7 @@ def save_command(
 )
 @quiet_option
 @click.pass_obj
-def load_command(root: Root, source: str | None, platform: str | None, quiet: bool) -> None:
+def load_command(root: StoreOption, source: str | None, platform: str | None, quiet: bool) -> None:
     """Load images from a docker-archive or an oci-archive; prints their names, or else their IDs.
 
     The archive may be plain or compressed with gzip, bzip2, xz or zstd. With --platform an image for several
@@ -114,7 +119,7 @@ def load_command(root: Root, source: str | None, platform: str | None, quiet: bo
 @click.argument("name", metavar="NAME|IMAGE", shell_complete=completion.either)
 @click.pass_obj
 def export_command(
-    root: Root, output: str | None, platform: str | None, sparse: bool, quiet: bool, name: str
+    root: StoreOption, output: str | None, platform: str | None, sparse: bool, quiet: bool, name: str
 ) -> None:
     """Write all that a workspace or an image shows as one plain tar, without history or configuration.
 

@@ -4,7 +4,7 @@ import click
 
 import layerstore
 from layerstore.cli import completion
-from layerstore.cli.group import Root, examples
+from layerstore.cli.group import StoreOption, examples
 from layerstore.cli.pipes import data_in, data_out
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.remarks import note
@@ -29,7 +29,9 @@ from overlayfs_py.errors import mention
 @click.argument("source", metavar="SRC", shell_complete=completion.paths)
 @click.argument("target", metavar="DST", shell_complete=completion.paths)
 @click.pass_obj
-def cp_command(root: Root, archive: bool, follow_link: bool, quiet: bool, source: str, target: str) -> None:
+def cp_command(
+    root: StoreOption, archive: bool, follow_link: bool, quiet: bool, source: str, target: str
+) -> None:
     """Copy files and directories from or to a workspace; one of SRC and DST is NAME:PATH.
 
     As docker cp: into an existing directory the copy goes under its own name, and with /. at the end of SRC

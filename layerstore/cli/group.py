@@ -11,12 +11,12 @@ import click
 
 from layerstore.cli.remarks import complain
 from layerstore.cli.spelling import plain
-from layerstore.cli.verbs import ALIASES, GROUPS, VERBS, Spelling, names
+from layerstore.cli.verbs import ALIASES, GROUPS, VERBS, GroupedVerb, names
 from layerstore.errors import LayerstoreError, explain
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
+class StoreOption:
     """The store the command line named, None for the default."""
 
     path: str | None
@@ -61,7 +61,7 @@ class VerbGroup(_Verbs):
         if cmd_name in GROUPS:
             return _DockerGroup(cmd_name)
         verb = ALIASES.get(cmd_name, cmd_name)
-        return _spelled(cmd_name, Spelling(verb)) if verb in VERBS else None
+        return _spelled(cmd_name, GroupedVerb(verb)) if verb in VERBS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, verbs in (("Management Commands", GROUPS), ("Commands", VERBS)):
@@ -91,7 +91,7 @@ class _DockerGroup(_Verbs):
         return None if verb is None else _spelled(f"{self.name} {cmd_name}", self._group.spellings[verb])
 
 
-def _spelled(words: str, spelling: Spelling) -> Verb:
+def _spelled(words: str, spelling: GroupedVerb) -> Verb:
     """A verb's command as it is called `words`: in its examples, too."""
     verb = spelling.verb
     module = import_module(f"layerstore.cli.{VERBS[verb]}")

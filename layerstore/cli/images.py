@@ -8,11 +8,11 @@ import click
 
 import layerstore
 from layerstore.cli import completion, template
-from layerstore.cli.group import Root, examples, for_each
+from layerstore.cli.group import StoreOption, examples, for_each
 from layerstore.cli.options import changes_option, filter_option, platform_option
 from layerstore.cli.output import tell, tell_json, tell_line
 from layerstore.cli.pipes import data_in
-from layerstore.cli.progress import Report, progress, quiet_option
+from layerstore.cli.progress import ProgressBar, progress, quiet_option
 from layerstore.cli.remarks import note
 from layerstore.cli.tables import format_option, no_trunc_option, print_listing, shorten
 from layerstore.errors import NotFound
@@ -42,7 +42,7 @@ _CREATED_BY_WIDTH = 45
 @click.argument("ref", required=False)
 @click.pass_obj
 def import_command(
-    root: Root,
+    root: StoreOption,
     changes: tuple[str, ...],
     message: str,
     platform: str | None,
@@ -70,7 +70,7 @@ def import_command(
     tell_line(image_id)
 
 
-def _telling(url: str, report: Report | None) -> Report:
+def _telling(url: str, report: ProgressBar | None) -> ProgressBar:
     """docker's line, once the first bytes have come."""
     told: list[int] = []
 
@@ -117,7 +117,7 @@ _COLUMNS = {
 @click.argument("pattern", metavar="[FILTER]", required=False, shell_complete=completion.images)
 @click.pass_obj
 def images_command(
-    root: Root,
+    root: StoreOption,
     quiet: bool,
     everything: bool,
     digests: bool,
@@ -190,7 +190,13 @@ _STEP_COLUMNS = {
 @click.argument("image", shell_complete=completion.images)
 @click.pass_obj
 def history_command(
-    root: Root, quiet: bool, readable: bool, no_trunc: bool, form: str, platform: str | None, image: str
+    root: StoreOption,
+    quiet: bool,
+    readable: bool,
+    no_trunc: bool,
+    form: str,
+    platform: str | None,
+    image: str,
 ) -> None:
     """Show the steps that made an image, newest first."""
     steps = layerstore.history(image, platform=platform, root=root.path)
@@ -242,7 +248,7 @@ _KIND = click.Choice([*_KINDS])
 @click.argument("names", metavar="NAME|IMAGE...", nargs=-1, required=True, shell_complete=completion.either)
 @click.pass_obj
 def inspect_command(
-    root: Root, form: str, kind: str | None, size: bool, platform: str | None, names: tuple[str, ...]
+    root: StoreOption, form: str, kind: str | None, size: bool, platform: str | None, names: tuple[str, ...]
 ) -> None:
     """Print all there is to know about workspaces and images as a JSON list, or what a template makes of it.
 
@@ -274,7 +280,7 @@ def inspect_command(
 @click.argument("source", metavar="SRC", shell_complete=completion.images)
 @click.argument("target", metavar="DST")
 @click.pass_obj
-def tag_command(root: Root, source: str, target: str) -> None:
+def tag_command(root: StoreOption, source: str, target: str) -> None:
     """Give an image another name."""
     layerstore.tag(source, target, root=root.path)
 
@@ -289,7 +295,7 @@ def tag_command(root: Root, source: str, target: str) -> None:
 @click.option("--no-prune", is_flag=True, help="Leave blobs and unpacked layers for the next rmi or prune.")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)
 @click.pass_obj
-def rmi_command(root: Root, force: bool, no_prune: bool, images: tuple[str, ...]) -> None:
+def rmi_command(root: StoreOption, force: bool, no_prune: bool, images: tuple[str, ...]) -> None:
     """Remove names of images, and images that have none left with what only they needed."""
 
     def remove(image: str) -> None:

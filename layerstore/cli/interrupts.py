@@ -17,7 +17,7 @@ from typing import NoReturn
 from overlayfs_py.errors import fail
 
 
-class Input:
+class InterruptibleInput:
     """A descriptor as a stream; `interrupt` makes waiting and later reads fail with EINTR. Does not own the
     fd.
     """
@@ -38,12 +38,12 @@ class Input:
         os.write(self._waker, b"x")
 
 
-_inputs: list[Input] = []
+_inputs: list[InterruptibleInput] = []
 
 
-def standard_input() -> Input:
+def standard_input() -> InterruptibleInput:
     """Standard input, for as long as this process lives."""
-    _inputs.append(Input(0))
+    _inputs.append(InterruptibleInput(0))
     return _inputs[-1]
 
 

@@ -5,11 +5,11 @@ from typing import IO
 
 import click
 
-from layerstore.cli.interrupts import Input, standard_input
+from layerstore.cli.interrupts import InterruptibleInput, standard_input
 from overlayfs_py import streams
 
 
-def data_in(instead: str) -> Input:
+def data_in(instead: str) -> InterruptibleInput:
     """Standard input to read an archive from; UsageError with what to do `instead` when there is none."""
     _check(sys.stdin, 0, "standard input", instead)
     return standard_input()

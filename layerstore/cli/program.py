@@ -9,7 +9,7 @@ import click
 
 from layerstore import environment, limits
 from layerstore.cli import interrupts
-from layerstore.cli.group import Root, VerbGroup, examples
+from layerstore.cli.group import StoreOption, VerbGroup, examples
 from layerstore.cli.remarks import complain
 from layerstore.errors import LayerstoreError, explain
 from overlayfs_py.errors import OverlayError
@@ -48,7 +48,7 @@ def layerstore(context: click.Context, root: str | None, shared: bool, changes: 
 
     IMAGE is a reference (REPOSITORY[:TAG]), an image ID or a unique prefix of one.
     """
-    context.obj = Root(root)
+    context.obj = StoreOption(root)
     limits.set_current(limits.parse(changes, limits.current()))  # which says what is wrong with either
     if shared:
         from layerstore.store.opening import open_store  # not for every start

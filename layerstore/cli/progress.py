@@ -10,14 +10,14 @@ import click
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar.")
 
 
-class Report(Protocol):
+class ProgressBar(Protocol):
     """Told the number of bytes done so far and, by who knows it, how many there are in all."""
 
     def __call__(self, done: int, total: int | None = None, /) -> None: ...
 
 
 @contextmanager
-def progress(what: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Report | None]:
+def progress(what: str, total: int | None = None, *, quiet: bool = False) -> Iterator[ProgressBar | None]:
     """Yields the function to report to, or None when nobody would see it."""
     if quiet or not sys.stderr.isatty():
         yield None

@@ -4,9 +4,9 @@ from typing import get_args
 
 import click
 
-from layerstore.cli.group import Root
+from layerstore.cli.group import StoreOption
 from layerstore.cli.remarks import note
-from layerstore.cli.transfers import transfers
+from layerstore.cli.transfer_bars import transfer_bars
 from layerstore.transport.base import RegistryOptions
 from layerstore.transport.ensure import PullPolicy, ensure_image
 
@@ -20,10 +20,16 @@ pull_option = click.option(
 
 
 def get_image(
-    root: Root, image: str, policy: PullPolicy, *, platform: str | None, options: RegistryOptions, quiet: bool
+    root: StoreOption,
+    image: str,
+    policy: PullPolicy,
+    *,
+    platform: str | None,
+    options: RegistryOptions,
+    quiet: bool,
 ) -> None:
     """The image is in the store when this returns; its layers have bars while they come."""
-    with transfers(quiet=quiet) as report:
+    with transfer_bars(quiet=quiet) as report:
         ensure_image(
             image, policy, platform=platform, options=options, root=root.path, report=report, note=note
         )

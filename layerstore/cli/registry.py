@@ -14,20 +14,20 @@ import click
 import layerstore
 from layerstore import reference
 from layerstore.cli import completion
-from layerstore.cli.group import Root, examples
-from layerstore.cli.moving import (
+from layerstore.cli.group import StoreOption, examples
+from layerstore.cli.options import connection_options, content_trust_option, platform_option
+from layerstore.cli.remarks import note
+from layerstore.cli.transfer_lines import (
     DEFAULT_TAG_USED,
     PULLED,
     PUSHED,
     Title,
     is_default_tag,
-    moving,
     no_title,
     pull_title,
     push_title,
+    transfer_lines,
 )
-from layerstore.cli.options import connection_options, content_trust_option, platform_option
-from layerstore.cli.remarks import note
 from layerstore.errors import LayerstoreError, OtherPlatforms, UnsupportedMedia
 from layerstore.transport.base import RegistryOptions
 from overlayfs_py.errors import mention
@@ -56,7 +56,7 @@ _SECRET_LIMIT = 1 << 20
 @click.pass_obj
 @connection_options
 def pull_command(
-    root: Root,
+    root: StoreOption,
     ref: str,
     all_tags: bool,
     platform: str | None,
@@ -84,7 +84,7 @@ def pull_command(
     left_out = False
     for one in layerstore.remote_tags(ref, options=options, note=note) if all_tags else [ref]:
         try:
-            with moving(PULLED, pull_title, quiet=quiet) as told:
+            with transfer_lines(PULLED, pull_title, quiet=quiet) as told:
                 got = get(one, report=told, begun=told.begun)
         except (UnsupportedMedia, OtherPlatforms) as error:
             if not all_tags:
@@ -131,7 +131,7 @@ def _tell_status(ref: reference.Reference, pulled: Sequence[Pulled], *, all_tags
 @click.pass_obj
 @connection_options
 def push_command(
-    root: Root,
+    root: StoreOption,
     image: str,
     ref: str | None,
     all_tags: bool,
@@ -146,7 +146,7 @@ def push_command(
     how = replace(options, chunk_size=chunk_size)
     title: Title = partial(push_title, word=ref or image)
     for one in layerstore.local_tags(image, root=root.path, note=note) if all_tags else [image]:
-        with moving(PUSHED, title, quiet=quiet) as told:
+        with transfer_lines(PUSHED, title, quiet=quiet) as told:
             pushed = layerstore.push(
                 one,
                 ref,

@@ -47,7 +47,7 @@ _MAPS = ("Data", "ExposedPorts", "Labels", "Volumes")
 _NILS = {"Healthcheck": _Nil("<nil>")}
 _NILS |= dict.fromkeys(_LISTS, _Nil("[]")) | dict.fromkeys(_MAPS, _Nil("map[]"))
 
-Node = Callable[[_Scope], str]
+Render = Callable[[_Scope], str]
 _Value = Callable[[_Scope], Any]
 
 
@@ -105,9 +105,9 @@ def _split(text: str) -> Iterator[tuple[bool, str]]:
     yield False, rest
 
 
-def _block(parts: _Parts) -> tuple[Node, str]:
+def _block(parts: _Parts) -> tuple[Render, str]:
     """Nodes up to ``end``, ``else`` or the end of the text; and which of them it was."""
-    nodes: list[Node] = []
+    nodes: list[Render] = []
     while (part := parts.next()) is not None:
         is_action, text = part
         word = text.partition(" ")[0] if is_action else ""
@@ -122,22 +122,22 @@ def _block(parts: _Parts) -> tuple[Node, str]:
     return _sequence(nodes), ""
 
 
-def _literal(text: str) -> Node:
+def _literal(text: str) -> Render:
     return lambda scope: text
 
 
-def _printed(value: _Value) -> Node:
+def _printed(value: _Value) -> Render:
     return lambda scope: go_text(value(scope))
 
 
-def _sequence(nodes: list[Node]) -> Node:
+def _sequence(nodes: list[Render]) -> Render:
     return lambda scope: "".join(node(scope) for node in nodes)
 
 
-def _controlled(parts: _Parts, word: str, condition: str) -> Node:
+def _controlled(parts: _Parts, word: str, condition: str) -> Render:
     value = _pipeline(condition)
     body, stopped = _block(parts)
-    other: Node = _sequence([])
+    other: Render = _sequence([])
     if stopped.startswith("else if "):
         return _BLOCKS["if"](value, body, _controlled(parts, "if", stopped.removeprefix("else if ")))
     if stopped == "else":
@@ -147,7 +147,7 @@ def _controlled(parts: _Parts, word: str, condition: str) -> Node:
     return _BLOCKS[word](value, body, other)
 
 
-def _range(value: _Value, body: Node, other: Node) -> Node:
+def _range(value: _Value, body: Render, other: Render) -> Render:
     def run(scope: _Scope) -> str:
         found = _untyped(value(scope))
         if isinstance(found, Mapping):
@@ -159,11 +159,11 @@ def _range(value: _Value, body: Node, other: Node) -> Node:
     return run
 
 
-def _if(value: _Value, body: Node, other: Node) -> Node:
+def _if(value: _Value, body: Render, other: Render) -> Render:
     return lambda scope: (body if _untyped(value(scope)) else other)(scope)
 
 
-def _with(value: _Value, body: Node, other: Node) -> Node:
+def _with(value: _Value, body: Render, other: Render) -> Render:
     def run(scope: _Scope) -> str:
         found = _untyped(value(scope))
         return body(_Scope(scope.top, found)) if found else other(scope)
@@ -171,7 +171,7 @@ def _with(value: _Value, body: Node, other: Node) -> Node:
     return run
 
 
-_BLOCKS: dict[str, Callable[[_Value, Node, Node], Node]] = {"range": _range, "if": _if, "with": _with}
+_BLOCKS: dict[str, Callable[[_Value, Render, Render], Render]] = {"range": _range, "if": _if, "with": _with}
 
 
 def _pipeline(text: str) -> _Value:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import layerstore
-from layerstore.cli.group import Root, examples
+from layerstore.cli.group import StoreOption, examples
 from layerstore.cli.options import filter_option, ignored_option
 from layerstore.cli.output import tell, tell_line
 from layerstore.cli.progress import progress, quiet_option
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @ignored_option("--volumes")  # there are no anonymous ones
 @click.pass_obj
 def prune_command(
-    root: Root,
+    root: StoreOption,
     all_images: bool,
     workspaces: bool,
     filters: tuple[str, ...],
@@ -117,7 +117,7 @@ _COLUMNS = {
 @click.option("-v", "--verbose", is_flag=True, help="Each image, unpacked layer and workspace.")
 @format_option
 @click.pass_obj
-def df_command(root: Root, verbose: bool, form: str) -> None:
+def df_command(root: StoreOption, verbose: bool, form: str) -> None:
     """Show what images, unpacked layers and workspaces take on disk, and how much of it is not in use."""
     if verbose:
         _print_details(root, form)
@@ -138,7 +138,7 @@ def df_command(root: Root, verbose: bool, form: str) -> None:
     print_listing(form, _COLUMNS, objects)
 
 
-def _print_details(root: Root, form: str) -> None:
+def _print_details(root: StoreOption, form: str) -> None:
     if form not in {"table", "json"}:
         raise click.UsageError("df -v knows the formats table and json")
     found = layerstore.df_details(root=root.path, note=note)
@@ -202,7 +202,7 @@ def _reclaimable(part: int, whole: int) -> str:
 @click.option("--quick", is_flag=True, help="Do not read contents.")
 @quiet_option
 @click.pass_obj
-def fsck_command(root: Root, repair: bool, quick: bool, quiet: bool) -> None:
+def fsck_command(root: StoreOption, repair: bool, quick: bool, quiet: bool) -> None:
     """Check the whole store: every blob's digest and size, the index, unpacked layers, workspaces.
 
     A line for each problem; exit status 1 if one is left. --repair removes what is broken and nothing else: a

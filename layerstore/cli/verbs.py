@@ -43,7 +43,7 @@ ALIASES = {"ls": "images"}
 
 
 @dataclass(frozen=True, slots=True)
-class Spelling:
+class GroupedVerb:
     """A verb in a group: `preset` parameters are no longer the user's to give, `says` replaces its help."""
 
     verb: str
@@ -57,11 +57,11 @@ class Group:
     """A group and its verbs, by their names in it."""
 
     says: str
-    spellings: Mapping[str, Spelling]
+    spellings: Mapping[str, GroupedVerb]
 
 
-def _same(*verbs: str) -> dict[str, Spelling]:
-    return {verb: Spelling(verb) for verb in verbs}
+def _same(*verbs: str) -> dict[str, GroupedVerb]:
+    return {verb: GroupedVerb(verb) for verb in verbs}
 
 
 _CONTAINERS = """Remove all workspaces that are not mounted, with everything written in them.
@@ -76,37 +76,37 @@ GROUPS = {
         "Manage images.",
         {
             **_same("history", "import", "load", "pull", "push", "save", "tag"),
-            "inspect": Spelling("inspect", preset={"kind": "image", "size": False}),
-            "ls": Spelling("images", aliases=("list",)),
-            "prune": Spelling("prune", preset={"workspaces": False}),
-            "rm": Spelling("rmi", aliases=("remove",)),
+            "inspect": GroupedVerb("inspect", preset={"kind": "image", "size": False}),
+            "ls": GroupedVerb("images", aliases=("list",)),
+            "prune": GroupedVerb("prune", preset={"workspaces": False}),
+            "rm": GroupedVerb("rmi", aliases=("remove",)),
         },
     ),
     "container": Group(
         "Manage workspaces, docker's containers.",
         {
             **_same("commit", "cp", "create", "diff", "export", "mount", "rename", "umount"),
-            "inspect": Spelling("inspect", preset={"kind": "workspace", "platform": None}),
-            "ls": Spelling("ps", aliases=("list", "ps")),
-            "prune": Spelling(
+            "inspect": GroupedVerb("inspect", preset={"kind": "workspace", "platform": None}),
+            "ls": GroupedVerb("ps", aliases=("list", "ps")),
+            "prune": GroupedVerb(
                 "prune",
                 preset={"workspaces": True, "images": False, "all_images": False},
                 says=_CONTAINERS,
             ),
-            "rm": Spelling("rm", aliases=("remove",)),
+            "rm": GroupedVerb("rm", aliases=("remove",)),
         },
     ),
     "system": Group(
         "Manage the store.",
         {
             **_same("df", "fsck", "info"),
-            "prune": Spelling("prune", preset={"workspaces": True}, says=_ALL),
+            "prune": GroupedVerb("prune", preset={"workspaces": True}, says=_ALL),
         },
     ),
 }
 
 
-def names(spelling: Spelling) -> list[str]:
+def names(spelling: GroupedVerb) -> list[str]:
     """Every way to write a verb with the same meaning, as docker's help lists them: in groups, then short."""
     found = [
         f"{group} {name}"

@@ -6,7 +6,7 @@ import click
 
 import layerstore
 from layerstore.cli import completion, interrupts
-from layerstore.cli.group import Root, examples, for_each
+from layerstore.cli.group import StoreOption, examples, for_each
 from layerstore.cli.options import (
     connection_options,
     content_trust_option,
@@ -52,7 +52,7 @@ from layerstore.transport.ensure import PullPolicy
 @click.pass_obj
 @connection_options
 def create_command(
-    root: Root,
+    root: StoreOption,
     name: str | None,
     init: bool,
     volumes: tuple[str, ...],
@@ -96,7 +96,7 @@ def create_command(
 @click.pass_obj
 @connection_options
 def mount_command(
-    root: Root,
+    root: StoreOption,
     read_only: bool,
     platform: str | None,
     pull: PullPolicy,
@@ -137,7 +137,7 @@ def mount_command(
     "targets", metavar="NAME|DIR...", nargs=-1, required=True, shell_complete=completion.workspaces
 )
 @click.pass_obj
-def umount_command(root: Root, force: bool, targets: tuple[str, ...]) -> None:
+def umount_command(root: StoreOption, force: bool, targets: tuple[str, ...]) -> None:
     """Unmount a workspace or an image; returns when everything is written and the daemon gone."""
     for_each(
         targets,
@@ -157,7 +157,7 @@ def print_nothing(result: object) -> None:
 @click.argument("first", metavar="NAME|IMAGE", shell_complete=completion.either)
 @click.argument("second", metavar="[IMAGE]", required=False, shell_complete=completion.images)
 @click.pass_obj
-def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
+def diff_command(root: StoreOption, form: str, first: str, second: str | None) -> None:
     """List what a workspace changes, or what makes the first image the second: A added, C changed, D
     deleted.
     """
@@ -205,7 +205,7 @@ def diff_command(root: Root, form: str, first: str, second: str | None) -> None:
 @click.argument("ref", required=False)
 @click.pass_obj
 def commit_command(
-    root: Root,
+    root: StoreOption,
     author: str,
     message: str,
     changes: tuple[str, ...],
@@ -267,7 +267,7 @@ _COLUMNS = {
 @format_option
 @click.pass_obj
 def ps_command(
-    root: Root,
+    root: StoreOption,
     everything: bool,
     quiet: bool,
     size: bool,
@@ -323,7 +323,7 @@ def _workspace_object(one: Any, no_trunc: bool) -> dict[str, Any]:
 @ignored_option("-v", "--volumes")  # there are no anonymous ones
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.workspaces)
 @click.pass_obj
-def rm_command(root: Root, force: bool, names: tuple[str, ...]) -> None:
+def rm_command(root: StoreOption, force: bool, names: tuple[str, ...]) -> None:
     """Remove workspaces with all that was written in them; prints their names."""
 
     def remove(name: str) -> None:
@@ -337,6 +337,6 @@ def rm_command(root: Root, force: bool, names: tuple[str, ...]) -> None:
 @click.argument("name", shell_complete=completion.workspaces)
 @click.argument("new_name")
 @click.pass_obj
-def rename_command(root: Root, name: str, new_name: str) -> None:
+def rename_command(root: StoreOption, name: str, new_name: str) -> None:
     """Give a workspace that is not mounted another name."""
     layerstore.rename(name, new_name, root=root.path)

@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 from layerstore import reference
 from layerstore.errors import LayerstoreError
 from layerstore.image import find, human, instructions
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.image.words import InvalidInstruction
 from layerstore.store.store import Store
 
 LISTED = ("before", "dangling", "label", "reference", "since", "until")
 PRUNED = ("label", "label!", "until")
 
-Test = Callable[[Found, "str | None"], bool]  # an image under one of its names, or nameless
+ImageTest = Callable[[FoundImage, "str | None"], bool]  # an image under one of its names, or nameless
 
 _BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 _LOCAL_TIMES = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d")
@@ -29,9 +29,9 @@ class InvalidFilter(LayerstoreError):
     """A filter that there is not, or whose value says nothing; the message repeats it."""
 
 
-def parse(texts: Sequence[str], allowed: Sequence[str], store: Store) -> Test:
+def parse(texts: Sequence[str], allowed: Sequence[str], store: Store) -> ImageTest:
     """The test that an image must pass. InvalidFilter for a wrong one, NotFound for an image it names."""
-    tests: list[Test] = []
+    tests: list[ImageTest] = []
     patterns: list[str] = []
     for text in texts:
         key, equals, value = text.partition("=")
@@ -81,12 +81,12 @@ def moment(text: str, now: datetime | None = None) -> datetime:
         raise InvalidFilter(f"not a time: {text!r} (write 24h, 2024-01-31 or 2024-01-31T10:00:00Z)") from None
 
 
-def created(found: Found) -> datetime:
+def created(found: FoundImage) -> datetime:
     """When an image was made; one that does not say so is older than all."""
     return human.parse_time(found.image.created) or datetime.fromtimestamp(0, UTC)
 
 
-def labels(found: Found) -> dict[str, str]:
+def labels(found: FoundImage) -> dict[str, str]:
     return dict((found.image.config.config or {}).get("Labels") or {})
 
 
@@ -98,42 +98,42 @@ def truth(text: str, value: str) -> bool:
     return wanted
 
 
-def _dangling(text: str, value: str, store: Store) -> Test:
+def _dangling(text: str, value: str, store: Store) -> ImageTest:
     wanted = truth(text, value)
     return lambda found, name: (name is None) is wanted
 
 
-def _label(text: str, value: str, store: Store) -> Test:
+def _label(text: str, value: str, store: Store) -> ImageTest:
     key, equals, content = value.partition("=")
 
-    def test(found: Found, name: str | None) -> bool:
+    def test(found: FoundImage, name: str | None) -> bool:
         own = labels(found)
         return key in own and (not equals or own[key] == content)
 
     return test
 
 
-def _no_label(text: str, value: str, store: Store) -> Test:
+def _no_label(text: str, value: str, store: Store) -> ImageTest:
     has = _label(text, value, store)
     return lambda found, name: not has(found, name)
 
 
-def _before(text: str, value: str, store: Store) -> Test:
+def _before(text: str, value: str, store: Store) -> ImageTest:
     limit = created(find.find(store, value))
     return lambda found, name: created(found) < limit
 
 
-def _since(text: str, value: str, store: Store) -> Test:
+def _since(text: str, value: str, store: Store) -> ImageTest:
     limit = created(find.find(store, value))
     return lambda found, name: created(found) > limit
 
 
-def _until(text: str, value: str, store: Store) -> Test:
+def _until(text: str, value: str, store: Store) -> ImageTest:
     limit = moment(value)
     return lambda found, name: created(found) < limit
 
 
-_MAKERS: dict[str, Callable[[str, str, Store], Test]] = {
+_MAKERS: dict[str, Callable[[str, str, Store], ImageTest]] = {
     "before": _before,
     "dangling": _dangling,
     "label": _label,

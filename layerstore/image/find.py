@@ -12,13 +12,13 @@ from layerstore.digest import Digest
 from layerstore.errors import InvalidDigest, InvalidReference, LayerstoreError, NotFound, UnsupportedMedia
 from layerstore.image import indexes, platforms
 from layerstore.image.image import Image, load
-from layerstore.image.indexes import Leaf
+from layerstore.image.indexes import ListedManifest
 from layerstore.model import Descriptor, Platform
 from layerstore.store import blobs, index
 from layerstore.store.store import Store
 
 
-class Found(NamedTuple):
+class FoundImage(NamedTuple):
     """An image, its entry in ``index.json``, all the names it has there, and those by digest
     (``REPOSITORY@DIGEST``) that registries know it under.
 
@@ -32,14 +32,14 @@ class Found(NamedTuple):
     digests: tuple[str, ...] = ()
 
 
-def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> list[Found]:
+def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> list[FoundImage]:
     """Every image of the store, each once; what cannot be read goes to `broken` (raised when there is
     none).
     """
     entries: dict[Digest, list[Descriptor]] = {}
     for entry in index.read(store).manifests:
         entries.setdefault(entry.digest, []).append(entry)
-    found: list[Found] = []
+    found: list[FoundImage] = []
     for same in entries.values():
         try:
             found.append(_found(image_of(store, same[0]), same[0], same))
@@ -50,31 +50,31 @@ def all_images(store: Store, broken: list[LayerstoreError] | None = None) -> lis
     return found
 
 
-def readable(store: Store) -> tuple[Found, ...]:
+def readable(store: Store) -> tuple[FoundImage, ...]:
     """All images that can be read, for who only shows them: read anew when the index has changed."""
     return _readable(store, index.raw(store))
 
 
 @lru_cache(maxsize=1)  # `inspect` of many images asks for each of them
-def _readable(store: Store, raw_index: bytes) -> tuple[Found, ...]:
+def _readable(store: Store, raw_index: bytes) -> tuple[FoundImage, ...]:
     return tuple(all_images(store, []))
 
 
-def with_id(store: Store, image_id: Digest) -> list[Found]:
+def with_id(store: Store, image_id: Digest) -> list[FoundImage]:
     """Everything in the store that is the image of that ID. One image may have several manifests: its layers
     compressed in another way, docker's media types instead of OCI's, an index around it.
     """
     return [found for found in all_images(store, []) if found.image.id == image_id]
 
 
-def _found(image: Image, entry: Descriptor, same: list[Descriptor]) -> Found:
+def _found(image: Image, entry: Descriptor, same: list[Descriptor]) -> FoundImage:
     """An image with what the entries of its manifest call it."""
     names = tuple(name for one in same if (name := index.name_of(one)))
     digests = dict.fromkeys(f"{source}@{entry.digest}" for one in same if (source := index.source_of(one)))
-    return Found(image, entry, names, tuple(digests))
+    return FoundImage(image, entry, names, tuple(digests))
 
 
-def find(store: Store, word: str, wanted: Platform | None = None) -> Found:
+def find(store: Store, word: str, wanted: Platform | None = None) -> FoundImage:
     """The image `word` means, by docker's order: whole ID, reference, prefix of an ID. NotFound otherwise.
 
     Of an image for several platforms it is the one `wanted`, by default this machine's.
@@ -103,7 +103,7 @@ def images_among(store: Store, names: Iterable[str], note: Callable[[str], None]
             yield name
 
 
-def _by_prefix(store: Store, word: str, prefix: str) -> Found | None:
+def _by_prefix(store: Store, word: str, prefix: str) -> FoundImage | None:
     named_last = sorted(all_images(store, []), key=lambda found: bool(found.names))
     matching = {found.image.id: found for found in named_last if found.image.id.hex.startswith(prefix)}
     if len(matching) > 1:
@@ -111,7 +111,7 @@ def _by_prefix(store: Store, word: str, prefix: str) -> Found | None:
     return next(iter(matching.values()), None)
 
 
-def _by_reference(store: Store, word: str, wanted: Platform | None) -> Found | None:
+def _by_reference(store: Store, word: str, wanted: Platform | None) -> FoundImage | None:
     entries = index.read(store).manifests
     entry = next((entry for entry in entries if index.name_of(entry) == word), None)
     if entry is None:
@@ -156,7 +156,7 @@ def image_of(store: Store, entry: Descriptor) -> Image:
     return load(store, chosen)
 
 
-def leaves(store: Store, top: Descriptor, wanted: Platform | None = None) -> list[Leaf]:
+def leaves(store: Store, top: Descriptor, wanted: Platform | None = None) -> list[ListedManifest]:
     """The manifests an index leads to, as far as its indexes are in the store."""
 
     def read(index: Descriptor) -> bytes | None:
@@ -175,7 +175,7 @@ def _says(store: Store, manifest: Descriptor) -> Platform | None:
         return None
 
 
-def _for_platform(store: Store, found: Found, wanted: Platform, word: str) -> Found:
+def _for_platform(store: Store, found: FoundImage, wanted: Platform, word: str) -> FoundImage:
     return found._replace(image=of_platform(store, found.entry, wanted, word))
 
 

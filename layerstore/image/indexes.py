@@ -1,7 +1,7 @@
 """What an index leads to, through indexes within it, and which of its images is for a platform.
 
-Whether the documents come from a registry or from the store is the caller's affair: `Read` and `Platforms`
-are how they are asked for. So every verb chooses alike.
+The caller passes a `ReadIndex` and a `PlatformOf` that get the documents from a registry or from the store,
+so every verb chooses by the same rules.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _MAX_DEPTH = 4
 _MAX_INDEXES = 100  # of one image; each may be a request
 _MAX_ASKED = 32  # manifests without a platform
 
-Read = Callable[[Descriptor], bytes | None]  # an index's bytes; None: it is not there
-Platforms = Callable[[Descriptor], Platform | None]  # what an image says itself; None: it is no image
+ReadIndex = Callable[[Descriptor], bytes | None]  # an index's bytes; None: it is not there
+PlatformOf = Callable[[Descriptor], Platform | None]  # what an image says itself; None: it is no image
 
 
-class Leaf(NamedTuple):
+class ListedManifest(NamedTuple):
     """A manifest, and the indexes within the first one that lead to it, outermost first."""
 
     entry: Descriptor  # a platform said of an index around it is said of it too
     through: tuple[Descriptor, ...] = ()
 
 
-def leaves(top: Descriptor, read: Read, wanted: Platform | None = None) -> list[Leaf]:
+def leaves(top: Descriptor, read: ReadIndex, wanted: Platform | None = None) -> list[ListedManifest]:
     """All manifests an index leads to, in its order; with `wanted` not those in indexes for other platforms.
 
     InvalidImage for indexes without end.
@@ -47,7 +47,7 @@ def leaves(top: Descriptor, read: Read, wanted: Platform | None = None) -> list[
     return list(_below(top, counted, wanted, ()))
 
 
-def choose(found: Sequence[Leaf], wanted: Platform, what: str, says: Platforms) -> Leaf:
+def choose(found: Sequence[ListedManifest], wanted: Platform, what: str, says: PlatformOf) -> ListedManifest:
     """The image for a platform, as `platforms.choose`; one that the index gives no platform is asked itself.
 
     OtherPlatforms when there is none for it; UnsupportedMedia when none of all is an image.
@@ -62,8 +62,8 @@ def choose(found: Sequence[Leaf], wanted: Platform, what: str, says: Platforms) 
 
 
 def _below(
-    index: Descriptor, read: Read, wanted: Platform | None, through: tuple[Descriptor, ...]
-) -> Iterator[Leaf]:
+    index: Descriptor, read: ReadIndex, wanted: Platform | None, through: tuple[Descriptor, ...]
+) -> Iterator[ListedManifest]:
     if len(through) >= _MAX_DEPTH:
         raise InvalidImage(f"{index.digest}: indexes are nested more than {_MAX_DEPTH} deep")
     raw = read(index)
@@ -73,12 +73,12 @@ def _below(
         said = platforms.said_by(entry) or platforms.said_by(index)
         known = msgspec.structs.replace(entry, platform=entry.platform if said is None else said)
         if entry.media_type not in media.INDEXES:
-            yield Leaf(known, through)
+            yield ListedManifest(known, through)
         elif wanted is None or said is None or platforms.rank(said, wanted) is not None:
             yield from _below(known, read, wanted, (*through, entry))
 
 
-def _asked(entries: Sequence[Descriptor], says: Platforms) -> list[Descriptor]:
+def _asked(entries: Sequence[Descriptor], says: PlatformOf) -> list[Descriptor]:
     """Those that are images, each with the platform it has in the index or says itself."""
     silent = [entry for entry in entries if platforms.said_by(entry) is None]
     said = {entry.digest: says(entry) for entry in silent[:_MAX_ASKED]}
@@ -89,7 +89,7 @@ def _asked(entries: Sequence[Descriptor], says: Platforms) -> list[Descriptor]:
     ]
 
 
-def _without_image(what: str, wanted: Platform, found: Sequence[Leaf]) -> str:
+def _without_image(what: str, wanted: Platform, found: Sequence[ListedManifest]) -> str:
     kinds = {leaf.entry.artifact_type for leaf in found} - {""}
     beside = f", but {', '.join(sorted(kinds))}" if kinds else ""
     return f"{what} has no image for {platforms.shown(wanted)}; it has none{beside}"

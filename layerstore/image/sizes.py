@@ -44,11 +44,11 @@ def of_layer(store: Store, layer: Descriptor) -> int:
 def _measured(store: Store, layer: Descriptor) -> int:
     from layerstore.layer.tar.decode import TarReader  # rarely needed: it is measured once
     from layerstore.layer.tar.decompress import LayerReader
-    from layerstore.layer.tar.readahead import TarBytes
+    from layerstore.layer.tar.readahead import TarStream
 
     allowed = limits.current()
     with blobs.open_blob(store, layer) as stream:
-        with TarBytes(LayerReader(stream, allowed)) as tar:
+        with TarStream(LayerReader(stream, allowed)) as tar:
             size = sum(entry.size for entry in TarReader(tar, allowed))
             tar.drain()
         stream.verify()

@@ -23,7 +23,7 @@ from layerstore.store.store import Store
 _OF_A_CONTAINER = ("container", "container_config", "docker_version", "id", "parent")
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryDetails(msgspec.Struct, frozen=True, kw_only=True):
     """What history will say about a new image."""
 
     created: str
@@ -42,7 +42,7 @@ class NewLayer(msgspec.Struct, frozen=True, kw_only=True):
 def write_first(
     store: Store,
     layer: NewLayer,
-    step: Step,
+    step: HistoryDetails,
     *,
     platform: Platform,
     changes: Sequence[str],
@@ -59,7 +59,7 @@ def write_child(
     store: Store,
     parent: Image,
     layer: NewLayer | None,
-    step: Step,
+    step: HistoryDetails,
     *,
     changes: Sequence[str],
     ref: Reference | None,
@@ -87,7 +87,7 @@ def _write(
     document: dict[str, Any],
     layers: Sequence[Descriptor],
     layer: NewLayer | None,
-    step: Step,
+    step: HistoryDetails,
     changes: Sequence[str],
     ref: Reference | None,
 ) -> Digest:
@@ -130,7 +130,7 @@ def _history_of(parent: Image, entries: list[dict[str, Any]]) -> list[dict[str, 
     return [{**entry, "empty_layer": True} if at in needless else entry for at, entry in enumerate(entries)]
 
 
-def _history_entry(step: Step, *, empty: bool) -> dict[str, Any]:
+def _history_entry(step: HistoryDetails, *, empty: bool) -> dict[str, Any]:
     entry: dict[str, Any] = {"created": step.created}
     for key in ("author", "created_by", "comment"):
         if value := getattr(step, key):

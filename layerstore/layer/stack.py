@@ -7,7 +7,7 @@ from typing import NamedTuple
 from overlayfs_py.union.reading import Reading
 
 
-class Stack(NamedTuple):
+class StackPaths(NamedTuple):
     """Directories of one overlay: the upper (or the topmost layer to read), and the lowers, topmost first.
 
     `userxattr` tells which namespace the overlay's marks are in: ``user.overlay.`` instead of

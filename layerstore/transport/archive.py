@@ -25,7 +25,7 @@ from layerstore.errors import (
 from layerstore.layer.tar.decode import TarReader
 from layerstore.layer.tar.decompress import LayerReader
 from layerstore.layer.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
-from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.tar.readahead import TarStream
 from layerstore.limits import Limits, current
 from layerstore.model import Descriptor
 from layerstore.store import blobs
@@ -124,7 +124,7 @@ def read(
     reader = LayerReader(stream, limits)
     report = None if progress is None else lambda _tar_bytes: progress(reader.compressed_size)
     try:
-        with TarBytes(reader, report) as tar:
+        with TarStream(reader, report) as tar:
             members = TarReader(tar, limits)
             for entry in members:
                 archive.take(entry, members)

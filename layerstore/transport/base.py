@@ -12,8 +12,10 @@ from layerstore.digest import Digest
 from layerstore.transport import meter
 from layerstore.transport.errors import Stopped
 
-State = Literal["waiting", "moving", "retrying", "present", "mounted", "done"]
-Report = Callable[[Digest, State, int, int], None]  # which blob, what happens to it, bytes done, bytes in all
+BlobState = Literal["waiting", "moving", "retrying", "present", "mounted", "done"]
+BlobReport = Callable[
+    [Digest, BlobState, int, int], None
+]  # which blob, what happens to it, bytes done, bytes in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,5 +59,5 @@ class Stop:
             raise Stopped
 
 
-def ignore(digest: Digest, state: State, done: int, total: int) -> None:
-    """A `Report` for when nobody looks."""
+def ignore(digest: Digest, state: BlobState, done: int, total: int) -> None:
+    """A `BlobReport` for when nobody looks."""

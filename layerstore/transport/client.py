@@ -203,7 +203,7 @@ def _http_client(host: str, options: RegistryOptions, *, local: bool) -> httpx.C
     if local:
         # Nobody means a proxy for this machine itself. This transport is for plain HTTP: it trusts no one.
         plain = httpx.HTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), limits=limits)
-        secure = tls.OnDemand(
+        secure = tls.LazyTransport(
             lambda: bounded_transport(
                 httpx.HTTPTransport(verify=tls.context(host, options), limits=limits), options
             )

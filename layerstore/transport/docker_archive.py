@@ -30,7 +30,7 @@ _HEX_NAME = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
 _KEPT: dict[str, Compression] = {"none": "none", "gzip": "gzip", "zstd": "zstd"}
 
 
-class Item(msgspec.Struct, frozen=True, rename="pascal"):
+class ManifestItem(msgspec.Struct, frozen=True, rename="pascal"):
     """One image in ``manifest.json``: paths within the archive, layers bottom first."""
 
     config: str = ""
@@ -48,7 +48,7 @@ def packed(archive: Archive, layout: Sequence[Packed]) -> list[Packed] | None:
     if raw is None:
         return None
     try:
-        items = model.parse_list(raw, Item, "document")
+        items = model.parse_list(raw, ManifestItem, "document")
     except InvalidImage as error:
         raise InvalidImage(f"invalid archive: manifest.json: {error}") from None
     known: dict[Digest, Packed] = {}
@@ -64,7 +64,7 @@ def manifest_document(entries: Iterable[tuple[Image, Sequence[Reference]]]) -> b
     """``manifest.json`` for images whose blobs lie in an image layout beside it, as docker 25 writes it."""
     return model.encode(
         [
-            Item(
+            ManifestItem(
                 config=_blob_path(image.id),
                 repo_tags=[str(ref) for ref in refs],
                 layers=[_blob_path(layer.digest) for layer, _ in image.layers],
@@ -84,7 +84,7 @@ def repositories_document(entries: Iterable[tuple[Image, Sequence[Reference]]]) 
     return model.encode(found)
 
 
-def _packed_item(archive: Archive, item: Item, known: dict[Digest, Packed]) -> Packed:
+def _packed_item(archive: Archive, item: ManifestItem, known: dict[Digest, Packed]) -> Packed:
     names = tuple(item.repo_tags or ())
     config = archive.file(item.config)
     promised = _HEX_NAME.fullmatch(item.config)
@@ -107,7 +107,9 @@ def _packed_item(archive: Archive, item: Item, known: dict[Digest, Packed]) -> P
     return Packed(entry, names)
 
 
-def _layers(archive: Archive, item: Item, config: Descriptor, parsed: ImageConfig) -> list[Descriptor]:
+def _layers(
+    archive: Archive, item: ManifestItem, config: Descriptor, parsed: ImageConfig
+) -> list[Descriptor]:
     paths, diff_ids = item.layers or [], parsed.rootfs.diff_ids
     if len(paths) != len(diff_ids):
         raise InvalidImage(

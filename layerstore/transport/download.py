@@ -17,7 +17,7 @@ from layerstore.model import Descriptor
 from layerstore.store import partials
 from layerstore.store.partials import Partial
 from layerstore.store.store import Store
-from layerstore.transport.base import Report
+from layerstore.transport.base import BlobReport
 from layerstore.transport.errors import Transient
 from layerstore.transport.pieces import PIECE, NoRanges, Pieces
 from layerstore.transport.reading import is_range_from
@@ -33,7 +33,9 @@ _PATIENCE = 0.2  # seconds between two looks at whether to stop
 class Download:
     """A blob to get: `run` gets it; `help`, by threads that have nothing else to do, makes it faster."""
 
-    def __init__(self, repository: Repository, store: Store, descriptor: Descriptor, report: Report) -> None:
+    def __init__(
+        self, repository: Repository, store: Store, descriptor: Descriptor, report: BlobReport
+    ) -> None:
         self._repository = repository
         self._store = store
         self._descriptor = descriptor

@@ -6,9 +6,9 @@ from layerstore import reference
 from layerstore.callbacks import Note, note_or_log
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.image import find, platforms
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.store.opening import RootPath, open_store
-from layerstore.transport.base import RegistryOptions, Report, ignore
+from layerstore.transport.base import BlobReport, RegistryOptions, ignore
 
 PullPolicy = Literal["always", "missing", "never"]
 
@@ -20,7 +20,7 @@ def ensure_image(
     platform: str | None = None,
     options: RegistryOptions | None = None,
     root: RootPath = None,
-    report: Report = ignore,
+    report: BlobReport = ignore,
     note: Note | None = None,
 ) -> None:
     """Make sure that the store has `image`, pulling it as `policy` says.
@@ -63,7 +63,7 @@ def _is_name(word: str) -> bool:
     return True
 
 
-def _is_named(found: Found, word: str) -> bool:
+def _is_named(found: FoundImage, word: str) -> bool:
     """Whether `word` is a name of the image, with a tag or by digest, rather than the beginning of its ID."""
     if word in found.names or not _is_name(word):
         return word in found.names

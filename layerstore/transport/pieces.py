@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 
 from layerstore.store.partials import Partial
-from layerstore.transport.base import Report
+from layerstore.transport.base import BlobReport
 from layerstore.transport.errors import Transient
 from layerstore.transport.reading import is_range_from
 from layerstore.transport.registry import Repository
@@ -28,7 +28,7 @@ class NoRanges(Exception):
 class Pieces:
     """The pieces of one blob from what is there of it to its end; `work` is for any number of threads."""
 
-    def __init__(self, repository: Repository, partial: Partial, report: Report) -> None:
+    def __init__(self, repository: Repository, partial: Partial, report: BlobReport) -> None:
         self._repository = repository
         self._partial = partial
         self._report = report

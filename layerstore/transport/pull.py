@@ -14,11 +14,11 @@ from layerstore.reference import Reference
 from layerstore.store import blobs, index, partials
 from layerstore.store.store import Store
 from layerstore.transport import remote
-from layerstore.transport.base import RegistryOptions, Report, State, Stop, ignore
+from layerstore.transport.base import BlobReport, BlobState, RegistryOptions, Stop, ignore
 from layerstore.transport.download import Download
 from layerstore.transport.registry import Repository
 from layerstore.transport.resolving import Resolved, resolve
-from layerstore.transport.transfer import Begun, Transfer, unseen
+from layerstore.transport.transfer import Transfer, TransferBegun, ignore_transfer
 from layerstore.transport.workers import run_all
 
 _RESERVE = 16 << 20  # bytes of the file system that a pull leaves alone
@@ -40,8 +40,8 @@ def pull_image(
     *,
     all_platforms: bool = False,
     options: RegistryOptions,
-    report: Report = ignore,
-    begun: Begun = unseen,
+    report: BlobReport = ignore,
+    begun: TransferBegun = ignore_transfer,
     note: Note,
 ) -> Pulled:
     """Get the image `target` from its registry; what the store has, or an earlier attempt left, is not loaded
@@ -76,7 +76,7 @@ def _load(
     repo: Repository,
     store: Store,
     resolved: Resolved,
-    report: Report,
+    report: BlobReport,
     begin: Callable[[dict[Digest, Digest]], None],
 ) -> None:
     """Bring all blobs into the store, the images' configurations first."""
@@ -97,7 +97,7 @@ def _load(
         _load_config(repo, store, manifest)
         wanted.pop(manifest.config.digest, None)
     for descriptor in wanted.values():
-        state: State = "waiting" if descriptor in missing else "present"
+        state: BlobState = "waiting" if descriptor in missing else "present"
         report(descriptor.digest, state, 0, descriptor.size)
     client = repo.client
     downloads = [Download(repo, store, one, report) for one in wanted.values()]

@@ -33,7 +33,7 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class UploadSession:
     """An upload that the registry has begun: where to, and the fewest bytes of a chunk but the last."""
 
     place: httpx.URL
@@ -136,7 +136,7 @@ class Repository:
             raise DigestMismatch(f"blob {descriptor.digest}: the content's digest is {Digest.of(raw)}")
         return raw
 
-    def begin_upload(self, digest: Digest, mount_from: str | None = None) -> Session | None:
+    def begin_upload(self, digest: Digest, mount_from: str | None = None) -> UploadSession | None:
         """Begin to upload a blob. None: the registry has it, mounted from another repository or by itself."""
         query = f"?mount={digest.replace(':', '%3A')}&from={mount_from}" if mount_from else ""
         call = Call(
@@ -150,7 +150,7 @@ class Repository:
         response, _ = self.client.call(call)
         if response.status_code == 201 and (mount_from or self.has_blob(digest)):
             return None
-        return Session(self.location(response), least_chunk(response))
+        return UploadSession(self.location(response), least_chunk(response))
 
     def upload_call(self, method: str, place: httpx.URL | str, headers: dict[str, str], body: Body) -> Call:
         """A request that carries (a part of) a blob."""

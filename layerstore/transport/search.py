@@ -18,7 +18,7 @@ _HUB_INDEX = f"https://index.{DOCKER_HUB}"
 _CATALOG_SCOPE = "registry:catalog:*"
 
 
-class Hit(msgspec.Struct, frozen=True, kw_only=True):
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     """A repository that a registry has."""
 
     name: str
@@ -28,11 +28,11 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     is_automated: bool = False
 
 
-class _Hits(msgspec.Struct, frozen=True):
-    results: list[Hit]
+class _ResultPage(msgspec.Struct, frozen=True):
+    results: list[SearchResult]
 
 
-def search(client: Client, domain: str, term: str, limit: int) -> Iterator[Hit]:
+def search(client: Client, domain: str, term: str, limit: int) -> Iterator[SearchResult]:
     """What a registry finds for `term`: by the first form of search, else all of its catalogue that has it in
     the name.
     """
@@ -45,18 +45,18 @@ def search(client: Client, domain: str, term: str, limit: int) -> Iterator[Hit]:
         yield from _listed(client, term, what)
 
 
-def _found(client: Client, origin: str, term: str, limit: int, what: str) -> list[Hit]:
+def _found(client: Client, origin: str, term: str, limit: int, what: str) -> list[SearchResult]:
     url = f"{origin}/v1/search?{urlencode({'q': term, 'n': limit})}"
     document = next(pages(client, url, what, ()))
     try:
-        return msgspec.convert(document, _Hits).results
+        return msgspec.convert(document, _ResultPage).results
     except msgspec.ValidationError as error:
         raise InvalidImage(f"{what}: its answer is none: {error}") from None
 
 
-def _listed(client: Client, term: str, what: str) -> Iterator[Hit]:
+def _listed(client: Client, term: str, what: str) -> Iterator[SearchResult]:
     for document in pages(client, "/v2/_catalog", what, (_CATALOG_SCOPE,)):
         names: Any = document.get("repositories") or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise RegistryError(f"{what}: its catalogue is none")
-        yield from (Hit(name=name) for name in names if term in name)
+        yield from (SearchResult(name=name) for name in names if term in name)

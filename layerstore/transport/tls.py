@@ -38,7 +38,7 @@ def check(options: RegistryOptions) -> None:
         raise RegistryError(f"no such directory of certificates: {options.cert_dir}")
 
 
-class OnDemand(httpx.BaseTransport):
+class LazyTransport(httpx.BaseTransport):
     """A transport made when the first request needs it: to read the system's authorities takes long."""
 
     def __init__(self, make: Callable[[], httpx.BaseTransport]) -> None:

@@ -19,8 +19,8 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     elsewhere: Mapping[Digest, str] = {}  # repositories of the registry that a blob may be mounted from
 
 
-Begun = Callable[[Transfer], None]
+TransferBegun = Callable[[Transfer], None]
 
 
-def unseen(transfer: Transfer) -> None:
-    """A `Begun` for when nobody looks."""
+def ignore_transfer(transfer: Transfer) -> None:
+    """A `TransferBegun` for when nobody looks."""

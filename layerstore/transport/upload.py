@@ -18,9 +18,9 @@ from layerstore.errors import LayerstoreError
 from layerstore.model import Descriptor
 from layerstore.store import blobs, durable
 from layerstore.store.store import Store
-from layerstore.transport.base import RegistryOptions, Report
+from layerstore.transport.base import BlobReport, RegistryOptions
 from layerstore.transport.errors import LoginNeeded, RegistryError, Stopped, Transient
-from layerstore.transport.registry import Repository, Session, least_chunk
+from layerstore.transport.registry import Repository, UploadSession, least_chunk
 from layerstore.transport.retry import Retry
 
 _PIECE = 256 << 10
@@ -43,7 +43,7 @@ def upload(
     repository: Repository,
     store: Store,
     descriptor: Descriptor,
-    report: Report,
+    report: BlobReport,
     mount_from: str | None = None,
 ) -> None:
     """Bring a blob to the registry unless it is there."""
@@ -51,7 +51,7 @@ def upload(
     if repository.has_blob(digest):
         report(digest, "present", total, total)
         return
-    session: Session | None = None
+    session: UploadSession | None = None
     if mount_from is not None:
         try:
             session = repository.begin_upload(digest, mount_from)
@@ -68,7 +68,7 @@ def upload(
     report(digest, "done", total, total)
 
 
-def _send(upload: _Upload, session: Session | None, store: Store) -> None:
+def _send(upload: _Upload, session: UploadSession | None, store: Store) -> None:
     try:
         upload.run(session)
     except RegistryError as error:
@@ -92,7 +92,7 @@ def _explain(store: Store, descriptor: Descriptor) -> None:
 class _Upload:
     """An upload under way. `_offset` bytes are with the registry, at `_place`."""
 
-    def __init__(self, repository: Repository, descriptor: Descriptor, fd: int, report: Report) -> None:
+    def __init__(self, repository: Repository, descriptor: Descriptor, fd: int, report: BlobReport) -> None:
         options: RegistryOptions = repository.client.options
         self.descriptor = descriptor
         self.stop = repository.client.stop
@@ -112,7 +112,7 @@ class _Upload:
         self._is_trusted = True  # what the registry says it has
         self._is_resumed = False  # and goes on from there, which it has not accepted yet
 
-    def run(self, session: Session | None) -> None:
+    def run(self, session: UploadSession | None) -> None:
         """Bring it there, in as many attempts as make progress. RegistryError."""
         if session is not None:
             self._begin(session)
@@ -156,7 +156,7 @@ class _Upload:
                 self._put(self._place, size)
                 return
 
-    def _begin(self, session: Session) -> None:
+    def _begin(self, session: UploadSession) -> None:
         self._place, self._offset, self._sent, self._has_begun = session.place, 0, 0, True
         self._demand(session.least)
 

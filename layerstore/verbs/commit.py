@@ -20,7 +20,7 @@ from layerstore.store.opening import RootPath, open_store
 from layerstore.workspace import mounting, rotation, snapshot
 from layerstore.workspace.quiescing import quiesced, stack_of
 from layerstore.workspace.record import Workspace, open_workspace, root_is_changed
-from layerstore.workspace.rotation import Written
+from layerstore.workspace.rotation import WrittenLayer
 
 _NO_COMMAND = "layerstore commit"
 
@@ -52,7 +52,7 @@ def commit(
     """
     store, note = open_store(root), note_or_log(note)
     target = reference.parse_tag(ref) if ref else None
-    step = write.Step(
+    step = write.HistoryDetails(
         created=environment.creation_time(),
         author=checked_text(author, "the author"),
         comment=checked_text(message, "the message"),
@@ -95,7 +95,7 @@ def _command(parent: Image) -> str:
 
 
 def _go_on(
-    workspace: Workspace, image_id: Digest, ref: str | None, written: Written | None, note: Note
+    workspace: Workspace, image_id: Digest, ref: str | None, written: WrittenLayer | None, note: Note
 ) -> None:
     """Let the workspace go on over the image that has just been made of it."""
     try:
@@ -115,7 +115,7 @@ def _write_layer(
     sparse: bool,
     progress: Progress | None,
     note: Note,
-) -> Written | None:
+) -> WrittenLayer | None:
     """The layer's blob in the store; None, and no blob, when nothing has changed.
 
     Writers wait while the upper is read, or, where its file system can share blocks, copied.
@@ -151,10 +151,10 @@ def _write_layer(
         if empty:
             return None
         blob.publish(result.digest, result.size)
-    return Written(result=result, squash_unchanged=squash, source_date_epoch=epoch)
+    return WrittenLayer(result=result, squash_unchanged=squash, source_date_epoch=epoch)
 
 
-def _described(written: Written, compression: Compression) -> write.NewLayer:
+def _described(written: WrittenLayer, compression: Compression) -> write.NewLayer:
     """The layer as manifests have it."""
     digest, size = written.result.digest, written.result.size
     descriptor = Descriptor(media_type=media.layer_type(compression), digest=digest, size=size)

@@ -18,7 +18,7 @@ from layerstore.undoing import undone
 from layerstore.workspace import mounting, resolving
 from layerstore.workspace.copying import Copier
 from layerstore.workspace.record import Workspace, open_workspace
-from layerstore.workspace.resolving import Side
+from layerstore.workspace.resolving import CopySide
 from layerstore.workspace.tarring import Archiver
 from layerstore.workspace.untarring import Extractor
 from overlayfs_py.service.subprocesses import postponed
@@ -42,22 +42,22 @@ def cp(
     `source` is goes under its name. Links in a workspace never lead out of it. The copies are the caller's
     unless `archive` keeps owners. A workspace that is not mounted is for the duration.
     """
-    how = _How(archive, follow_link, progress, note_or_log(note))
+    options = _CopyOptions(archive, follow_link, progress, note_or_log(note))
     words = [word for word in (source, target) if isinstance(word, str)]
     if not words:
         raise LayerstoreError("one of the two must be a path in a workspace (NAME:PATH)")
     with ExitStack() as held:
-        roots = _Roots(open_store(root), words, held, how.note)
+        roots = _Roots(open_store(root), words, held, options.note)
         sides = [roots.side(word) for word in words]
         if not isinstance(source, str):
-            return _from_tar(source, sides[0], how)
+            return _from_tar(source, sides[0], options)
         if not isinstance(target, str):
-            return _to_tar(sides[0], target, how)
-        return _between(sides[0], sides[1], how)
+            return _to_tar(sides[0], target, options)
+        return _between(sides[0], sides[1], options)
 
 
 @dataclass(frozen=True, slots=True)
-class _How:
+class _CopyOptions:
     archive: bool
     follow_link: bool
     progress: Progress | None
@@ -75,7 +75,7 @@ class _Roots:
         for name in sorted(name for name in names if name is not None):  # one order: nobody waits in a circle
             self._roots[name] = held.enter_context(_shown(open_workspace(store, name), note))
 
-    def side(self, word: str) -> Side:
+    def side(self, word: str) -> CopySide:
         """A path in its root."""
         name, path = split(word)
         if not path:
@@ -83,32 +83,32 @@ class _Roots:
         raw = os.fsencode(path)
         if name is None and not raw.startswith(b"/"):
             raw = os.path.join(os.getcwdb(), raw)
-        return Side(self._roots[name], raw if raw.startswith(b"/") else b"/" + raw, word)
+        return CopySide(self._roots[name], raw if raw.startswith(b"/") else b"/" + raw, word)
 
 
-def _between(src: Side, dst: Side, how: _How) -> int:
+def _between(src: CopySide, dst: CopySide, options: _CopyOptions) -> int:
     with ExitStack() as held:
-        src_fd = resolving.open_source(src, follow=how.follow_link)
+        src_fd = resolving.open_source(src, follow=options.follow_link)
         held.callback(os.close, src_fd)
         is_dir = stat.S_ISDIR(os.fstat(src_fd).st_mode)
-        copier = Copier(how.archive, how.note, how.progress)
+        copier = Copier(options.archive, options.note, options.progress)
         copier.copy(src_fd, resolving.find_target(dst, held, source=src, source_is_dir=is_dir))
         return copier.copied
 
 
-def _to_tar(src: Side, out: IO[bytes], how: _How) -> int:
-    src_fd = resolving.open_source(src, follow=how.follow_link)
+def _to_tar(src: CopySide, out: IO[bytes], options: _CopyOptions) -> int:
+    src_fd = resolving.open_source(src, follow=options.follow_link)
     try:
-        archiver = Archiver(out, how.note, how.progress)
+        archiver = Archiver(out, options.note, options.progress)
         archiver.write(src_fd, b"." if src.is_contents else src.name)
         return archiver.written
     finally:
         os.close(src_fd)
 
 
-def _from_tar(stream: Readable, dst: Side, how: _How) -> int:
+def _from_tar(stream: Readable, dst: CopySide, options: _CopyOptions) -> int:
     resolving.check_directory(dst)
-    extractor = Extractor(dst.root_fd, dst.path, how.archive, how.progress)
+    extractor = Extractor(dst.root_fd, dst.path, options.archive, options.progress)
     extractor.extract(stream)
     return extractor.written
 

@@ -11,7 +11,7 @@ from layerstore.callbacks import Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.image import find
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.store import partials, sweep, usage
 from layerstore.store.layernames import digest_in, is_place
 from layerstore.store.opening import RootPath, open_store
@@ -62,7 +62,7 @@ class LayerUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
+class UsageDetails:
     """``df -v``."""
 
     images: list[ImageUsage]
@@ -100,7 +100,7 @@ def df(*, root: RootPath = None, note: Note | None = None) -> list[Usage]:
     ]
 
 
-def _images(store: Store, note: Note) -> list[Found]:
+def _images(store: Store, note: Note) -> list[FoundImage]:
     """All images; what cannot be read of the others is told `note`."""
     broken: list[LayerstoreError] = []
     images = find.all_images(store, broken)
@@ -137,7 +137,7 @@ def _partial_usage(store: Store) -> Usage:
     return Usage(type="Unfinished pulls", total=len(sizes), active=0, size=sum(sizes), reclaimable=sum(sizes))
 
 
-def df_details(*, root: RootPath = None, note: Note | None = None) -> Details:
+def df_details(*, root: RootPath = None, note: Note | None = None) -> UsageDetails:
     """The same for each image, unpacked layer and workspace."""
     store, note = open_store(root), note_or_log(note)
     images = _images(store, note)
@@ -149,7 +149,7 @@ def df_details(*, root: RootPath = None, note: Note | None = None) -> Details:
     diff_ids = {name: diff_id for needed in needed_by_each for name, diff_id in needed.diff_ids.items()}
     users = Counter(part for needed in needs for part in needed)
     based = Counter(one.record.manifest.digest for one in all_workspaces(store, []))
-    return Details(
+    return UsageDetails(
         images=[
             _image_usage(found, needed, sizes, users, based)
             for found, needed in zip(images, needs, strict=True)
@@ -180,7 +180,7 @@ def _parts(needed: Needed) -> set[str]:
 
 
 def _image_usage(
-    found: Found, needed: set[str], sizes: dict[str, int], users: Counter[str], based: Counter[Digest]
+    found: FoundImage, needed: set[str], sizes: dict[str, int], users: Counter[str], based: Counter[Digest]
 ) -> ImageUsage:
     return ImageUsage(
         names=found.names,

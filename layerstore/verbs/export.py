@@ -7,7 +7,7 @@ from layerstore.callbacks import Note, Progress, note_or_log
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.image import platforms
 from layerstore.image.unpacked import image_stack
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.write.commit import export_tree
 from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
@@ -55,7 +55,7 @@ def export(
         note(line)
 
 
-def _quiet_stack(workspace: Workspace, note: Note, held: ExitStack) -> Stack:
+def _quiet_stack(workspace: Workspace, note: Note, held: ExitStack) -> StackPaths:
     held.enter_context(workspace.locked(shared=True))
     workspace = workspace.reread()
     mounting.prepare_layers(workspace, note=note)

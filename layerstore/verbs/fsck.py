@@ -39,7 +39,7 @@ class Problem:
 
 
 @dataclass(slots=True)
-class Checked:
+class FsckResult:
     """What was looked at and what was found."""
 
     problems: list[Problem] = field(default_factory=list)
@@ -56,7 +56,7 @@ def fsck(
     root: RootPath = None,
     progress: MeasuredProgress | None = None,
     note: Note | None = None,
-) -> Checked:
+) -> FsckResult:
     """Check blobs, the index, unpacked layers and workspaces; with `repair` remove what is broken.
 
     `quick` does not read contents: neither blobs are digested nor layers compared with theirs.
@@ -84,9 +84,9 @@ class _Check:
         self._bad: set[Digest] = set()
         self._layers = LayerCheck(store, note)
         self._image_ids: set[Digest] = set()
-        self._result = Checked()
+        self._result = FsckResult()
 
-    def run(self) -> Checked:
+    def run(self) -> FsckResult:
         self._check_blobs()
         self._check_index()
         workspaces = self._check_workspaces()

@@ -13,7 +13,7 @@ from layerstore.errors import LayerstoreError
 from layerstore.image import filters as image_filters
 from layerstore.image import find, human, lineage, platforms
 from layerstore.image import sizes as measured
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.image.image import Image
 from layerstore.store.opening import RootPath, open_store
 
@@ -31,7 +31,7 @@ class ImageSummary(msgspec.Struct, frozen=True, kw_only=True):
     compressed_size: int  # in the store
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of ``history``."""
 
     id: Digest | None  # of the image as it was after this step, if the store has that
@@ -69,14 +69,14 @@ def images(
     return sorted(lines, key=_newest_first)
 
 
-def history(image: str, *, platform: str | None = None, root: RootPath = None) -> list[Step]:
+def history(image: str, *, platform: str | None = None, root: RootPath = None) -> list[HistoryLine]:
     """The steps that made an image, newest first."""
     store = open_store(root)
     found = find.find(store, image, platforms.parse_optional(platform)).image
     made = list(found.steps())
     known = {**lineage.ancestors(store, found), len(made): found.id}
     steps = [
-        Step(
+        HistoryLine(
             id=known.get(number),
             created=step.created,
             created_by=step.created_by,
@@ -89,7 +89,7 @@ def history(image: str, *, platform: str | None = None, root: RootPath = None) -
     return steps[::-1]
 
 
-def _once(found: Sequence[Found]) -> Iterator[Found]:
+def _once(found: Sequence[FoundImage]) -> Iterator[FoundImage]:
     """Every image, whatever manifests it has: nameless ones only of an image that has no name at all."""
     shown = {one.image.id for one in found if one.names}
     for one in found:
@@ -99,7 +99,7 @@ def _once(found: Sequence[Found]) -> Iterator[Found]:
 
 
 def _summaries(
-    found: Found, test: image_filters.Test, size: Callable[[Image], int] | None
+    found: FoundImage, test: image_filters.ImageTest, size: Callable[[Image], int] | None
 ) -> Iterator[ImageSummary]:
     image = found.image
     names: list[str | None] = [*sorted(found.names)]

@@ -46,7 +46,7 @@ def import_(
     target = reference.parse_tag(ref) if ref else None
     made_for = platforms.host() if platform is None else platforms.parse(platform)
     instructions.apply({}, changes)  # a wrong one is told before the work is done
-    step = write.Step(
+    step = write.HistoryDetails(
         created=environment.creation_time(), comment=checked_text(message or _comment(source), "the message")
     )
     store = open_store(root, make=True)

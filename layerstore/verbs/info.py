@@ -6,7 +6,7 @@ from typing import Any
 
 import overlayfs_py
 from layerstore.image import find, platforms
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.store import layers
 from layerstore.store.opening import RootPath, open_store
 from layerstore.workspace import mounting
@@ -20,7 +20,7 @@ def info(*, root: RootPath = None) -> dict[str, Any]:
     store = open_store(root)
     states = [mounting.state_of(workspace) for workspace in all_workspaces(store, [])]
     mounted = sum(state == "mounted" for state in states)
-    images: list[Found] = find.all_images(store, [])
+    images: list[FoundImage] = find.all_images(store, [])
     return {
         "Containers": len(states),
         "ContainersRunning": mounted,

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from layerstore.errors import LayerstoreError, NotFound
 from layerstore.image import described, find, lineage, platforms, sizes
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.image.image import load
 from layerstore.store import usage
 from layerstore.store.layernames import places_of
@@ -51,7 +51,7 @@ def inspect(
         raise NotFound(f"no such image or workspace: {name}") from error
 
 
-def _of_image(store: Store, found: Found) -> dict[str, Any]:
+def _of_image(store: Store, found: FoundImage) -> dict[str, Any]:
     image = found.image
     alike = [one for one in find.readable(store) if one.image.id == image.id]
     names = sorted({name for one in alike for name in one.names})

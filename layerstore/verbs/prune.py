@@ -9,7 +9,7 @@ from layerstore.digest import Digest
 from layerstore.errors import InUse, LayerstoreError, NotFound, explain
 from layerstore.image import filters as image_filters
 from layerstore.image import find, human
-from layerstore.image.filters import Test
+from layerstore.image.filters import ImageTest
 from layerstore.store import index, partials, sweep, usage
 from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
@@ -55,7 +55,7 @@ def prune(
     return pruned
 
 
-def _prune_images(store: Store, test: Test, pruned: Pruned, *, all_images: bool, note: Note) -> None:
+def _prune_images(store: Store, test: ImageTest, pruned: Pruned, *, all_images: bool, note: Note) -> None:
     broken: list[LayerstoreError] = []
     everything = find.all_images(store, broken)
     going = {

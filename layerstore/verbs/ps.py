@@ -14,7 +14,7 @@ from layerstore.store import usage
 from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
 from layerstore.workspace import daemon, mounting, names
-from layerstore.workspace.mounting import State
+from layerstore.workspace.mounting import WorkspaceState
 from layerstore.workspace.record import Workspace, all_workspaces, open_workspace
 from layerstore.workspace.removing import remove_workspace
 
@@ -28,7 +28,7 @@ class WorkspaceSummary(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     image: str
     image_id: Digest
-    status: State
+    status: WorkspaceState
     created: str
     mountpoint: str | None
     mounted_at: str | None
@@ -69,7 +69,7 @@ def ps(
     return lines
 
 
-def _test(store: Store, filters: Sequence[str]) -> Callable[[Workspace, State], bool]:
+def _test(store: Store, filters: Sequence[str]) -> Callable[[Workspace, WorkspaceState], bool]:
     """What a workspace must be to be listed. InvalidFilter, or NotFound for an ancestor that there is not."""
     wanted: dict[str, list[str]] = {}
     for text in filters:
@@ -78,12 +78,12 @@ def _test(store: Store, filters: Sequence[str]) -> Callable[[Workspace, State], 
             raise InvalidFilter(f"invalid filter {text!r}: write KEY=VALUE with one of {', '.join(_FILTERS)}")
         if key == "status":
             value = _DOCKER_STATES.get(value, value)
-            if value not in get_args(State):
-                raise InvalidFilter(f"invalid filter {text!r}: one of {', '.join(get_args(State))}")
+            if value not in get_args(WorkspaceState):
+                raise InvalidFilter(f"invalid filter {text!r}: one of {', '.join(get_args(WorkspaceState))}")
         wanted.setdefault(key, []).append(value)
     ids = {find.find(store, word).image.id for word in wanted.get("ancestor", [])}
 
-    def test(workspace: Workspace, state: State) -> bool:
+    def test(workspace: Workspace, state: WorkspaceState) -> bool:
         return (
             ("name" not in wanted or any(part in workspace.name for part in wanted["name"]))
             and ("status" not in wanted or state in wanted["status"])

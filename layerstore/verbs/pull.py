@@ -4,9 +4,9 @@ from layerstore import reference
 from layerstore.callbacks import Note, note_or_log
 from layerstore.image import platforms
 from layerstore.store.opening import RootPath, open_store
-from layerstore.transport.base import RegistryOptions, Report, ignore
+from layerstore.transport.base import BlobReport, RegistryOptions, ignore
 from layerstore.transport.pull import Pulled, pull_image
-from layerstore.transport.transfer import Begun, unseen
+from layerstore.transport.transfer import TransferBegun, ignore_transfer
 
 
 def pull(
@@ -16,8 +16,8 @@ def pull(
     all_platforms: bool = False,
     options: RegistryOptions | None = None,
     root: RootPath = None,
-    report: Report = ignore,
-    begun: Begun = unseen,
+    report: BlobReport = ignore,
+    begun: TransferBegun = ignore_transfer,
     note: Note | None = None,
 ) -> Pulled:
     """Get an image from its registry; what the store has, or an earlier attempt left, is not loaded again.

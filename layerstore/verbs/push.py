@@ -10,7 +10,7 @@ from layerstore.callbacks import Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError, NotFound, UnsupportedMedia
 from layerstore.image import find, platforms
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.image.image import load
 from layerstore.model import Descriptor
 from layerstore.reference import Reference
@@ -18,9 +18,9 @@ from layerstore.store import blobs, index
 from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
 from layerstore.transport import remote
-from layerstore.transport.base import RegistryOptions, Report, Stop, ignore
+from layerstore.transport.base import BlobReport, RegistryOptions, Stop, ignore
 from layerstore.transport.registry import Repository
-from layerstore.transport.transfer import Begun, Transfer, unseen
+from layerstore.transport.transfer import Transfer, TransferBegun, ignore_transfer
 from layerstore.transport.upload import upload
 from layerstore.transport.workers import run_all
 
@@ -41,8 +41,8 @@ def push(
     platform: str | None = None,
     options: RegistryOptions | None = None,
     root: RootPath = None,
-    report: Report = ignore,
-    begun: Begun = unseen,
+    report: BlobReport = ignore,
+    begun: TransferBegun = ignore_transfer,
     note: Note | None = None,
 ) -> Pushed:
     """Bring an image to a registry under `ref`, by default its own name; blobs that are there are not sent.
@@ -73,7 +73,7 @@ def push(
     return Pushed(reference=target.canonical, tag=str(target.tag), digest=entry.digest, size=entry.size)
 
 
-def _own_name(found: Found, word: str) -> str:
+def _own_name(found: FoundImage, word: str) -> str:
     """The name to push under when none is given: the word itself, or the only name of the image it means."""
     if word in found.names or not found.image.id.hex.startswith(word.removeprefix("sha256:")):
         return word
@@ -82,7 +82,7 @@ def _own_name(found: Found, word: str) -> str:
     return found.names[0]
 
 
-def _choose(store: Store, found: Found, platform: str | None, word: str, note: Note) -> Descriptor:
+def _choose(store: Store, found: FoundImage, platform: str | None, word: str, note: Note) -> Descriptor:
     """The document to push: the index with all it lists, or one image."""
     if platform is not None:
         return _plain(find.of_platform(store, found.entry, platforms.parse(platform), word).descriptor)
@@ -157,7 +157,11 @@ def _elsewhere(store: Store, target: Reference) -> dict[Digest, str]:
 
 
 def _send(
-    repo: Repository, store: Store, contents: list[Descriptor], elsewhere: dict[Digest, str], report: Report
+    repo: Repository,
+    store: Store,
+    contents: list[Descriptor],
+    elsewhere: dict[Digest, str],
+    report: BlobReport,
 ) -> None:
     for one in contents:
         report(one.digest, "waiting", 0, one.size)

@@ -10,7 +10,7 @@ from layerstore.callbacks import MeasuredProgress, Note, note_or_log
 from layerstore.digest import Digest
 from layerstore.errors import LayerstoreError
 from layerstore.image import find, platforms
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.model import Platform
 from layerstore.reference import Reference
 from layerstore.store import index
@@ -59,7 +59,7 @@ def save(
 
 def _meant(
     store: Store, word: str, wanted: Platform | None, note: Note
-) -> Iterator[tuple[Found, tuple[Reference, ...]]]:
+) -> Iterator[tuple[FoundImage, tuple[Reference, ...]]]:
     """The images a word stands for and the names they are saved under, by docker's rules."""
     ref = _parsed(word)
     if ref is not None and ref.digest is None and str(ref) == f"{word}:{reference.DEFAULT_TAG}":
@@ -90,7 +90,7 @@ def _is_of(name: Reference, repository: Reference) -> bool:
     return name.full_repository == repository.full_repository
 
 
-def _is_named(found: Found, ref: Reference) -> bool:
+def _is_named(found: FoundImage, ref: Reference) -> bool:
     return any((own := _parsed(name)) is not None and own.canonical == ref.canonical for name in found.names)
 
 

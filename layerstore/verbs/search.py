@@ -13,7 +13,7 @@ from layerstore.transport import remote
 from layerstore.transport import search as registry_search
 from layerstore.transport.base import RegistryOptions, Stop
 from layerstore.transport.hosts import DOCKER_HUB
-from layerstore.transport.search import Hit
+from layerstore.transport.search import SearchResult
 
 DEFAULT_LIMIT = 25
 _FILTERS = ("is-automated", "is-official", "stars")
@@ -26,7 +26,7 @@ def search(
     filters: Sequence[str] = (),
     options: RegistryOptions | None = None,
     note: Note | None = None,
-) -> list[Hit]:
+) -> list[SearchResult]:
     """Repositories with `term` in their names, those with most stars first; ``HOST/TERM`` asks another
     registry than docker.io, and its names come with the host.
 
@@ -60,7 +60,7 @@ def _split(term: str) -> tuple[str, str]:
     return domain, word
 
 
-def _test(text: str) -> Callable[[Hit], bool]:
+def _test(text: str) -> Callable[[SearchResult], bool]:
     key, _, value = text.partition("=")
     if key not in _FILTERS or not value:
         raise InvalidFilter(f"invalid filter {text!r}: write KEY=VALUE with one of {', '.join(_FILTERS)}")

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 from layerstore import reference
 from layerstore.errors import InUse, LayerstoreError, printable
 from layerstore.image import find
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.store import index, sweep
 from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
@@ -61,7 +61,7 @@ def _remove(store: Store, word: str, *, force: bool, prune: bool) -> Iterator[st
             yield f"Deleted: {diff_id}"
 
 
-def untagged(alike: Sequence[Found], gone: Collection[str]) -> Iterator[str]:
+def untagged(alike: Sequence[FoundImage], gone: Collection[str]) -> Iterator[str]:
     """docker's lines for the names that an image loses: with the last tag of a repository go its digests."""
     yield from (f"Untagged: {name}" for name in gone)
     left = {_repository(name) for one in alike for name in one.names if name not in gone}
@@ -84,7 +84,7 @@ def _is_single(names: Sequence[str]) -> bool:
     return sum("@" not in name for name in names) <= 1 and len({_repository(name) for name in names}) <= 1
 
 
-def _forget_digest(store: Store, word: str, alike: Sequence[Found]) -> bool:
+def _forget_digest(store: Store, word: str, alike: Sequence[FoundImage]) -> bool:
     """``rmi REPOSITORY@DIGEST`` of what has tags there too: it only loses the digest."""
     known = {digest: one.entry.digest for one in alike for digest in one.digests}
     if word not in known:
@@ -110,7 +110,7 @@ def _means(word: str, name: str) -> bool:
     return (one.canonical, one.digest) == (other.canonical, other.digest)
 
 
-def _refuse_used(store: Store, found: Found, *, force: bool) -> list[Workspace]:
+def _refuse_used(store: Store, found: FoundImage, *, force: bool) -> list[Workspace]:
     """The workspaces that need the image, all of them unmounted and `force` given; else InUse."""
     image = found.image
     users = [one for one in all_workspaces(store) if one.record.image_id == image.id]

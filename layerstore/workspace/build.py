@@ -5,7 +5,7 @@ from pathlib import Path
 
 from layerstore.callbacks import Note, Progress
 from layerstore.environment import format_time
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.store import layers
 from layerstore.store.places import make_directory
 from layerstore.store.removing import remove
@@ -17,7 +17,7 @@ from layerstore.workspace.record import Bind, Record, Workspace
 
 def make(
     store: Store,
-    found: Found,
+    found: FoundImage,
     *,
     image_word: str,
     name: str | None,
@@ -51,7 +51,7 @@ def make(
         return records.publish(store, temp, record)
 
 
-def _make_init(store: Store, temp: Path, lowers: list[Path], places: Sequence[init_layer.Place]) -> None:
+def _make_init(store: Store, temp: Path, lowers: list[Path], places: Sequence[init_layer.InitPath]) -> None:
     init, work = temp / "init", temp / "init-work"
     make_directory(init, 0o755)
     if not lowers:

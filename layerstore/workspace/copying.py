@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from layerstore.errors import LayerstoreError, printable
-from layerstore.workspace.resolving import Target, open_again, open_child, proc_path, read_link
+from layerstore.workspace.resolving import CopyTarget, open_again, open_child, proc_path, read_link
 from overlayfs_py.syscalls import owned
 from overlayfs_py.syscalls.copy import copy_data
 from overlayfs_py.syscalls.openat import open_beneath
@@ -48,7 +48,7 @@ class Copier:
     _links: dict[tuple[int, int], bytes] = field(default_factory=dict)
     _top_fd: int = -1
 
-    def copy(self, src_fd: int, target: Target) -> None:
+    def copy(self, src_fd: int, target: CopyTarget) -> None:
         """Copy what the ``O_PATH`` descriptor `src_fd` is of to `target`."""
         self._top_fd = target.dir_fd
         status = os.fstat(src_fd)

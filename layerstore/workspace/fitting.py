@@ -12,7 +12,7 @@ from pathlib import Path
 
 from layerstore.errors import LayerstoreError
 from layerstore.layer import whiteout
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.store import durable, layers
 from layerstore.store.layernames import places_of
 from layerstore.store.removing import remove
@@ -77,7 +77,7 @@ def _with_links(workspace: Workspace, lowers: list[Path]) -> bool:
     """Exchange the upper for one with all hard links in it; False when there are none that it lacks, or they
     cannot be.
     """
-    stack = Stack(
+    stack = StackPaths(
         upper=os.fsencode(workspace.upper),
         lowers=tuple(os.fsencode(path) for path in lowers),
         userxattr=layers.uses_userxattr(workspace.store),

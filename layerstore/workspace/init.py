@@ -23,7 +23,7 @@ _FORBIDDEN_TARGETS = ("proc", "sys")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class InitPath:
     """A path the init layer provides: a directory, an empty file or a symbolic link."""
 
     path: str
@@ -34,20 +34,20 @@ class Place:
 
 
 DOCKER_PLACES = (
-    *(Place(path, stat.S_IFDIR) for path in ("/dev/pts", "/dev/shm", "/proc", "/sys")),
-    Place("/.dockerenv", stat.S_IFREG, replace=True),
-    Place("/dev/console", stat.S_IFREG, replace=True),
-    Place("/etc/hostname", stat.S_IFREG, replace=True),
-    Place("/etc/hosts", stat.S_IFREG, replace=True),
-    Place("/etc/mtab", stat.S_IFLNK, link="/proc/mounts", replace=True),
-    Place("/etc/resolv.conf", stat.S_IFREG, replace=True),
+    *(InitPath(path, stat.S_IFDIR) for path in ("/dev/pts", "/dev/shm", "/proc", "/sys")),
+    InitPath("/.dockerenv", stat.S_IFREG, replace=True),
+    InitPath("/dev/console", stat.S_IFREG, replace=True),
+    InitPath("/etc/hostname", stat.S_IFREG, replace=True),
+    InitPath("/etc/hosts", stat.S_IFREG, replace=True),
+    InitPath("/etc/mtab", stat.S_IFLNK, link="/proc/mounts", replace=True),
+    InitPath("/etc/resolv.conf", stat.S_IFREG, replace=True),
 )
 
 
-def bind_places(binds: Sequence[Bind]) -> Iterator[Place]:
+def bind_places(binds: Sequence[Bind]) -> Iterator[InitPath]:
     """The mount targets: a directory for a directory, an empty file for anything else."""
     for bind in binds:
-        yield Place(bind.target, stat.S_IFDIR if os.path.isdir(bind.source) else stat.S_IFREG, needed=True)
+        yield InitPath(bind.target, stat.S_IFDIR if os.path.isdir(bind.source) else stat.S_IFREG, needed=True)
 
 
 def check_target(target: str) -> str:
@@ -60,7 +60,9 @@ def check_target(target: str) -> str:
     return "/" + "/".join(parts)
 
 
-def fill(init: Path, work: Path, lowers: Sequence[Path], places: Sequence[Place], *, userxattr: bool) -> None:
+def fill(
+    init: Path, work: Path, lowers: Sequence[Path], places: Sequence[InitPath], *, userxattr: bool
+) -> None:
     """Make `places` in the directory `init`, over the image in `lowers` (topmost first); `work` is emptied
     by others.
     """
@@ -78,7 +80,7 @@ def fill(init: Path, work: Path, lowers: Sequence[Path], places: Sequence[Place]
             _make(overlay, place)
 
 
-def _make(overlay: "Overlay", place: Place) -> None:
+def _make(overlay: "Overlay", place: InitPath) -> None:
     from overlayfs_py.union.overlay import Caller
 
     owner = Caller(os.geteuid(), os.getegid(), 0o022)
@@ -104,7 +106,7 @@ def _make(overlay: "Overlay", place: Place) -> None:
         overlay.mknod(node, last, stat.S_IFREG | 0o755, 0, owner)
 
 
-def _gives_way(place: Place, parents: Sequence[bytes], last: bytes, old: "Node") -> bool:
+def _gives_way(place: InitPath, parents: Sequence[bytes], last: bytes, old: "Node") -> bool:
     """Whether what the image has there is to be replaced; refuses what a mount would follow or not fit on."""
     if not place.needed:
         return place.replace and not old.is_dir
@@ -113,7 +115,7 @@ def _gives_way(place: Place, parents: Sequence[bytes], last: bytes, old: "Node")
     return False
 
 
-def _astray(place: Place, parts: Sequence[bytes], found: "Node") -> LayerstoreError:
+def _astray(place: InitPath, parts: Sequence[bytes], found: "Node") -> LayerstoreError:
     path = "/" + os.fsdecode(b"/".join(parts))
     if stat.S_ISLNK(found.kind):
         why = "a symbolic link in the image; name the place it leads to instead"

@@ -18,7 +18,7 @@ from layerstore.workspace import binds, daemon, fitting, overlay
 from layerstore.workspace.record import Workspace
 from overlayfs_py.service.subprocesses import postponed
 
-State = Literal["created", "mounted", "unmounted", "dead"]
+WorkspaceState = Literal["created", "mounted", "unmounted", "dead"]
 
 
 def source_of(name: str) -> str:
@@ -26,7 +26,7 @@ def source_of(name: str) -> str:
     return f"layerstore:{name}"
 
 
-def state_of(workspace: Workspace) -> State:
+def state_of(workspace: Workspace) -> WorkspaceState:
     """``created``: never mounted; ``dead``: mounted, but its daemon has gone."""
     if workspace.record.mountpoint is None:
         return "created"

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from layerstore.callbacks import Note
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.store import layers
 from layerstore.workspace import daemon, mounting
 from layerstore.workspace.record import Workspace
 
 
-def stack_of(workspace: Workspace, copy: Path | None = None) -> Stack:
+def stack_of(workspace: Workspace, copy: Path | None = None) -> StackPaths:
     """The workspace as the layer code sees it; with `copy` the copies there of its upper and its index."""
-    return Stack(
+    return StackPaths(
         upper=os.fsencode(copy / "upper" if copy else workspace.upper),
         lowers=tuple(os.fsencode(path) for path in workspace.lowers),
         userxattr=layers.uses_userxattr(workspace.store),

@@ -20,7 +20,7 @@ _MAX_LINKS = 40  # as the kernel
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class CopySide:
     """A path in a root. `shown` is the path as the user wrote it."""
 
     root_fd: int
@@ -44,14 +44,14 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class CopyTarget:
     """Where a copy goes: a name in an open directory; no name: into that directory itself."""
 
     dir_fd: int
     name: bytes
 
 
-def open_source(side: Side, *, follow: bool) -> int:
+def open_source(side: CopySide, *, follow: bool) -> int:
     """An ``O_PATH`` descriptor, the caller's, of what is to be copied: a link itself unless `follow`."""
     flags = os.O_PATH if follow or side.wants_dir else os.O_PATH | os.O_NOFOLLOW
     if side.wants_dir:
@@ -62,7 +62,7 @@ def open_source(side: Side, *, follow: bool) -> int:
         raise _explained(error, side) from None
 
 
-def find_target(side: Side, held: ExitStack, *, source: Side, source_is_dir: bool) -> Target:
+def find_target(side: CopySide, held: ExitStack, *, source: CopySide, source_is_dir: bool) -> CopyTarget:
     """Where `source` goes by docker's rules; descriptors belong to `held`.
 
     Into an existing directory, under its own name; else to the path itself, whose parent must exist. A link
@@ -71,7 +71,7 @@ def find_target(side: Side, held: ExitStack, *, source: Side, source_is_dir: boo
     into = _open_dir(side)
     if into is not None:
         held.callback(os.close, into)
-        return Target(into, b"" if source_is_dir and source.is_contents else source.name)
+        return CopyTarget(into, b"" if source_is_dir and source.is_contents else source.name)
     parent_fd, name = _parent_of(side)
     held.callback(os.close, parent_fd)
     old = _lstat(parent_fd, name)
@@ -81,10 +81,10 @@ def find_target(side: Side, held: ExitStack, *, source: Side, source_is_dir: boo
         raise LayerstoreError(f"{side.shown} is not a directory")
     if old is not None and not stat.S_ISREG(old.st_mode):
         raise LayerstoreError(f"{side.shown} is neither a directory nor a regular file")
-    return Target(parent_fd, name)
+    return CopyTarget(parent_fd, name)
 
 
-def check_directory(side: Side) -> None:
+def check_directory(side: CopySide) -> None:
     """Refuse what is no directory: a tar can only be put into one."""
     fd = _open_dir(side)
     if fd is None:
@@ -120,7 +120,7 @@ def open_child(dir_fd: int, name: bytes, path: bytes) -> int | None:
         raise OSError(error.errno, error.strerror, printable(path)) from None
 
 
-def _open_dir(side: Side) -> int | None:
+def _open_dir(side: CopySide) -> int | None:
     try:
         return open_in_root(side.root_fd, side.path or b".", os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
@@ -129,7 +129,7 @@ def _open_dir(side: Side) -> int | None:
         raise _explained(error, side) from None
 
 
-def _parent_of(side: Side) -> tuple[int, bytes]:
+def _parent_of(side: CopySide) -> tuple[int, bytes]:
     """An open directory and the name in it that the path means; the last link is followed by hand."""
     path = side.path.rstrip(b"/").removesuffix(b"/.").rstrip(b"/")
     for _ in range(_MAX_LINKS):
@@ -156,7 +156,7 @@ def _lstat(dir_fd: int, name: bytes) -> os.stat_result | None:
         return None
 
 
-def _explained(error: OSError, side: Side) -> Exception:
+def _explained(error: OSError, side: CopySide) -> Exception:
     if error.errno == errno.ENOENT:
         return NotFound(f"{printable(os.fsencode(side.shown))}: no such file or directory")
     return LayerstoreError(f"{printable(os.fsencode(side.shown))}: {error.strerror}")

@@ -18,7 +18,7 @@ import msgspec
 from layerstore.callbacks import Note
 from layerstore.errors import InUse, LayerstoreError, explain
 from layerstore.image.image import Image
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.write.commit import LayerResult
 from layerstore.store import blobs, durable, layers, locking
 from layerstore.store.layernames import places_of
@@ -33,7 +33,7 @@ from overlayfs_py.syscalls.attrs import syncfs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class WrittenLayer:
     """A layer that was written from a workspace's upper, and with which options."""
 
     result: LayerResult
@@ -90,7 +90,7 @@ def _mount_again(workspace: Workspace, place: Path, note: Note) -> None:
         note(f"{workspace.name} could not be mounted again at {place}: {explain(error)}")
 
 
-def go_on(workspace: Workspace, image: Image, word: str, written: Written | None, *, note: Note) -> None:
+def go_on(workspace: Workspace, image: Image, word: str, written: WrittenLayer | None, *, note: Note) -> None:
     """Put the workspace over `image`, its own image and the layer `written` (None: no layer was needed).
 
     Under the workspace's exclusive lock, which holds what the old directory becomes, and `Store.writing`; not
@@ -121,7 +121,7 @@ def go_on(workspace: Workspace, image: Image, word: str, written: Written | None
             note(f"the new layer is unpacked at the next mount, {why}")
 
 
-def _fill(workspace: Workspace, temp: Path, record: Record, written: Written | None) -> None:
+def _fill(workspace: Workspace, temp: Path, record: Record, written: WrittenLayer | None) -> None:
     """The new workspace: nothing in it but the record, the root's attributes and the init layer."""
     for directory in ("upper", "work", "merged"):
         make_directory(temp / directory, 0o755)
@@ -139,7 +139,7 @@ def _fill(workspace: Workspace, temp: Path, record: Record, written: Written | N
     records.write(temp, record)
 
 
-def _make_layer(workspace: Workspace, old: Path, written: Written) -> None:
+def _make_layer(workspace: Workspace, old: Path, written: WrittenLayer) -> None:
     """Move the files of the old upper to where the new layer is looked for, unless it is there already."""
     store = workspace.store
     *_, place = places_of([*workspace.record.diff_ids, written.result.diff_id])
@@ -163,7 +163,7 @@ def _make_layer(workspace: Workspace, old: Path, written: Written) -> None:
 
 
 def _rotate(
-    stack: Stack,
+    stack: StackPaths,
     fd: int,
     *,
     source_date_epoch: int | None = None,
@@ -183,8 +183,8 @@ def _rotate(
     )
 
 
-def _stack(workspace: Workspace, upper: Path, lowers: Sequence[Path], work: Path | None = None) -> Stack:
-    return Stack(
+def _stack(workspace: Workspace, upper: Path, lowers: Sequence[Path], work: Path | None = None) -> StackPaths:
+    return StackPaths(
         upper=os.fsencode(upper),
         lowers=tuple(os.fsencode(path) for path in lowers),
         userxattr=layers.uses_userxattr(workspace.store),

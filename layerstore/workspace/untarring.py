@@ -19,7 +19,7 @@ from layerstore.errors import InvalidLayer, LayerstoreError, LimitExceeded, prin
 from layerstore.layer.tar.decode import TarReader
 from layerstore.layer.tar.decompress import LayerReader
 from layerstore.layer.tar.entry import DIRECTORY, HARD_LINK, MODE_OF_SPECIAL, REGULAR, SYMLINK, Entry
-from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.tar.readahead import TarStream
 from layerstore.layer.unpack.filling import fill
 from layerstore.layer.unpack.rootdir import clean_path
 from layerstore.workspace.resolving import proc_path
@@ -49,7 +49,7 @@ class Extractor:
         """Read the whole stream, plain or compressed."""
         allowed = limits.current()
         try:
-            with TarBytes(LayerReader(stream, allowed)) as tar:
+            with TarStream(LayerReader(stream, allowed)) as tar:
                 members = TarReader(tar, allowed)
                 for entry in members:
                     self._put(entry, members.data(entry))

@@ -2,7 +2,7 @@
 
 from layerstore.digest import Digest
 from layerstore.image import find
-from layerstore.image.find import Found
+from layerstore.image.find import FoundImage
 from layerstore.model import Descriptor
 from layerstore.store.store import Store
 from layerstore.workspace import mounting, overlay
@@ -28,7 +28,7 @@ def is_mounted(image_id: str) -> bool:
     return bool(overlay.mounts_of(mounting.source_of(image_id)))
 
 
-def is_used(store: Store, found: Found) -> bool:
+def is_used(store: Store, found: FoundImage) -> bool:
     """Whether a workspace needs an image, or it is mounted."""
     digest = found.image.descriptor.digest
     if any(one.digest == digest for one in kept_for_workspaces(store)):

@@ -13,7 +13,7 @@ from layerstore.errors import LayerstoreError
 from layerstore.verbs.cp import split
 from layerstore.workspace import resolving
 from layerstore.workspace.copying import Copier
-from layerstore.workspace.resolving import Side
+from layerstore.workspace.resolving import CopySide
 from tests.layerstore.commands import Cli
 
 ROUNDS = 10_000
@@ -28,7 +28,7 @@ def copy(
         for root, path in ((source, src), (target, dst)):
             fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
             held.callback(os.close, fd)
-            sides.append(Side(fd, os.fsencode(path), path))
+            sides.append(CopySide(fd, os.fsencode(path), path))
         fd = resolving.open_source(sides[0], follow=follow)
         held.callback(os.close, fd)
         is_dir = stat.S_ISDIR(os.fstat(fd).st_mode)

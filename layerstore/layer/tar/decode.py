@@ -25,7 +25,7 @@ from layerstore.layer.tar.entry import (
     padding,
 )
 from layerstore.layer.tar.fields import is_header, number, text
-from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.tar.readahead import TarStream
 from layerstore.limits import Limits
 
 _ZERO_BLOCK = bytes(BLOCK)
@@ -41,7 +41,7 @@ _PAX, _SOLARIS_PAX, _GLOBAL_PAX = b"x", b"X", b"g"
 class TarReader:
     """Iterates over the members; the contents of the current one come from `data`, once."""
 
-    def __init__(self, tar: TarBytes, limits: Limits) -> None:
+    def __init__(self, tar: TarStream, limits: Limits) -> None:
         self.count = 0
         self._tar = tar
         self._limits = limits

@@ -13,10 +13,10 @@ from layerstore.layer.tar.decompress import LayerReader
 
 _AHEAD = 6  # pieces of about a MiB
 _PIECE = 512 << 10
-_PATIENCE = 1.0
+_CLOSE_SECONDS = 1.0
 
 
-class TarBytes:
+class TarStream:
     """A tar as a stream to take bytes from. Close it (or use it in a with statement) to end its thread.
 
     `take` and `pieces` raise InvalidLayer when the stream ends early, and whatever the reading side raised.
@@ -36,7 +36,7 @@ class TarBytes:
         self._thread = threading.Thread(target=self._run, name="read layer", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> TarBytes:
+    def __enter__(self) -> TarStream:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,7 +47,7 @@ class TarBytes:
         left alone: its thread ends by itself when it returns, and takes nothing with it.
         """
         self._closing = True
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _CLOSE_SECONDS
         while self._thread.is_alive() and time.monotonic() < deadline:
             try:
                 self._queue.get(timeout=0.02)

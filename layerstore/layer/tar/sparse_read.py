@@ -10,7 +10,7 @@ from layerstore.errors import InvalidLayer, LimitExceeded
 from layerstore.layer.tar import pax
 from layerstore.layer.tar.entry import BLOCK, Entry, Extent
 from layerstore.layer.tar.fields import number
-from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.tar.readahead import TarStream
 from layerstore.limits import Limits
 
 _DIGITS = re.compile(rb"[0-9]{1,20}")
@@ -18,7 +18,7 @@ _DIGITS = re.compile(rb"[0-9]{1,20}")
 Repeated = list[tuple[str, int]]
 
 
-def read_old_gnu(header: bytes, entry: Entry, tar: TarBytes, limits: Limits) -> None:
+def read_old_gnu(header: bytes, entry: Entry, tar: TarStream, limits: Limits) -> None:
     """The map in the header itself and in the blocks that follow it."""
     extents = _pairs(header, 386, 4)
     more = header[482]
@@ -43,7 +43,7 @@ def _pairs(block: bytes, at: int, count: int) -> list[Extent]:
     return pairs
 
 
-def read_pax(records: pax.Records, repeated: Repeated, entry: Entry, tar: TarBytes, limits: Limits) -> None:
+def read_pax(records: pax.Records, repeated: Repeated, entry: Entry, tar: TarStream, limits: Limits) -> None:
     """The map in PAX records (0.0, 0.1) or before the data (1.0); nothing when there is none."""
     major = records.get("GNU.sparse.major", b"")
     if major not in (b"", b"0", b"1"):
@@ -84,9 +84,9 @@ def _repeated(repeated: Repeated, limits: Limits) -> list[Extent]:
     return [(repeated[i][1], repeated[i + 1][1]) for i in range(0, len(repeated), 2)]
 
 
-def _map_before_data(entry: Entry, tar: TarBytes, limits: Limits) -> list[Extent]:
+def _map_before_data(entry: Entry, tar: TarStream, limits: Limits) -> list[Extent]:
     """Decimal numbers, one a line, padded to whole blocks: how many pairs, then the pairs."""
-    lines = _Lines(entry, tar)
+    lines = _MapReader(entry, tar)
     count = lines.number()
     _check_count(count, limits)
     extents = [(lines.number(), lines.number()) for _ in range(count)]
@@ -94,10 +94,10 @@ def _map_before_data(entry: Entry, tar: TarBytes, limits: Limits) -> list[Extent
     return extents
 
 
-class _Lines:
+class _MapReader:
     """Numbers from the blocks before the data. A map never reads past the bytes its entry declares."""
 
-    def __init__(self, entry: Entry, tar: TarBytes) -> None:
+    def __init__(self, entry: Entry, tar: TarStream) -> None:
         self.blocks = 0
         self._entry = entry
         self._tar = tar

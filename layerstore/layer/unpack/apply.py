@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from layerstore.digest import Digest, Readable
 from layerstore.errors import InvalidLayer, LayerstoreError, printable, shortened
 from layerstore.layer import whiteout
-from layerstore.layer.idmap import IdMap
 from layerstore.layer.notes import Notes
+from layerstore.layer.ownermap import OwnerMap
 from layerstore.layer.tar.decode import TarReader
 from layerstore.layer.tar.decompress import LayerReader
 from layerstore.layer.tar.entry import Entry
-from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.tar.readahead import TarStream
 from layerstore.layer.unpack.attributes import AttributeSetter
-from layerstore.layer.unpack.below import Below
+from layerstore.layer.unpack.lowers import LowerTree
 from layerstore.layer.unpack.place import Placer
 from layerstore.limits import DEFAULT_LIMITS, Limits
 
@@ -53,7 +53,7 @@ def apply_layer(
     limits: Limits = DEFAULT_LIMITS,
     privileged: bool = True,
     userxattr: bool = False,
-    ids: IdMap | None = None,
+    ids: OwnerMap | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ApplyResult:
     """Unpack the layer tar in `stream` (compressed or not) into the empty directory `dest_fd`.
@@ -73,12 +73,12 @@ def apply_layer(
     with ExitStack() as owned:
         setter = AttributeSetter(marks, notes, privileged=privileged, ids=ids)
         owned.callback(setter.close)
-        below = Below(lowers, userxattr=userxattr)
+        below = LowerTree(lowers, userxattr=userxattr)
         owned.callback(below.close)
         placer = Placer(dest_fd, marks, setter, below, notes, limits)
         owned.callback(placer.close)
         reader = LayerReader(stream, limits)
-        tar = owned.enter_context(TarBytes(reader, progress))
+        tar = owned.enter_context(TarStream(reader, progress))
         members = TarReader(tar, limits)
         for entry in members:
             _put(placer, entry, members)
@@ -90,7 +90,7 @@ def apply_layer(
             compression=reader.compression,
             compressed_size=reader.compressed_size,
             entries=members.count,
-            depends=below.asked,
+            depends=below.consulted,
             notes=notes.lines(),
         )
 

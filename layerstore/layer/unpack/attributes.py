@@ -21,8 +21,8 @@ import msgspec
 
 from layerstore.errors import InvalidLayer, printable
 from layerstore.layer import whiteout
-from layerstore.layer.idmap import IdMap
 from layerstore.layer.notes import Notes
+from layerstore.layer.ownermap import OwnerMap
 from layerstore.layer.tar.entry import Entry
 from overlayfs_py.syscalls.attrs import set_mode
 from overlayfs_py.syscalls.openat import open_beneath
@@ -76,7 +76,7 @@ def check_numbers(entry: Entry) -> None:
 class AttributeSetter:
     """Translates entries' attributes for this machine and sets them. Close it to drop what is pending."""
 
-    def __init__(self, marks: Marks, notes: Notes, *, privileged: bool, ids: IdMap | None) -> None:
+    def __init__(self, marks: Marks, notes: Notes, *, privileged: bool, ids: OwnerMap | None) -> None:
         self._marks = marks
         self._notes = notes
         self._privileged = privileged

@@ -31,8 +31,8 @@ from layerstore.layer.tar.entry import (
     Entry,
 )
 from layerstore.layer.unpack.attributes import Attributes, AttributeSetter, check_numbers, first_mode
-from layerstore.layer.unpack.below import Below
 from layerstore.layer.unpack.filling import fill
+from layerstore.layer.unpack.lowers import LowerTree
 from layerstore.layer.unpack.rootdir import NotADirectory, RootDir, clean_path, remove
 from layerstore.limits import Limits
 from overlayfs_py.errors import fail
@@ -50,7 +50,13 @@ class Placer:
     """Places entries below `root_fd`; `finish` completes directories. Close it in any case."""
 
     def __init__(
-        self, root_fd: int, marks: Marks, setter: AttributeSetter, below: Below, notes: Notes, limits: Limits
+        self,
+        root_fd: int,
+        marks: Marks,
+        setter: AttributeSetter,
+        below: LowerTree,
+        notes: Notes,
+        limits: Limits,
     ) -> None:
         self._marks = marks
         self._setter = setter
@@ -150,7 +156,7 @@ class Placer:
         if found is not None and found.is_symlink:
             return found.top.readlink()
         shown = found if found is not None and found.is_dir else None
-        if shown is None and not make and not self._below.is_nothing:
+        if shown is None and not make and not self._below.is_empty:
             fail(errno.ENOENT)
         os.mkdir(name, 0o700, dir_fd=dir_fd)
         if replaces_whiteout:

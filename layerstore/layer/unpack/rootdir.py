@@ -122,7 +122,7 @@ class RootDir:
     def _walk(self, path: bytes, make: bool) -> tuple[int, bytes]:
         """Step by step, following symlinks inside the root."""
         steps = deque(path.split(b"/"))
-        place = _Place(self.fd)
+        place = _Position(self.fd)
         links = taken = 0
         try:
             while steps:
@@ -149,7 +149,7 @@ class RootDir:
         finally:
             place.close()
 
-    def _step(self, place: _Place, name: bytes, make: bool) -> bytes | None:
+    def _step(self, place: _Position, name: bytes, make: bool) -> bytes | None:
         """Make sure that `name` is a directory; its target when it is a symlink, here or below."""
         dir_fd = place.fd
         try:
@@ -166,7 +166,7 @@ class RootDir:
         return self._missing(dir_fd, name, place.below(name), True, True)
 
 
-class _Place:
+class _Position:
     """Where a walk has got to: a descriptor, and the components that led there, none of them a symlink."""
 
     def __init__(self, root_fd: int) -> None:

@@ -12,18 +12,17 @@ from collections.abc import Callable, Collection
 from typing import IO, NamedTuple
 
 from layerstore.digest import Digest
-from layerstore.layer.idmap import IdMap
 from layerstore.layer.notes import Notes
-from layerstore.layer.stack import Stack
+from layerstore.layer.ownermap import OwnerMap
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.tar.encode import END
-from layerstore.layer.write.compress import Compression, codec
-from layerstore.layer.write.members import Members
+from layerstore.layer.write.compress import codec
+from layerstore.layer.write.members import MemberWriter
 from layerstore.layer.write.pipeline import BlockWriter
-from layerstore.layer.write.unchanged import Unchanged
+from layerstore.layer.write.unchanged import UnchangedFilter
 from layerstore.layer.write.walk import Walk
 from layerstore.limits import DEFAULT_LIMITS, Limits
-
-__all__ = ["Compression", "LayerResult", "export_tree", "write_layer"]
+from layerstore.media import Compression
 
 
 class LayerResult(NamedTuple):
@@ -42,7 +41,7 @@ class LayerResult(NamedTuple):
 
 
 def write_layer(
-    stack: Stack,
+    stack: StackPaths,
     out: IO[bytes],
     *,
     compression: Compression = "gzip",
@@ -51,7 +50,7 @@ def write_layer(
     exclude: Collection[bytes] = (),
     squash_unchanged: bool = False,
     sparse: bool = False,
-    ids: IdMap | None = None,
+    ids: OwnerMap | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
 ) -> LayerResult:
@@ -67,10 +66,10 @@ def write_layer(
     """
     notes = Notes()
     with stack.read() as reading, BlockWriter(out, codec(compression, level), progress) as sink:
-        members = Members(
+        members = MemberWriter(
             reading, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits
         )
-        unchanged = Unchanged(reading) if squash_unchanged else None
+        unchanged = UnchangedFilter(reading) if squash_unchanged else None
         Walk(reading, members, exclude, unchanged).changes()
         result = _finish(sink, members, notes)
         if unchanged is None:
@@ -79,7 +78,7 @@ def write_layer(
 
 
 def export_tree(
-    stack: Stack,
+    stack: StackPaths,
     out: IO[bytes],
     *,
     compression: Compression = "none",
@@ -87,7 +86,7 @@ def export_tree(
     source_date_epoch: int | None = None,
     exclude: Collection[bytes] = (),
     sparse: bool = False,
-    ids: IdMap | None = None,
+    ids: OwnerMap | None = None,
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
 ) -> LayerResult:
@@ -96,14 +95,14 @@ def export_tree(
     """
     notes = Notes()
     with stack.read() as reading, BlockWriter(out, codec(compression, level), progress) as sink:
-        members = Members(
+        members = MemberWriter(
             reading, sink, notes, clamp=source_date_epoch, sparse=sparse, ids=ids, limits=limits
         )
         Walk(reading, members, exclude).everything()
         return _finish(sink, members, notes)
 
 
-def _finish(sink: BlockWriter, members: Members, notes: Notes) -> LayerResult:
+def _finish(sink: BlockWriter, members: MemberWriter, notes: Notes) -> LayerResult:
     sink.write(END)
     sink.finish()
     return LayerResult(

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Literal, Protocol
+from typing import Protocol
 
 import zstandard
 from isal import isal_zlib
 
 from layerstore.errors import UnsupportedMedia
-
-Compression = Literal["gzip", "zstd", "none"]
+from layerstore.media import Compression
 
 BLOCK_SIZE = 1 << 20
 ZEROS = bytes(BLOCK_SIZE)

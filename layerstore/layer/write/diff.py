@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from layerstore.errors import naming, printable
 from layerstore.layer.compare import same_content, same_metadata, same_place
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.write.walk import linked_names, lookup
 from overlayfs_py.union.reading import Node, Reading, Real
 
@@ -33,7 +33,7 @@ class Change:
         return f"{self.kind} /{printable(self.path)}"
 
 
-def changes(stack: Stack, *, exclude: Collection[bytes] = ()) -> Iterator[Change]:
+def changes(stack: StackPaths, *, exclude: Collection[bytes] = ()) -> Iterator[Change]:
     """What `stack.upper` changes in `stack.lowers`; paths in `exclude` (no leading slash) are passed over."""
     with ExitStack() as held:
         after = held.enter_context(stack.read())
@@ -41,12 +41,12 @@ def changes(stack: Stack, *, exclude: Collection[bytes] = ()) -> Iterator[Change
             yield from _Comparison(after, after, exclude).run(after.root, None)
             return
         # Opened for itself: the index of hard links belongs to the upper's side alone.
-        old = Stack(stack.lowers[0], stack.lowers[1:], stack.userxattr)
+        old = StackPaths(stack.lowers[0], stack.lowers[1:], stack.userxattr)
         before = held.enter_context(old.read())
         yield from _Comparison(after, before, exclude).run(after.root, before.root)
 
 
-def changes_between(old: Stack, new: Stack) -> Iterator[Change]:
+def changes_between(old: StackPaths, new: StackPaths) -> Iterator[Change]:
     """What to do to the merged tree of `old` to get that of `new`; layers they share at the bottom are
     not read.
     """

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from layerstore.errors import LimitExceeded, Unrepresentable, printable
 from layerstore.layer import whiteout
-from layerstore.layer.idmap import IdMap
 from layerstore.layer.notes import Notes
+from layerstore.layer.ownermap import OwnerMap
 from layerstore.layer.tar import sparse
 from layerstore.layer.tar.encode import encode, encode_file
 from layerstore.layer.tar.entry import DIRECTORY, HARD_LINK, REGULAR, TYPE_OF_MODE, Entry, padding
@@ -55,7 +55,7 @@ class _Links:
         return first
 
 
-class Members:
+class MemberWriter:
     """Writes entries to `sink`; `clamp` (seconds) bounds their times, `ids` translates their owners.
 
     `sparse`: large holes become a map of the data instead of zeros. What `limits` refuse is not written.
@@ -69,7 +69,7 @@ class Members:
         *,
         clamp: int | None = None,
         sparse: bool = False,
-        ids: IdMap | None = None,
+        ids: OwnerMap | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.count = 0

@@ -16,11 +16,11 @@ from contextlib import ExitStack
 from layerstore.errors import LayerstoreError, Unrepresentable, printable
 from layerstore.layer import whiteout
 from layerstore.layer.notes import Notes
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.unpack.attributes import Attributes, AttributeSetter
-from layerstore.layer.unpack.below import attributes_on_disk
+from layerstore.layer.unpack.lowers import attributes_on_disk
 from layerstore.layer.unpack.rootdir import RootDir
-from layerstore.layer.write.unchanged import Unchanged
+from layerstore.layer.write.unchanged import UnchangedFilter
 from layerstore.layer.write.walk import FindData, Walk
 from overlayfs_py.syscalls.attrs import set_mode
 from overlayfs_py.syscalls.copy import copy_data
@@ -33,7 +33,7 @@ _BILLION = 1_000_000_000
 
 
 def rotate(
-    stack: Stack,
+    stack: StackPaths,
     dest_fd: int,
     *,
     source_date_epoch: int | None = None,
@@ -54,15 +54,15 @@ def rotate(
         setter = AttributeSetter(reading.marks, Notes(), privileged=privileged, ids=None)
         owned.callback(setter.close)
         clamp_ns = None if source_date_epoch is None else source_date_epoch * _BILLION
-        plot = _Plot(reading, dest_fd, setter, clamp_ns, keep=keep, privileged=privileged)
+        plot = _DirectoryWriter(reading, dest_fd, setter, clamp_ns, keep=keep, privileged=privileged)
         owned.callback(plot.close)
-        unchanged = Unchanged(reading) if squash_unchanged else None
+        unchanged = UnchangedFilter(reading) if squash_unchanged else None
         Walk(reading, plot, exclude, unchanged).changes()
         setter.set_directories(dest_fd)
         return plot.count
 
 
-class _Plot:
+class _DirectoryWriter:
     """Where a walk's entries come to stand. Close it to close its descriptors, not `dest_fd`."""
 
     def __init__(

@@ -13,7 +13,7 @@ from layerstore.layer.compare import same_content, same_metadata
 from overlayfs_py.union.reading import Node, Reading, Real
 
 
-class Unchanged:
+class UnchangedFilter:
     """Compares entries of the upper with what lies below, and counts those that may be left out."""
 
     def __init__(self, reading: Reading) -> None:

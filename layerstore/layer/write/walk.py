@@ -13,7 +13,7 @@ from typing import Protocol
 
 from layerstore.errors import Unrepresentable, naming
 from layerstore.layer.whiteout import PREFIX, is_reserved
-from layerstore.layer.write.unchanged import Unchanged
+from layerstore.layer.write.unchanged import UnchangedFilter
 from overlayfs_py.syscalls.dirents import DT_DIR, DT_REG, DT_SOCK, DT_UNKNOWN
 from overlayfs_py.union.reading import Node, Reading, Real
 
@@ -23,7 +23,7 @@ FindData = Callable[[], Real | None]
 _LINKED = -1  # instead of a d_type: a name of a lower layer that stands for a file of the upper
 
 
-class Entries(Protocol):
+class EntrySink(Protocol):
     """Who takes the entries: paths are those in the layer, `real` is the place that each comes from."""
 
     def directory(self, path: bytes, real: Real) -> None: ...
@@ -56,7 +56,7 @@ class Dir:
 
 
 class Walk:
-    """Walks a stack once and hands each entry to `members`; directories are listed one at a time.
+    """Walks a stack once and hands each entry to `sink`; directories are listed one at a time.
 
     With `unchanged`, what it finds to be so in the upper is left out.
     """
@@ -64,12 +64,12 @@ class Walk:
     def __init__(
         self,
         reading: Reading,
-        members: Entries,
+        sink: EntrySink,
         exclude: Collection[bytes] = (),
-        unchanged: Unchanged | None = None,
+        unchanged: UnchangedFilter | None = None,
     ) -> None:
         self._reading = reading
-        self._members = members
+        self._sink = sink
         self._unchanged = unchanged
         self._exclude = frozenset(path.strip(b"/") for path in exclude)
         self._linked: dict[bytes, set[bytes]] = {}
@@ -85,7 +85,7 @@ class Walk:
 
     def _begin(self, *, whole: bool) -> None:
         root = self._reading.root
-        self._members.directory(b"", root.top)
+        self._sink.directory(b"", root.top)
         self._descend(Dir(b"", None, root, whole=whole))
 
     def _descend(self, top: Dir) -> None:
@@ -119,7 +119,7 @@ class Walk:
             if not directory.hides and not self._is_excluded(directory.child_path(name)):
                 self._check_name(directory.child_path(name), name)
                 self._write(directory)
-                self._members.whiteout(directory.path, name)
+                self._sink.whiteout(directory.path, name)
         held.sort()
         return iter(held)
 
@@ -132,7 +132,7 @@ class Walk:
             assert directory.parent is not None  # the root is always written
             directory = directory.parent
         for each in reversed(waiting):
-            self._members.directory(each.path, each.node.top)
+            self._sink.directory(each.path, each.node.top)
 
     def _is_excluded(self, path: bytes) -> bool:
         return bool(self._exclude) and path in self._exclude
@@ -157,15 +157,15 @@ class Walk:
         if not directory.written:
             self._write(directory)
         if kind == DT_SOCK and self._below(directory, name, path) is not None:
-            self._members.whiteout(directory.path, name)  # left out, it must not bring back what it hides
+            self._sink.whiteout(directory.path, name)  # left out, it must not bring back what it hides
 
         def find_data() -> Real | None:
             found = lookup(self._reading, directory.node, name, path)
             return found.data if found is not None and found.is_file else None
 
         # By the name itself, as the node of an inode in the index is addressed by its entry there.
-        if not self._members.other(path, directory.node.copied.child(name), kind, find_data):
-            self._members.whiteout(directory.path, name)
+        if not self._sink.other(path, directory.node.copied.child(name), kind, find_data):
+            self._sink.whiteout(directory.path, name)
         return None
 
     def _is_unchanged(self, directory: Dir, path: bytes, name: bytes) -> bool:
@@ -187,9 +187,9 @@ class Walk:
         real = directory.node.copied.child(name)
         if node is None or node.upper is None:
             if self._reading.is_whiteout(real):  # removed since it was listed
-                self._members.whiteout(directory.path, name)
+                self._sink.whiteout(directory.path, name)
             else:
-                self._members.gone(path)
+                self._sink.gone(path)
             return None
         if not node.is_dir:
             raise Unrepresentable(path, "it was replaced while it was read (pause its writers)")
@@ -203,9 +203,9 @@ class Walk:
             below.written = not self._unchanged.is_directory(node.upper, natural)
         if below.written:
             self._write(directory)
-            self._members.directory(path, node.upper)
+            self._sink.directory(path, node.upper)
         if marked:
-            self._members.opaque_marker(path)
+            self._sink.opaque_marker(path)
         return below
 
     def _hides_something(self, natural: Node | None, *, opaque: bool) -> bool:
@@ -218,14 +218,14 @@ class Walk:
     def _visit_merged(self, directory: Dir, path: bytes, name: bytes, kind: int) -> Dir | None:
         node = lookup(self._reading, directory.node, name, path)
         if node is None:
-            self._members.gone(path)
+            self._sink.gone(path)
             return None
         self._write(directory)
         if node.is_dir:
-            self._members.directory(path, node.top)
+            self._sink.directory(path, node.top)
             return Dir(path, directory, node, whole=kind != _LINKED)
         kind = DT_REG if node.is_file else DT_UNKNOWN
-        self._members.other(path, node.top, kind, lambda: node.data)
+        self._sink.other(path, node.top, kind, lambda: node.data)
         return None
 
 

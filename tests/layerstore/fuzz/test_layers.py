@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from layerstore.errors import LayerstoreError
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.unpack.apply import apply_layer
 from layerstore.layer.write.commit import write_layer
 from layerstore.limits import GIB, KIB, MIB, Limits
@@ -87,7 +87,7 @@ class Range:
         """What was unpacked is an upper like any other: its layer unpacks to the same."""
         out, again = io.BytesIO(), self.judge.where / "again"
         try:
-            write_layer(Stack(os.fsencode(self.judge.place)), out, compression="none")
+            write_layer(StackPaths(os.fsencode(self.judge.place)), out, compression="none")
         except LayerstoreError:
             return  # such as an xattr that no tar can hold: said, not lost
         try:

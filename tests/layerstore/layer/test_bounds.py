@@ -18,7 +18,7 @@ def peak_mib(where: Path, program: str) -> tuple[float, dict[str, int]]:
         import io, json, os, sys
         from layerstore.layer.unpack.apply import apply_layer
         from layerstore.layer.write.commit import write_layer
-        from layerstore.layer.stack import Stack
+        from layerstore.layer.stack import StackPaths
         from tests.layerstore.layer import tars
         def done(**facts):
             # Not getrusage: its peak includes that of the process that started this one.
@@ -55,7 +55,7 @@ def test_committing_a_big_file(where: Path, compression: str, most: int) -> None
         where,
         f"""
         with open("layer", "wb", buffering=0) as out:
-            result = write_layer(Stack(b"upper"), out, compression="{compression}")
+            result = write_layer(StackPaths(b"upper"), out, compression="{compression}")
         done(size=result.uncompressed_size)
         """,
     )
@@ -73,7 +73,7 @@ def test_committing_many_files(where: Path) -> None:
         where,
         """
         with open("layer", "wb", buffering=0) as out:
-            done(entries=write_layer(Stack(b"upper"), out).entries)
+            done(entries=write_layer(StackPaths(b"upper"), out).entries)
         """,
     )
     assert facts["entries"] == 10_011
@@ -185,10 +185,10 @@ def test_no_descriptor_is_left_open(where: Path) -> None:
         os.mkdir("lower")
         before = len(os.listdir("/proc/self/fd"))
         out = io.BytesIO()
-        write_layer(Stack(b"upper", (b"lower",)), out)
+        write_layer(StackPaths(b"upper", (b"lower",)), out)
         open("upper/a/.wh.x", "w").close()
         try:
-            write_layer(Stack(b"upper", (b"lower",)), io.BytesIO())
+            write_layer(StackPaths(b"upper", (b"lower",)), io.BytesIO())
         except LayerstoreError:
             pass
         os.mkdir("o")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from layerstore.digest import Digest
 from layerstore.errors import InvalidLayer, LimitExceeded, UnsupportedMedia
 from layerstore.layer.tar.decompress import LayerReader
-from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.tar.readahead import TarStream
 from layerstore.layer.write import compress
 from layerstore.layer.write.compress import codec
 from layerstore.layer.write.pipeline import BlockWriter
@@ -249,7 +249,7 @@ def test_leaving_early_stops_the_threads() -> None:
 
     with pytest.raises(KeyError):
         leave()
-    with TarBytes(LayerReader(io.BytesIO(bytes(100 << 20)), DEFAULT_LIMITS)) as tar:
+    with TarStream(LayerReader(io.BytesIO(bytes(100 << 20)), DEFAULT_LIMITS)) as tar:
         tar.take(512)
     assert threading.active_count() == before
 
@@ -258,7 +258,7 @@ def test_leaving_early_stops_the_threads() -> None:
 @given(st.binary(max_size=3000), st.lists(st.integers(1, 900), max_size=20))
 def test_tar_bytes_are_the_stream(data: bytes, steps: list[int]) -> None:
     """However it is taken: exact, skipped or in pieces."""
-    with TarBytes(LayerReader(io.BytesIO(b"none: " + data), DEFAULT_LIMITS)) as tar:
+    with TarStream(LayerReader(io.BytesIO(b"none: " + data), DEFAULT_LIMITS)) as tar:
         seen = tar.take(6)
         assert seen == b"none: "
         position = 6

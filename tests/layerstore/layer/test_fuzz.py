@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerstore.errors import LayerstoreError
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.write.commit import write_layer
 from layerstore.limits import Limits
 from tests import snapshots
@@ -93,7 +93,7 @@ def members(draw: st.DrawFn) -> bytes:
 def committed_again(root: Path, again: Path) -> None:
     """The unpacked layer as an upper: committed and unpacked, it is the same."""
     out = io.BytesIO()
-    write_layer(Stack(os.fsencode(root)), out, compression="none")
+    write_layer(StackPaths(os.fsencode(root)), out, compression="none")
     unpack(out.getvalue(), again)
     assert not snapshots.differences(stable(root), stable(again), ("unpacked", "again"))
 

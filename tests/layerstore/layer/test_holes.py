@@ -13,13 +13,14 @@ import zstandard
 
 from layerstore.errors import LimitExceeded
 from layerstore.layer.compare import same_bytes
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.tar.decode import TarReader
 from layerstore.layer.tar.decompress import LayerReader
-from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.tar.readahead import TarStream
 from layerstore.layer.write.commit import export_tree, write_layer
-from layerstore.layer.write.compress import BLOCK_SIZE, Compression
+from layerstore.layer.write.compress import BLOCK_SIZE
 from layerstore.limits import DEFAULT_LIMITS, Limits
+from layerstore.media import Compression
 from layerstore.store.treecheck import first_difference
 from overlayfs_py.syscalls.copy import data_extents
 from tests.layerstore.commands import Cli
@@ -47,7 +48,7 @@ def extents(path: Path) -> list[tuple[int, int]]:
 def layer(upper: Path, compression: Compression = "none", **options: object) -> bytes:
     os.utime(upper, (1, 1))
     out = io.BytesIO()
-    write_layer(Stack(os.fsencode(upper)), out, compression=compression, **options)  # type: ignore[arg-type]
+    write_layer(StackPaths(os.fsencode(upper)), out, compression=compression, **options)  # type: ignore[arg-type]
     return out.getvalue()
 
 
@@ -69,7 +70,7 @@ def test_the_sparse_form_is_for_whoever_asks(where: Path) -> None:
     assert len(layer(where / "upper", sparse=True)) < 16 * KIB
     for sparse in (False, True):
         out = io.BytesIO()
-        export_tree(Stack(os.fsencode(where / "upper")), out, sparse=sparse)
+        export_tree(StackPaths(os.fsencode(where / "upper")), out, sparse=sparse)
         assert (len(out.getvalue()) < 16 * KIB) is sparse
         unpack(out.getvalue(), where / f"o{sparse}")
         assert (where / f"o{sparse}/file").stat().st_blocks * 512 <= 64 * KIB
@@ -80,7 +81,7 @@ def test_we_read_what_we_write(where: Path, compression: Compression) -> None:
     """Zeros compress so well that a reader with a limit may take them for a bomb."""
     holed(where / "upper/file", 600 * MIB, (5, b"x"))
     with open(where / "layer", "w+b") as file:
-        result = write_layer(Stack(os.fsencode(where / "upper")), file, compression=compression)
+        result = write_layer(StackPaths(os.fsencode(where / "upper")), file, compression=compression)
         file.seek(0)
         if compression != "none":
             assert result.size < 2 * MIB
@@ -107,7 +108,7 @@ def test_every_number_of_zero_blocks(where: Path, compression: Compression) -> N
             content = b"a" * beside + bytes(count * BLOCK_SIZE) + b"b" * beside
             holed(where / "upper/file", len(content), (0, content))
             reader = LayerReader(io.BytesIO(layer(where / "upper", compression)), DEFAULT_LIMITS)
-            with TarBytes(reader) as tar:
+            with TarStream(reader) as tar:
                 members = TarReader(tar, DEFAULT_LIMITS)
                 found = {one.name: b"".join(members.data(one)) for one in members}
             assert found[b"file"] == content

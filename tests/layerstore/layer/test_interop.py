@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.write.commit import export_tree, write_layer
 from tests import snapshots, trees
 from tests.layerstore.layer.oci_layout import write_layout
@@ -80,7 +80,7 @@ def layout(workspace: Workspace) -> Path:
     """Both layers, gzip."""
     layers = []
     base = io.BytesIO()
-    result = write_layer(Stack(os.fsencode(workspace.lowers[0])), base)
+    result = write_layer(StackPaths(os.fsencode(workspace.lowers[0])), base)
     layers.append((base.getvalue(), "tar+gzip", result.diff_id))
     top, result = workspace.commit(compression="gzip")
     layers.append((top, "tar+gzip", result.diff_id))
@@ -283,7 +283,7 @@ def test_we_read_umocis_layers(workspace: Workspace, layout: Path) -> None:
         unpack((layout / "blobs/sha256" / digest).read_bytes(), here, lowers=lowers)
         lowers.insert(0, os.fsencode(here))
     flat = io.BytesIO()
-    export_tree(Stack(lowers[0], tuple(lowers[1:])), flat)
+    export_tree(StackPaths(lowers[0], tuple(lowers[1:])), flat)
     unpack(flat.getvalue(), top)
     assert (top / "sub/one").read_bytes() == b"inserted"
     assert sorted(os.listdir(top / "old")) == ["fresh"]

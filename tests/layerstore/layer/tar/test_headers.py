@@ -11,12 +11,12 @@ from layerstore.layer.tar.decode import TarReader
 from layerstore.layer.tar.decompress import LayerReader
 from layerstore.layer.tar.encode import END, encode, encode_file
 from layerstore.layer.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
-from layerstore.layer.tar.readahead import TarBytes
+from layerstore.layer.tar.readahead import TarStream
 from layerstore.limits import DEFAULT_LIMITS
 
 
 def decode(tar: bytes) -> list[Entry]:
-    with TarBytes(LayerReader(io.BytesIO(tar), DEFAULT_LIMITS)) as stream:
+    with TarStream(LayerReader(io.BytesIO(tar), DEFAULT_LIMITS)) as stream:
         return list(TarReader(stream, DEFAULT_LIMITS))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from layerstore.digest import Digest, VerifyingReader
 from layerstore.errors import DigestMismatch, InvalidLayer, UnsupportedMedia
-from layerstore.layer.idmap import IdMap
+from layerstore.layer.ownermap import OwnerMap
 from tests import trees
 from tests.layerstore.layer.tars import (
     END,
@@ -386,7 +386,7 @@ def test_without_privilege(where: Path) -> None:
 
 
 def test_id_ranges(where: Path) -> None:
-    ids = IdMap(uids=((0, 100000, 1000),), gids=((0, 200000, 1000),))
+    ids = OwnerMap(uids=((0, 100000, 1000),), gids=((0, 200000, 1000),))
     unpack(member(b"f", uid=5, gid=6) + END, where / "o", ids=ids)
     st = os.stat(where / "o/f")
     assert (st.st_uid, st.st_gid) == (100005, 200006)

@@ -17,7 +17,7 @@ import pytest
 import zstandard
 
 from layerstore.errors import InvalidLayer, LayerstoreError, LimitExceeded, Unrepresentable
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.unpack.apply import apply_layer
 from layerstore.layer.write.commit import write_layer
 from layerstore.limits import Limits
@@ -456,4 +456,4 @@ def test_a_damaged_capability_fails_the_commit_by_name(where: Path, canary: Path
     (where / "root/program").touch()
     os.setxattr(where / "root/program", "security.capability", b"")
     with pytest.raises(Unrepresentable, match=r"/program: its xattr security\.capability is damaged"):
-        write_layer(Stack(os.fsencode(where / "root")), io.BytesIO())
+        write_layer(StackPaths(os.fsencode(where / "root")), io.BytesIO())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerstore.errors import InvalidLayer
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.write.commit import export_tree
 from tests.layerstore.layer.oci_layout import write_layout
 from tests.layerstore.layer.tars import END, directory, hard_link, member, paths, unpack
@@ -102,7 +102,7 @@ def shown(where: Path, tars: Sequence[bytes]) -> Path:
         unpack(tar, where / f"layer{number}", lowers=lowers)
         lowers.insert(0, os.fsencode(where / f"layer{number}"))
     flat = io.BytesIO()
-    export_tree(Stack(lowers[0], tuple(lowers[1:])), flat)
+    export_tree(StackPaths(lowers[0], tuple(lowers[1:])), flat)
     unpack(flat.getvalue(), where / "shown")
     return where / "shown"
 

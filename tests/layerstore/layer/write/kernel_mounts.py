@@ -6,7 +6,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.write.commit import LayerResult, write_layer
 from tests import snapshots
 from tests.layerstore.layer.tars import unpack
@@ -27,8 +27,8 @@ class Workspace:
         return KernelMount(self.layers, options)
 
     @property
-    def stack(self) -> Stack:
-        return Stack(
+    def stack(self) -> StackPaths:
+        return StackPaths(
             os.fsencode(self.upper),
             tuple(os.fsencode(path) for path in self.lowers),
             work=os.fsencode(self.layers.work),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from layerstore.errors import Unrepresentable
-from layerstore.layer.idmap import IdMap
-from layerstore.layer.stack import Stack
+from layerstore.layer.ownermap import OwnerMap
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.write.commit import export_tree, write_layer
 from overlayfs_py.union.reading import Node, Reading
 from tests import snapshots, trees
@@ -44,7 +44,7 @@ def commit_when(
 
     monkeypatch.setattr(Reading, "upper_names", listing)
     out = io.BytesIO()
-    result = write_layer(Stack(os.fsencode(upper)), out, compression="none", **options)  # type: ignore[arg-type]
+    result = write_layer(StackPaths(os.fsencode(upper)), out, compression="none", **options)  # type: ignore[arg-type]
     return out.getvalue(), result.notes
 
 
@@ -103,7 +103,7 @@ def test_shrunk_meanwhile(upper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "preadv", shrink)
     with pytest.raises(Unrepresentable, match="/b: it became shorter"):
-        write_layer(Stack(os.fsencode(upper)), io.BytesIO())
+        write_layer(StackPaths(os.fsencode(upper)), io.BytesIO())
 
 
 def test_grown_meanwhile(upper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_grown_meanwhile(upper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "preadv", grow)
     out = io.BytesIO()
-    write_layer(Stack(os.fsencode(upper)), out)
+    write_layer(StackPaths(os.fsencode(upper)), out)
     unpack(out.getvalue(), upper.parent / "o")
     assert (upper.parent / "o/b").stat().st_size in range(5000, 5100)
 
@@ -126,17 +126,17 @@ def test_owners_in_a_user_namespace(upper: Path) -> None:
     os.chown(upper / "a", 100_005, 200_006)
     for path in ("b", "c", "c/d", "z", "."):
         os.chown(upper / path, 100_000, 200_000)
-    ids = IdMap(uids=((0, 100_000, 65536),), gids=((0, 200_000, 65536),))
+    ids = OwnerMap(uids=((0, 100_000, 65536),), gids=((0, 200_000, 65536),))
     out = io.BytesIO()
-    write_layer(Stack(os.fsencode(upper)), out, ids=ids)
+    write_layer(StackPaths(os.fsencode(upper)), out, ids=ids)
     unpack(out.getvalue(), upper.parent / "o")
     st = os.stat(upper.parent / "o/a")
     assert (st.st_uid, st.st_gid) == (5, 6)
     os.chown(upper / "z", 7, 7)
     with pytest.raises(Unrepresentable, match="/z: its owner 7:7 has no id"):
-        write_layer(Stack(os.fsencode(upper)), io.BytesIO(), ids=ids)
+        write_layer(StackPaths(os.fsencode(upper)), io.BytesIO(), ids=ids)
     out = io.BytesIO()
-    write_layer(Stack(os.fsencode(upper)), out, ids=IdMap(squash=(0, 0)))
+    write_layer(StackPaths(os.fsencode(upper)), out, ids=OwnerMap(squash=(0, 0)))
     unpack(out.getvalue(), upper.parent / "o2")
     assert os.stat(upper.parent / "o2/z").st_uid == 0
 
@@ -144,7 +144,7 @@ def test_owners_in_a_user_namespace(upper: Path) -> None:
 def test_clamped_times(upper: Path) -> None:
     os.utime(upper / "a", ns=(0, 5_000_000_001))
     out = io.BytesIO()
-    write_layer(Stack(os.fsencode(upper)), out, source_date_epoch=6)
+    write_layer(StackPaths(os.fsencode(upper)), out, source_date_epoch=6)
     unpack(out.getvalue(), upper.parent / "o")
     assert os.stat(upper.parent / "o/a").st_mtime_ns == 5_000_000_001
     assert os.stat(upper.parent / "o/b").st_mtime_ns == 6 * 10**9
@@ -170,4 +170,4 @@ def test_export_is_the_merged_tree(where: Path) -> None:
 def test_xattr_names_that_pax_cannot_hold(upper: Path) -> None:
     os.setxattr(upper / "a", "user.a=b", b"1")
     with pytest.raises(Unrepresentable, match=r"/a: a layer cannot hold an xattr named 'user\.a=b'"):
-        write_layer(Stack(os.fsencode(upper)), io.BytesIO())
+        write_layer(StackPaths(os.fsencode(upper)), io.BytesIO())

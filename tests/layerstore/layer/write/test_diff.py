@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.unpack.rootdir import remove
 from layerstore.layer.write.diff import Change, changes, changes_between
 from overlayfs_py.union.layer import Real
@@ -146,7 +146,7 @@ def test_between_images(where: Path) -> None:
     trees.build(one, {"d/y": File(b"changed"), "only1": File(b"1")})
     trees.build(two, {"d/z": Whiteout(), "only2": File(b"2"), "only2b": Link(to="only2")})
     b, o, t = map(os.fsencode, (base, one, two))
-    assert [str(change) for change in changes_between(Stack(o, (b,)), Stack(t, (b,)))] == [
+    assert [str(change) for change in changes_between(StackPaths(o, (b,)), StackPaths(t, (b,)))] == [
         "C /d",
         "C /d/y",
         "D /d/z",
@@ -154,8 +154,8 @@ def test_between_images(where: Path) -> None:
         "A /only2",
         "A /only2b",
     ]
-    assert list(changes_between(Stack(b), Stack(b))) == []
-    assert [str(change) for change in changes_between(Stack(b), Stack(o, (b,)))] == [
+    assert list(changes_between(StackPaths(b), StackPaths(b))) == []
+    assert [str(change) for change in changes_between(StackPaths(b), StackPaths(o, (b,)))] == [
         "C /d",
         "C /d/y",
         "A /only1",
@@ -183,7 +183,7 @@ def test_cost_follows_the_upper(where: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_without_lowers_everything_is_new(where: Path) -> None:
     (where / "only").mkdir()
     trees.build(where / "only", {"a/b": File(b"")})
-    assert [str(change) for change in changes(Stack(os.fsencode(where / "only")))] == ["A /a", "A /a/b"]
+    assert [str(change) for change in changes(StackPaths(os.fsencode(where / "only")))] == ["A /a", "A /a/b"]
 
 
 def test_deep_trees(where: Path) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-Range = tuple[int, int, int]  # (first id in the image, first id on disk, how many)
+OwnerRange = tuple[int, int, int]  # (first id in the image, first id on disk, how many)
 
 
-class IdMap(NamedTuple):
+class OwnerMap(NamedTuple):
     """Ranges as in uid_map and gid_map. `squash` makes every owner on disk this (uid, gid) of the image
     instead.
     """
 
-    uids: tuple[Range, ...] = ()
-    gids: tuple[Range, ...] = ()
+    uids: tuple[OwnerRange, ...] = ()
+    gids: tuple[OwnerRange, ...] = ()
     squash: tuple[int, int] | None = None
 
     def to_image(self, uid: int, gid: int) -> tuple[int, int] | None:
@@ -31,14 +31,14 @@ class IdMap(NamedTuple):
         return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
-def _to_image(ranges: tuple[Range, ...], ident: int) -> int | None:
+def _to_image(ranges: tuple[OwnerRange, ...], ident: int) -> int | None:
     for image, disk, count in ranges:
         if disk <= ident < disk + count:
             return image + ident - disk
     return None if ranges else ident
 
 
-def _to_disk(ranges: tuple[Range, ...], ident: int) -> int | None:
+def _to_disk(ranges: tuple[OwnerRange, ...], ident: int) -> int | None:
     for image, disk, count in ranges:
         if image <= ident < image + count:
             return disk + ident - image

@@ -1,8 +1,7 @@
-"""The layers below the one being unpacked: asked for what a tar leaves out, opened when first asked.
+"""The merged tree of the layers below the one being unpacked; opened when it is first read.
 
-What was never asked for cannot have made a difference: `asked` is what tells whether the unpacked layer is
-the same over any other layers. It depends on the tar alone, as nothing the answers say comes before the
-first question; so it is set by the question, whether there is anything below or not.
+A tar that never needs them unpacks to the same directory over any layers: `LowerTree.consulted` says
+whether it did. The first question depends on the tar alone, so asking sets it even where there are none.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import stat
 from collections.abc import Sequence
 
 from layerstore.layer import whiteout
-from layerstore.layer.stack import Stack
+from layerstore.layer.stack import StackPaths
 from layerstore.layer.unpack.attributes import Attributes
 from overlayfs_py.syscalls.copy import copy_data
 from overlayfs_py.union.reading import Marks, Node, Reading, Real, list_xattrs, read_xattr
 
 
-class Below:
+class LowerTree:
     """The merged tree of `lowers`, topmost first; nothing exists in it when there are none. Close it."""
 
-    asked = False
+    consulted = False
 
     def __init__(self, lowers: Sequence[bytes], *, userxattr: bool) -> None:
         self._lowers = tuple(lowers)
@@ -29,7 +28,7 @@ class Below:
         self._reading: Reading | None = None
 
     @property
-    def is_nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether there are no layers below."""
         return not self._lowers
 
@@ -43,9 +42,9 @@ class Below:
         return reading.find(path) if reading is not None else None
 
     def _open(self) -> Reading | None:
-        self.asked = True
+        self.consulted = True
         if self._reading is None and self._lowers:
-            self._reading = Stack(self._lowers[0], self._lowers[1:], self._userxattr).read()
+            self._reading = StackPaths(self._lowers[0], self._lowers[1:], self._userxattr).read()
         return self._reading
 
     def attributes(self, found: Node) -> Attributes:

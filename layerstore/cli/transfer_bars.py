@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from layerstore.digest import Digest
-from layerstore.transport.base import Report, State, ignore
+from layerstore.transport.base import BlobReport, BlobState, ignore
 
-_WORDS: dict[State, str] = {
+_WORDS: dict[BlobState, str] = {
     "waiting": "Waiting",
     "moving": "Transferring",
     "retrying": "Retrying",
@@ -22,7 +22,7 @@ _EVERY = 0.1  # seconds between two looks at the same blob
 
 
 @contextmanager
-def transfers(*, quiet: bool, words: Mapping[State, str] = _WORDS) -> Iterator[Report]:
+def transfer_bars(*, quiet: bool, words: Mapping[BlobState, str] = _WORDS) -> Iterator[BlobReport]:
     """Yields what to tell the transfer's progress; `words` are for some of its states."""
     if quiet or not sys.stderr.isatty():
         yield ignore
@@ -49,20 +49,20 @@ def transfers(*, quiet: bool, words: Mapping[State, str] = _WORDS) -> Iterator[R
     # Lines on standard output go above the bars, if that is where they are seen.
     seen = sys.stdout.isatty()
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=seen) as bars:
-        yield _Lines(bars, {**_WORDS, **words})
+        yield _BlobBars(bars, {**_WORDS, **words})
 
 
-class _Lines:
+class _BlobBars:
     """A line for each blob; told from several threads."""
 
-    def __init__(self, bars: Any, words: Mapping[State, str]) -> None:
+    def __init__(self, bars: Any, words: Mapping[BlobState, str]) -> None:
         self._bars = bars
         self._words = words
         self._tasks: dict[Digest, Any] = {}
-        self._last: dict[Digest, tuple[State, float]] = {}
+        self._last: dict[Digest, tuple[BlobState, float]] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, digest: Digest, state: State, done: int, total: int) -> None:
+    def __call__(self, digest: Digest, state: BlobState, done: int, total: int) -> None:
         now, word = time.monotonic(), self._words[state]
         before, when = self._last.get(digest, (None, 0.0))
         if state == before and now - when < _EVERY and done < total:

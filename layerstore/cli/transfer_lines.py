@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import click
 
-from layerstore.cli.transfers import transfers
+from layerstore.cli.transfer_bars import transfer_bars
 from layerstore.digest import Digest
 from layerstore.reference import DEFAULT_TAG, Reference
 from layerstore.transport import remote
-from layerstore.transport.base import Report, State
+from layerstore.transport.base import BlobReport, BlobState
 from layerstore.transport.transfer import Transfer
 
 Title = Callable[[Transfer], Iterable[str]]
@@ -22,14 +22,14 @@ Title = Callable[[Transfer], Iterable[str]]
 DEFAULT_TAG_USED = f"Using default tag: {DEFAULT_TAG}"
 
 
-class Words(NamedTuple):
+class DockerWords(NamedTuple):
     """docker's for what happens to a layer: lines, and what stands before a bar."""
 
-    lines: Mapping[State, tuple[str, ...]]
-    bars: Mapping[State, str]
+    lines: Mapping[BlobState, tuple[str, ...]]
+    bars: Mapping[BlobState, str]
 
 
-PULLED = Words(
+PULLED = DockerWords(
     {
         "waiting": ("Pulling fs layer",),
         "present": ("Already exists",),
@@ -38,23 +38,23 @@ PULLED = Words(
     },
     {"waiting": "Pulling fs layer", "moving": "Downloading", "done": "Pull complete"},
 )
-PUSHED = Words(
+PUSHED = DockerWords(
     {"present": ("Layer already exists",), "retrying": ("Retrying",), "done": ("Pushed",)},
     {"waiting": "Preparing", "moving": "Pushing", "present": "Layer already exists", "done": "Pushed"},
 )
 
 
-class Moving:
+class TransferLines:
     """What to tell of one image's layers; told from several threads."""
 
-    def __init__(self, words: Words, title: Title, bars: Report, *, quiet: bool) -> None:
+    def __init__(self, words: DockerWords, title: Title, bars: BlobReport, *, quiet: bool) -> None:
         self._words = words
         self._title = title
         self._bars = bars
         self._has_lines = not quiet and not (sys.stdout.isatty() and sys.stderr.isatty())
         self._quiet = quiet
         self._transfer: Transfer | None = None
-        self._last: dict[Digest, State] = {}
+        self._last: dict[Digest, BlobState] = {}
         self._lock = threading.Lock()
 
     def begun(self, transfer: Transfer) -> None:
@@ -66,8 +66,8 @@ class Moving:
             for layer in transfer.shown.values():
                 click.echo(f"{layer.short}: Preparing")
 
-    def __call__(self, digest: Digest, state: State, done: int, total: int) -> None:
-        """A `Report`. What is no layer, such as the configuration, docker does not tell of."""
+    def __call__(self, digest: Digest, state: BlobState, done: int, total: int) -> None:
+        """A `BlobReport`. What is no layer, such as the configuration, docker does not tell of."""
         transfer = self._transfer
         if transfer is None or digest not in transfer.shown:
             return
@@ -79,17 +79,17 @@ class Moving:
                 for word in self._said(transfer, digest, state):
                     click.echo(f"{layer.short}: {word}")
 
-    def _said(self, transfer: Transfer, digest: Digest, state: State) -> tuple[str, ...]:
+    def _said(self, transfer: Transfer, digest: Digest, state: BlobState) -> tuple[str, ...]:
         if state == "mounted":
             return (f"Mounted from {transfer.elsewhere[digest]}",)
         return self._words.lines.get(state, ())
 
 
 @contextmanager
-def moving(words: Words, title: Title, *, quiet: bool) -> Iterator[Moving]:
+def transfer_lines(words: DockerWords, title: Title, *, quiet: bool) -> Iterator[TransferLines]:
     """Yields what to tell of an image that comes (PULLED) or goes (PUSHED)."""
-    with transfers(quiet=quiet, words=words.bars) as bars:
-        yield Moving(words, title, bars, quiet=quiet)
+    with transfer_bars(quiet=quiet, words=words.bars) as bars:
+        yield TransferLines(words, title, bars, quiet=quiet)
 
 
 def pull_title(transfer: Transfer) -> Iterator[str]:
