@@ -3,7 +3,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 export PREFIX DESTDIR
 
-.PHONY: help setup demo test check lint fmt types fuzz fuzz-layers bench bench-layers dist install uninstall clean
+.PHONY: help setup demo test check lint fmt types docs fuzz fuzz-layers bench bench-layers dist install uninstall clean
 
 help:      ; @scripts/targets
 setup:     ; @scripts/setup
@@ -13,6 +13,7 @@ check:     setup ; @scripts/check
 lint:      setup ; @scripts/lint lint
 types:     setup ; @scripts/lint types
 fmt:       setup ; @scripts/fmt
+docs:      setup ; @scripts/docs
 fuzz:      ; @scripts/fuzz
 fuzz-layers: ; @scripts/fuzz-layers
 bench:     ; @scripts/bench/run all --write docs/benchmarks.md

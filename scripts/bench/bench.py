@@ -112,6 +112,7 @@ def main() -> None:
                 begin_mark, end_mark = f"<!-- bench: begin {name} -->", f"<!-- bench: end {name} -->"
                 text = f"{said}\n\n{tables}"
                 document.write_between_marks(ROOT / arguments.write, name, begin_mark, end_mark, text)
+                document.redraw(ROOT / arguments.write)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 

@@ -1,9 +1,12 @@
 """What a run says about itself, and the place of its tables in a document."""
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
+
+DRAW = Path(__file__).resolve().parents[1] / "draw"
 
 
 def counted(rounds: int) -> str:
@@ -31,8 +34,8 @@ def check_marks(path: Path, name: str, begin: str, end: str) -> None:
 
 
 def write_between_marks(path: Path, name: str, begin: str, end: str, text: str) -> None:
-    """Replace what stands between the marks of `name`; whoever reads meanwhile, or is left with it when
-    this is killed, has the old file or the new one.
+    """Replace the text between the marks of `name`. At any instant, even if this is killed, `path` is the old
+    file or the new one.
     """
     check_marks(path, name, begin, end)
     head, rest = path.read_text().split(begin, 1)
@@ -40,3 +43,8 @@ def write_between_marks(path: Path, name: str, begin: str, end: str, text: str) 
     new = path.with_name(f".{path.name}.new")
     new.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
     new.replace(path)
+
+
+def redraw(path: Path) -> None:
+    """Make the plots beside `path`, and its table of goals, from its tables."""
+    subprocess.run([DRAW, path], check=True)

@@ -144,3 +144,15 @@ def test_decisions_that_are_referred_to_exist() -> None:
         if number not in numbers
     ]
     assert not stale
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path: Path) -> None:
+    """`make docs` finds no dead link, no page loads anything from elsewhere, and tables show plain pipes."""
+    done = subprocess.run([ROOT / "scripts/docs", tmp_path / "site"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {str(path.relative_to(tmp_path / "site")): path.read_text() for path in tmp_path.rglob("*.html")}
+    assert len(pages) > len(DOCUMENTS)
+    loaded = r"""<(?:link|script|img)\b[^>]*(?:href|src)=["']?(?:https?:)?//[^"'>]*"""
+    assert not [found for page in pages.values() for found in re.findall(loaded, page)]
+    assert "<code>redirect_dir=on|off|follow|nofollow</code>" in pages["docs/options.html"]

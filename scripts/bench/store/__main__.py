@@ -69,6 +69,8 @@ class Report:
     def finish(self) -> None:
         print(f"\n{self._text()}", flush=True)
         self._put()
+        if self._write is not None:
+            document.redraw(self._write)
 
 
 def stop(signum: int, _frame: object) -> None:
