@@ -104,6 +104,42 @@ def test_paths_of_the_repository_in_the_documents_exist() -> None:
     assert not stale
 
 
+def test_modules_named_in_the_documents_exist() -> None:
+    """`union/owner.py`, `overlayfs_py.options.manual`: a file of that name is in one of the packages."""
+    tops = ("overlayfs_py", "layerstore", "scripts", "tests")
+    files = {str(path.relative_to(ROOT)) for top in tops for path in ROOT.glob(f"{top}/**/*.py")}
+    stale = []
+    for document in DOCUMENTS:
+        if document.name == "CHANGELOG.md":
+            continue
+        text = document.read_text()
+        named = re.findall(r"`((?:\w+/)+\w+\.py)`", text)
+        named += [
+            name.replace(".", "/")
+            for name in re.findall(r"\b((?:overlayfs_py|layerstore)(?:\.[a-z_]+){2,})\b", text)
+        ]
+        for name in named:
+            around = name.rpartition("/")[0]  # the module of a function
+            candidates = (name, f"{name}.py", f"{name}/__init__.py", f"{around}.py")
+            if not any(one == path or path.endswith(f"/{one}") for one in candidates for path in files):
+                stale.append(f"{document.relative_to(ROOT)}: {name}")
+    assert not stale
+
+
+def test_the_design_names_every_room() -> None:
+    """docs/design.md has a line for each package, and one for each module of the union."""
+    text = (ROOT / "docs/design.md").read_text()
+    rooms = {
+        str(path.parent.relative_to(ROOT))
+        for top in ("overlayfs_py", "layerstore")
+        for path in ROOT.glob(f"{top}/*/**/__init__.py")
+    }
+    assert not {room for room in rooms if f"`{room}`" not in text}
+    table = text.split("| modules of `overlayfs_py/union` |")[1].split("\n\n")[0]
+    named = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split(" | ")[0])}
+    assert named == {path.stem for path in ROOT.glob("overlayfs_py/union/*.py")} - {"__init__"}
+
+
 def test_the_index_lists_every_page() -> None:
     """docs/README.md leads to each page of docs/."""
     index = (ROOT / "docs/README.md").read_text()
