@@ -78,7 +78,7 @@ def test_a_table_that_is_written_is_drawn(tmp_path: Path) -> None:
         "document.write_between_marks(path, 'table', begin, end, table.replace('**4.47**', '1.50'))\n"
         "document.redraw(path)\n"
     )
-    command = [ROOT / ".venv/bin/python", "-c", script, results]
+    command = [str(ROOT / ".venv/bin/python"), "-c", script, str(results)]
     subprocess.run(
         command, check=True, env={"PYTHONPATH": str(ROOT / "scripts/bench"), "PATH": "/usr/bin:/bin"}
     )

@@ -31,7 +31,7 @@ def commit(repository: Path, subject: str) -> None:
 
 
 def subjects(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [repository / "scripts/subjects", *words]
+    command = [str(repository / "scripts/subjects"), *words]
     return subprocess.run(
         command, cwd=repository, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}
     )
