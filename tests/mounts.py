@@ -31,7 +31,7 @@ STOP_TIMEOUT = 30.0
 # Module that makes an engine available, by engine name.
 _ENGINE_MODULES = {
     "pyfuse3": "overlayfs_py.engine.libfuse.engine",
-    "native": "overlayfs_py.engine.native.session",
+    "native": "overlayfs_py.engine.native.engine",
 }
 
 # What a mount of ours can be asked for by name: an engine, or an engine's other data path.

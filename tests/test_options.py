@@ -209,9 +209,9 @@ def test_without_upper_read_only() -> None:
 def test_id_maps(text: str) -> None:
     """Triples LAYER:MOUNT:SIZE, with the leading colon of containers' tools."""
     expected = (
-        IdRange(outside=0, inside=1, size=1002),
-        IdRange(outside=1002, inside=0, size=1),
-        IdRange(outside=1003, inside=1003, size=64534),
+        IdRange(in_layer=0, in_mount=1, size=1002),
+        IdRange(in_layer=1002, in_mount=0, size=1),
+        IdRange(in_layer=1003, in_mount=1003, size=64534),
     )
     assert parse(f"{LOWER},uidmapping={text}").union.uid_map == expected
     assert parse(f"{LOWER},gidmapping={text}").union.gid_map == expected

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from layerstore.errors import naming
 from layerstore.layer import whiteout
 from layerstore.layer.compare import same_bytes
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -48,7 +48,7 @@ def _is_same(one: _Line, other: _Line) -> bool:
     with naming(one.path), ExitStack() as held:
         fds = []
         for line in (one, other):
-            fds.append(owned.open_at(line.dir_fd, line.name, _FILE))
+            fds.append(as_owner.open_at(line.dir_fd, line.name, _FILE))
             held.callback(os.close, fds[-1])
         return same_bytes(*fds)
 
@@ -64,14 +64,14 @@ def _lines(top_fd: int) -> Iterator[_Line]:
             if name is None:
                 levels.pop()
                 if levels:
-                    fd = _instead(fd, owned.open_beneath(top_fd, levels[-1][0], _DIR))
+                    fd = _instead(fd, as_owner.open_beneath(top_fd, levels[-1][0], _DIR))
                 continue
             below = path + b"/" + name
             with naming(below[2:]):
-                status = owned.stat_at(fd, name)
+                status = as_owner.stat_at(fd, name)
                 is_dir = stat.S_ISDIR(status.st_mode)
                 if is_dir:
-                    fd = _instead(fd, owned.open_at(fd, name, _DIR))
+                    fd = _instead(fd, as_owner.open_at(fd, name, _DIR))
                     levels.append((below, _names(fd)))
                 facts = _of_dir(fd) if is_dir else _of_other(fd, name, status)
             yield _Line(below[2:], facts, fd, name)
@@ -97,7 +97,7 @@ def _of_dir(fd: int) -> tuple[Any, ...]:
 
 
 def _of_other(fd: int, name: bytes, status: os.stat_result) -> tuple[Any, ...]:
-    target = owned.readlink_at(fd, name) if stat.S_ISLNK(status.st_mode) else None
+    target = as_owner.readlink_at(fd, name) if stat.S_ISLNK(status.st_mode) else None
     xattrs = _xattrs(fd, name)
     is_whiteout = whiteout.is_whiteout_device(status) or not _WHITEOUTS.isdisjoint(xattrs)
     mtime_ns = None if is_whiteout else status.st_mtime_ns
@@ -105,4 +105,4 @@ def _of_other(fd: int, name: bytes, status: os.stat_result) -> tuple[Any, ...]:
 
 
 def _xattrs(fd: int, name: bytes) -> dict[str, bytes]:
-    return {xattr: owned.getxattr_at(fd, name, xattr) for xattr in owned.listxattr_at(fd, name)}
+    return {xattr: as_owner.getxattr_at(fd, name, xattr) for xattr in as_owner.listxattr_at(fd, name)}

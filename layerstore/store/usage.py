@@ -6,7 +6,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 
 _O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Gone, not ours to read, replaced, or deeper than a path can be.
@@ -40,7 +40,7 @@ def _directory_size(top_fd: int, path: bytes, pending: list[bytes], linked: set[
     """Of the names in one directory; those of directories are added to `pending`."""
     total = 0
     try:
-        fd = owned.open_beneath(top_fd, path, _O_DIRECTORY)
+        fd = as_owner.open_beneath(top_fd, path, _O_DIRECTORY)
     except OSError as error:
         if error.errno in _PASSED_OVER:
             return 0
@@ -48,7 +48,7 @@ def _directory_size(top_fd: int, path: bytes, pending: list[bytes], linked: set[
     try:
         for name in map(os.fsencode, os.listdir(fd)):
             with suppress(FileNotFoundError, PermissionError):
-                status = owned.stat_at(fd, name)
+                status = as_owner.stat_at(fd, name)
                 if stat.S_ISDIR(status.st_mode):
                     pending.append(path + b"/" + name)
                 elif status.st_nlink > 1:

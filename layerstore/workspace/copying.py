@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from layerstore.errors import LayerstoreError, printable
 from layerstore.workspace.resolving import CopyTarget, open_again, open_child, proc_path, read_link
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 from overlayfs_py.syscalls.copy import copy_data
 from overlayfs_py.syscalls.openat import open_beneath
 
@@ -171,7 +171,7 @@ class Copier:
         _set_times(temp, status, dst_fd)
 
     def _make_file(self, src_fd: int, status: os.stat_result, dst_fd: int, temp: bytes) -> None:
-        source = owned.open_at(src_fd, b"", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        source = as_owner.open_at(src_fd, b"", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             made = os.open(temp, _NEW, 0o600, dir_fd=dst_fd)
             try:
@@ -193,7 +193,7 @@ class Copier:
         for name in _listed(src_fd):
             if self.archive or name.startswith("user."):
                 try:
-                    owned.setxattr_at(dst_fd, b"", name, owned.getxattr_at(src_fd, b"", name))
+                    as_owner.setxattr_at(dst_fd, b"", name, as_owner.getxattr_at(src_fd, b"", name))
                 except OSError as error:
                     if error.errno not in _NO_XATTR:
                         raise

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from layerstore.errors import LayerstoreError, NotFound, printable
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 from overlayfs_py.syscalls.openat import open_in_root
 
 _MAX_LINKS = 40  # as the kernel
@@ -57,7 +57,7 @@ def open_source(side: CopySide, *, follow: bool) -> int:
     if side.wants_dir:
         flags |= os.O_DIRECTORY
     try:
-        return owned.open_in_root(side.root_fd, side.path, flags)
+        return as_owner.open_in_root(side.root_fd, side.path, flags)
     except OSError as error:
         raise _explained(error, side) from None
 
@@ -105,7 +105,7 @@ def read_link(fd: int) -> bytes:
 def open_again(fd: int, flags: int, path: bytes) -> int:
     """Open what the ``O_PATH`` descriptor `fd` is of; an error names `path`."""
     try:
-        return owned.open_at(fd, b"", flags | os.O_CLOEXEC)
+        return as_owner.open_at(fd, b"", flags | os.O_CLOEXEC)
     except OSError as error:
         raise OSError(error.errno, error.strerror, printable(path)) from None
 
@@ -113,7 +113,7 @@ def open_again(fd: int, flags: int, path: bytes) -> int:
 def open_child(dir_fd: int, name: bytes, path: bytes) -> int | None:
     """An ``O_PATH`` descriptor of something in a directory; None when it has gone. An error names `path`."""
     try:
-        return owned.open_at(dir_fd, name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return as_owner.open_at(dir_fd, name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:

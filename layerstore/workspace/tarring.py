@@ -26,7 +26,7 @@ from layerstore.layer.tar.entry import (
     padding,
 )
 from layerstore.workspace.resolving import open_again, open_child, read_link
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 
 _NODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE = 1 << 20
@@ -147,7 +147,7 @@ def _entry(path: bytes, kind: bytes, status: os.stat_result) -> Entry:
 def _xattrs(fd: int) -> dict[str, bytes]:
     """All that is shown of an object; a symbolic link's cannot be asked for by descriptor."""
     try:
-        return {name: owned.getxattr_at(fd, b"", name) for name in owned.listxattr_at(fd, b"")}
+        return {name: as_owner.getxattr_at(fd, b"", name) for name in as_owner.listxattr_at(fd, b"")}
     except OSError as error:
         if error.errno in _NO_XATTR:
             return {}

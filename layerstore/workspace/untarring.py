@@ -23,7 +23,7 @@ from layerstore.layer.tar.readahead import TarStream
 from layerstore.layer.unpack.filling import fill
 from layerstore.layer.unpack.rootdir import clean_path
 from layerstore.workspace.resolving import proc_path
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 from overlayfs_py.syscalls.openat import open_in_root
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY
@@ -191,7 +191,7 @@ class Extractor:
         os.fchmod(fd, self._mode(entry))
         for name, value in entry.xattrs.items():
             if self.archive or name.startswith("user."):
-                owned.setxattr_at(fd, b"", name, value)
+                as_owner.setxattr_at(fd, b"", name, value)
 
     def _mode(self, entry: Entry) -> int:
         """Without its owner a set-id bit would mean another user."""

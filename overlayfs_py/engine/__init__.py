@@ -21,7 +21,7 @@ __all__ = ["ENGINES", "Engine", "EngineCapabilities", "EngineStatistics", "open_
 # Engine by name: the module whose `create(overlay, options)` makes it.
 ENGINES = {
     "pyfuse3": "overlayfs_py.engine.libfuse.engine",
-    "native": "overlayfs_py.engine.native.session",
+    "native": "overlayfs_py.engine.native.engine",
 }
 # `auto` takes the first of these that this machine has: docs/decisions/0015.
 _PREFERENCE = ("native", "pyfuse3")

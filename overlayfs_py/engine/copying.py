@@ -8,7 +8,7 @@ from overlayfs_py.union.overlay import Node, Overlay
 INLINE_SIZE = 1 << 20
 
 
-class Before:
+class CopyUpEffects:
     """What a copy-up of `node` may change, noted before it happens.
 
     A directory's link count and size differ once it has an upper part, and the copy of one of several hard

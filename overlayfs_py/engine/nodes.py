@@ -1,8 +1,8 @@
-"""What the kernel knows: nodeids, and how often each was handed out (nlookup).
+"""The inodes that the kernel holds: nodeids, and how often each was handed out (nlookup).
 
-A nodeid is the inode's st_ino while that number is free, because pyfuse3 can only say both at once;
-otherwise it is made up and `is_plain` tells that the st_ino has to be said separately. A directory
-listing cannot say it separately: for it a name is lent an inode of the right number (`lend`).
+A nodeid equals the inode's st_ino while that number is free, because a pyfuse3 answer has one field for both.
+Otherwise it is made up, and `is_plain` says that the st_ino has to be given separately. A directory listing
+cannot give it separately: for it a name is lent an inode with the right number (`lend`).
 """
 
 import errno
@@ -13,24 +13,35 @@ from overlayfs_py.union.overlay import Attr, Node, Overlay
 
 ROOT_ID = 1
 _MADE_UP = 1 << 62
-NOBODY, OTHERS = -1, -2  # beside thread numbers
+NO_THREAD, SEVERAL_THREADS = -1, -2  # no thread has such a number
 
 
-# Tables are made anew, smaller, once that many inodes went, and most of those there were.
+# The tables are rebuilt, smaller, after this many inodes went, if those were most of all.
 _MANY = 4096
 
 
 class Inode:
-    """One inode that the kernel holds. `setid`: it was seen with set-user-ID or set-group-ID bits.
-    `uncapable`: it is known to have no file capability, for which the kernel asks before writes. `mapped`:
-    pages of it were changed through a mapping. `asker`: the thread that was sent its attributes since
-    `outdated` was asked last, or OTHERS for several.
+    """One inode that the kernel holds.
+
+    `setid`: it was seen with set-user-ID or set-group-ID bits. `uncapable`: it has no file capability, which
+    the kernel asks for before writes. `mapped`: pages of it were changed through a mapping. `requester`: the
+    thread that received its attributes since the last `clear_requester`; NO_THREAD, or SEVERAL_THREADS.
 
     `main`: for a second number lent to a node's name, the inode that the node really has. `generation`
-    tells it from those that had its number before, for whoever kept a file handle.
+    differs from that of earlier inodes with the same number: file handles hold both.
     """
 
-    __slots__ = ("asker", "generation", "lookups", "main", "mapped", "node", "nodeid", "setid", "uncapable")
+    __slots__ = (
+        "generation",
+        "lookups",
+        "main",
+        "mapped",
+        "node",
+        "nodeid",
+        "requester",
+        "setid",
+        "uncapable",
+    )
 
     def __init__(self, node: Node, nodeid: int, generation: int, main: "Inode | None" = None) -> None:
         self.node = node
@@ -38,27 +49,29 @@ class Inode:
         self.nodeid = nodeid
         self.main = main
         self.lookups = 0
-        self.asker = NOBODY
+        self.requester = NO_THREAD
         self.mapped = self.setid = self.uncapable = False
 
     def is_plain(self, ino: int) -> bool:
         """Whether nodeid and st_ino are one number."""
         return self.nodeid == ino
 
-    def answered(self, asker: int) -> None:
-        """Its attributes are sent to the thread `asker`, which may take a while until it takes them in."""
-        if self.asker == NOBODY:
-            self.asker = asker
-        elif asker not in (NOBODY, self.asker):
-            self.asker = OTHERS
+    def sent_to(self, requester: int) -> None:
+        """Note that the thread `requester` receives attributes, which it may apply some time later."""
+        if self.requester == NO_THREAD:
+            self.requester = requester
+        elif requester not in (NO_THREAD, self.requester):
+            self.requester = SEVERAL_THREADS
 
-    def outdated(self, changer: int) -> bool:
-        """Whether somebody else than `changer`, who changed it, may yet take in attributes from before that.
+    def clear_requester(self, changer: int) -> bool:
+        """The thread `changer` has changed the inode: whether another thread may still apply older
+        attributes.
 
-        The changer itself has taken in what it was sent: it went on. 0 is everybody whom we cannot see.
+        The changer itself has applied what it received, as it has sent a request since. 0: which thread it
+        was is unknown.
         """
-        asker, self.asker = self.asker, NOBODY
-        return asker != NOBODY and (asker != changer or changer == 0)
+        requester, self.requester = self.requester, NO_THREAD
+        return requester != NO_THREAD and (requester != changer or changer == 0)
 
 
 class NodeTable:
@@ -70,7 +83,7 @@ class NodeTable:
     def __init__(self, root: Node, on_shrink: Callable[[], object] = lambda: None) -> None:
         self._root = Inode(root, ROOT_ID, 0)
         self._by_id: dict[int, Inode] = {ROOT_ID: self._root}
-        root.outside = self._root
+        root.user_data = self._root
         self._made_up = _MADE_UP
         self._generation = 0  # how many inodes were forgotten
         self._gone = 0
@@ -80,30 +93,30 @@ class NodeTable:
         return len(self._by_id)
 
     def inode(self, nodeid: int) -> Inode:
-        """ESTALE for a number that was forgotten (a kernel that keeps one has a defect, or speaks NFS)."""
+        """Return the inode of `nodeid`; ESTALE for a forgotten one (an NFS client may keep it)."""
         try:
             return self._by_id[nodeid]
         except KeyError:
             fail(errno.ESTALE)
 
     def known(self, node: Node) -> Inode | None:
-        """The inode of `node`, None when the kernel holds none."""
-        inode: Inode | None = node.outside
+        """Return the inode of `node`, None when the kernel holds none."""
+        inode: Inode | None = node.user_data
         return inode
 
     def remember(self, node: Node, ino: int) -> Inode:
-        """Count one more lookup of `node`, whose st_ino is `ino`."""
-        inode: Inode | None = node.outside
+        """Count one more lookup of `node`, whose st_ino is `ino`; its inode."""
+        inode: Inode | None = node.user_data
         if inode is None:
             nodeid = ino if ino > ROOT_ID and ino not in self._by_id else self._make_up()
             inode = Inode(node, nodeid, self._generation)
-            self._by_id[nodeid] = node.outside = inode
+            self._by_id[nodeid] = node.user_data = inode
         inode.lookups += 1
         return inode
 
     def hand_out(self, overlay: Overlay, node: Node) -> tuple[Inode, Attr]:
-        """`remember` with the attributes to answer with. When those cannot be read, a node that the kernel
-        does not hold is forgotten.
+        """`remember` and return the attributes for the answer too. If reading them fails, forget a node that
+        the kernel does not hold.
         """
         try:
             attr = overlay.getattr(node)
@@ -114,10 +127,11 @@ class NodeTable:
         return self.remember(node, attr.ino), attr
 
     def lend(self, node: Node, ino: int) -> Inode | None:
-        """An inode whose nodeid is `ino`, counted once more, for a name that the kernel must look up again.
+        """Return an inode whose nodeid is `ino`, for a name that the kernel must look up again; counts a
+        lookup.
 
-        It is whichever inode has that number, of the same kind as `node`, or a second one of `node`'s
-        own; None when neither can be.
+        It is the inode with that number if it has the kind of `node`, or else a second one for `node` itself;
+        None when neither is possible.
         """
         inode = self._by_id.get(ino)
         if inode is None:
@@ -132,7 +146,7 @@ class NodeTable:
         return inode
 
     def forget(self, nodeid: int, lookups: int) -> Node | None:
-        """Take back `lookups`; the node when the kernel holds it no longer."""
+        """Take back `lookups`; return the node when the kernel no longer holds it."""
         inode = self._by_id.get(nodeid)
         if inode is None or inode is self._root:
             return None
@@ -144,11 +158,11 @@ class NodeTable:
         self.released(1)
         if inode.main is not None:
             return self.forget(inode.main.nodeid, 1)
-        inode.node.outside = None
+        inode.node.user_data = None
         return inode.node
 
     def released(self, count: int) -> None:
-        """So many more inodes, or names of a directory that was forgotten, take no memory any more."""
+        """Note that `count` more inodes, or names of a forgotten directory, have freed their memory."""
         self._gone += count
         if self._gone > _MANY and self._gone > 4 * len(self._by_id):
             self._gone = 0
@@ -156,11 +170,11 @@ class NodeTable:
             self._on_shrink()
 
     def clear(self) -> list[Node]:
-        """Forget everything but the root, as unmounting does; the nodes that were known."""
+        """Forget all but the root, as unmounting does; return the nodes that were known."""
         inodes = [inode for inode in self._by_id.values() if inode is not self._root]
         self._by_id = {ROOT_ID: self._root}
         for inode in inodes:
-            inode.node.outside = None
+            inode.node.user_data = None
         return [inode.node for inode in inodes if inode.main is None]
 
     def _make_up(self) -> int:

@@ -287,10 +287,10 @@ def _id_map(name: str, text: str) -> tuple[IdRange, ...]:
         raise ConfigError(f"option {name}={_shown(text)}: expected triples LAYER:MOUNT:SIZE")
     numbers = [_integer(name, word) for word in words]
     ranges = tuple(
-        IdRange(outside=layer, inside=mount, size=size)
+        IdRange(in_layer=layer, in_mount=mount, size=size)
         for layer, mount, size in zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
     )
-    for side in ("inside", "outside"):
+    for side in ("in_mount", "in_layer"):
         end = -1
         for start, size in sorted((getattr(r, side), r.size) for r in ranges):
             if start <= end or size < 1:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 
 class IdRange(NamedTuple):
-    """`size` ids: `inside` (as seen through the mount) maps to `outside` (as stored in the layers)."""
+    """`size` ids: those from `in_mount` on are stored in the layers from `in_layer` on."""
 
-    inside: int
-    outside: int
+    in_mount: int
+    in_layer: int
     size: int
 
 

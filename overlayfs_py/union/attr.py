@@ -66,25 +66,25 @@ class IdMap:
         self._squash = squash
         self.trivial = not self._ranges and squash is None
 
-    def inside(self, outside: int) -> int:
+    def to_mount(self, layer_id: int) -> int:
         """The id to show for an id found in a layer; ids without a mapping show as 65534."""
         if self.trivial:
-            return outside
+            return layer_id
         if self._squash is not None:
             return self._squash
         for r in self._ranges:
-            if r.outside <= outside < r.outside + r.size:
-                return r.inside + outside - r.outside
+            if r.in_layer <= layer_id < r.in_layer + r.size:
+                return r.in_mount + layer_id - r.in_layer
         return OVERFLOW_ID
 
-    def outside(self, inside: int) -> int:
+    def to_layer(self, mount_id: int) -> int:
         """The id to store in the upper; raises KeyError for an id without a mapping."""
         if not self._ranges:
-            return inside
+            return mount_id
         for r in self._ranges:
-            if r.inside <= inside < r.inside + r.size:
-                return r.outside + inside - r.inside
-        raise KeyError(inside)
+            if r.in_mount <= mount_id < r.in_mount + r.size:
+                return r.in_layer + mount_id - r.in_mount
+        raise KeyError(mount_id)
 
 
 def mode_override(value: bytes) -> tuple[int, int, int] | None:

@@ -35,7 +35,7 @@ def _with_owner(stack: Stack, node: Node, attr: Attr) -> Attr:
         override = read_override(node)
         if override is not None:
             attr = attr._replace(uid=override[0], gid=override[1], mode=node.kind | override[2])
-    return attr._replace(uid=stack.uids.inside(attr.uid), gid=stack.gids.inside(attr.gid))
+    return attr._replace(uid=stack.uids.to_mount(attr.uid), gid=stack.gids.to_mount(attr.gid))
 
 
 def read_override(node: Node) -> tuple[int, int, int] | None:

@@ -7,12 +7,12 @@ import errno
 import os
 from collections.abc import Iterator
 
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 from overlayfs_py.syscalls.dirents import DT_CHR, DT_DIR, DT_REG, dirents_in_parts
 from overlayfs_py.union.attr import d_type
 from overlayfs_py.union.layer import Real, is_whiteout_device
 from overlayfs_py.union.marks import AUFS_META, AUFS_WHITEOUT, takes_aufs
-from overlayfs_py.union.node import UPPER, DirIndex, Elsewhere, Entry, Node
+from overlayfs_py.union.node import UPPER, DirIndex, Entry, Node, OtherFilesystem
 from overlayfs_py.union.stack import Stack
 
 ONLY_UPPER = (UPPER,)
@@ -47,7 +47,7 @@ def _is_final(entry: Entry | None) -> bool:
 
 def _look(real: Real, name: bytes) -> list[Dirent]:
     try:
-        st = owned.stat_at(real.dir_fd(), name)
+        st = as_owner.stat_at(real.dir_fd(), name)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENAMETOOLONG):
             return []
@@ -84,14 +84,14 @@ def _parts(stack: Stack, index: DirIndex, position: int, real: Real) -> Iterator
     fd = real.open_dir()
     try:
         for found in dirents_in_parts(fd):
-            dev, others = stack.spans.look(real, fd, found)
+            dev, others = stack.boundaries.examine(real, fd, found)
             if others or dev != real.layer.dev:
                 numbers = {
                     name: stack.number(real.child(name), *identity) for name, identity in others.items()
                 }
-                if index.elsewhere is None:
-                    index.elsewhere = {}
-                index.elsewhere.setdefault(position, Elsewhere(dev, {})).numbers.update(numbers)
+                if index.other_filesystems is None:
+                    index.other_filesystems = {}
+                index.other_filesystems.setdefault(position, OtherFilesystem(dev, {})).numbers.update(numbers)
             yield found
     finally:
         os.close(fd)
@@ -108,9 +108,9 @@ def _is_whiteout(stack: Stack, real: Real, name: bytes, kind: int, xattr_whiteou
 
 def _add_upper(stack: Stack, index: DirIndex, real: Real, xattr_whiteouts: bool, found: list[Dirent]) -> None:
     entries = index.entries
-    hiding = stack.require_upper().hiding
+    silly_rename_prefix = stack.require_upper().silly_rename_prefix
     for name, ino, kind in found:
-        if hiding and name.startswith(hiding):
+        if silly_rename_prefix and name.startswith(silly_rename_prefix):
             continue  # removed, but open
         if (kind == DT_CHR or xattr_whiteouts) and _is_whiteout(stack, real, name, kind, xattr_whiteouts):
             index.whiteouts[name] = ()

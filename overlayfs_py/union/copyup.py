@@ -13,14 +13,14 @@ from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_data, is_dense
 from overlayfs_py.syscalls.xattrs import CAPABILITY
 from overlayfs_py.union import handle, marks, stash
-from overlayfs_py.union.dress import NOTHING_LATE, Late, dress, plain_mode
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import drop_count, mark_source, needs_index, register
 from overlayfs_py.union.listing import dir_index, note_upper
+from overlayfs_py.union.metadata import NOTHING_FINAL, FinalMetadata, copy_metadata, plain_mode
 from overlayfs_py.union.node import Node
-from overlayfs_py.union.owner import needs_more, widened
-from overlayfs_py.union.protection import hand_on
+from overlayfs_py.union.protection import copy_protection
 from overlayfs_py.union.stack import Stack
+from overlayfs_py.union.widening import denies_owner, widened
 
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
 
@@ -33,7 +33,7 @@ class CopyUp:
         "_dense",
         "_dev",
         "_dst_fd",
-        "_late",
+        "_final",
         "_node",
         "_origin",
         "_protected",
@@ -50,7 +50,7 @@ class CopyUp:
         self._stack = stack
         self._node = node
         self._temp = temp  # None: the data of a metacopy file, copied into the upper file itself
-        self._late = NOTHING_LATE
+        self._final = NOTHING_FINAL
         self._protected = 0
         self._src_fd = self._dst_fd = -1
         self._origin: bytes | None = None
@@ -74,8 +74,8 @@ class CopyUp:
         dst_fd, st = self._dst_fd, self._stat
         if self.size:
             self._clones = copy_data(self._src_fd, dst_fd, self.size, clone=self._clones, dense=self._dense)
-        if self._late is not NOTHING_LATE:
-            self._late.apply_fd(dst_fd)
+        if self._final is not NOTHING_FINAL:
+            self._final.apply_fd(dst_fd)
         os.utime(dst_fd, ns=(st.st_atime_ns, st.st_mtime_ns))
         if not self._stack.options.volatile:
             os.fsync(dst_fd)
@@ -89,17 +89,17 @@ class CopyUp:
                     with widened(stack, node):
                         marks.remove_xattr(node.upper, stack.marks.metacopy)
                     node.metacopy = False
-                    stack.copied.size += self.size
+                    stack.copy_ups.size += self.size
             elif node.upper is None:
                 _install(stack, node, self._temp, self._origin, os.fstat(self._dst_fd))
                 node.metacopy = False
                 self._temp = None
                 if self._protected:
                     stack.protected[node] = self._protected
-                if self._late.stripped:
+                if self._final.stripped:
                     stack.stripped.add(node)
-                stack.copied.inodes += 1
-                stack.copied.size += self.size
+                stack.copy_ups.inodes += 1
+                stack.copy_ups.size += self.size
             else:
                 self.abort()
                 return
@@ -185,8 +185,8 @@ def _prepare_file(stack: Stack, node: Node, size: int | None) -> CopyUp:
         fd, name = temp.at()
         job._dst_fd = os.open(name, _NEW_FILE, 0o600 if mode is None else mode, dir_fd=fd)
         if mode is None:
-            job._late = dress(stack, node.top, temp, st, names)
-        job._protected = hand_on(stack, node, temp)
+            job._final = copy_metadata(stack, node.top, temp, st, names)
+        job._protected = copy_protection(stack, node, temp)
         job._origin = _mark_origin(stack, node, st, source_fd, temp, job._dst_fd)
     except BaseException:
         job.abort()
@@ -201,7 +201,7 @@ def _prepare_data(stack: Stack, node: Node, size: int | None) -> CopyUp:
     try:
         job._read_from(node.data, size)
         job._stat = st = upper.stat()
-        job._late = Late(st.st_mode, marks.get_xattr(upper, CAPABILITY))
+        job._final = FinalMetadata(st.st_mode, marks.get_xattr(upper, CAPABILITY))
         job._dst_fd = upper.open(os.O_RDWR)
     except BaseException:
         job.abort()
@@ -217,24 +217,24 @@ def _copy_now(stack: Stack, node: Node) -> None:
     fd, name = temp.at()
     try:
         _make(node, st, fd, name)
-        late = dress(stack, node.top, temp, st)
+        final = copy_metadata(stack, node.top, temp, st)
         origin = _mark_origin(stack, node, st, -1, temp, -1)
-        protected = hand_on(stack, node, temp)
+        protected = copy_protection(stack, node, temp)
         if node.is_file:
             os.truncate(b"/proc/self/fd/%d/%s" % (fd, name), node.data.stat().st_size)
             marks.set_xattr(temp, stack.marks.metacopy, b"")
         # A directory that keeps its owner out could not be moved to its place.
-        closed = node.is_dir and needs_more(stack, st.st_mode)
-        (late._replace(mode=st.st_mode | stat.S_IRWXU) if closed else late).apply(temp)
+        closed = node.is_dir and denies_owner(stack, st.st_mode)
+        (final._replace(mode=st.st_mode | stat.S_IRWXU) if closed else final).apply(temp)
         attrs.set_times(fd, name, st.st_atime_ns, st.st_mtime_ns)
-        _install(stack, node, temp, origin, temp.stat(), late.mode if closed else None)
+        _install(stack, node, temp, origin, temp.stat(), final.mode if closed else None)
     except BaseException:
         stack.work.discard(temp)
         raise
-    stack.copied.inodes += 1
+    stack.copy_ups.inodes += 1
     if protected:
         stack.protected[node] = protected
-    if late.stripped:
+    if final.stripped:
         stack.stripped.add(node)
     if node.is_file:
         node.metacopy = True

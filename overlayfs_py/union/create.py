@@ -25,11 +25,11 @@ from overlayfs_py.union.handle import Handle, replace
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import keep_source, register, store_nlink
 from overlayfs_py.union.listing import check_same_upper, covered_part, dir_index, find_entry, note_upper
-from overlayfs_py.union.node import UPPER, Directory, DirIndex, Elsewhere, Node
-from overlayfs_py.union.owner import needs_more
+from overlayfs_py.union.node import UPPER, Directory, DirIndex, Node, OtherFilesystem
 from overlayfs_py.union.protection import check_change, check_entry
 from overlayfs_py.union.redirect import data_path, point_to_data
 from overlayfs_py.union.stack import Stack, override_name
+from overlayfs_py.union.widening import denies_owner
 
 # mkdir(2) leaves set-group-ID to the parent's bit, and some file systems (bindfs) make nothing with these.
 _BEYOND_PERMISSIONS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
@@ -91,8 +91,8 @@ def map_owner(stack: Stack, uid: int | None, gid: int | None) -> tuple[int, int]
     """The ids to store in the upper, -1 for None; EOVERFLOW for one without a mapping."""
     try:
         return (
-            -1 if uid is None else stack.uids.outside(uid),
-            -1 if gid is None else stack.gids.outside(gid),
+            -1 if uid is None else stack.uids.to_layer(uid),
+            -1 if gid is None else stack.gids.to_layer(gid),
         )
     except KeyError:
         fail(errno.EOVERFLOW)
@@ -156,7 +156,7 @@ def mkdir(stack: Stack, parent: Node, name: bytes, mode: int, caller: Caller) ->
     node, st, _ = _make_node(stack, parent, name, mode, caller, 0, b"")
     node.index = DirIndex()
     if st.st_dev != stack.require_upper().layer.dev:  # in a subvolume of the upper
-        node.index.elsewhere = {UPPER: Elsewhere(st.st_dev, {})}
+        node.index.other_filesystems = {UPPER: OtherFilesystem(st.st_dev, {})}
     return node, st
 
 
@@ -177,7 +177,7 @@ def _make_node(
     real = directory.child(name)
     whiteout = name in index.whiteouts
     opaque = stat.S_ISDIR(mode) and (whiteout or index.unlisted)  # else no lower has the name
-    closed = stat.S_ISDIR(mode) and needs_more(stack, plan.mode)
+    closed = stat.S_ISDIR(mode) and denies_owner(stack, plan.mode)
     if plan.direct(stack) and not (whiteout or (opaque and closed)):
         fd = _make_inode(real, plan.mode, rdev, target)
         if opaque:

@@ -9,7 +9,7 @@ descriptor instead. What modes deny to us who own it is read all the same: whoev
 import os
 import stat
 
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 from overlayfs_py.union.descriptors import FdCache, Held
 
 O_DIRFD = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -115,7 +115,7 @@ class Real:
             return self.fd
         parent = self.parent
         if parent is not None and parent.fd >= 0:
-            self.fd = owned.open_at(parent.fd, self.name, O_DIRFD)
+            self.fd = as_owner.open_at(parent.fd, self.name, O_DIRFD)
         else:
             self.fd = self._open_from_afar()
         self.layer.fds.add(self)
@@ -136,7 +136,7 @@ class Real:
                 path = names.pop()
                 while names and len(path) + len(names[-1]) < _LONGEST_PATH:
                     path += b"/" + names.pop()
-                fd = owned.open_beneath(fd, path, O_DIRFD)
+                fd = as_owner.open_beneath(fd, path, O_DIRFD)
                 if passed >= 0:
                     os.close(passed)
                 passed = fd if names else -1
@@ -157,7 +157,7 @@ class Real:
         if self.fd >= 0 or parent is None:
             return os.fstat(self.fd)
         fd = parent.fd
-        return owned.stat_at(fd if fd >= 0 else parent.dir_fd(), self.name)
+        return as_owner.stat_at(fd if fd >= 0 else parent.dir_fd(), self.name)
 
     def proc_path(self) -> tuple[bytes, bool]:
         """(path, follow_symlinks) for the calls that take no directory descriptor, such as xattrs."""
@@ -177,21 +177,21 @@ class Real:
         """Open the file itself; the caller owns the descriptor. Never follows a symlink, never blocks on
         a fifo.
         """
-        return owned.open_at(*self.at(), flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        return as_owner.open_at(*self.at(), flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
 
     def open_dir(self) -> int:
         """A readable descriptor of this directory; the caller owns it."""
         flags, dir_fd = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, self.dir_fd()
         if self.layer.noatime:
             try:
-                return owned.open_at(dir_fd, b".", flags | os.O_NOATIME)
+                return as_owner.open_at(dir_fd, b".", flags | os.O_NOATIME)
             except PermissionError:  # not ours: O_NOATIME is for owners
                 pass
-        return owned.open_at(dir_fd, b".", flags)
+        return as_owner.open_at(dir_fd, b".", flags)
 
     def readlink(self) -> bytes:
         """The symlink's target."""
-        return owned.readlink_at(*self.at())
+        return as_owner.readlink_at(*self.at())
 
     def chown(self, uid: int, gid: int) -> None:
         """lchown; -1 leaves an id alone."""
@@ -220,7 +220,7 @@ class Real:
         elif open_fd >= 0:  # quicker than by name
             self.fd = os.dup(open_fd)
         else:
-            self.fd = owned.open_at(self.parent.dir_fd(), self.name, O_INODE)
+            self.fd = as_owner.open_at(self.parent.dir_fd(), self.name, O_INODE)
         self.parent = None
         self.layer.held.count += 1
 

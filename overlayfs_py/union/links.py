@@ -14,7 +14,7 @@ from overlayfs_py.union import marks
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.marks import FileMarks
 from overlayfs_py.union.node import Node
-from overlayfs_py.union.origin import inside
+from overlayfs_py.union.origin import real_at
 from overlayfs_py.union.stack import Stack
 
 Key = tuple[int, int]
@@ -127,7 +127,7 @@ def _fits(stack: Stack, node: Node, origin: bytes, entry: FileMarks) -> bool:
     if entry.source == real.layer_path():
         return True
     try:
-        return os.path.samestat(inside(real.layer, entry.source).stat(), st)
+        return os.path.samestat(real_at(real.layer, entry.source).stat(), st)
     except OSError:
         return False
 

@@ -64,7 +64,7 @@ def _advance(node: Node, index: DirIndex, steps: int | None) -> None:
     except PermissionError:
         index.rest = None
         index.unlisted = True
-        index.elsewhere = None
+        index.other_filesystems = None
         index.entries.clear()
         index.whiteouts.clear()
     except BaseException:
@@ -124,13 +124,19 @@ def covered_part(stack: Stack, node: Node) -> Real | None:
 
 def check_same_upper(stack: Stack, one: DirIndex, other: DirIndex) -> None:
     """EXDEV for two directories between which the upper's file system moves nothing: its subvolumes."""
-    if one.elsewhere is not other.elsewhere and _upper_dev(stack, one) != _upper_dev(stack, other):
+    if one.other_filesystems is not other.other_filesystems and _upper_dev(stack, one) != _upper_dev(
+        stack, other
+    ):
         fail(errno.EXDEV)
 
 
 def _upper_dev(stack: Stack, index: DirIndex) -> int:
     own = 0 if stack.upper is None else stack.upper.layer.dev
-    return index.elsewhere[UPPER].dev if index.elsewhere and UPPER in index.elsewhere else own
+    return (
+        index.other_filesystems[UPPER].dev
+        if index.other_filesystems and UPPER in index.other_filesystems
+        else own
+    )
 
 
 def in_upper(entry: Entry) -> bool:
@@ -170,5 +176,5 @@ def note_gone(index: DirIndex, name: bytes, *, whiteout: bool) -> None:
 
 def _is_here(index: DirIndex, name: bytes) -> None:
     """What the upper holds under `name` now is not what its listing may have found on another file system."""
-    if index.elsewhere is not None and UPPER in index.elsewhere:
-        index.elsewhere[UPPER].numbers.pop(name, None)
+    if index.other_filesystems is not None and UPPER in index.other_filesystems:
+        index.other_filesystems[UPPER].numbers.pop(name, None)

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable
 
 from overlayfs_py.errors import fail
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 from overlayfs_py.syscalls.dirents import DT_DIR
 from overlayfs_py.union.inode import PLAIN_LIMIT
 from overlayfs_py.union.layer import Layer, Real
@@ -20,7 +20,7 @@ from overlayfs_py.union.listing import Listing, dir_index, find_entry
 from overlayfs_py.union.marks import NO_DIR_MARKS, NO_FILE_MARKS, DirMarks, FileMarks, has_aufs_opaque
 from overlayfs_py.union.node import UPPER, Directory, DirIndex, Entry, Node
 from overlayfs_py.union.order import NameOrder
-from overlayfs_py.union.origin import Origin, inside
+from overlayfs_py.union.origin import Origin, real_at
 from overlayfs_py.union.redirect import candidates, combine
 from overlayfs_py.union.stack import Stack
 
@@ -50,7 +50,7 @@ def node_of(stack: Stack, parent: Node, name: bytes, entry: Entry) -> tuple[Node
     positions = entry[0]
     part = _part(parent, positions[0])
     real = Real(part.layer, part, name)
-    st = owned.stat_at(part.dir_fd(), name)
+    st = as_owner.stat_at(part.dir_fd(), name)
     if stat.S_ISDIR(st.st_mode):
         below = [_part(parent, position).child(name) for position in positions[1:]]
         return _directory(stack, parent, name, [real, *below], st), st
@@ -293,7 +293,7 @@ def _next_data(stack: Stack, parent: Node, target: bytes, below: int) -> Real | 
 
 def _data_only(layer: Layer, target: bytes) -> Real | None:
     """The file `target` of a data-only layer, which absolute redirects reach."""
-    real = inside(layer, target)
+    real = real_at(layer, target)
     try:
         return real if stat.S_ISREG(real.stat().st_mode) else None
     except OSError:
@@ -309,7 +309,7 @@ def list_dir(stack: Stack, node: Node, names: Iterable[bytes] | None = None) -> 
     index = dir_index(stack, node)
     if index.unlisted:
         fail(errno.EACCES)
-    plain = index.elsewhere is None and all(
+    plain = index.other_filesystems is None and all(
         real.layer.dev == stack.inodes.first for real in (node.upper, *node.lowers) if real is not None
     )
     found = index.entries
@@ -326,10 +326,10 @@ def list_dir(stack: Stack, node: Node, names: Iterable[bytes] | None = None) -> 
 
 def _number_listed(stack: Stack, index: DirIndex, part: Real, top: int, name: bytes, ino: int) -> int:
     """The number to show for an entry of `part` that is listed with `ino`."""
-    elsewhere = index.elsewhere.get(top) if index.elsewhere is not None else None
-    if elsewhere is None:
+    other = index.other_filesystems.get(top) if index.other_filesystems is not None else None
+    if other is None:
         return stack.number(part, part.layer.dev, ino)
-    return elsewhere.numbers.get(name) or stack.number(part, elsewhere.dev, ino)
+    return other.numbers.get(name) or stack.number(part, other.dev, ino)
 
 
 def names_after(stack: Stack, node: Node, cookie: int, most: int) -> list[tuple[int, bytes]]:

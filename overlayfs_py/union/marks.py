@@ -17,7 +17,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 from overlayfs_py.syscalls.attrs import FS_APPEND_FL, FS_IMMUTABLE_FL
 from overlayfs_py.syscalls.xattrs import has_no_xattrs
 from overlayfs_py.union.layer import Real
@@ -96,7 +96,7 @@ NO_FILE_MARKS = FileMarks()
 def get_xattr(real: Real, name: str) -> bytes | None:
     """The xattr's value; None when it is absent or the file system has none."""
     try:
-        return owned.getxattr_at(*real.at(), name)
+        return as_owner.getxattr_at(*real.at(), name)
     except OSError as e:
         if e.errno in _NO_XATTR:
             return None
@@ -105,7 +105,7 @@ def get_xattr(real: Real, name: str) -> bytes | None:
 
 def read_xattr(real: Real, name: str) -> bytes:
     """The xattr's value; ENODATA, or EINVAL for one that the file system finds damaged."""
-    return owned.getxattr_at(*real.at(), name)
+    return as_owner.getxattr_at(*real.at(), name)
 
 
 def list_xattrs(real: Real) -> list[str]:
@@ -123,7 +123,7 @@ def listed_xattrs(real: Real) -> list[str]:
     parent = real.parent
     if parent is not None and has_no_xattrs(parent.dir_fd(), real.name):
         return []
-    return owned.listxattr_at(*real.at())
+    return as_owner.listxattr_at(*real.at())
 
 
 def list_xattrs_fd(fd: int) -> list[str]:
@@ -138,12 +138,12 @@ def list_xattrs_fd(fd: int) -> list[str]:
 
 def set_xattr(real: Real, name: str, value: bytes, flags: int = 0) -> None:
     """Set an xattr without following a symlink."""
-    owned.setxattr_at(*real.at(), name, value, flags)
+    as_owner.setxattr_at(*real.at(), name, value, flags)
 
 
 def remove_xattr(real: Real, name: str) -> None:
     """Remove an xattr; ENODATA when it is absent."""
-    owned.removexattr_at(*real.at(), name)
+    as_owner.removexattr_at(*real.at(), name)
 
 
 def takes_aufs(real: Real) -> bool:
@@ -168,7 +168,7 @@ def aufs_hides(real: Real, name: bytes) -> bool:
 
 def _has_aufs(real: Real, name: bytes) -> bool:
     try:
-        st = owned.stat_at(real.dir_fd(), name)
+        st = as_owner.stat_at(real.dir_fd(), name)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENAMETOOLONG):
             return False

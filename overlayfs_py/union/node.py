@@ -32,7 +32,7 @@ _KINDS = {
 Entry = tuple[tuple[int, ...], int, int]
 
 
-class Elsewhere(NamedTuple):
+class OtherFilesystem(NamedTuple):
     """The st_dev of one part of a directory, and the numbers to show for entries that have another."""
 
     dev: int
@@ -42,20 +42,20 @@ class Elsewhere(NamedTuple):
 class DirIndex:
     """The merged names of one directory, made by one listing and kept up to date by every change.
 
-    `whiteouts`: names for which the upper holds a whiteout, with the lower positions it hides (none:
-    a whiteout that hides nothing). `unlisted`: a part may be searched but not listed (an unprivileged
-    mount over somebody else's 0711 directory), so names are probed one by one. `elsewhere`: the parts that
+    `whiteouts`: names for which the upper holds a whiteout, with the lower positions it hides (none: a
+    whiteout that hides nothing). `unlisted`: a part may be searched but not listed (an unprivileged mount
+    over somebody else's 0711 directory), so names are probed one by one. `other_filesystems`: the parts that
     are not on their layer's own file system or hold entries that are not on theirs, None for no such part.
     `order`: the names of `entries` as they are listed in parts, once somebody did. `rest`: what is still to
     be done before the index can be used, for a huge directory.
     """
 
-    __slots__ = ("elsewhere", "entries", "order", "rest", "unlisted", "whiteouts")
+    __slots__ = ("entries", "order", "other_filesystems", "rest", "unlisted", "whiteouts")
 
     def __init__(self) -> None:
         self.unlisted = False
         self.rest: Iterator[None] | None = None
-        self.elsewhere: dict[int, Elsewhere] | None = None
+        self.other_filesystems: dict[int, OtherFilesystem] | None = None
         self.order: NameOrder | None = None
         self.entries: dict[bytes, Entry] = {}
         self.whiteouts: dict[bytes, tuple[int, ...]] = {}
@@ -76,7 +76,7 @@ _OF_ALL = (
     "name",
     "nlink",
     "opens",
-    "outside",
+    "user_data",
     "parent",
     "upper",
 )
@@ -88,8 +88,8 @@ class Node:
     `nlink`: the union's link count, or -1 when it is the real inode's. `metacopy`: the topmost
     part has no data of its own; the last of `lowers` has. `has_origin`: the inode number is a lower's.
     `indexed`: its upper has an entry in the index directory.
-    `aliases`: further (parent, name) pairs of a hard-linked node, a dict's keys. `outside`: what somebody
-    outside keeps with the node, which is none of the union's business.
+    `aliases`: further (parent, name) pairs of a hard-linked node, a dict's keys. `user_data`: what the
+    engine keeps with the node; the union neither reads nor changes it.
     """
 
     __slots__ = _OF_ALL
@@ -119,7 +119,7 @@ class Node:
         self.known = False
         self.aliases: dict[tuple[Node, bytes], None] | None = None
         self.keys: tuple[tuple[int, int], ...] = ()
-        self.outside: Any = None
+        self.user_data: Any = None
 
     def __repr__(self) -> str:
         return (

@@ -9,14 +9,14 @@ from contextlib import ExitStack, suppress
 
 from overlayfs_py.errors import LayerError, shown
 from overlayfs_py.options import UnionOptions
-from overlayfs_py.syscalls import openat, owned
+from overlayfs_py.syscalls import as_owner, openat
 from overlayfs_py.syscalls.privileges import is_administrator
 from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union import descriptors
 from overlayfs_py.union.attr import format_override
 from overlayfs_py.union.layer import O_DIRFD, Layer, Real
 from overlayfs_py.union.marks import OVERRIDES, TRUSTED, USER, Marks, get_xattr, list_xattrs, set_xattr
-from overlayfs_py.union.probe import hiding, probe_upper
+from overlayfs_py.union.probe import probe_upper, silly_rename_prefix
 from overlayfs_py.union.stack import Stack, override_name
 from overlayfs_py.union.upper import Upper
 from overlayfs_py.union.workdir import WorkDir
@@ -142,7 +142,7 @@ def _open_directory(what: str, path: bytes) -> int:
     except OSError as e:
         raise LayerError(f"{what} {shown(path)}: {e.strerror}") from None
     try:
-        os.close(owned.open_at(fd, b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.close(as_owner.open_at(fd, b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as e:
         os.close(fd)
         raise LayerError(f"{what} {shown(path)}: cannot be read: {e.strerror}") from None
@@ -206,7 +206,7 @@ def _prepare(stack: Stack) -> None:
     upper.work.prepare(volatile=options.volatile)
     try:
         stack.capabilities = probe_upper(upper.work, trusted=trusted)
-        upper.hiding = hiding(upper.work)
+        upper.silly_rename_prefix = silly_rename_prefix(upper.work)
     except OSError as e:
         raise LayerError(
             f"workdir {shown(upper.work.layer.path)}: no file can be made in it: {e.strerror}"

@@ -16,7 +16,7 @@ import struct
 import sys
 from typing import NamedTuple
 
-from overlayfs_py.syscalls import attrs, btrfs, handles, owned
+from overlayfs_py.syscalls import as_owner, attrs, btrfs, handles
 from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union.layer import Layer, Real
 
@@ -179,13 +179,13 @@ class Origins:
     def named(self, origin: bytes, path: bytes, kind: int) -> Origin | None:
         """As `names`, for `path` in whichever lower has it."""
         for layer in self._lowers:
-            found = self.names(origin, inside(layer, path), kind)
+            found = self.names(origin, real_at(layer, path), kind)
             if found is not None:
                 return found
         return None
 
 
-def inside(layer: Layer, path: bytes) -> Real:
+def real_at(layer: Layer, path: bytes) -> Real:
     """The place `path` in a layer; nothing is looked at."""
     real = layer.root
     for name in path.split(b"/"):
@@ -197,7 +197,7 @@ def inside(layer: Layer, path: bytes) -> Real:
 def _encode(real: Real, uuid: bytes, fd: int) -> bytes | None:
     try:
         kind, handle = (
-            handles.encode_handle(fd, b"") if fd >= 0 else owned.at(handles.encode_handle, *real.at())
+            handles.encode_handle(fd, b"") if fd >= 0 else as_owner.at(handles.encode_handle, *real.at())
         )
     except OSError:
         return None

@@ -33,8 +33,8 @@ from overlayfs_py.union.listing import Listing, work_left
 from overlayfs_py.union.lookup import find, list_dir, names_after, resolve, root_node
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.opening import open_stack
-from overlayfs_py.union.owner import insist
 from overlayfs_py.union.probe import Capabilities
+from overlayfs_py.union.widening import retry_widened
 
 __all__ = [
     "NOW",
@@ -85,7 +85,7 @@ class Overlay:
             self._stack.close()
             raise
         if self._stack.confined:
-            insist(self, self._stack, _DENIED)
+            retry_widened(self, self._stack, _DENIED)
 
     @classmethod
     def open(cls, options: UnionOptions) -> "Overlay":
@@ -123,7 +123,7 @@ class Overlay:
     @property
     def copied_up(self) -> tuple[int, int]:
         """How many inodes and how many bytes of contents were copied up so far."""
-        return self._stack.copied.inodes, self._stack.copied.size
+        return self._stack.copy_ups.inodes, self._stack.copy_ups.size
 
     # --- names -----------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ def _renames(work: WorkDir, flag: int) -> bool:
     return stat.S_ISREG(left.st_mode) if flag == RENAME_EXCHANGE else is_whiteout_device(left)
 
 
-def hiding(work: WorkDir) -> bytes:
+def silly_rename_prefix(work: WorkDir) -> bytes:
     """How the names begin under which the file system keeps files that are removed while they are open, as
     FUSE and NFS do; empty where it needs none.
     """

@@ -13,7 +13,7 @@ import stat
 from struct import Struct
 
 from overlayfs_py.errors import fail
-from overlayfs_py.syscalls import attrs, owned
+from overlayfs_py.syscalls import as_owner, attrs
 from overlayfs_py.syscalls.statx import attributes
 from overlayfs_py.union import marks
 from overlayfs_py.union.layer import Real
@@ -35,7 +35,7 @@ def protection(stack: Stack, node: Node) -> int:
         return stack.protected.get(node, 0)
     if not (node.is_dir or node.is_file):
         return 0
-    found = owned.at(attributes, *node.lowers[0].at()) & (IMMUTABLE | APPEND)
+    found = as_owner.at(attributes, *node.lowers[0].at()) & (IMMUTABLE | APPEND)
     return found and found & _flags(node)
 
 
@@ -52,33 +52,29 @@ def _flags(node: Node) -> int:
     return found
 
 
-def _refuse() -> None:
-    fail(errno.EPERM)
-
-
 def check_entry(stack: Stack, parent: Node) -> None:
     """Before a name is made in `parent`."""
     if protection(stack, parent) & IMMUTABLE:
-        _refuse()
+        fail(errno.EPERM)
 
 
 def check_removal(stack: Stack, parent: Node, node: Node) -> None:
     """Before a name of `node` in `parent` goes."""
     if protection(stack, parent) or protection(stack, node):
-        _refuse()
+        fail(errno.EPERM)
 
 
 def check_kept(stack: Stack, parent: Node, node: Node) -> None:
     """Before a removal is refused for another reason: flags of the upper's file system come first."""
     for real in (parent.upper, node.upper):
-        if real is not None and owned.at(attributes, *real.at()) & (IMMUTABLE | APPEND):
-            _refuse()
+        if real is not None and as_owner.at(attributes, *real.at()) & (IMMUTABLE | APPEND):
+            fail(errno.EPERM)
 
 
 def check_change(stack: Stack, node: Node, *, touching: bool = False) -> None:
     """Before attributes change; `touching`: times are set to now, which an append-only file takes."""
     if protection(stack, node) & (IMMUTABLE if touching else IMMUTABLE | APPEND):
-        _refuse()
+        fail(errno.EPERM)
 
 
 def check_open(stack: Stack, node: Node, flags: int) -> None:
@@ -87,17 +83,17 @@ def check_open(stack: Stack, node: Node, flags: int) -> None:
         return
     found = protection(stack, node)
     if found & IMMUTABLE or (found & APPEND and (flags & os.O_TRUNC or not flags & os.O_APPEND)):
-        _refuse()
+        fail(errno.EPERM)
 
 
 def check_allocation(stack: Stack, node: Node, mode: int) -> None:
     """Before fallocate: an append-only file may get room, and nothing else."""
     found = protection(stack, node)
     if found & IMMUTABLE or (found & APPEND and mode & ~attrs.FALLOC_FL_KEEP_SIZE):
-        _refuse()
+        fail(errno.EPERM)
 
 
-def hand_on(stack: Stack, node: Node, temp: Real) -> int:
+def copy_protection(stack: Stack, node: Node, temp: Real) -> int:
     """Give a copy the mark of its lower's flags; returns them."""
     found = protection(stack, node)
     if found:

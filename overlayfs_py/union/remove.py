@@ -10,7 +10,6 @@ from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.union import marks, stash
 from overlayfs_py.union.copyup import copy_up, copy_up_dir, link_up
-from overlayfs_py.union.dress import dress
 from overlayfs_py.union.exchange import exchange
 from overlayfs_py.union.layer import Real
 from overlayfs_py.union.links import (
@@ -23,10 +22,11 @@ from overlayfs_py.union.links import (
 )
 from overlayfs_py.union.listing import covered, dir_index, in_upper, note_gone
 from overlayfs_py.union.lookup import resolve
+from overlayfs_py.union.metadata import copy_metadata
 from overlayfs_py.union.node import UPPER, DirIndex, Node
-from overlayfs_py.union.owner import needs_more
 from overlayfs_py.union.protection import check_kept, check_removal
 from overlayfs_py.union.stack import Stack
+from overlayfs_py.union.widening import denies_owner
 
 
 def _must_exist(stack: Stack, parent: Node, name: bytes) -> Node:
@@ -163,7 +163,7 @@ def rmdir(stack: Stack, parent: Node, name: bytes) -> None:
 
 def _holds_files(stack: Stack, node: Node) -> bool:
     """Whether the upper part of an empty directory may hold something that the union does not show."""
-    return UPPER in node.xattr_whiteouts or bool(stack.require_upper().hiding)
+    return UPPER in node.xattr_whiteouts or bool(stack.require_upper().silly_rename_prefix)
 
 
 def finish_rmdir(stack: Stack, node: Node, parent: Node, name: bytes) -> None:
@@ -257,9 +257,9 @@ def clear_whiteouts(stack: Stack, node: Node, directory: Real, name: bytes) -> N
     st = upper.stat()
     os.mkdir(temp_name, 0o700, dir_fd=fd)
     try:
-        late = dress(stack, upper, temp, st)
-        closed = needs_more(stack, st.st_mode)  # and so could not be moved
-        (late._replace(mode=st.st_mode | stat.S_IRWXU) if closed else late).apply(temp)
+        final = copy_metadata(stack, upper, temp, st)
+        closed = denies_owner(stack, st.st_mode)  # and so could not be moved
+        (final._replace(mode=st.st_mode | stat.S_IRWXU) if closed else final).apply(temp)
         marks.set_xattr(temp, stack.marks.opaque, b"y")
         attrs.set_times(fd, temp_name, st.st_atime_ns, st.st_mtime_ns)
         exchange(stack, directory.child(name), temp)

@@ -106,7 +106,7 @@ def rename(
         _finish_exchange(old, new)
     else:
         _move(stack, old, new)
-    if old.index.elsewhere is not None or new.index.elsewhere is not None:
+    if old.index.other_filesystems is not None or new.index.other_filesystems is not None:
         parent.index = new_parent.index = None  # listed anew: what moved may be a subvolume
 
 

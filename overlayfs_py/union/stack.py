@@ -10,6 +10,7 @@ from overlayfs_py.syscalls.privileges import CAP_DAC_OVERRIDE, has_capability
 from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union import descriptors
 from overlayfs_py.union.attr import IdMap
+from overlayfs_py.union.boundaries import Boundaries
 from overlayfs_py.union.descriptors import FdCache, Held
 from overlayfs_py.union.inode import PLAIN_LIMIT, InodeNumbers
 from overlayfs_py.union.layer import Layer, Real
@@ -17,12 +18,11 @@ from overlayfs_py.union.marks import OVERRIDES, TRUSTED, Marks
 from overlayfs_py.union.node import Entry, Node
 from overlayfs_py.union.origin import Origins
 from overlayfs_py.union.probe import Capabilities
-from overlayfs_py.union.spans import Spans
 from overlayfs_py.union.upper import Upper
 from overlayfs_py.union.workdir import WorkDir
 
 
-class Copied:
+class CopyUpCounts:
     """How much was copied up so far: inodes, and bytes of file contents."""
 
     __slots__ = ("inodes", "size")
@@ -60,10 +60,10 @@ class Stack:
         self.gids = IdMap(options.gid_map, options.squash_gid)
         self.owners_as_stored = self.uids.trivial and self.gids.trivial and not options.xattr_permissions
         self.follow_redirects = options.redirect_dir != "nofollow"
-        self.spans = Spans()
+        self.boundaries = Boundaries()
         self.make_redirects = options.redirect_dir == "on"
         self.metacopy = options.metacopy
-        self.copied = Copied()
+        self.copy_ups = CopyUpCounts()
         self.debris: list[dict[bytes, Entry]] = []  # indexes of huge directories that are forgotten
         self.euid, self.egid = os.geteuid(), os.getegid()
         self.umask = os.umask(0)
@@ -108,7 +108,7 @@ class Stack:
         for layer in self.layers():
             self.inodes.add_layer(layer.dev)
             layer.fstype = filesystem_type(layer.root.fd)
-        self.spans.note_mounts([layer for layer in self.layers() if not layer.private])
+        self.boundaries.note_mounts([layer for layer in self.layers() if not layer.private])
         options = self.options
         trust_null = options.index or options.metacopy or options.xino == "on"
         upper = None if self.upper is None else self.upper.layer

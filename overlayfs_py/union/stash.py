@@ -11,8 +11,8 @@ import stat
 
 from overlayfs_py.errors import OUT_OF_DESCRIPTORS
 from overlayfs_py.syscalls import attrs
-from overlayfs_py.union.dress import dress
 from overlayfs_py.union.layer import Real
+from overlayfs_py.union.metadata import copy_metadata
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.stack import Stack
 
@@ -70,7 +70,7 @@ def _stand_in(stack: Stack, node: Node, real: Real) -> None:
     try:
         st = real.stat()
         os.mkdir(name, 0o700, dir_fd=fd)
-        dress(stack, real, temp, st).apply(temp)
+        copy_metadata(stack, real, temp, st).apply(temp)
         attrs.set_times(fd, name, st.st_atime_ns, st.st_mtime_ns)
     except OSError:
         stack.work.discard(temp)  # then the descriptor stays

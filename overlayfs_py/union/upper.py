@@ -13,8 +13,9 @@ from overlayfs_py.union.workdir import WorkDir
 class Upper:
     """Owns the upper's layer, its work directory and the locks on them; `close` gives them back.
 
-    `indexing`: hard links of the lowers are indexed. `hiding`: how the upper's file system names what was
-    removed while it was open; empty where it needs no names for that. `name_max`: bytes of a name.
+    `indexing`: hard links of the lowers are indexed. `silly_rename_prefix`: how the names begin under which
+    the upper's file system keeps files that are removed while they are open; empty where it needs none.
+    `name_max`: bytes of a name.
     """
 
     def __init__(self, layer: Layer, work: WorkDir | None, *, indexing: bool = False) -> None:
@@ -22,7 +23,7 @@ class Upper:
         self.layer = layer
         self._work = work
         self.indexing = indexing
-        self.hiding = b""
+        self.silly_rename_prefix = b""
         self.name_max = os.fstatvfs(layer.root.fd).f_namemax
         self._lock_fd = -1
         self._pending: Pending | None = None

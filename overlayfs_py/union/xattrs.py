@@ -10,7 +10,7 @@ import errno
 import os
 
 from overlayfs_py.errors import fail
-from overlayfs_py.syscalls import owned
+from overlayfs_py.syscalls import as_owner
 from overlayfs_py.syscalls.xattrs import ACL_DEFAULT, ACLS, CAPABILITY
 from overlayfs_py.union import acl, marks
 from overlayfs_py.union.copyup import copy_up
@@ -78,7 +78,7 @@ def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
     if _is_reserved(stack, key):
         fail(errno.ENODATA)
     try:
-        value = owned.getxattr_at(*node.top.at(), _on_disk(key))
+        value = as_owner.getxattr_at(*node.top.at(), _on_disk(key))
     except OSError as e:
         if e.errno == errno.ENODATA and node.is_dir and key in _LITERAL:
             return b"y"  # asked by an overlay over this one: all names of a merged directory are plain names
@@ -86,7 +86,7 @@ def getxattr(stack: Stack, node: Node, name: bytes) -> bytes:
             fail(errno.ENODATA)
         raise
     if _maps(stack, key):
-        value = acl.with_ids(value, stack.uids.inside, stack.gids.inside)
+        value = acl.with_ids(value, stack.uids.to_mount, stack.gids.to_mount)
     return value
 
 
@@ -127,7 +127,7 @@ def check_set(stack: Stack, node: Node, name: bytes, value: bytes) -> bytes:
     if not _maps(stack, key):
         return value
     try:
-        return acl.with_ids(value, stack.uids.outside, stack.gids.outside)
+        return acl.with_ids(value, stack.uids.to_layer, stack.gids.to_layer)
     except KeyError:  # as posix_acl_from_xattr says of an id that means nothing here
         fail(errno.EINVAL)
 

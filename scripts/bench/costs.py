@@ -25,7 +25,7 @@ from stage import make_template
 from table import ROW_SECONDS, fill, seconds_of
 from workloads import CHANGES, CREATION, LOOKING, Workload
 
-from overlayfs_py.engine.native.wakefulness import Wakefulness
+from overlayfs_py.engine.native.cpu_latency import CpuLatencyRequest
 
 _FILLED = {workload.directory for workload in LOOKING + CREATION + CHANGES if workload.fill}
 WORKLOADS = [workload for workload in LOOKING + CREATION + CHANGES if workload.directory in _FILLED]
@@ -69,8 +69,8 @@ def run(contenders: list[Contender], rounds: int, only: str, base: Path) -> str:
 @contextlib.contextmanager
 def awake() -> Iterator[None]:
     """No processor halts meanwhile, where this can be had."""
-    with contextlib.closing(Wakefulness.wanted("on")) as held:
-        held.keep()
+    with contextlib.closing(CpuLatencyRequest.from_option("on")) as held:
+        held.start()
         yield
 
 

@@ -204,7 +204,7 @@ def test_daemon_killed_while_starting(layers: Layers) -> None:
 
 @pytest.mark.parametrize(
     ("engine", "where_it_is"),
-    [("pyfuse3", "libfuse.engine import LibfuseEngine"), ("native", "native.session import NativeEngine")],
+    [("pyfuse3", "libfuse.engine import LibfuseEngine"), ("native", "native.engine import NativeEngine")],
 )
 def test_failure_after_the_mount_leaves_nothing(layers: Layers, engine: str, where_it_is: str) -> None:
     """An engine that cannot take the descriptor: one line, and the mount made for it is gone."""

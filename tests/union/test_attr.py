@@ -16,36 +16,36 @@ from overlayfs_py.union.attr import (
     mode_override,
 )
 
-RANGES = (IdRange(inside=0, outside=1000, size=1), IdRange(inside=1, outside=100_000, size=65_536))
+RANGES = (IdRange(in_mount=0, in_layer=1000, size=1), IdRange(in_mount=1, in_layer=100_000, size=65_536))
 
 
 def test_without_ranges_every_id_is_itself() -> None:
     ids = IdMap((), None)
     assert ids.trivial
-    assert ids.inside(4711) == ids.outside(4711) == 4711
+    assert ids.to_mount(4711) == ids.to_layer(4711) == 4711
 
 
 def test_ids_of_a_range_go_both_ways() -> None:
     """What is stored for an id is shown as that id again."""
     ids = IdMap(RANGES, None)
-    assert [ids.inside(n) for n in (1000, 100_000, 165_535)] == [0, 1, 65_536]
-    assert [ids.outside(ids.inside(n)) for n in (1000, 100_000, 165_535)] == [1000, 100_000, 165_535]
+    assert [ids.to_mount(n) for n in (1000, 100_000, 165_535)] == [0, 1, 65_536]
+    assert [ids.to_layer(ids.to_mount(n)) for n in (1000, 100_000, 165_535)] == [1000, 100_000, 165_535]
 
 
 def test_an_id_of_a_layer_without_a_range_shows_as_nobody() -> None:
-    assert IdMap(RANGES, None).inside(999) == OVERFLOW_ID == 65_534
+    assert IdMap(RANGES, None).to_mount(999) == OVERFLOW_ID == 65_534
 
 
 def test_an_id_of_the_mount_without_a_range_cannot_be_stored() -> None:
     with pytest.raises(KeyError):
-        IdMap(RANGES, None).outside(65_537)
+        IdMap(RANGES, None).to_layer(65_537)
 
 
 def test_squashing_shows_one_id_and_stores_each() -> None:
     """Only what is shown is squashed, as by fuse-overlayfs."""
     ids = IdMap((), 7)
     assert not ids.trivial
-    assert (ids.inside(0), ids.inside(4711), ids.outside(4711)) == (7, 7, 4711)
+    assert (ids.to_mount(0), ids.to_mount(4711), ids.to_layer(4711)) == (7, 7, 4711)
 
 
 def test_an_override_reads_back() -> None:

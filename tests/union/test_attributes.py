@@ -38,7 +38,8 @@ def test_blocks_of_a_metacopy_are_its_datas(open_union: Opener) -> None:
 
 def test_owners_are_mapped(open_union: Opener) -> None:
     union = open_union({"f": File(uid=1000, gid=2000)}).reopen_with(
-        uid_map=(IdRange(inside=0, outside=1000, size=1),), gid_map=(IdRange(inside=5, outside=2000, size=1),)
+        uid_map=(IdRange(in_mount=0, in_layer=1000, size=1),),
+        gid_map=(IdRange(in_mount=5, in_layer=2000, size=1),),
     )
     assert (union.lstat(b"f").uid, union.lstat(b"f").gid) == (0, 5)
     assert union.lstat(b"").uid == 65_534  # root has no mapping here

@@ -93,7 +93,7 @@ def test_refused_before_anything_is_copied_up(
 
 def test_an_owner_without_a_mapping_is_refused(open_union: Opener) -> None:
     """EOVERFLOW, as the kernel's idmapped mounts."""
-    union = open_union({"f": File()}).reopen_with(uid_map=(IdRange(inside=0, outside=0, size=10),))
+    union = open_union({"f": File()}).reopen_with(uid_map=(IdRange(in_mount=0, in_layer=0, size=10),))
     with fails(errno.EOVERFLOW):
         union.chown(b"f", 10, -1)
     assert os.listdir(union.upper) == []

@@ -21,9 +21,9 @@ from layerstore.layer.tar.entry import DIRECTORY, HARD_LINK, REGULAR, TYPE_OF_MO
 from layerstore.layer.write.pipeline import BlockWriter, Truncated, Unreadable
 from layerstore.layer.write.walk import FindData
 from layerstore.limits import DEFAULT_LIMITS, Limits
+from overlayfs_py.syscalls.as_owner import getxattr_at
 from overlayfs_py.syscalls.copy import data_extents
 from overlayfs_py.syscalls.dirents import DT_REG
-from overlayfs_py.syscalls.owned import getxattr_at
 from overlayfs_py.union.reading import Reading, Real, list_xattrs, read_xattr
 
 _MOST_PATH = 4095

@@ -22,9 +22,9 @@ from layerstore.layer.unpack.lowers import attributes_on_disk
 from layerstore.layer.unpack.rootdir import RootDir
 from layerstore.layer.write.unchanged import UnchangedFilter
 from layerstore.layer.write.walk import FindData, Walk
+from overlayfs_py.syscalls.as_owner import removexattr_at
 from overlayfs_py.syscalls.attrs import set_mode
 from overlayfs_py.syscalls.copy import copy_data
-from overlayfs_py.syscalls.owned import removexattr_at
 from overlayfs_py.union.reading import Reading, Real, list_xattrs
 
 _O_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from overlayfs_py.engine.copying import INLINE_SIZE, Before
+from overlayfs_py.engine.copying import INLINE_SIZE, CopyUpEffects
 from overlayfs_py.union.overlay import Node
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ class Copies:
     async def ensure_upper(self, node: Node, *, data: bool) -> None:
         """Give `node` an upper part (`data`: with its contents); errors of the copy reach the caller."""
         await self.settled(node)
-        before = Before(self._overlay, node)
+        effects = CopyUpEffects(self._overlay, node)
         job = self._overlay.copy_up(node, data=data)
         if job is not None:
             async with self.held(node):
                 await self._carry_out(job)
-        self._tell(before)
+        self._report(effects)
 
     @asynccontextmanager
     async def held(self, node: Node) -> AsyncIterator[None]:
@@ -69,14 +69,14 @@ class Copies:
             raise
 
     @contextmanager
-    def told(self, node: Node) -> Iterator[None]:
+    def reporting(self, node: Node) -> Iterator[None]:
         """Tell what becomes of `node` and the directories above it within, if they are copied up there."""
-        before = Before(self._overlay, node)
+        effects = CopyUpEffects(self._overlay, node)
         try:
             yield
         finally:
-            self._tell(before)
+            self._report(effects)
 
-    def _tell(self, before: Before) -> None:
-        for node in before.copied_up():
+    def _report(self, effects: CopyUpEffects) -> None:
+        for node in effects.copied_up():
             self._changed(node)

@@ -108,7 +108,7 @@ class OverlayOperations(Session):
 
     async def getattr(self, nodeid: int, ctx: Context) -> pyfuse3.EntryAttributes:
         inode = self._nodes.inode(nodeid)
-        inode.answered(ctx.pid)
+        inode.sent_to(ctx.pid)
         return self._attributes(inode, self._overlay.getattr(inode.node))
 
     async def setattr(
@@ -120,7 +120,7 @@ class OverlayOperations(Session):
         ctx: Context,
     ) -> pyfuse3.EntryAttributes:
         inode = self._nodes.inode(nodeid)
-        inode.answered(ctx.pid)
+        inode.sent_to(ctx.pid)
         changes = AttrChanges(
             mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -216,7 +216,7 @@ class OverlayOperations(Session):
         if inode.setid:
             self._drop_setid(inode, file.uid, file.pid)
         done = self._overlay.write(inode.node, offset, data)
-        if inode.outdated(0):  # it may be pages that were changed through a mapping, by whomever
+        if inode.clear_requester(0):  # it may be pages that were changed through a mapping, by whomever
             self._attributes_changed(inode.node)
         return done
 

@@ -15,7 +15,7 @@ from overlayfs_py.engine.caching import CachePolicy
 from overlayfs_py.engine.libfuse.copies import Copies
 from overlayfs_py.engine.libfuse.gate import Gate
 from overlayfs_py.engine.libfuse.replies import SETID_BITS, fill
-from overlayfs_py.engine.nodes import NOBODY, OTHERS, Inode, NodeTable
+from overlayfs_py.engine.nodes import NO_THREAD, SEVERAL_THREADS, Inode, NodeTable
 from overlayfs_py.engine.setid import in_group, may_keep_setgid, may_keep_setid, without_setid
 from overlayfs_py.syscalls.dirents import DT_DIR
 from overlayfs_py.union.overlay import Attr, AttrChanges, Node
@@ -116,7 +116,7 @@ class Session(pyfuse3.Operations):
         """Within, entries of `parent` change, which the union copies up for that: there is nothing long about
         it, and what is refused changes nothing. The kernel is told what its own request does not tell it.
         """
-        with self._copies.told(parent):
+        with self._copies.reporting(parent):
             yield
         self._changed(parent, ctx)
 
@@ -127,10 +127,10 @@ class Session(pyfuse3.Operations):
             await self._copies.settled(node)
         return node
 
-    def _entry(self, node: Node, asker: int = NOBODY) -> pyfuse3.EntryAttributes:
-        """The answer that hands out `node` once more, to the thread `asker`."""
+    def _entry(self, node: Node, requester: int = NO_THREAD) -> pyfuse3.EntryAttributes:
+        """The answer that hands out `node` once more, to the thread `requester`."""
         inode, attr = self._nodes.hand_out(self._overlay, node)
-        inode.answered(asker)
+        inode.sent_to(requester)
         inode.setid = bool(attr.mode & SETID_BITS)
         entry = pyfuse3.EntryAttributes()
         fill(entry, attr)
@@ -182,7 +182,7 @@ class Session(pyfuse3.Operations):
             entry.st_ino, entry.st_mode = 0, d_type << 12
             return bool(pyfuse3.readdir_reply(token, name, entry, position + 1))
         inode = self._nodes.remember(node, attr.ino)
-        inode.answered(OTHERS)  # nobody says who is listing
+        inode.sent_to(SEVERAL_THREADS)  # nobody says who is listing
         inode.setid = bool(attr.mode & SETID_BITS)
         entry.entry_timeout, entry.attr_timeout = self._policy.entry, self._policy.attr
         if inode.nodeid != attr.ino:
@@ -246,7 +246,7 @@ class Session(pyfuse3.Operations):
         written back.
         """
         inode = self._nodes.known(node)
-        if inode is not None and inode.outdated(ctx.pid):
+        if inode is not None and inode.clear_requester(ctx.pid):
             self._attributes_changed(node)
 
     def _attributes_changed(self, node: Node) -> None:

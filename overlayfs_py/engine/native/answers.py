@@ -34,11 +34,11 @@ class Answers:
         inode.uncapable = True
         return message.entry(inode.nodeid, self.names, self.attrs, attr)
 
-    def found(self, node: Node, attr: Attr, asker: int) -> bytes:
-        """As `entry` where the attributes are known, for the thread `asker`."""
+    def found(self, node: Node, attr: Attr, requester: int) -> bytes:
+        """As `entry` where the attributes are known, for the thread `requester`."""
         inode = self._nodes.remember(node, attr[0])
-        if inode.asker != asker:
-            inode.answered(asker)
+        if inode.requester != requester:
+            inode.sent_to(requester)
         return message.entry(inode.nodeid, self.names, self.kept(node), attr)
 
     def attributes(self, node: Node, attr: Attr) -> bytes:

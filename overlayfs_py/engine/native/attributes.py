@@ -4,11 +4,11 @@ import errno
 import os
 import stat
 
-from overlayfs_py.engine.copying import Before
+from overlayfs_py.engine.copying import CopyUpEffects
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.answers import NOT_KEPT
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.engine.setid import may_keep_setgid, without_setid
 from overlayfs_py.errors import fail
 from overlayfs_py.syscalls.xattrs import ACL_ACCESS, CAPABILITY
@@ -25,7 +25,7 @@ _WRITTEN_BACK = (
 class AttributeRequests:
     """Handlers; each method answers the opcode it is named after."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SessionState) -> None:
         self._state = state
         self._overlay = state.overlay
 
@@ -33,14 +33,14 @@ class AttributeRequests:
         state = self._state
         inode = state.nodes.inode(request.nodeid)
         node = inode.node
-        if inode.asker != request.pid:
-            inode.answered(request.pid)
+        if inode.requester != request.pid:
+            inode.sent_to(request.pid)
         return state.answers.attributes(node, self._overlay.getattr(node))
 
     def statx(self, request: Request, flags: int, fh: int, how: int, mask: int) -> bytes:
         """GETATTR with the birth time, which is asked for only by those who want to know it."""
         inode = self._state.nodes.inode(request.nodeid)
-        inode.answered(request.pid)
+        inode.sent_to(request.pid)
         node = inode.node
         birth = self._overlay.birth_time(node) if mask & wire.STATX_BTIME else None
         return message.statx(self._state.answers.kept(node), self._overlay.getattr(node), birth)
@@ -64,7 +64,7 @@ class AttributeRequests:
     ) -> bytes:
         state = self._state
         inode = state.nodes.inode(request.nodeid)
-        inode.answered(request.pid)
+        inode.sent_to(request.pid)
         node = inode.node
         changes = AttrChanges(
             stat.S_IMODE(mode) if valid & wire.FATTR_MODE else None,
@@ -92,7 +92,7 @@ class AttributeRequests:
             state.needs.names_above(node)
         else:
             state.copying.need_upper(node, data=changes.size is not None)
-        before = Before(self._overlay, node) if copies and changes.size == 0 else None
+        before = CopyUpEffects(self._overlay, node) if copies and changes.size == 0 else None
         if changes.mode is not None and state.backings.foreign_writers(node, request.uid):
             changes = changes._replace(mode=stat.S_IMODE(without_setid(changes.mode, member=False)))
         found = self._overlay.setattr(node, changes)

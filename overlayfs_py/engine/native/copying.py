@@ -2,11 +2,11 @@
 
 from time import perf_counter
 
-from overlayfs_py.engine.copying import INLINE_SIZE, Before
+from overlayfs_py.engine.copying import INLINE_SIZE, CopyUpEffects
 from overlayfs_py.engine.native.deferral import Busy, Deferrals, Postponed
+from overlayfs_py.engine.native.latency import LatencyAverage, Timed
 from overlayfs_py.engine.native.needs import Needs
 from overlayfs_py.engine.native.notices import Notices
-from overlayfs_py.engine.native.patience import Patience, Timed
 from overlayfs_py.union.overlay import CopyUp, Node, Overlay
 
 
@@ -18,7 +18,7 @@ class Copying:
         self._deferrals = deferrals
         self._needs = needs
         self._notices = notices
-        self._patience = Patience()  # with small ones
+        self._latency = LatencyAverage()  # with small ones
 
     def settled(self, node: Node) -> None:
         """Postpone the request while `node` is being copied up."""
@@ -31,19 +31,19 @@ class Copying:
         if not self._overlay.needs_copy_up(node, data=data):
             return
         self._needs.names_above(node)
-        before = Before(self._overlay, node)
+        effects = CopyUpEffects(self._overlay, node)
         job = self._overlay.copy_up(node, data=data)
         if job is not None:
             if self._takes_long(job):
-                raise self._postponed(node, job, before)
+                raise self._postponed(node, job, effects)
             self._copy_now(job)
-        self.copied(before)
+        self.copied(effects)
 
     def _takes_long(self, job: CopyUp) -> bool:
         """Besides long ones those that are synced to a slow disk, or to one that a long one keeps busy."""
         if job.size > INLINE_SIZE:
             return True
-        return not self._overlay.options.volatile and (self._patience.lost or self._deferrals.copies > 0)
+        return not self._overlay.options.volatile and (self._latency.is_slow or self._deferrals.copies > 0)
 
     def _copy_now(self, job: CopyUp) -> None:
         """A small copy here and now: shorter than the hand-over to a thread, unless the disk is slow."""
@@ -54,10 +54,10 @@ class Copying:
         except BaseException:
             job.abort()
             raise
-        self._patience.took(perf_counter() - start)
+        self._latency.record(perf_counter() - start)
 
-    def _postponed(self, node: Node, job: CopyUp, before: Before) -> Postponed:
-        transfer = Timed(job.transfer, self._patience)
+    def _postponed(self, node: Node, job: CopyUp, effects: CopyUpEffects) -> Postponed:
+        transfer = Timed(job.transfer, self._latency)
 
         def settle(error: BaseException | None) -> None:
             try:
@@ -68,15 +68,15 @@ class Copying:
                 job.abort()
                 raise
             if job.size <= INLINE_SIZE:
-                transfer.tell()
-            self.copied(before)
+                transfer.report()
+            self.copied(effects)
 
         return Postponed(transfer, settle, node=node)
 
-    def copied(self, before: Before) -> None:
+    def copied(self, effects: CopyUpEffects) -> None:
         """Make the kernel ask again for what a copy-up has changed, which its own requests do not tell it."""
-        for node in before.copied_up():
+        for node in effects.copied_up():
             self._notices.attributes_changed(node)
-        if before.renumbered:
-            for parent, _ in before.node.names():
+        if effects.renumbered:
+            for parent, _ in effects.node.names():
                 self._notices.listings.misnumbered(parent)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from overlayfs_py.engine.native import message, wire
 from overlayfs_py.engine.native.cookies import Cookies, Named
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.syscalls.dirents import DT_DIR
 from overlayfs_py.union.overlay import Node
 
@@ -26,10 +26,10 @@ _NOTHING = message.missing(message.Timeout(0, 0))
 class DirectoryRequests:
     """Handlers; each method answers the opcode it is named after."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SessionState) -> None:
         self._state = state
         self._overlay = state.overlay
-        self._room_is_told = False
+        self._room_is_known = False
 
     def readdir(
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
@@ -73,8 +73,8 @@ class DirectoryRequests:
         """How many of the names have room. The kernel asks for a page if its caller has less room, too (and
         before Linux 6.16 whatever he has): he must be able to take them all, or nobody knows how many.
         """
-        self._room_is_told = self._room_is_told or size > wire.PAGE_SIZE
-        taken = _LEAST_ROOM if self._room_is_told and size <= wire.PAGE_SIZE else size
+        self._room_is_known = self._room_is_known or size > wire.PAGE_SIZE
+        taken = _LEAST_ROOM if self._room_is_known and size <= wire.PAGE_SIZE else size
         for count, (_, name) in enumerate(names):
             size -= fixed + len(name) + wire.DIRENT_ALIGNMENT - 1 & -wire.DIRENT_ALIGNMENT
             taken -= _CALLERS_DIRENT + len(name) + 7 & ~7
@@ -82,7 +82,7 @@ class DirectoryRequests:
                 return count
         return len(names)
 
-    def _described(self, node: Node, named: Named, cookie: int, asker: int) -> bytes:
+    def _described(self, node: Node, named: Named, cookie: int, requester: int) -> bytes:
         """A name with what LOOKUP would answer; one that makes no node comes with an answer without one."""
         name = named[1]
         if named not in _DOTS:
@@ -90,7 +90,7 @@ class DirectoryRequests:
                 found = self._overlay.find(node, name)
                 if found is not None:
                     attr = found[1]
-                    entry = self._state.answers.found(*found, asker)
+                    entry = self._state.answers.found(*found, requester)
                     return message.dirent(name, attr.ino, stat.S_IFMT(attr.mode) >> 12, cookie, entry)
             except OSError:  # listed all the same: using the name will say what is wrong
                 pass

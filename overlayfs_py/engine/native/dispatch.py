@@ -21,10 +21,10 @@ from overlayfs_py.engine.native.files import FileRequests
 from overlayfs_py.engine.native.forgetting import ForgetRequests
 from overlayfs_py.engine.native.message import MalformedMessage, Request
 from overlayfs_py.engine.native.names import NameRequests
-from overlayfs_py.engine.native.negotiation import Session, VersionRefused, Wishes, negotiate
+from overlayfs_py.engine.native.negotiation import Negotiated, SessionOptions, VersionRefused, negotiate
 from overlayfs_py.engine.native.opens import OpenRequests
 from overlayfs_py.engine.native.pipes import Body, Piped
-from overlayfs_py.engine.native.state import Handler, State
+from overlayfs_py.engine.native.state import Handler, SessionState
 from overlayfs_py.errors import OUT_OF_SPACE, fail
 
 log = logging.getLogger("overlayfs_py.engine.native")
@@ -55,26 +55,26 @@ class SessionEnd(Exception):
 class Dispatcher:
     """Answers messages. `send` takes the parts of one answer, and says whether anybody waited for it.
 
-    `wishes` go into the negotiation; `agreed` is told what came of it before anything else is asked.
+    `requested` go into the negotiation; `agreed` is told what came of it before anything else is asked.
     """
 
     def __init__(
         self,
-        state: State,
+        state: SessionState,
         send: Callable[..., bool],
-        wishes: Wishes,
+        requested: SessionOptions,
         *,
-        agreed: Callable[[Session], None] = lambda session: None,
+        agreed: Callable[[Negotiated], None] = lambda session: None,
         debug: bool = False,
     ) -> None:
         self._state = state
         self._send = send
-        self._wishes = wishes
+        self._requested = requested
         self._agreed = agreed
         self._debug = debug
         self._errors = ErrorTranslator()
         self.opens = OpenRequests(state)
-        self._handlers = self._find_handlers(no_open=wishes.no_open)
+        self._handlers = self._find_handlers(no_open=requested.no_open)
         self._thawed: dict[int, Handler] | None = None
         self._spared_for = 0  # the request that was done again last with all caches of descriptors empty
         # For `statistics`: how often each opcode came, and what was answered with which errno.
@@ -256,7 +256,7 @@ class Dispatcher:
         self, request: Request, major: int, minor: int, max_readahead: int, flags: int, rest: memoryview
     ) -> bytes:
         try:
-            session = negotiate(major, minor, max_readahead, flags, rest, self._wishes)
+            session = negotiate(major, minor, max_readahead, flags, rest, self._requested)
         except VersionRefused as error:
             self._send(message.refusal(request.unique, errno.EPROTO))
             raise SessionEnd(str(error)) from None

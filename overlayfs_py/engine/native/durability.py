@@ -9,14 +9,14 @@ from collections.abc import Callable
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.deferral import Postponed
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.syscalls.attrs import syncfs
 
 
 class DurabilityRequests:
     """Handlers; each method answers the opcode it is named after."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SessionState) -> None:
         self._state = state
         self._overlay = state.overlay
 

@@ -13,11 +13,11 @@ from time import perf_counter
 from overlayfs_py.engine.copying import INLINE_SIZE
 from overlayfs_py.engine.native import pipes, wire
 from overlayfs_py.engine.native.deferral import Postponed
+from overlayfs_py.engine.native.latency import LatencyAverage, Timed
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.negotiation import MAX_WRITE
-from overlayfs_py.engine.native.patience import Patience, Timed
 from overlayfs_py.engine.native.pipes import Body
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.engine.setid import may_keep_setid
 from overlayfs_py.errors import fail
 from overlayfs_py.syscalls import attrs
@@ -37,25 +37,25 @@ _COPY_LIMIT = 1 << 30
 class FileRequests:
     """Handlers; each method answers the opcode it is named after."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SessionState) -> None:
         self._state = state
         self._overlay = state.overlay
         self._buffer = memoryview(bytearray(MAX_WRITE))
         self._byte = bytearray(1)
-        self._reading = Patience()
-        self._writing = Patience()
+        self._reading = LatencyAverage()
+        self._writing = LatencyAverage()
 
     def read(
         self, request: Request, fh: int, offset: int, size: int, flags: int, owner: int, open_flags: int
     ) -> Body:
         fd = self._overlay.data_fd(self._state.nodes.inode(request.nodeid).node)
-        patience = self._reading
-        if patience.lost and not self._is_cached(fd, offset, size):
+        latency = self._reading
+        if latency.is_slow and not self._is_cached(fd, offset, size):
             raise self._read_later(fd, offset, size)
         start = perf_counter()
         body = os.pread(fd, size, offset) if size < _LARGE else self._read_large(request, fd, offset, size)
-        if not patience.lost:  # else it was cached, which says nothing of the disk
-            patience.took(perf_counter() - start)
+        if not latency.is_slow:  # else it was cached, which says nothing of the disk
+            latency.record(perf_counter() - start)
         return body
 
     def _read_large(self, request: Request, fd: int, offset: int, size: int) -> Body:
@@ -109,14 +109,14 @@ class FileRequests:
         if flags & wire.WRITE_KILL_SUIDGID:
             state.drop_setid(node, request)
         if state.collects and flags & wire.WRITE_CACHE:
-            with state.times_told(node):
+            with state.keeping_mtime(node):
                 return wire.WRITE_OUT.pack(self._overlay.write(node, offset, data), 0)
-        patience = self._writing
-        if patience.lost:
+        latency = self._writing
+        if latency.is_slow:
             self._write_later(node, offset, data, flags)
         start = perf_counter()
         done = self._overlay.write(node, offset, data)
-        patience.took(perf_counter() - start)
+        latency.record(perf_counter() - start)
         return self._written(node, done, flags)
 
     def _written(self, node: Node, done: int, flags: int) -> bytes:
@@ -141,7 +141,7 @@ class FileRequests:
 
     def fallocate(self, request: Request, fh: int, offset: int, length: int, mode: int) -> bytes:
         node = self._prepared_to_write(request.nodeid, request)
-        with self._state.times_told(node):
+        with self._state.keeping_mtime(node):
             self._overlay.fallocate(node, mode, offset, length)
         self._state.notices.changed(node, request.pid)
         return b""
@@ -184,7 +184,7 @@ class FileRequests:
         target = self._prepared_to_write(to_nodeid, request)
         size = min(size, _COPY_LIMIT)
         if size <= INLINE_SIZE:
-            with self._state.times_told(target):
+            with self._state.keeping_mtime(target):
                 return answer(self._overlay.copy_range(source, offset, target, to_offset, size))
         fds = [self._descriptor(source, os.O_RDONLY)]
         try:
@@ -268,12 +268,14 @@ class FileRequests:
             self._overlay.release(handle)
 
 
-def _timed(patience: Patience, fd: int, work: Callable[[], object], answer: Callable[[], bytes]) -> Postponed:
-    """`work` in a thread; `patience` is told how long it took, and `fd` is closed."""
-    timed = Timed(work, patience)
+def _timed(
+    latency: LatencyAverage, fd: int, work: Callable[[], object], answer: Callable[[], bytes]
+) -> Postponed:
+    """`work` in a thread; `latency` records how long it took, and `fd` is closed."""
+    timed = Timed(work, latency)
 
     def answered() -> bytes:
-        timed.tell()
+        timed.report()
         return answer()
 
     return Postponed.on([fd], timed, answered)

@@ -1,4 +1,4 @@
-"""FORGET and BATCH_FORGET: they are worked off when nobody waits for an answer.
+"""FORGET and BATCH_FORGET, done when no request waits for an answer, and giving memory back afterwards.
 
 Forgetting a node costs more than most answers: descriptors are closed, and with the last one of a removed
 file its blocks are freed. Who removes a tree would wait for that between any two of its requests.
@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 
 from overlayfs_py.engine.native import message
 from overlayfs_py.engine.native.message import Request
+from overlayfs_py.syscalls.memory import give_back
 
 # Nodes that may wait until there is nothing else to do.
 _MOST = 4096
 _AT_ONCE = 20
+# Seconds. FORGETs come in bursts (memory pressure, a removed tree); giving memory back takes milliseconds.
+_TRIM_AFTER = 1.0
 
 
 class Backlog:
@@ -63,6 +66,27 @@ class Backlog:
         while self.shorten():
             pass
         return found
+
+
+class MemoryTrim:
+    """Gives freed memory back to the system, once a burst of FORGETs is over.
+
+    `later(seconds, call)` has the loop's thread make a call between two requests.
+    """
+
+    def __init__(self, later: Callable[[float, Callable[[], None]], None]) -> None:
+        self._later = later
+        self._is_scheduled = False
+
+    def schedule(self) -> None:
+        """Give memory back a second from now; further calls until then change nothing."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._later(_TRIM_AFTER, self._trim)
+
+    def _trim(self) -> None:
+        self._is_scheduled = False
+        give_back()
 
 
 class ForgetRequests:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from time import perf_counter
 
 from overlayfs_py.engine.native.chores import Chores
+from overlayfs_py.engine.native.cpu_latency import CpuLatencyRequest
 from overlayfs_py.engine.native.dispatch import SessionEnd
-from overlayfs_py.engine.native.wakefulness import Wakefulness
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
@@ -79,7 +79,7 @@ class Polling:
 
 class Loop:
     """Reads `fuse_fd` (not owned) until the session ends or `stop`. `serve` gets buffer and length.
-    `wakefulness` (owned) is kept from the second message of a row of them on, for as long as they come often.
+    `cpu_latency` (owned) is kept from the second message of a row of them on, for as long as they come often.
 
     While `working` is not 0 workers run, who need the interpreter more than a loop that only looks. `tidy`
     does a little of what can wait, and says whether there was any. `rest` is called once when no message has
@@ -96,7 +96,7 @@ class Loop:
         tidy: Callable[[], bool],
         rest: Callable[[], None],
         polling: Polling,
-        wakefulness: Wakefulness,
+        cpu_latency: CpuLatencyRequest,
         chores: Chores,
     ) -> None:
         self._fd = fuse_fd
@@ -108,7 +108,7 @@ class Loop:
         self._tidy = tidy
         self._rest = rest
         self._polling = polling
-        self._wakefulness = wakefulness
+        self._cpu_latency = cpu_latency
         self._chores = chores
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._woken = False
@@ -147,7 +147,7 @@ class Loop:
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
-            self._wakefulness.close()
+            self._cpu_latency.close()
 
     def _receive(self) -> int:
         """The length of the next message; 0: woken without one, -1: the session is over."""
@@ -173,7 +173,7 @@ class Loop:
             length = self._read()
             if length:
                 self._polling.paid(seconds)
-                self._wakefulness.keep()
+                self._cpu_latency.start()
                 return length
             seconds = perf_counter() - start
             if seconds > window:
@@ -183,13 +183,13 @@ class Loop:
 
     def _sleep(self) -> int:
         """Until there is a message, or it is woken. While messages come often, processors stay awake."""
-        ready = self._poll.poll(_OFTEN * 1e3) if self._wakefulness.kept else []
+        ready = self._poll.poll(_OFTEN * 1e3) if self._cpu_latency.active else []
         if not ready:
-            self._wakefulness.end()
+            self._cpu_latency.stop()
             start = perf_counter()
             ready = self._wait()
             if perf_counter() - start < _OFTEN:
-                self._wakefulness.keep()
+                self._cpu_latency.start()
         for fd, _ in ready:
             if fd == self._wake_fd:
                 os.eventfd_read(fd)

@@ -2,14 +2,14 @@
 
 from overlayfs_py.engine.native.answers import NOT_KEPT
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.union.overlay import Caller, Node
 
 
 class NameRequests:
     """Handlers; each method answers the opcode it is named after."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SessionState) -> None:
         self._state = state
         self._overlay = state.overlay
 

@@ -39,7 +39,7 @@ class VersionRefused(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wishes:
+class SessionOptions:
     """What the mount asks for. `changing`: layers change underneath, so the kernel trusts nothing."""
 
     acl: bool = True
@@ -50,7 +50,7 @@ class Wishes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Session:
+class Negotiated:
     """What was agreed."""
 
     minor: int
@@ -63,8 +63,13 @@ class Session:
 
 
 def negotiate(
-    major: int, minor: int, max_readahead: int, flags: int, rest: bytes | memoryview, wishes: Wishes
-) -> Session | None:
+    major: int,
+    minor: int,
+    max_readahead: int,
+    flags: int,
+    rest: bytes | memoryview,
+    requested: SessionOptions,
+) -> Negotiated | None:
     """Answer INIT; None: the kernel must first be told the major version (a newer kernel asks again).
 
     VersionRefused for a kernel that is too old.
@@ -79,9 +84,9 @@ def negotiate(
     if offered & _NEEDED != _NEEDED:
         missing = ", ".join(flag.name or "" for flag in _NEEDED if not offered & flag)
         raise VersionRefused(f"the kernel lacks {missing}; Linux 5.12 or newer is needed")
-    if wishes.passthrough and not offered & Init.PASSTHROUGH:
-        wishes = replace(wishes, passthrough=False, no_open=True)
-    agreed = Init(_wanted(wishes) & offered)
+    if requested.passthrough and not offered & Init.PASSTHROUGH:
+        requested = replace(requested, passthrough=False, no_open=True)
+    agreed = Init(_wanted(requested) & offered)
     reply = wire.INIT_OUT.pack(
         wire.MAJOR,
         min(minor, wire.MINOR),
@@ -97,20 +102,20 @@ def negotiate(
         1 if agreed & Init.PASSTHROUGH else 0,  # max_stack_depth
         0,
     )
-    return Session(minor=min(minor, wire.MINOR), flags=agreed, max_write=MAX_WRITE, reply=reply)
+    return Negotiated(minor=min(minor, wire.MINOR), flags=agreed, max_write=MAX_WRITE, reply=reply)
 
 
-def _wanted(wishes: Wishes) -> Init:
+def _wanted(requested: SessionOptions) -> Init:
     wanted = _ALWAYS
-    if wishes.acl:
+    if requested.acl:
         wanted |= Init.POSIX_ACL
-    wanted |= Init.NO_OPEN_SUPPORT if wishes.no_open else Init.ATOMIC_O_TRUNC
-    if wishes.changing:
+    wanted |= Init.NO_OPEN_SUPPORT if requested.no_open else Init.ATOMIC_O_TRUNC
+    if requested.changing:
         wanted |= Init.AUTO_INVAL_DATA
     else:
         wanted |= Init.EXPLICIT_INVAL_DATA
-    if wishes.passthrough:
+    if requested.passthrough:
         wanted |= Init.PASSTHROUGH
-    if wishes.writeback:
+    if requested.writeback:
         wanted |= Init.WRITEBACK_CACHE
     return wanted

@@ -46,7 +46,7 @@ class Notices:
         """
         self.listings.changed(node)
         inode = self._nodes.known(node)
-        if inode is not None and inode.outdated(changer):
+        if inode is not None and inode.clear_requester(changer):
             self.attributes_changed(node)
 
     def written_back(self, node: Node) -> None:
@@ -57,7 +57,7 @@ class Notices:
         inode = self._nodes.known(node)
         if inode is None:
             return
-        if inode.outdated(0):
+        if inode.clear_requester(0):
             self._void(node)
         if not inode.mapped:
             inode.mapped = True  # so that LINK is answered with that in mind, but the last one was not

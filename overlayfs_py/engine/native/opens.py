@@ -4,10 +4,10 @@ import itertools
 import os
 from typing import NamedTuple
 
-from overlayfs_py.engine.copying import Before
+from overlayfs_py.engine.copying import CopyUpEffects
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.message import Request
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.engine.setid import may_keep_setid
 from overlayfs_py.union.overlay import Caller, Handle, Node
 
@@ -26,7 +26,7 @@ class _Opened(NamedTuple):
 class OpenRequests:
     """Handlers; each method answers the opcode it is named after."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: SessionState) -> None:
         self._state = state
         self._overlay = state.overlay
         self._backings = state.backings
@@ -45,7 +45,7 @@ class OpenRequests:
             state.needs.names_above(node)
         elif flags & _WRITING:
             state.copying.need_upper(node, data=True)
-        before = Before(self._overlay, node)
+        before = CopyUpEffects(self._overlay, node)
         handle = self._overlay.open_file(node, flags & ~_NOT_FOR_LAYERS)
         state.copying.copied(before)
         if open_flags & wire.OPEN_KILL_SUIDGID:

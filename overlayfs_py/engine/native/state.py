@@ -5,24 +5,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from overlayfs_py.engine.caching import CachePolicy
-from overlayfs_py.engine.copying import Before
+from overlayfs_py.engine.copying import CopyUpEffects
 from overlayfs_py.engine.native.answers import Answers
 from overlayfs_py.engine.native.chores import Chores
 from overlayfs_py.engine.native.copying import Copying
 from overlayfs_py.engine.native.deferral import Deferrals
-from overlayfs_py.engine.native.forgetting import Backlog
+from overlayfs_py.engine.native.forgetting import Backlog, MemoryTrim
 from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.needs import Needs
 from overlayfs_py.engine.native.notices import Notices
 from overlayfs_py.engine.native.passthrough import Backings
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body
-from overlayfs_py.engine.native.tidying import Tidying
 from overlayfs_py.engine.nodes import NodeTable
 from overlayfs_py.engine.setid import may_keep_setgid, without_setid
 from overlayfs_py.union.overlay import AttrChanges, Node, Overlay
 
 
-class State:
+class SessionState:
     """One session's. `notify` sends the kernel a message it did not ask for."""
 
     def __init__(
@@ -30,7 +29,7 @@ class State:
     ) -> None:
         self.overlay = overlay
         self.deferrals = deferrals
-        self.nodes = NodeTable(overlay.root, Tidying(deferrals.later).soon)
+        self.nodes = NodeTable(overlay.root, MemoryTrim(deferrals.later).schedule)
         self.chores = Chores()
         self.forgotten = Backlog(self.take_back, self.chores.begin)
         self.backings = Backings(overlay)
@@ -82,7 +81,7 @@ class State:
                 self.chores.begin(self.overlay.clear_debris())
 
     @contextmanager
-    def times_told(self, node: Node) -> Iterator[None]:
+    def keeping_mtime(self, node: Node) -> Iterator[None]:
         """What changes `node` inside does not move its mtime where the kernel keeps that: it tells by SETATTR
         when the change was made, unless that is the very time it was told last.
         """
@@ -113,18 +112,18 @@ class State:
 
 
 class Change:
-    """See `State.changing`: the kernel is told in the end what its own request does not tell it."""
+    """See `SessionState.changing`: the kernel is told in the end what its own request does not tell it."""
 
     __slots__ = ("_before", "_changer", "_parent", "_state")
 
-    def __init__(self, state: State, parent: Node, changer: int) -> None:
+    def __init__(self, state: SessionState, parent: Node, changer: int) -> None:
         self._state = state
         self._parent = parent
         self._changer = changer
 
     def __enter__(self) -> None:
         overlay, parent = self._state.overlay, self._parent
-        self._before = Before(overlay, parent) if overlay.needs_copy_up(parent, data=False) else None
+        self._before = CopyUpEffects(overlay, parent) if overlay.needs_copy_up(parent, data=False) else None
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._before is not None:
@@ -136,4 +135,4 @@ class Change:
 # What a handler returns is the answer's body; an int is an errno, for refusals too common to be raised.
 Answer = Body | int | None
 Handler = Callable[..., Answer]
-__all__ = ["Answer", "Handler", "Request", "State"]
+__all__ = ["Answer", "Handler", "Request", "SessionState"]

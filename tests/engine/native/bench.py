@@ -13,8 +13,8 @@ from overlayfs_py.engine.caching import cache_policy
 from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.deferral import Deferrals
 from overlayfs_py.engine.native.dispatch import Dispatcher
-from overlayfs_py.engine.native.negotiation import Wishes
-from overlayfs_py.engine.native.state import State
+from overlayfs_py.engine.native.negotiation import SessionOptions
+from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.union.overlay import Overlay
 
@@ -42,10 +42,10 @@ class Bench:
         self.woken = threading.Event()
         self.deferrals = Deferrals(2, self.woken.set)
         self.notified: list[bytes] = []
-        self.state = State(self.overlay, cache_policy(60.0), self.deferrals, self.notified.append)
+        self.state = SessionState(self.overlay, cache_policy(60.0), self.deferrals, self.notified.append)
         self.sent: dict[int, tuple[int, bytes]] = {}
         self.waited_for = True
-        self.dispatcher = Dispatcher(self.state, self._send, Wishes(no_open=not opens))
+        self.dispatcher = Dispatcher(self.state, self._send, SessionOptions(no_open=not opens))
         self.pid = 0  # who asks
         self._unique = 0
 

@@ -18,7 +18,7 @@ from unittest import mock
 import trio
 
 from overlayfs_py.engine.native import wire
-from overlayfs_py.engine.native.session import NativeEngine
+from overlayfs_py.engine.native.engine import NativeEngine
 from overlayfs_py.options import MountOptions, ServiceOptions, UnionOptions
 from overlayfs_py.syscalls.mount import mount_fuse, unmount
 from overlayfs_py.union.overlay import Overlay

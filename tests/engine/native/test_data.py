@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from overlayfs_py.engine.native import pipes, wire
-from overlayfs_py.engine.native.patience import Patience
+from overlayfs_py.engine.native.latency import LatencyAverage
 from overlayfs_py.engine.native.pipes import AnswerPipe, Piped
 from tests.engine.native.bench import BIG, READ_WRITE, Bench
 
 SLOW = 20e-3
 
 
-def test_patience_outlasts_an_exception() -> None:
-    patience = Patience()
+def test_latency_average_outlasts_an_exception() -> None:
+    latency = LatencyAverage()
 
     def lost_after(*seconds: float) -> bool:
         for each in seconds:
-            patience.took(each)
-        return patience.lost
+            latency.record(each)
+        return latency.is_slow
 
     assert not lost_after(1000)
     assert lost_after(SLOW)
@@ -34,7 +34,7 @@ def test_patience_outlasts_an_exception() -> None:
 def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """A slow disk: nothing is in memory, and threads get something from it once this is set."""
     turning = threading.Event()
-    monkeypatch.setattr(Patience, "lost", property(lambda _: True))
+    monkeypatch.setattr(LatencyAverage, "is_slow", property(lambda _: True))
 
     def nothing_cached(*_: object) -> int:
         raise BlockingIOError(errno.EAGAIN, "not in memory")
@@ -90,7 +90,7 @@ def test_failed_write_reaches_the_writer(
 
 
 def test_what_is_cached_needs_no_thread(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Patience, "lost", property(lambda _: True))
+    monkeypatch.setattr(LatencyAverage, "is_slow", property(lambda _: True))
     big = bench.find(b"big")
     for offset, size in ((0, 4096), (0, 1 << 20), (BIG - 10, 4096), (BIG, 4096)):
         unique = bench.put("READ", READ_WRITE.pack(0, offset, size, 0, 0, 0), big)
@@ -102,7 +102,7 @@ def test_slow_small_copies_go_to_threads(tmp_path: Path, volatile: bool) -> None
     """Others would wait for their sync; a volatile mount has none."""
     bench = Bench(tmp_path, volatile=volatile)
     for _ in range(9):
-        bench.state.copying._patience.took(SLOW)
+        bench.state.copying._latency.record(SLOW)
     unique = bench.write(bench.find(b"file"), b"new")
     assert (unique in bench.sent) == volatile
     bench.deferrals.close()

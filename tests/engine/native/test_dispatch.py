@@ -16,7 +16,7 @@ import pytest
 from overlayfs_py.engine.native import dispatch, wire
 from overlayfs_py.engine.native.dispatch import Dispatcher, SessionEnd
 from overlayfs_py.engine.native.names import NameRequests
-from overlayfs_py.engine.native.negotiation import Wishes
+from overlayfs_py.engine.native.negotiation import SessionOptions
 from overlayfs_py.union.overlay import Node
 from tests.engine.native.bench import BIG, READ_WRITE, Bench, fails, opened_bench
 from tests.engine.native.captured import captured
@@ -331,7 +331,7 @@ def test_a_handler_that_does_not_fit_its_row_is_found_at_start(
     """One argument less than the message has, or no such method: no session begins."""
     monkeypatch.setattr(NameRequests, "symlink", lambda self, request, name: b"")
     with pytest.raises(ValueError, match="SYMLINK has 2 arguments, its handler takes 1"):
-        Dispatcher(bench.state, lambda *_: True, Wishes())
+        Dispatcher(bench.state, lambda *_: True, SessionOptions())
     monkeypatch.delattr(NameRequests, "symlink")
     with pytest.raises(ValueError, match="SYMLINK has no handler"):
-        Dispatcher(bench.state, lambda *_: True, Wishes())
+        Dispatcher(bench.state, lambda *_: True, SessionOptions())

@@ -3,12 +3,14 @@
 import errno
 import os
 import struct
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from overlayfs_py.engine.native import forgetting
-from overlayfs_py.engine.native.forgetting import Backlog
+from overlayfs_py.engine.native.deferral import Deferrals
+from overlayfs_py.engine.native.forgetting import Backlog, MemoryTrim
 from tests.engine.native.bench import Bench
 
 
@@ -99,3 +101,30 @@ def test_free_space_counts_what_is_forgotten(bench: Bench) -> None:
     bench.ask("STATFS")
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(fd)
+
+
+def test_memory_is_given_back_once_for_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the loop's thread."""
+    handed_over: list[Callable[[], None]] = []
+    given = []
+    came = threading.Event()
+
+    def wake() -> None:
+        handed_over.append(lambda: deferrals.complete())
+        came.set()
+
+    deferrals = Deferrals(1, wake)
+    monkeypatch.setattr(forgetting, "_TRIM_AFTER", 0.05)
+    monkeypatch.setattr(forgetting, "give_back", lambda: given.append(threading.current_thread()))
+    trim = MemoryTrim(deferrals.later)
+    for _ in range(3):
+        trim.schedule()
+    assert came.wait(10)
+    assert not given  # only the loop's thread may, which is this one here
+    for then in handed_over:
+        then()
+    assert given == [threading.current_thread()]
+    came.clear()
+    trim.schedule()
+    assert came.wait(10)
+    deferrals.close()

@@ -14,14 +14,14 @@ from types import SimpleNamespace
 import pytest
 
 from overlayfs_py.engine.native.chores import Chores
+from overlayfs_py.engine.native.cpu_latency import CpuLatencyRequest
 from overlayfs_py.engine.native.loop import Loop, Polling
-from overlayfs_py.engine.native.wakefulness import Wakefulness
 
 
 class Served:
     """A loop in a thread; `said` holds what it was told, `completed` how often it was asked to complete."""
 
-    def __init__(self, polling: Polling, wakefulness: Wakefulness | None = None) -> None:
+    def __init__(self, polling: Polling, cpu_latency: CpuLatencyRequest | None = None) -> None:
         self.kernel, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.said: list[bytes] = []
         self.event = threading.Semaphore(0)
@@ -38,7 +38,7 @@ class Served:
             self._tidy,
             self.rested.release,
             polling,
-            wakefulness or Wakefulness(),
+            cpu_latency or CpuLatencyRequest(),
             self.chores,
         )
         self.thread = threading.Thread(target=self.loop.run, daemon=True)
@@ -151,7 +151,7 @@ def test_processors_are_awake_between_messages_and_not_afterwards(tmp_path: Path
     """The wish is held from the second message of a row on, withdrawn before it sleeps, gone with it."""
     device = tmp_path / "latency"
     fd = os.open(device, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    served = Served(Polling(0.2), Wakefulness(fd))
+    served = Served(Polling(0.2), CpuLatencyRequest(fd))
     for _ in range(3):
         served.kernel.send(b"asked")
         assert served.event.acquire(timeout=10)
@@ -166,14 +166,14 @@ def test_processors_are_awake_between_messages_and_not_afterwards(tmp_path: Path
 def test_processors_are_awake_while_messages_come_often(tmp_path: Path) -> None:
     """Also where it sleeps between them."""
     device = tmp_path / "latency"
-    served = Served(Polling(0.0), Wakefulness(os.open(device, os.O_WRONLY | os.O_CREAT | os.O_APPEND)))
+    served = Served(Polling(0.0), CpuLatencyRequest(os.open(device, os.O_WRONLY | os.O_CREAT | os.O_APPEND)))
     deadline = time.monotonic() + 30
     while not device.stat().st_size and time.monotonic() < deadline:  # until two come within 2 ms
         served.kernel.send(b"asked")
         assert served.event.acquire(timeout=10)
     served.thread.join(0.5)
-    wishes = struct.iter_unpack("=i", device.read_bytes())
-    assert list(itertools.chain(*wishes))[-2:] == [0, 2_000_000_000]
+    requested = struct.iter_unpack("=i", device.read_bytes())
+    assert list(itertools.chain(*requested))[-2:] == [0, 2_000_000_000]
     served.kernel.send(b"seldom")
     assert served.event.acquire(timeout=10)
     served.thread.join(0.1)

@@ -42,8 +42,8 @@ def test_others_once(bench: Bench) -> None:
 @pytest.mark.parametrize("askers", [(CHANGER, OTHER), (OTHER, CHANGER), (HIDDEN,)])
 def test_several_or_hidden(bench: Bench, askers: tuple[int, ...]) -> None:
     """Somebody else is among them; 0 is whoever cannot be seen, even when the changer has that number too."""
-    for asker in askers:
-        voided(bench, asker, "GETATTR", GETATTR)
+    for requester in askers:
+        voided(bench, requester, "GETATTR", GETATTR)
     changer = HIDDEN if HIDDEN in askers else CHANGER
     assert voided(bench, changer, "MKNOD", MKNOD + b"new\0") == [ROOT]
 

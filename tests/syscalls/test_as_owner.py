@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from overlayfs_py.syscalls import owned, owner
+from overlayfs_py.syscalls import as_owner, owner_process
 from tests.mounts import scratch
 from tests.nobody import NOBODY, as_nobody
 
@@ -59,20 +59,20 @@ def acting(action: Callable[[int], None], top: Path) -> int:
 
 def look_at_everything(top_fd: int) -> None:
     for flags in (os.O_RDONLY, os.O_RDWR, os.O_RDONLY | os.O_NOFOLLOW | os.O_NOATIME):
-        assert read(owned.open_at(top_fd, b"file", flags)) == b"content"
-    inode = owned.open_at(top_fd, b"file", os.O_PATH)
-    assert read(owned.open_at(inode, b"", os.O_RDONLY)) == b"content"
-    assert owned.getxattr_at(inode, b"", "user.x") == b"value"
-    assert owned.getxattr_at(top_fd, b"file", "user.x") == b"value"
-    closed = owned.open_at(top_fd, b"closed", os.O_RDONLY | os.O_DIRECTORY)
+        assert read(as_owner.open_at(top_fd, b"file", flags)) == b"content"
+    inode = as_owner.open_at(top_fd, b"file", os.O_PATH)
+    assert read(as_owner.open_at(inode, b"", os.O_RDONLY)) == b"content"
+    assert as_owner.getxattr_at(inode, b"", "user.x") == b"value"
+    assert as_owner.getxattr_at(top_fd, b"file", "user.x") == b"value"
+    closed = as_owner.open_at(top_fd, b"closed", os.O_RDONLY | os.O_DIRECTORY)
     assert sorted(os.listdir(closed)) == ["below", "file", "link"]
-    assert stat.S_IMODE(owned.stat_at(closed, b"file").st_mode) == 0
-    assert owned.readlink_at(closed, b"link") == b"nowhere"
-    assert owned.listxattr_at(closed, b"file") == ["user.x"]
-    assert owned.getxattr_at(closed, b"file", "user.x") == b"value"
+    assert stat.S_IMODE(as_owner.stat_at(closed, b"file").st_mode) == 0
+    assert as_owner.readlink_at(closed, b"link") == b"nowhere"
+    assert as_owner.listxattr_at(closed, b"file") == ["user.x"]
+    assert as_owner.getxattr_at(closed, b"file", "user.x") == b"value"
     for descriptor in (
-        owned.open_at(closed, b"file", os.O_RDONLY),
-        owned.open_beneath(top_fd, b"closed/below/file", os.O_RDONLY),
+        as_owner.open_at(closed, b"file", os.O_RDONLY),
+        as_owner.open_beneath(top_fd, b"closed/below/file", os.O_RDONLY),
     ):
         assert not os.get_inheritable(descriptor)
         assert read(descriptor) == b"content"
@@ -86,7 +86,7 @@ def test_an_owner_reads_what_is_theirs(tree: Path) -> None:
 
 def test_by_a_wider_mode_for_a_moment(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where user namespaces are not allowed."""
-    monkeypatch.setattr(owner, "ask", lambda *_: (False, None))
+    monkeypatch.setattr(owner_process, "ask", lambda *_: (False, None))
     before = facts(tree)
     assert acting(look_at_everything, tree) == 0
     assert [fact[:2] for fact in facts(tree)] == [fact[:2] for fact in before]
@@ -94,16 +94,16 @@ def test_by_a_wider_mode_for_a_moment(tree: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_through_closed_directories_in_a_root(tree: Path) -> None:
     def action(fd: int) -> None:
-        assert read(owned.open_in_root(fd, b"/closed/below/../file", os.O_RDONLY)) == b"content"
+        assert read(as_owner.open_in_root(fd, b"/closed/below/../file", os.O_RDONLY)) == b"content"
 
     assert acting(action, tree) == 0
 
 
 def test_attributes_are_set_and_removed(tree: Path) -> None:
     def action(fd: int) -> None:
-        owned.setxattr_at(fd, b"file", "user.x", b"other")
-        owned.setxattr_at(fd, b"closed", "user.y", b"")
-        owned.removexattr_at(owned.open_at(fd, b"closed", os.O_PATH), b"file", "user.x")
+        as_owner.setxattr_at(fd, b"file", "user.x", b"other")
+        as_owner.setxattr_at(fd, b"closed", "user.y", b"")
+        as_owner.removexattr_at(as_owner.open_at(fd, b"closed", os.O_PATH), b"file", "user.x")
 
     assert acting(action, tree) == 0
     assert os.getxattr(tree / "file", "user.x") == b"other"
@@ -114,49 +114,49 @@ def test_attributes_are_set_and_removed(tree: Path) -> None:
 @pytest.mark.parametrize("helped", [True, False])
 def test_what_is_not_ours_stays_closed(tree: Path, monkeypatch: pytest.MonkeyPatch, helped: bool) -> None:
     if not helped:
-        monkeypatch.setattr(owner, "ask", lambda *_: (False, None))
+        monkeypatch.setattr(owner_process, "ask", lambda *_: (False, None))
     before = facts(tree)
-    assert acting(lambda fd: os.close(owned.open_at(fd, b"foreign", os.O_RDONLY)), tree) == errno.EACCES
-    assert acting(lambda fd: [owned.getxattr_at(fd, b"foreign", "user.x")], tree) == errno.EACCES  # type: ignore[arg-type]
-    assert acting(lambda fd: os.close(owned.open_at(fd, b"missing", os.O_RDONLY)), tree) == errno.ENOENT
+    assert acting(lambda fd: os.close(as_owner.open_at(fd, b"foreign", os.O_RDONLY)), tree) == errno.EACCES
+    assert acting(lambda fd: [as_owner.getxattr_at(fd, b"foreign", "user.x")], tree) == errno.EACCES  # type: ignore[arg-type]
+    assert acting(lambda fd: os.close(as_owner.open_at(fd, b"missing", os.O_RDONLY)), tree) == errno.ENOENT
     assert facts(tree) == before
 
 
 def test_the_helper_is_started_again(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nobody has asked for a while it ends; whoever was forked has one of their own."""
-    asking = owner._Asking()
-    monkeypatch.setattr(owner, "ask", asking.ask)
+    asking = owner_process._Client()
+    monkeypatch.setattr(owner_process, "ask", asking.ask)
     before = facts(tree)
 
     def action(fd: int) -> None:
-        assert read(owned.open_at(fd, b"file", os.O_RDONLY)) == b"content"
+        assert read(as_owner.open_at(fd, b"file", os.O_RDONLY)) == b"content"
         assert asking._socket is not None
         asking._socket.shutdown(2)
-        assert read(owned.open_at(fd, b"file", os.O_RDONLY)) == b"content"
+        assert read(as_owner.open_at(fd, b"file", os.O_RDONLY)) == b"content"
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if read(owned.open_at(fd, b"file", os.O_RDONLY)) == b"content" else 1)
+            os._exit(0 if read(as_owner.open_at(fd, b"file", os.O_RDONLY)) == b"content" else 1)
         assert os.waitpid(pid, 0)[1] == 0
-        assert read(owned.open_at(fd, b"file", os.O_RDONLY)) == b"content"
+        assert read(as_owner.open_at(fd, b"file", os.O_RDONLY)) == b"content"
 
     assert acting(action, tree) == 0
     assert facts(tree) == before
 
 
 def test_an_interruption_does_not_mix_answers_up(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asking = owner._Asking()
-    monkeypatch.setattr(owner, "ask", asking.ask)
-    receive = owner._receive
+    asking = owner_process._Client()
+    monkeypatch.setattr(owner_process, "ask", asking.ask)
+    receive = owner_process._receive
 
     def interrupted(connection: socket.socket) -> tuple[bytes, list[int]]:
-        monkeypatch.setattr(owner, "_receive", receive)
+        monkeypatch.setattr(owner_process, "_receive", receive)
         raise KeyboardInterrupt
 
     def action(fd: int) -> None:
-        assert read(owned.open_at(fd, b"file", os.O_RDONLY)) == b"content"
-        monkeypatch.setattr(owner, "_receive", interrupted)
+        assert read(as_owner.open_at(fd, b"file", os.O_RDONLY)) == b"content"
+        monkeypatch.setattr(owner_process, "_receive", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            owned.open_at(fd, b"file", os.O_RDONLY)
-        assert owned.getxattr_at(fd, b"file", "user.x") == b"value"
+            as_owner.open_at(fd, b"file", os.O_RDONLY)
+        assert as_owner.getxattr_at(fd, b"file", "user.x") == b"value"
 
     assert acting(action, tree) == 0

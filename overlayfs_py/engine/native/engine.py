@@ -11,15 +11,15 @@ import trio
 
 from overlayfs_py.engine.base import EngineCapabilities, EngineStatistics, errors_by_operation
 from overlayfs_py.engine.caching import cache_policy
+from overlayfs_py.engine.native.cpu_latency import CpuLatencyRequest
 from overlayfs_py.engine.native.deferral import Deferrals
 from overlayfs_py.engine.native.dispatch import Dispatcher
 from overlayfs_py.engine.native.loop import GONE, Loop, Polling, SessionEnd
 from overlayfs_py.engine.native.message import refusal
-from overlayfs_py.engine.native.negotiation import MAX_WRITE, Session, Wishes
+from overlayfs_py.engine.native.negotiation import MAX_WRITE, Negotiated, SessionOptions
 from overlayfs_py.engine.native.pipes import AnswerPipe, Body, Piped
 from overlayfs_py.engine.native.readahead import raise_readahead
-from overlayfs_py.engine.native.state import State
-from overlayfs_py.engine.native.wakefulness import Wakefulness
+from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.engine.native.wire import OPS, OUT_HEADER, PAGE_SIZE, Init
 from overlayfs_py.errors import EngineUnavailable, MountError
 from overlayfs_py.options import ServiceOptions
@@ -65,9 +65,9 @@ class NativeEngine:
         self._fuse_fd = -1
         self._loop: Loop | None = None
         self._deferrals = Deferrals(options.threads, self._wake)
-        self._state = State(overlay, policy, self._deferrals, self._notify)
+        self._state = SessionState(overlay, policy, self._deferrals, self._notify)
         self._state.backings.refused = self._without_passthrough
-        self._wishes = Wishes(
+        self._requested = SessionOptions(
             acl=not overlay.options.noacl,
             no_open=not passthrough,
             passthrough=passthrough,
@@ -75,10 +75,10 @@ class NativeEngine:
             changing=options.timeout <= 0,
         )
         self._dispatcher = Dispatcher(
-            self._state, self._send, self._wishes, agreed=self._agreed, debug=options.debug
+            self._state, self._send, self._requested, agreed=self._agreed, debug=options.debug
         )
 
-    def _agreed(self, session: Session) -> None:
+    def _agreed(self, session: Negotiated) -> None:
         """INIT is answered: what the mount can do is known now."""
         passthrough = session.has(Init.PASSTHROUGH)
         no_open = session.has(Init.NO_OPEN_SUPPORT)
@@ -88,7 +88,7 @@ class NativeEngine:
         self.capabilities = replace(self.capabilities, no_open=no_open, passthrough=passthrough)
         if passthrough:
             self._state.backings.enable(self._fuse_fd)
-        elif self._wishes.passthrough:
+        elif self._requested.passthrough:
             self._without_passthrough("it needs Linux 6.9 or newer, with CONFIG_FUSE_PASSTHROUGH")
 
     def _without_passthrough(self, why: str) -> None:
@@ -101,10 +101,10 @@ class NativeEngine:
         self._fuse_fd = fuse_fd
         raise_readahead(fuse_fd)
         self._state.pipe = AnswerPipe()
-        wakefulness = Wakefulness.wanted(self._options.awake)
+        cpu_latency = CpuLatencyRequest.from_option(self._options.awake)
         poll = self._options.poll
         if poll is None:
-            poll = _POLL_AWAKE if wakefulness.available else _POLL
+            poll = _POLL_AWAKE if cpu_latency.available else _POLL
         self._loop = Loop(
             fuse_fd,
             MAX_WRITE + PAGE_SIZE,
@@ -114,7 +114,7 @@ class NativeEngine:
             self._state.forgotten.shorten,
             self._overlay.rest,
             Polling(poll * 1e-6),
-            wakefulness,
+            cpu_latency,
             self._state.chores,
         )
 

@@ -23,7 +23,7 @@ from overlayfs_py.union.stack import Stack
 Result = TypeVar("Result")
 
 
-def needs_more(stack: Stack, mode: int) -> bool:
+def denies_owner(stack: Stack, mode: int) -> bool:
     """Whether a directory of this mode would keep the daemon from changing, or moving, it."""
     return stack.confined and mode & stat.S_IRWXU != stat.S_IRWXU
 
@@ -111,7 +111,7 @@ def widened(stack: Stack, node: Node) -> Iterator[None]:
         modes.give_back()
 
 
-def insist(overlay: object, stack: Stack, operations: Iterable[str]) -> None:
+def retry_widened(overlay: object, stack: Stack, operations: Iterable[str]) -> None:
     """Make `operations` of this overlay try again with wider modes when they are denied (EACCES)."""
     for name in operations:
         setattr(overlay, name, _insisting(stack, getattr(overlay, name)))

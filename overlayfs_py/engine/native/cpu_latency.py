@@ -1,8 +1,8 @@
-"""Keeping idle processors from halting while requests come one after the other.
+"""Keep idle processors from halting while requests come one after the other (decision 0020).
 
-A client that waits for an answer leaves its processor idle. Where that halts a virtual processor, waking it
-takes the hypervisor 30 to 60 µs, which is more than all the rest of a request. While somebody asks for no
-latency at all (PM QoS, Documentation/power/pm_qos_interface.rst), Linux's haltpoll driver looks for work
+A client that waits for an answer leaves its processor idle. In a virtual machine the processor then halts,
+and waking it takes the hypervisor 30 to 60 µs, more than all the rest of a request. While a process requests
+zero wake-up latency (PM QoS, Documentation/power/pm_qos_interface.rst), Linux's haltpoll driver polls
 instead.
 """
 
@@ -20,21 +20,23 @@ _WHENEVER = struct.pack("=i", 2_000_000_000)  # PM_QOS_CPU_LATENCY_DEFAULT_VALUE
 _MOST_PROCESSORS = 8
 
 
-class Wakefulness:
-    """`keep` and `end` cost a system call, and that only when they change something. Without a use for it, or
-    the right, they do nothing.
+class CpuLatencyRequest:
+    """A request to the kernel for zero wake-up latency, made by `start` and withdrawn by `stop`.
+
+    Each costs one system call, and none when it changes nothing. Where the request would not help, or this
+    process may not make it, both do nothing.
     """
 
-    __slots__ = ("_fd", "_kept")
+    __slots__ = ("_active", "_fd")
 
     def __init__(self, fd: int = -1) -> None:
-        """Takes over `fd`, an open /dev/cpu_dma_latency; -1 for none."""
+        """Take over `fd`, an open /dev/cpu_dma_latency; -1: do nothing."""
         self._fd = fd
-        self._kept = False
+        self._active = False
 
     @classmethod
-    def wanted(cls, choice: str) -> "Wakefulness":
-        """As the option `awake` says. Never raises OSError: what is not available is logged."""
+    def from_option(cls, choice: str) -> "CpuLatencyRequest":
+        """Make it as the option ``awake=`` says. Raises nothing: a device that is not available is logged."""
         if choice == "off" or (choice == "auto" and not _pays()):
             return cls()
         try:
@@ -50,32 +52,32 @@ class Wakefulness:
 
     @property
     def available(self) -> bool:
-        """Whether `keep` does anything."""
+        """Whether `start` has an effect."""
         return self._fd >= 0
 
     @property
-    def kept(self) -> bool:
-        """Whether processors are kept from halting now."""
-        return self._kept
+    def active(self) -> bool:
+        """Whether the request is in force."""
+        return self._active
 
-    def keep(self) -> None:
-        """From now on a client is woken quickly."""
-        if not self._kept and self._fd >= 0:
-            self._kept = True
+    def start(self) -> None:
+        """Request zero latency: from now on a client wakes quickly."""
+        if not self._active and self._fd >= 0:
+            self._active = True
             self._ask(_AT_ONCE)
 
-    def end(self) -> None:
-        """Processors may halt again."""
-        if self._kept:
-            self._kept = False
+    def stop(self) -> None:
+        """Withdraw the request: processors may halt again."""
+        if self._active:
+            self._active = False
             self._ask(_WHENEVER)
 
     def close(self) -> None:
-        """Idempotent; the kernel drops the wish with the descriptor."""
+        """Close the device, which withdraws the request; idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
-        self._kept = False
+        self._active = False
 
     def _ask(self, latency: bytes) -> None:
         try:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from overlayfs_py.engine.native import wakefulness
-from overlayfs_py.engine.native.wakefulness import Wakefulness
+from overlayfs_py.engine.native import cpu_latency
+from overlayfs_py.engine.native.cpu_latency import CpuLatencyRequest
 
 
 @pytest.fixture
@@ -15,19 +15,19 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A virtual machine of two processors; its files are in the directory returned."""
     (tmp_path / "driver").write_text("haltpoll\n")
     (tmp_path / "latency").touch()
-    monkeypatch.setattr(wakefulness, "_DRIVER", str(tmp_path / "driver"))
-    monkeypatch.setattr(wakefulness, "_DEVICE", str(tmp_path / "latency"))
+    monkeypatch.setattr(cpu_latency, "_DRIVER", str(tmp_path / "driver"))
+    monkeypatch.setattr(cpu_latency, "_DEVICE", str(tmp_path / "latency"))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     return tmp_path
 
 
 def _asks(choice: str, device: Path) -> bool:
     device.write_bytes(b"")
-    made = Wakefulness.wanted(choice)
-    made.keep()
-    made.keep()
-    made.end()
-    made.end()
+    made = CpuLatencyRequest.from_option(choice)
+    made.start()
+    made.start()
+    made.stop()
+    made.stop()
     made.close()
     made.close()
     assert device.stat().st_size in (0, 8), "each is asked once"
@@ -54,15 +54,15 @@ def test_without_the_right_it_is_done_without(
 ) -> None:
     (machine / "latency").unlink()
     with caplog.at_level(logging.DEBUG):
-        made = Wakefulness.wanted(choice)
-    made.keep()
-    made.end()
+        made = CpuLatencyRequest.from_option(choice)
+    made.start()
+    made.stop()
     assert [record.levelno for record in caplog.records] == [level]
 
 
 def test_a_refused_wish_is_the_last(machine: Path, caplog: pytest.LogCaptureFixture) -> None:
-    made = Wakefulness(os.open(machine / "latency", os.O_RDONLY))
-    made.keep()
-    made.end()
-    made.keep()
+    made = CpuLatencyRequest(os.open(machine / "latency", os.O_RDONLY))
+    made.start()
+    made.stop()
+    made.start()
     assert len(caplog.records) == 1

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from overlayfs_py.engine.native import message, session, wire
+from overlayfs_py.engine.native import engine, message, wire
+from overlayfs_py.engine.native.cpu_latency import CpuLatencyRequest
+from overlayfs_py.engine.native.engine import NativeEngine
 from overlayfs_py.engine.native.loop import Polling
-from overlayfs_py.engine.native.session import NativeEngine
-from overlayfs_py.engine.native.wakefulness import Wakefulness
 from overlayfs_py.options import ServiceOptions, UnionOptions
 from overlayfs_py.union.overlay import Overlay
 
@@ -26,7 +26,7 @@ def overlay(tmp_path: Path) -> Iterator[Overlay]:
 def test_passthrough_without_the_privilege(
     overlay: Overlay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(session, "_cannot_register", lambda: "no privilege")
+    monkeypatch.setattr(engine, "_cannot_register", lambda: "no privilege")
     found = NativeEngine(overlay, ServiceOptions(data="passthrough")).capabilities
     assert (found.data, found.fallback) == ("cached", "data=passthrough is not available: no privilege")
     assert found.fallback in caplog.text
@@ -40,8 +40,8 @@ def test_nothing_to_say_of_what_was_not_asked_for(overlay: Overlay, data: str) -
 
 def test_layer_that_the_kernel_cannot_back(overlay: Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known at the first open only: opens go through the page cache from then on."""
-    engine = NativeEngine(overlay, ServiceOptions(data="passthrough"))
-    backings = engine._state.backings
+    made = NativeEngine(overlay, ServiceOptions(data="passthrough"))
+    backings = made._state.backings
     backings.enable(0)
     tried = []
 
@@ -58,8 +58,8 @@ def test_layer_that_the_kernel_cannot_back(overlay: Overlay, monkeypatch: pytest
         backings.release(node, None)
         overlay.release(handle)
     assert len(tried) == 1
-    assert os.strerror(errno.ELOOP) in engine.capabilities.fallback
-    assert not engine.capabilities.passthrough
+    assert os.strerror(errno.ELOOP) in made.capabilities.fallback
+    assert not made.capabilities.passthrough
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_poll_is_how_long_it_looks(
     overlay: Overlay, monkeypatch: pytest.MonkeyPatch, poll: int | None, awake: bool, expected: int
 ) -> None:
     """Shorter where a client that waits is awake: to wake it takes less than what others lose meanwhile."""
-    wakefulness = Wakefulness(os.open(os.devnull, os.O_WRONLY) if awake else -1)
-    monkeypatch.setattr(Wakefulness, "wanted", lambda choice: wakefulness)
+    cpu_latency = CpuLatencyRequest(os.open(os.devnull, os.O_WRONLY) if awake else -1)
+    monkeypatch.setattr(CpuLatencyRequest, "from_option", lambda choice: cpu_latency)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     looked: list[float] = []
 
@@ -79,28 +79,28 @@ def test_poll_is_how_long_it_looks(
             looked.append(seconds)
             super().__init__(seconds)
 
-    monkeypatch.setattr(session, "Polling", Noted)
-    monkeypatch.setattr(session, "raise_readahead", lambda fd: True)
-    engine = NativeEngine(overlay, ServiceOptions(poll=poll))
+    monkeypatch.setattr(engine, "Polling", Noted)
+    monkeypatch.setattr(engine, "raise_readahead", lambda fd: True)
+    made = NativeEngine(overlay, ServiceOptions(poll=poll))
     read_fd, write_fd = os.pipe()
     os.close(write_fd)
-    engine.attach(read_fd)
-    engine.close()
+    made.attach(read_fd)
+    made.close()
     assert looked == [pytest.approx(expected * 1e-6)]
 
 
 def test_answer_that_is_not_taken_becomes_eio(overlay: Overlay, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its sender must not wait for ever."""
-    monkeypatch.setattr(session, "raise_readahead", lambda fd: True)
-    engine = NativeEngine(overlay, ServiceOptions())
+    monkeypatch.setattr(engine, "raise_readahead", lambda fd: True)
+    made = NativeEngine(overlay, ServiceOptions())
     read_fd, write_fd = os.pipe()
-    engine.attach(write_fd)
+    made.attach(write_fd)
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr(os, "writev", full)
-    assert engine._send(wire.OUT_HEADER.pack(20, 0, 8), b"body")
+    assert made._send(wire.OUT_HEADER.pack(20, 0, 8), b"body")
     assert os.read(read_fd, 100) == message.refusal(8, errno.EIO)
-    engine.close()
+    made.close()
     os.close(read_fd)

@@ -16,7 +16,7 @@ from overlayfs_py.union.layer import Real
 from overlayfs_py.union.stack import Stack
 
 
-class Late(NamedTuple):
+class FinalMetadata(NamedTuple):
     """What writing and chown strip, so it is set when everything else is done: the mode, None when it is
     right already, and the file capability. `stripped`: there was one, which the copy does not get, or may
     not get as nobody but root can set it.
@@ -44,7 +44,7 @@ class Late(NamedTuple):
         return contextlib.suppress(PermissionError) if self.stripped else contextlib.nullcontext()
 
 
-NOTHING_LATE = Late(None, None)
+NOTHING_FINAL = FinalMetadata(None, None)
 
 
 def plain_mode(stack: Stack, st: os.stat_result, names: list[str]) -> int | None:
@@ -58,7 +58,9 @@ def plain_mode(stack: Stack, st: os.stat_result, names: list[str]) -> int | None
     return None
 
 
-def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result, names: list[str] | None = None) -> Late:
+def copy_metadata(
+    stack: Stack, source: Real, temp: Real, st: os.stat_result, names: list[str] | None = None
+) -> FinalMetadata:
     """Give a new inode the owner and xattrs of `source`, which has those of `names` if they are known;
     returned is what must come last, so that it is never wider than wanted. What a nosuid layer does not
     grant, its copy does not either (CVE-2023-0386).
@@ -77,10 +79,10 @@ def dress(stack: Stack, source: Real, temp: Real, st: os.stat_result, names: lis
     _copy_xattrs(stack, source, temp, names)
     capable = CAPABILITY in names and stat.S_ISREG(st.st_mode)
     if nosuid and not stat.S_ISDIR(st.st_mode):
-        return Late(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), None, stripped=capable)
+        return FinalMetadata(st.st_mode & ~(stat.S_ISUID | stat.S_ISGID), None, stripped=capable)
     if not capable:
-        return Late(st.st_mode, None)
-    return Late(
+        return FinalMetadata(st.st_mode, None)
+    return FinalMetadata(
         st.st_mode, marks.get_xattr(source, CAPABILITY), stripped=not stack.capabilities.trusted_xattrs
     )
 

@@ -1,4 +1,4 @@
-"""The program that is root over what its user owns, in a user namespace, and how `owned` asks it.
+"""The program that is root over what its user owns, in a user namespace, and how `as_owner` asks it.
 
 A request is a descriptor and what to do beneath it, an answer an errno and what came of it. The program ends
 with its parent, or when nobody has asked for a while.
@@ -15,8 +15,8 @@ from struct import Struct
 from typing import Any
 
 from overlayfs_py.errors import fail
-from overlayfs_py.syscalls import owned
-from overlayfs_py.syscalls.owned import Call
+from overlayfs_py.syscalls import as_owner
+from overlayfs_py.syscalls.as_owner import Call
 
 _IDLE_SECONDS = 10.0
 _PATIENCE = 30.0
@@ -28,7 +28,7 @@ _CLONE_NEWUSER = 0x10000000
 _Answer = tuple[int, Any]  # an errno, what came of it
 
 
-class _Asking:
+class _Client:
     """The program, started when it is first needed, and again when it has ended since; each process has one
     of its own. Several threads may ask, and be interrupted: each question has its own socket for the answer.
     """
@@ -140,7 +140,7 @@ def _enter() -> None:
 
 def _answer(answers: socket.socket, dir_fd: int, call: Call) -> None:
     try:
-        result = owned.perform(dir_fd, call)
+        result = as_owner.perform(dir_fd, call)
     except OSError as error:
         answers.send(pickle.dumps((error.errno or errno.EIO, None)))
         return
@@ -153,4 +153,4 @@ def _answer(answers: socket.socket, dir_fd: int, call: Call) -> None:
         os.close(result)
 
 
-ask = _Asking().ask
+ask = _Client().ask

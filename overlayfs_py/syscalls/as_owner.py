@@ -168,9 +168,11 @@ def _insist(refusal: OSError, wanted: int | None, dir_fd: int, *call: Any) -> An
     """Do what was refused. `wanted`: the permission it asks for, None where a wider mode does not help."""
     if refusal.errno != errno.EACCES:
         raise refusal
-    from overlayfs_py.syscalls import owner  # few ever need it, and it takes a tenth of a command's start
+    from overlayfs_py.syscalls import (
+        owner_process,  # few ever need it, and it takes a tenth of a command's start
+    )
 
-    done, result = owner.ask(dir_fd, call)
+    done, result = owner_process.ask(dir_fd, call)
     if done:
         return result
     if wanted is None:

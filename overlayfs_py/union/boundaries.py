@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 
-from overlayfs_py.syscalls import btrfs, owned
+from overlayfs_py.syscalls import as_owner, btrfs
 from overlayfs_py.syscalls.dirents import DT_DIR, Dirent
 from overlayfs_py.syscalls.mount import mount_table
 from overlayfs_py.syscalls.statfs import filesystem_type
@@ -21,7 +21,7 @@ _NONE: frozenset[int] = frozenset()
 Identity = tuple[int, int]  # st_dev, st_ino
 
 
-class Spans:
+class Boundaries:
     """What is known of the layers' file systems, found out when one is first met."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Spans:
             if found:
                 self._mounts[layer] = found
 
-    def look(self, real: Real, fd: int, entries: list[Dirent]) -> tuple[int, dict[bytes, Identity]]:
+    def examine(self, real: Real, fd: int, entries: list[Dirent]) -> tuple[int, dict[bytes, Identity]]:
         """The st_dev of the open directory `real`, and which of its entries have another one or another
         number than listed.
         """
@@ -55,7 +55,7 @@ class Spans:
         if st.st_ino in holders:
             _note(fd, dev, ((name, ino) for name, ino, kind in entries if kind == DT_DIR), found)
         if dev in self._mixed and self._mixed[dev] is not False:
-            self._look_all(fd, dev, entries, found)
+            self._examine_all(fd, dev, entries, found)
         if self._mounts and real.layer in self._mounts:
             names = self._mounts[real.layer].get(real.layer_path())
             if names is not None:
@@ -73,7 +73,7 @@ class Spans:
         self._holders[dev] = holders
         return holders
 
-    def _look_all(self, fd: int, dev: int, entries: list[Dirent], found: dict[bytes, Identity]) -> None:
+    def _examine_all(self, fd: int, dev: int, entries: list[Dirent], found: dict[bytes, Identity]) -> None:
         """An overlay of one file system, or with xino, shows one st_dev: the first file seen tells."""
         for name, ino, kind in entries:
             other = _note(fd, dev, ((name, ino),), found)
@@ -88,7 +88,7 @@ def _note(fd: int, dev: int, entries: Iterable[tuple[bytes, int]], found: dict[b
     other = False
     for name, ino in entries:
         try:
-            st = owned.stat_at(fd, name)
+            st = as_owner.stat_at(fd, name)
         except OSError:
             continue
         other = st.st_dev != dev
