@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from layerstore.layer import whiteout
 from overlayfs_py.syscalls.copy import data_extents
-from overlayfs_py.union.reading import Node, Reading, Real, list_xattrs, read_xattr
+from overlayfs_py.union.reading import Marks, Node, Reading, Real, read_xattr
 
 _CHUNK = 1 << 20
 
@@ -32,7 +32,7 @@ def same_metadata(new: Reading, a: Real, old: Reading, b: Real) -> bool:
         return False
     if one.st_rdev != other.st_rdev:
         return False
-    return visible_xattrs(new, a) == visible_xattrs(old, b)
+    return _visible_xattrs(a, new.marks) == _visible_xattrs(b, old.marks)
 
 
 def same_content(a: Node, b: Node) -> bool:
@@ -65,11 +65,5 @@ def same_bytes(one_fd: int, other_fd: int) -> bool:
     return True
 
 
-def visible_xattrs(reading: Reading, real: Real) -> dict[str, bytes]:
-    """What users see: without the overlay's marks."""
-    seen = {}
-    for name in list_xattrs(real):
-        shown = whiteout.xattr_for_layer(name, reading.marks, lambda _line: None)
-        if shown is not None:
-            seen[shown] = read_xattr(real, name)
-    return seen
+def _visible_xattrs(real: Real, marks: Marks) -> dict[str, bytes]:
+    return {shown: read_xattr(real, name) for name, shown in whiteout.xattrs_of_users(real, marks)}

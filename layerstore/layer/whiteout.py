@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 
 from layerstore.callbacks import Note
 from layerstore.errors import InvalidLayer
 from overlayfs_py.syscalls.xattrs import ACLS, CAPABILITY
 from overlayfs_py.union import marks
+from overlayfs_py.union.reading import Real, list_xattrs
 
 PREFIX = marks.AUFS_WHITEOUT
 OPAQUE_MARKER = marks.AUFS_OPAQUE
@@ -84,6 +86,14 @@ def xattr_for_layer(name: str, own: marks.Marks, note: Note) -> str | None:
             _note_foreign(name, note)
         return None
     return _travelling(name, note)
+
+
+def xattrs_of_users(real: Real, own: marks.Marks) -> Iterator[tuple[str, str]]:
+    """The xattrs of a file on disk that are not marks: (name on disk, name that users see)."""
+    for name in list_xattrs(real):
+        shown = xattr_for_layer(name, own, lambda _line: None)
+        if shown is not None:
+            yield name, shown
 
 
 def xattr_for_disk(name: str, note: Note) -> str | None:

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from overlayfs_py.syscalls import openat
+from overlayfs_py.syscalls import calls, openat
 
 _O_INODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ, _WRITE = stat.S_IRUSR, stat.S_IWUSR
@@ -26,13 +26,12 @@ _WANTED = {os.O_RDONLY: _READ, os.O_WRONLY: _WRITE, os.O_RDWR: _READ | _WRITE}
 _ATTEMPTS = 3
 
 Result = TypeVar("Result")
-Call = tuple[Any, ...]  # which of `CALLS`, the name, and its other arguments
 
 
 def open_at(dir_fd: int, name: bytes, flags: int) -> int:
     """Open something that exists; the caller owns the descriptor."""
     try:
-        return _open(dir_fd, name, flags)
+        return calls.open_at(dir_fd, name, flags)
     except PermissionError as error:
         wanted = 0 if flags & os.O_PATH else _WANTED[flags & os.O_ACCMODE]
         return int(_insist(error, wanted, dir_fd, "open", name, flags))
@@ -64,7 +63,7 @@ def open_in_root(root_fd: int, path: bytes, flags: int) -> int:
 def getxattr_at(dir_fd: int, name: bytes, xattr: str) -> bytes:
     """The value; those of ``user.`` ask for read permission, also of the owner."""
     try:
-        return _getxattr(dir_fd, name, xattr)
+        return calls.getxattr_at(dir_fd, name, xattr)
     except PermissionError as error:
         return bytes(_insist(error, _READ, dir_fd, "getxattr", name, xattr))
 
@@ -72,7 +71,7 @@ def getxattr_at(dir_fd: int, name: bytes, xattr: str) -> bytes:
 def setxattr_at(dir_fd: int, name: bytes, xattr: str, value: bytes, flags: int = 0) -> None:
     """Those of ``user.`` ask for write permission, also of the owner."""
     try:
-        _setxattr(dir_fd, name, xattr, value, flags)
+        calls.setxattr_at(dir_fd, name, xattr, value, flags)
     except PermissionError as error:
         _insist(error, _WRITE, dir_fd, "setxattr", name, xattr, value, flags)
 
@@ -80,14 +79,14 @@ def setxattr_at(dir_fd: int, name: bytes, xattr: str, value: bytes, flags: int =
 def removexattr_at(dir_fd: int, name: bytes, xattr: str) -> None:
     """As `setxattr_at`."""
     try:
-        _removexattr(dir_fd, name, xattr)
+        calls.removexattr_at(dir_fd, name, xattr)
     except PermissionError as error:
         _insist(error, _WRITE, dir_fd, "removexattr", name, xattr)
 
 
 def listxattr_at(dir_fd: int, name: bytes) -> list[str]:
     """All names."""
-    return at(_listxattr, dir_fd, name)
+    return at(calls.listxattr_at, dir_fd, name)
 
 
 def stat_at(dir_fd: int, name: bytes) -> os.stat_result:
@@ -123,47 +122,6 @@ def at(call: Callable[[int, bytes], Result], dir_fd: int, name: bytes) -> Result
         os.close(fd)
 
 
-def _path(dir_fd: int, name: bytes) -> bytes:
-    # There is no listxattrat and the like before Linux 6.13; the descriptor keeps this from being a walk.
-    return b"/proc/self/fd/%d/%b" % (dir_fd, name) if name else b"/proc/self/fd/%d" % dir_fd
-
-
-def _open(dir_fd: int, name: bytes, flags: int) -> int:
-    if name:
-        return os.open(name, flags, dir_fd=dir_fd)
-    return os.open(_path(dir_fd, b""), flags & ~os.O_NOFOLLOW)
-
-
-def _listxattr(dir_fd: int, name: bytes) -> list[str]:
-    return os.listxattr(_path(dir_fd, name), follow_symlinks=not name)
-
-
-def _getxattr(dir_fd: int, name: bytes, xattr: str) -> bytes:
-    return os.getxattr(_path(dir_fd, name), xattr, follow_symlinks=not name)
-
-
-def _setxattr(dir_fd: int, name: bytes, xattr: str, value: bytes, flags: int) -> None:
-    os.setxattr(_path(dir_fd, name), xattr, value, flags, follow_symlinks=not name)
-
-
-def _removexattr(dir_fd: int, name: bytes, xattr: str) -> None:
-    os.removexattr(_path(dir_fd, name), xattr, follow_symlinks=not name)
-
-
-_CALLS: dict[str, Callable[..., object]] = {
-    "open": _open,
-    "open_in_root": openat.open_in_root,
-    "getxattr": _getxattr,
-    "setxattr": _setxattr,
-    "removexattr": _removexattr,
-}
-
-
-def perform(dir_fd: int, call: Call) -> object:
-    """The plain call: a descriptor, a value, or nothing."""
-    return _CALLS[call[0]](dir_fd, *call[1:])
-
-
 def _insist(refusal: OSError, wanted: int | None, dir_fd: int, *call: Any) -> Any:
     """Do what was refused. `wanted`: the permission it asks for, None where a wider mode does not help."""
     if refusal.errno != errno.EACCES:
@@ -180,7 +138,7 @@ def _insist(refusal: OSError, wanted: int | None, dir_fd: int, *call: Any) -> An
     return _with_wider_modes(refusal, wanted, dir_fd, call)
 
 
-def _with_wider_modes(refusal: OSError, wanted: int, dir_fd: int, call: Call) -> object:
+def _with_wider_modes(refusal: OSError, wanted: int, dir_fd: int, call: calls.Call) -> object:
     """Another process may be at it, too: one that finds a mode wide leaves it alone, so it stays so for
     nobody.
     """
@@ -193,7 +151,7 @@ def _with_wider_modes(refusal: OSError, wanted: int, dir_fd: int, call: Call) ->
                     inode_fd = os.open(call[1], _O_INODE, dir_fd=dir_fd)
                     held.callback(os.close, inode_fd)
                 held.enter_context(_wider(inode_fd, wanted))
-                return perform(dir_fd, call)
+                return calls.perform(dir_fd, call)
         except PermissionError as error:
             if error.errno != errno.EACCES:
                 raise refusal from None
@@ -207,8 +165,8 @@ def _wider(fd: int, wanted: int) -> Iterator[None]:
     if mode & wanted == wanted or st.st_uid != os.geteuid() or stat.S_ISLNK(st.st_mode):
         yield
         return
-    os.chmod(_path(fd, b""), mode | wanted)
+    os.chmod(calls.path_of(fd, b""), mode | wanted)
     try:
         yield
     finally:
-        os.chmod(_path(fd, b""), mode)
+        os.chmod(calls.path_of(fd, b""), mode)

@@ -32,6 +32,7 @@ FALLOC_FL_COLLAPSE_RANGE = 0x08
 
 _UTIME_OMIT = (1 << 30) - 2
 _BILLION = 1_000_000_000
+_STATFS_SIZE = 256  # larger than struct statfs on every architecture
 _FS_IOC_GETFSUUID = 2 << 30 | 17 << 16 | 0x15 << 8  # _IOR(0x15, 0, struct { u8 len; u8 uuid[16]; })
 
 _timespecs = struct.Struct("=qqqq")
@@ -41,6 +42,7 @@ _flags = struct.Struct("=I")
 _utimensat = function("utimensat", ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int)
 _fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _syncfs = function("syncfs", ctypes.c_int)
+_fstatfs = function("fstatfs", ctypes.c_int, ctypes.c_void_p)
 _fchmodat2 = system_call(452, ctypes.c_long, ctypes.c_char_p, ctypes.c_long, ctypes.c_long)
 
 
@@ -137,3 +139,10 @@ def filesystem_uuid(fd: int) -> bytes | None:
             return None
     length, uuid = _uuid.unpack(buffer)
     return bytes(uuid[:length]) if any(uuid) else None
+
+
+def filesystem_type(fd: int) -> int:
+    """statfs(2)'s f_type of the descriptor's file system, O_PATH descriptors included."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    check(_fstatfs(fd, buffer))
+    return int(ctypes.c_long.from_buffer(buffer).value) & 0xFFFFFFFF

@@ -15,8 +15,7 @@ from struct import Struct
 from typing import Any
 
 from overlayfs_py.errors import fail
-from overlayfs_py.syscalls import as_owner
-from overlayfs_py.syscalls.as_owner import Call
+from overlayfs_py.syscalls.calls import Call, perform
 
 _IDLE_SECONDS = 10.0
 _PATIENCE = 30.0
@@ -140,7 +139,7 @@ def _enter() -> None:
 
 def _answer(answers: socket.socket, dir_fd: int, call: Call) -> None:
     try:
-        result = as_owner.perform(dir_fd, call)
+        result = perform(dir_fd, call)
     except OSError as error:
         answers.send(pickle.dumps((error.errno or errno.EIO, None)))
         return

@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterable
 
 from overlayfs_py.syscalls import as_owner, btrfs
+from overlayfs_py.syscalls.attrs import filesystem_type
 from overlayfs_py.syscalls.dirents import DT_DIR, Dirent
 from overlayfs_py.syscalls.mount import mount_table
-from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union.layer import Layer, Real
 
 _OVERLAYFS = 0x794C7630

@@ -8,6 +8,7 @@ that the next mount removes. Order and marks follow fs/overlayfs/copy_up.c.
 
 import os
 import stat
+from collections.abc import Callable
 
 from overlayfs_py.syscalls import attrs
 from overlayfs_py.syscalls.copy import copy_data, is_dense
@@ -56,6 +57,52 @@ class CopyUp:
         self._origin: bytes | None = None
         self._clones = self._dense = False
         self._dev = self.size = 0
+
+    @classmethod
+    def of_file(cls, stack: Stack, node: Node, size: int | None) -> "CopyUp":
+        """Prepare the copy of a file that has no upper part, with all its data or the first `size` bytes."""
+        return cls(stack, node, stack.work.new_temp())._prepared(cls._prepare_file, size)
+
+    @classmethod
+    def of_data(cls, stack: Stack, node: Node, size: int | None) -> "CopyUp":
+        """Prepare to copy the data of a metacopy file into its upper inode, in place: the mark stays until
+        the data is durable.
+        """
+        return cls(stack, node, None)._prepared(cls._prepare_data, size)
+
+    def _prepared(self, prepare: "Callable[[CopyUp, int | None], None]", size: int | None) -> "CopyUp":
+        try:
+            prepare(self, size)
+        except BaseException:
+            self.abort()
+            raise
+        return self
+
+    def _prepare_file(self, size: int | None) -> None:
+        stack, node, temp = self._stack, self._node, self._temp
+        assert temp is not None
+        st = self._read_from(node.data, size)  # what may be refused, before the directories are copied up
+        if node.parent is not None and node.parent.upper is None:
+            copy_up_dir(stack, node.parent)
+        source_fd = self._src_fd
+        if node.metacopy:
+            source_fd, st = -1, node.top.stat()
+        self._stat = st
+        names = marks.list_xattrs(node.top) if source_fd < 0 else marks.list_xattrs_fd(source_fd)
+        mode = plain_mode(stack, st, names)
+        fd, name = temp.at()
+        self._dst_fd = os.open(name, _NEW_FILE, 0o600 if mode is None else mode, dir_fd=fd)
+        if mode is None:
+            self._final = copy_metadata(stack, node.top, temp, st, names)
+        self._protected = copy_protection(stack, node, temp)
+        self._origin = _mark_origin(stack, node, st, source_fd, temp, self._dst_fd)
+
+    def _prepare_data(self, size: int | None) -> None:
+        upper = self._node.copied
+        self._read_from(self._node.data, size)
+        self._stat = st = upper.stat()
+        self._final = FinalMetadata(st.st_mode, marks.get_xattr(upper, CAPABILITY))
+        self._dst_fd = upper.open(os.O_RDWR)
 
     def _read_from(self, real: Real, size: int | None) -> os.stat_result:
         """Open what is copied, `size` bytes of it if not all; its stat."""
@@ -154,59 +201,19 @@ def copy_up(stack: Stack, node: Node, *, data: bool = True, size: int | None = N
 def prepare(stack: Stack, node: Node, *, data: bool = True, size: int | None = None) -> CopyUp | None:
     """Start a copy-up; None when it is done or was not needed. Ancestors are copied up here."""
     if node.upper is not None:
-        return _prepare_data(stack, node, size) if data and node.metacopy else None
+        return CopyUp.of_data(stack, node, size) if data and node.metacopy else None
     stack.require_upper()
     if not node.is_file or (not data and becomes_metacopy(stack, node)):
         if node.parent is not None:
             copy_up_dir(stack, node.parent)
         _copy_now(stack, node)
         return None
-    return _prepare_file(stack, node, size)
+    return CopyUp.of_file(stack, node, size)
 
 
 def becomes_metacopy(stack: Stack, node: Node) -> bool:
     """Whether a copy-up without data leaves the data in the lower."""
     return stack.metacopy and node.upper is None and node.is_file and not node.unlinked
-
-
-def _prepare_file(stack: Stack, node: Node, size: int | None) -> CopyUp:
-    temp = stack.work.new_temp()
-    job = CopyUp(stack, node, temp)
-    try:
-        st = job._read_from(node.data, size)  # what may be refused, before the directories are copied up
-        if node.parent is not None and node.parent.upper is None:
-            copy_up_dir(stack, node.parent)
-        source_fd = job._src_fd
-        if node.metacopy:
-            source_fd, st = -1, node.top.stat()
-        job._stat = st
-        names = marks.list_xattrs(node.top) if source_fd < 0 else marks.list_xattrs_fd(source_fd)
-        mode = plain_mode(stack, st, names)
-        fd, name = temp.at()
-        job._dst_fd = os.open(name, _NEW_FILE, 0o600 if mode is None else mode, dir_fd=fd)
-        if mode is None:
-            job._final = copy_metadata(stack, node.top, temp, st, names)
-        job._protected = copy_protection(stack, node, temp)
-        job._origin = _mark_origin(stack, node, st, source_fd, temp, job._dst_fd)
-    except BaseException:
-        job.abort()
-        raise
-    return job
-
-
-def _prepare_data(stack: Stack, node: Node, size: int | None) -> CopyUp:
-    """The data of a metacopy file goes into the upper inode in place: the mark stays until it is durable."""
-    upper = node.copied
-    job = CopyUp(stack, node, None)
-    try:
-        job._read_from(node.data, size)
-        job._stat = st = upper.stat()
-        job._final = FinalMetadata(st.st_mode, marks.get_xattr(upper, CAPABILITY))
-        job._dst_fd = upper.open(os.O_RDWR)
-    except BaseException:
-        job.abort()
-        raise
-    return job
 
 
 def _copy_now(stack: Stack, node: Node) -> None:

@@ -10,8 +10,8 @@ from contextlib import ExitStack, suppress
 from overlayfs_py.errors import LayerError, shown
 from overlayfs_py.options import UnionOptions
 from overlayfs_py.syscalls import as_owner, openat
+from overlayfs_py.syscalls.attrs import filesystem_type
 from overlayfs_py.syscalls.privileges import is_administrator
-from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union import descriptors
 from overlayfs_py.union.attr import format_override
 from overlayfs_py.union.layer import O_DIRFD, Layer, Real

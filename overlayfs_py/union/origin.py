@@ -17,7 +17,7 @@ import sys
 from typing import NamedTuple
 
 from overlayfs_py.syscalls import as_owner, attrs, btrfs, handles
-from overlayfs_py.syscalls.statfs import filesystem_type
+from overlayfs_py.syscalls.attrs import filesystem_type
 from overlayfs_py.union.layer import Layer, Real
 
 _HEADER = struct.Struct("=BBBBB16s")  # version, magic, length, flags, handle type, file system's uuid

@@ -6,8 +6,8 @@ import stat
 
 from overlayfs_py.errors import fail
 from overlayfs_py.options import UnionOptions
+from overlayfs_py.syscalls.attrs import filesystem_type
 from overlayfs_py.syscalls.privileges import CAP_DAC_OVERRIDE, has_capability
-from overlayfs_py.syscalls.statfs import filesystem_type
 from overlayfs_py.union import descriptors
 from overlayfs_py.union.attr import IdMap
 from overlayfs_py.union.boundaries import Boundaries

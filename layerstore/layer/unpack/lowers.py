@@ -14,7 +14,7 @@ from layerstore.layer import whiteout
 from layerstore.layer.stack import StackPaths
 from layerstore.layer.unpack.attributes import Attributes
 from overlayfs_py.syscalls.copy import copy_data
-from overlayfs_py.union.reading import Marks, Node, Reading, Real, list_xattrs, read_xattr
+from overlayfs_py.union.reading import Marks, Node, Reading, Real, read_xattr
 
 
 class LowerTree:
@@ -68,9 +68,5 @@ class LowerTree:
 def attributes_on_disk(real: Real, marks: Marks) -> Attributes:
     """The attributes of one entry without the overlay's marks; what is escaped is no mark, and stays."""
     st = real.stat()
-    xattrs = {
-        name: read_xattr(real, name)
-        for name in list_xattrs(real)
-        if whiteout.xattr_for_layer(name, marks, lambda _line: None) is not None
-    }
+    xattrs = {name: read_xattr(real, name) for name, _ in whiteout.xattrs_of_users(real, marks)}
     return Attributes(stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, xattrs)
