@@ -204,6 +204,25 @@ def test_one_word_for_one_thing(word: str) -> None:
     assert not found
 
 
+# Modules of the union and the engines that have no test file of their name, and why.
+NO_MIRROR = {
+    "overlayfs_py/engine/libfuse/engine.py": "one a process, on /dev/fuse: whatever has the fixture `engine`",
+    "overlayfs_py/engine/libfuse/session.py": "its answers go to the kernel: the same tests",
+}
+
+
+def test_tests_mirror_modules() -> None:
+    """Each module of the union and the engines has a test file of its name, in the same place below tests."""
+    modules = [
+        path for path in _sources("overlayfs_py/union", "overlayfs_py/engine") if path.stem != "__init__"
+    ]
+    mirrors = {
+        _name(path): TOP / "tests" / path.parent.relative_to(TOP / "overlayfs_py") / f"test_{path.name}"
+        for path in modules
+    }
+    assert {name for name, mirror in mirrors.items() if not mirror.exists()} == set(NO_MIRROR)
+
+
 def test_no_catch_all_modules() -> None:
     """A module is named after its one idea."""
     vague = {"utils", "util", "helpers", "helper", "manager", "handler", "handlers", "common", "misc"}

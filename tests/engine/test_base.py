@@ -1,8 +1,7 @@
-"""Errors to errnos, engines by name, set-id rules."""
+"""Errors to errnos, engines by name."""
 
 import errno
 import logging
-import os
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,7 +9,6 @@ import pytest
 
 from overlayfs_py.engine import ENGINES, open_engine
 from overlayfs_py.engine.base import EngineCapabilities, ErrorTranslator
-from overlayfs_py.engine.setid import in_group, may_keep_setid, without_setid
 from overlayfs_py.errors import EngineUnavailable
 from overlayfs_py.options import ServiceOptions
 
@@ -122,26 +120,3 @@ def test_native_needs_a_kernel(monkeypatch: pytest.MonkeyPatch, system: str, rel
     monkeypatch.setattr("platform.release", lambda: release)
     with pytest.raises(EngineUnavailable, match=says):
         open_engine(cast(Any, None), ServiceOptions(engine="native"))
-
-
-@pytest.mark.parametrize(
-    ("mode", "after"), [(0o4755, 0o755), (0o2755, 0o755), (0o2745, 0o2745), (0o6711, 0o711), (0o644, 0o644)]
-)
-def test_without_setid(mode: int, after: int) -> None:
-    assert without_setid(mode) == after
-
-
-def test_setgid_without_execution_is_for_members() -> None:
-    assert without_setid(0o2745, member=False) == 0o745
-    assert without_setid(0o6666, member=True) == 0o2666
-
-
-def test_who_may_keep_setid() -> None:
-    assert not may_keep_setid(1000, os.getpid())
-    assert may_keep_setid(0, 2**22 + 1)  # a process we cannot see, but root
-
-
-def test_group_membership() -> None:
-    assert in_group(5, 5, 0)
-    assert all(in_group(gid, -1, os.getpid()) for gid in os.getgroups())
-    assert not in_group(987654, 0, os.getpid())

@@ -136,17 +136,3 @@ def test_a_reader_who_goes_on_is_told_what_is_there_now(bench: Bench) -> None:
     assert set(all_names) == {b".", b"..", *NAMES, *made} - {ahead[0]}
     cookie, last = first[-1]
     assert rest(bench, nodeid, cookie) == all_names[all_names.index(last) + 1 :]
-
-
-def test_names_looked_up_one_by_one_ask_for_a_new_listing(bench: Bench) -> None:
-    """The kernel drops a listing that came without attributes, once."""
-    nodeid = bench.find(b"directory")
-    dropped = struct.pack("=Qqq", nodeid, 0, 0)
-    for name in NAMES[:50]:
-        bench.find(name, nodeid)
-    assert not bench.notified  # never listed: nothing to drop
-    rest(bench, nodeid)
-    for name in NAMES[50:]:
-        bench.find(name, nodeid)
-    bench.finish()
-    assert [message[16:] for message in bench.notified] == [dropped]

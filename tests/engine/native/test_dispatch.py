@@ -17,8 +17,7 @@ from overlayfs_py.engine.native import dispatch, wire
 from overlayfs_py.engine.native.dispatch import Dispatcher, SessionEnd
 from overlayfs_py.engine.native.names import NameRequests
 from overlayfs_py.engine.native.negotiation import SessionOptions
-from overlayfs_py.union.overlay import Node
-from tests.engine.native.bench import BIG, READ_WRITE, Bench, fails, opened_bench
+from tests.engine.native.bench import READ_WRITE, Bench, fails, opened_bench
 from tests.engine.native.captured import captured
 
 _EACH = 5000  # messages to one overlay
@@ -48,27 +47,6 @@ def test_lookup_read_and_forget(bench: Bench) -> None:
     with fails(errno.ESTALE):
         bench.read(nodeid)
     assert len(bench.state.nodes) == 1
-
-
-def test_missing_names_are_remembered(bench: Bench) -> None:
-    nodeid, _, seconds = struct.unpack_from("=QQQ", bench.ask("LOOKUP", b"missing\0"))
-    assert (nodeid, seconds) == (0, 60)
-
-
-def test_unlinked_file_is_kept_until_forgotten(bench: Bench) -> None:
-    """Without opens only the node says that somebody may still read it."""
-    lower = bench.find(b"file")
-    bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0o22, 0) + b"new\0")
-    upper = bench.find(b"new")
-    bench.write(upper, b"fresh")
-    for name, nodeid, content in ((b"file", lower, b"lower"), (b"new", upper, b"fresh")):
-        bench.ask("UNLINK", name + b"\0")
-        assert bench.read(nodeid) == content
-        bench.ask("WRITE", READ_WRITE.pack(0, 0, 2, 0, 0, 0) + b"xy", nodeid)
-        assert bench.read(nodeid) == b"xy" + content[2:]
-        bench.forget(nodeid, 2)
-        with fails(errno.ESTALE):
-            bench.read(nodeid)
 
 
 def test_answer_nobody_waits_for_is_taken_back(bench: Bench) -> None:
@@ -101,100 +79,6 @@ def test_unknown_error_is_eio_once_logged(
     assert caplog.text.count("Traceback") == 1
 
 
-def test_long_copy_lets_others_go_on(bench: Bench) -> None:
-    """The first write of a big lower file waits for its copy; a stat and another file's write do not."""
-    big, small = bench.find(b"big"), bench.find(b"file")
-    first = bench.write(big, b"first")
-    second = bench.write(big, b"2nd")
-    assert first not in bench.sent
-    assert second not in bench.sent
-    assert bench.sent[bench.write(small, b"other")] == (0, wire.WRITE_OUT.pack(5, 0))
-    bench.ask("GETATTR", bytes(16), big)
-    while second not in bench.sent:
-        bench.finish()
-    assert bench.sent[first][0] == bench.sent[second][0] == 0
-    assert bench.read(big, 6) == b"2ndstb"
-    assert (bench.top / "upper/big").stat().st_size == BIG
-
-
-def test_failed_copy_is_told_to_the_writer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_space(*_: object, **hints: bool) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("overlayfs_py.union.copyup.copy_data", no_space)
-    big = bench.find(b"big")
-    first, second = bench.write(big, b"first"), bench.write(big, b"second")
-    while second not in bench.sent:
-        bench.finish()
-    assert (bench.sent[first][0], bench.sent[second][0]) == (errno.ENOSPC, errno.ENOSPC)
-    assert bench.read(big, 3) == b"bbb"
-    assert os.listdir(bench.top / "work/work") == ["incompat"], "nothing but the mark of a volatile mount"
-
-
-def test_interrupt_ends_the_waiting_not_the_copy(bench: Bench) -> None:
-    big = bench.find(b"big")
-    first, second = bench.write(big, b"first"), bench.write(big, b"second")
-    for unique in (second, first, 12345):
-        bench.put("INTERRUPT", struct.pack("=Q", unique))
-    assert bench.sent[first] == bench.sent[second] == (errno.EINTR, b"")
-    bench.finish()
-    assert (bench.top / "upper/big").read_bytes() == b"b" * BIG
-    assert not bench.deferrals.busy(bench.state.node(big))
-
-
-def test_forget_during_a_copy(bench: Bench) -> None:
-    """The node stays until its copy is over, even when nobody wants it any more."""
-    big = bench.find(b"big")
-    unique = bench.write(big, b"first")
-    bench.put("INTERRUPT", struct.pack("=Q", unique))
-    bench.forget(big)
-    bench.finish()
-    assert len(bench.state.nodes) == 1
-    assert bench.read(bench.find(b"big"), 3) == b"bbb"
-
-
-def test_long_copy_range_in_a_thread(bench: Bench) -> None:
-    big = bench.find(b"big")
-    entry = bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + b"copy\0")
-    copy = struct.unpack_from("=Q", entry)[0]
-    unique = bench.put("COPY_FILE_RANGE_64", struct.pack("=QQQQQQQ", 0, 1, copy, 0, 0, BIG, 0), big)
-    assert unique not in bench.sent
-    bench.finish()
-    assert bench.sent[unique] == (0, struct.pack("=Q", BIG - 1))
-    assert (bench.top / "upper/copy").stat().st_size == BIG - 1
-
-
-def test_set_id_bits_go_when_the_kernel_says_so(bench: Bench) -> None:
-    bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + b"tool\0")
-    nodeid = bench.find(b"tool")
-    os.chmod(bench.top / "upper/tool", 0o6755)
-    bench.write(nodeid, b"kept")
-    assert (bench.top / "upper/tool").stat().st_mode & 0o7777 == 0o6755
-    bench.write(nodeid, b"gone", wire.WRITE_KILL_SUIDGID)
-    assert (bench.top / "upper/tool").stat().st_mode & 0o7777 == 0o755
-    assert bench.notified, "the kernel would run it by the bits it remembers"
-
-
-def test_copy_of_a_directory_is_told(bench: Bench) -> None:
-    """Its attributes changed without any request for it."""
-    directory = bench.find(b"directory")
-    bench.ask("MKDIR", struct.pack("=II", 0o755, 0) + b"inside\0", directory)
-    told = {struct.unpack_from("=Qq", message, 16) for message in bench.notified}
-    assert (directory, -1) in told
-
-
-@pytest.mark.parametrize("value", [b"", b"value" * 100])
-def test_xattr_sizes(bench: Bench, value: bytes) -> None:
-    nodeid = bench.find(b"file")
-    bench.ask("SETXATTR", struct.pack("=IIII", len(value), 0, 0, 0) + b"user.one\0" + value, nodeid)
-    asked = bench.ask("GETXATTR", struct.pack("=II", 0, 0) + b"user.one\0", nodeid)
-    assert wire.XATTR_SIZE_OUT.unpack(asked) == (len(value), 0)
-    assert bench.ask("GETXATTR", struct.pack("=II", 1000, 0) + b"user.one\0", nodeid) == value
-    if value:
-        with fails(errno.ERANGE):
-            bench.ask("GETXATTR", struct.pack("=II", 10, 0) + b"user.one\0", nodeid)
-
-
 @pytest.mark.parametrize(
     ("name", "body"),
     [
@@ -205,32 +89,6 @@ def test_xattr_sizes(bench: Bench, value: bytes) -> None:
 def test_lengths_that_lie(bench: Bench, name: str, body: bytes) -> None:
     with fails(errno.EINVAL):
         bench.ask(name, body, bench.find(b"file"))
-
-
-@pytest.mark.root
-def test_missing_capability_is_remembered_until_one_is_set(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel asks before the first write of each file, and again after each change of its attributes."""
-    asked = []
-    getxattr = bench.overlay.getxattr
-
-    def counted(node: Node, name: bytes) -> bytes:
-        asked.append(name)
-        return getxattr(node, name)
-
-    monkeypatch.setattr(bench.overlay, "getxattr", counted)
-    question = struct.pack("=I4x", 100) + b"security.capability\0"
-    nodeid = bench.find(b"file")
-    for _ in range(3):
-        with fails(errno.ENODATA):
-            bench.ask("GETXATTR", question, nodeid)
-    assert len(asked) == 1
-    value = bytes.fromhex("0100000200200000000000000000000000000000")  # cap_net_raw=ep
-    bench.ask(
-        "SETXATTR", struct.pack("=IIII", len(value), 0, 0, 0) + b"security.capability\0" + value, nodeid
-    )
-    assert bench.ask("GETXATTR", question, nodeid) == value
 
 
 def test_old_kernel_ends_the_session(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""A huge directory is listed little by little: whoever wants something else is answered in between."""
+"""What a request must wait for: the names of a huge directory, found while others are answered in between."""
 
 import os
 import struct

@@ -1,33 +1,20 @@
-"""How contents travel: through a pipe when there is much of it, by a thread when the disk is slow."""
+"""Requests about contents: a thread serves them when the disk is slow, and nobody else waits."""
 
 import errno
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from overlayfs_py.engine.native import pipes, wire
+from overlayfs_py.engine.native import wire
 from overlayfs_py.engine.native.latency import LatencyAverage
-from overlayfs_py.engine.native.pipes import AnswerPipe, Piped
+from overlayfs_py.engine.native.pipes import AnswerPipe
 from tests.engine.native.bench import BIG, READ_WRITE, Bench
 
 SLOW = 20e-3
-
-
-def test_latency_average_outlasts_an_exception() -> None:
-    latency = LatencyAverage()
-
-    def lost_after(*seconds: float) -> bool:
-        for each in seconds:
-            latency.record(each)
-        return latency.is_slow
-
-    assert not lost_after(1000)
-    assert lost_after(SLOW)
-    assert not lost_after(*[1e-4] * 20)
 
 
 @pytest.fixture
@@ -97,21 +84,6 @@ def test_what_is_cached_needs_no_thread(bench: Bench, monkeypatch: pytest.Monkey
         assert bench.sent[unique] == (0, b"b" * min(size, BIG - offset))
 
 
-@pytest.mark.parametrize("volatile", [False, True])
-def test_slow_small_copies_go_to_threads(tmp_path: Path, volatile: bool) -> None:
-    """Others would wait for their sync; a volatile mount has none."""
-    bench = Bench(tmp_path, volatile=volatile)
-    for _ in range(9):
-        bench.state.copying._latency.record(SLOW)
-    unique = bench.write(bench.find(b"file"), b"new")
-    assert (unique in bench.sent) == volatile
-    bench.deferrals.close()
-    bench.deferrals.complete()
-    assert bench.sent[unique][0] == 0
-    assert (bench.top / "upper/file").read_bytes() == b"newer"
-    bench.overlay.close()
-
-
 def test_end_while_the_disk_is_slow(bench: Bench, slow: threading.Event) -> None:
     """A write that waited for the last copy wants a thread when there are none any more."""
     slow.set()
@@ -124,58 +96,6 @@ def test_end_while_the_disk_is_slow(bench: Bench, slow: threading.Event) -> None
 
 
 # -- the pipe ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pipe() -> Iterator[AnswerPipe]:
-    made = AnswerPipe()
-    yield made
-    made.close()
-    made.close()
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[int]:
-    """Where answers go."""
-    fd = os.open(tmp_path / "sent", os.O_RDWR | os.O_CREAT)
-    yield fd
-    os.close(fd)
-
-
-@pytest.mark.parametrize(("offset", "size"), [(0, pipes.LONGEST), (1, pipes.LONGEST), (4096, 1 << 16)])
-def test_pages_pass_by(pipe: AnswerPipe, target: int, tmp_path: Path, offset: int, size: int) -> None:
-    content = os.urandom(2 << 20)
-    (tmp_path / "file").write_bytes(content)
-    with (tmp_path / "file").open("rb") as file:
-        for unique in (7, 9):
-            os.ftruncate(target, 0)
-            os.lseek(target, 0, os.SEEK_SET)
-            answer = pipe.fill(unique, file.fileno(), offset, size)
-            assert isinstance(answer, Piped)
-            assert len(answer) == size
-            answer.pipe.send(target, answer.size)
-            sent = os.pread(target, 4 << 20, 0)
-            assert wire.OUT_HEADER.unpack_from(sent) == (16 + size, 0, unique)
-            assert sent[16:] == content[offset : offset + size]
-
-
-def test_end_of_the_file(pipe: AnswerPipe, target: int, tmp_path: Path) -> None:
-    """The header that promised more is not sent, and the pipe is fit for the next."""
-    (tmp_path / "file").write_bytes(b"x" * 70_000)
-    with (tmp_path / "file").open("rb") as file:
-        assert pipe.fill(3, file.fileno(), 0, 1 << 17) == b"x" * 70_000
-        assert pipe.fill(5, file.fileno(), 1 << 20, 1 << 17) == b""
-        assert isinstance(pipe.fill(7, file.fileno(), 0, 1 << 16), Piped)
-
-
-def test_answer_that_was_not_sent(pipe: AnswerPipe, target: int, tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"x" * (1 << 17))
-    with (tmp_path / "file").open("rb") as file:
-        for unique in range(3, 9):
-            answer = pipe.fill(unique, file.fileno(), 0, 1 << 17)
-        assert isinstance(answer, Piped)
-        answer.pipe.send(target, answer.size)
-        assert wire.OUT_HEADER.unpack_from(os.pread(target, 100, 0))[2] == 8
 
 
 def test_without_a_pipe_the_buffer_serves(bench: Bench, tmp_path: Path) -> None:
@@ -212,3 +132,14 @@ def test_failure_waits_for_listings_too(bench: Bench) -> None:
     assert unique not in bench.sent
     bench.finish()
     assert bench.sent[unique][0] == errno.ENOTDIR
+
+
+def test_long_copy_range_in_a_thread(bench: Bench) -> None:
+    big = bench.find(b"big")
+    entry = bench.ask("MKNOD", struct.pack("=IIII", 0o100644, 0, 0, 0) + b"copy\0")
+    copy = struct.unpack_from("=Q", entry)[0]
+    unique = bench.put("COPY_FILE_RANGE_64", struct.pack("=QQQQQQQ", 0, 1, copy, 0, 0, BIG, 0), big)
+    assert unique not in bench.sent
+    bench.finish()
+    assert bench.sent[unique] == (0, struct.pack("=Q", BIG - 1))
+    assert (bench.top / "upper/copy").stat().st_size == BIG - 1
