@@ -144,7 +144,7 @@ def start_client(work: Work, names: list[str], place: Path, go: tuple[int, int],
 
 
 def scaling(samples: Samples, works: list[Work], names: list[str]) -> str:
-    """The total of 2 and 8 clients, of one's; less than one's is bold where it must not be."""
+    """The total of 2 and 8 clients, as a ratio to one client's; bold where it is below the goal."""
     lines = []
     for work in works:
         for count in CLIENTS[1:]:

@@ -1,4 +1,4 @@
-"""What becomes of a contender that fails or hangs: no figure there, a line on stderr, and the run goes on."""
+"""A contender that fails or hangs gets no figure and a line on stderr, and the run continues."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ from contenders import CannotMount, Contender
 
 
 class TooSlow(Exception):
-    """Something that does not end; raised by the alarm."""
+    """A measurement did not end in time; raised by the alarm."""
 
 
 @contextmanager

@@ -18,7 +18,7 @@ KERNEL, PEER = "kernel", "fuse-overlayfs"
 
 
 class CannotMount(Exception):
-    """A contender does not mount this stack; the text says what it said."""
+    """A contender does not mount this stack; str() is what it printed."""
 
 
 @dataclass(frozen=True)

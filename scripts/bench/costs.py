@@ -31,7 +31,7 @@ _FILLED = {workload.directory for workload in LOOKING + CREATION + CHANGES if wo
 WORKLOADS = [workload for workload in LOOKING + CREATION + CHANGES if workload.directory in _FILLED]
 _OURS = "calm"
 _CTL = f"{OURS}ctl"
-_SELDOM = 0.05  # requests for one operation that are not worth a word
+_SELDOM = 0.05  # requests for one operation that are not listed
 
 
 class Cost(NamedTuple):
@@ -68,7 +68,7 @@ def run(contenders: list[Contender], rounds: int, only: str, base: Path) -> str:
 
 @contextlib.contextmanager
 def awake() -> Iterator[None]:
-    """No processor halts meanwhile, where this can be had."""
+    """Keep processors from halting meanwhile, where the machine allows it."""
     with contextlib.closing(CpuLatencyRequest.from_option("on")) as held:
         held.start()
         yield
@@ -91,7 +91,7 @@ def client_seconds() -> float:
 
 
 def requests_of(runner: Runner) -> Counter[str]:
-    """What its daemon was asked so far; the kernel's overlay has none."""
+    """The number of requests to its daemon so far; the kernel's overlay has none."""
     if not runner.contender.daemon:
         return Counter()
     command = [_CTL, "stats", "--json", str(runner.stage.mountpoint)]

@@ -1,4 +1,4 @@
-"""What is done with very many files, and what is looked at afterwards: each step counts its failures.
+"""Steps with very many files, and the checks afterwards: each step counts its failures.
 
 Contents tell a file's own name, so that a descriptor that was closed and taken for another shows.
 """
@@ -106,7 +106,7 @@ def append(path: str, name: str) -> None:
 
 
 def change(path: str, name: str) -> None:
-    """Append to the one half, overwrite the middle of the other."""
+    """Append to one half of the files, overwrite the middle of the others."""
     if not _odd(name):
         append(path, name)
         return
@@ -180,7 +180,7 @@ class Unlinker:
 
 
 def copy_tree(source: str, target: str) -> Step:
-    """`cp -a`, timed; what it says counts as failures."""
+    """`cp -a`, timed; each line that it prints counts as a failure."""
     step, begin = Step("cp -a of a lower tree"), time.perf_counter()
     done = subprocess.run(["cp", "-a", source, target], stderr=subprocess.PIPE, text=True, errors="replace")
     step.seconds = time.perf_counter() - begin

@@ -1,4 +1,4 @@
-"""What a run says about itself, and the place of its tables in a document."""
+"""The conditions of a run, and the place of its tables in a document."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The processor time and the wake-ups of daemons that nobody asks anything, all mounted at once."""
+"""The processor time and the wake-ups of daemons without requests, all mounted at once."""
 
 import contextlib
 import sys

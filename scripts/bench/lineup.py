@@ -1,6 +1,6 @@
 """All contenders mounted at once, each over its own fresh copy of the layers.
 
-So a row is measured for one contender right after the other, and what else the machine does meets them all.
+So a row is measured for one contender right after the other, and other load on the machine affects them all.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Runner:
 
 @contextmanager
 def lineup(contenders: list[Contender], template: Path, base: Path) -> Iterator[list[Runner]]:
-    """Those that mount, in the order given; the others are named on stderr."""
+    """Those that mount, in the order of `contenders`; the others are named on stderr."""
     with ExitStack() as stack:
         running = []
         for contender in contenders:
@@ -42,6 +42,6 @@ def lineup(contenders: list[Contender], template: Path, base: Path) -> Iterator[
 
 
 def in_turn(running: list[Runner], turn: int) -> list[Runner]:
-    """Another one first each time: nobody is always the one after the slowest."""
+    """Another one first each time, so that no contender always follows the slowest."""
     first = turn % len(running) if running else 0
     return running[first:] + running[:first]

@@ -56,13 +56,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench/many", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--files", type=int, default=scale.files(200_000), help="of each kind; else 200000")
+    parser.add_argument(
+        "--files", type=int, default=scale.files(200_000), help="number of each kind; default 200000"
+    )
     parser.add_argument("--limits", default=LIMITS, help=f"hard limits of the daemon; else {LIMITS}")
     parser.add_argument("--contenders", default=TAKING_PART, help=f"else {TAKING_PART}")
-    parser.add_argument("--options", default="volatile", help="more mount options; else volatile: no syncs")
+    parser.add_argument(
+        "--options", default="volatile", help="more mount options; default: volatile, which syncs nothing"
+    )
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="where the disk images are made")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="put the table between FILE's marks for it"
+        "--write", type=Path, metavar="FILE", help="write the table between its marks in FILE"
     )
     return parser.parse_args()
 
@@ -160,7 +164,7 @@ def work(result: Result, limit: int, count: int) -> None:
 
 
 def below(result: Result, stage: Stage, count: int) -> None:
-    """What the upper holds once nobody is mounted."""
+    """What the upper holds once it is unmounted."""
     with contextlib.chdir(stage.disk / stage.upper):
         for top, wanted in (
             ("chmod", crowd.content),
@@ -218,7 +222,7 @@ def daemon(contender: Contender, limit: int, stage: Stage, options: str) -> Iter
 
 
 def answers(stage: Stage) -> list[str]:
-    """What is wrong with the answer to `overlayfs-pyctl stats`; nothing, it should be."""
+    """What is wrong with the answer to `overlayfs-pyctl stats`: normally nothing."""
     done = subprocess.run(
         [f"{OURS}ctl", "stats", "--json", str(stage.mountpoint)], capture_output=True, text=True, timeout=60
     )
@@ -226,7 +230,7 @@ def answers(stage: Stage) -> list[str]:
 
 
 def publish(arguments: argparse.Namespace, results: list[Result], seconds: float) -> None:
-    """Print the table, and put it into the document that was named."""
+    """Print the table, and write it into the document of `--write`."""
     words = ["scripts/bench/many", "--files", str(arguments.files)]
     for option, usual in (("limits", LIMITS), ("contenders", TAKING_PART), ("options", "volatile")):
         if (value := getattr(arguments, option)) != usual:
@@ -256,7 +260,7 @@ def table(results: list[Result]) -> str:
 
 
 def time_cell(step: Step) -> str:
-    """Seconds, and how much longer the last tenth took than the first where that is much."""
+    """Seconds, and how much longer the last tenth took than the first, where that is more than twice."""
     return report.digits(step.seconds) + (f" (×{step.growth:.1f})" if step.growth > 2 else "")
 
 

@@ -49,7 +49,7 @@ def big_files(mib: int, *names: str) -> Fill:
 
 
 def archive(directory: Path) -> None:
-    """A tree of small files in 60 directories, a tar of it, and the place it is taken apart in."""
+    """A tree of small files in 60 directories, a tar of it, and the directory to unpack it in."""
     for number in range(60):
         write_files(directory / f"tree/dir-{number:02d}", ARCHIVED // 60)
     sh("tar", "-cf", "archive.tar", "tree", cwd=directory)
@@ -57,7 +57,7 @@ def archive(directory: Path) -> None:
 
 
 def python_home(directory: Path) -> None:
-    """The interpreter and its library, without what no program imports."""
+    """The interpreter and its library, without the parts that no program imports."""
     library = Path(sysconfig.get_path("stdlib"))
     left_out = shutil.ignore_patterns(
         "test", "tests", "*-packages", "config-*", "idlelib", "tkinter", "ensurepip", "lib2to3"

@@ -34,7 +34,7 @@ _STEADY = 3  # seconds; giving back begins a second after the forgets
 
 
 def steady_rss(mount: Mounted, seconds: float = 15) -> float:
-    """Resident memory once it no longer changes: forgets are worked off by and by."""
+    """Resident memory once it no longer changes: the daemon handles forgets one after the other."""
     deadline = time.monotonic() + seconds
     last, since = mount.rss_mib(), time.monotonic()
     while time.monotonic() < deadline and time.monotonic() - since < _STEADY:

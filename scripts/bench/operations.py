@@ -30,7 +30,7 @@ def stat_all(names: list[str]) -> None:
 
 
 def miss_all(names: list[str]) -> None:
-    """Look up names that are not there: access(2), since it says so without an exception."""
+    """Look up missing names by access(2), which returns an error without an exception."""
     for name in names:
         os.access(name, os.F_OK)
 

@@ -119,12 +119,12 @@ def fresh_stage(base: Path, template: Path) -> Iterator[Stage]:
 
 
 def warm(top: Path) -> None:
-    """Look at and read everything below `top` once: the overlay is measured, not the disk."""
+    """Stat and read everything below `top` once: the overlay is measured, not the disk."""
     command = ["find", str(top), "-type", "f", "-size", "+0", "-exec", "cat", "{}", "+"]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
 def settle() -> None:
-    """Nothing dirty is left to be written back while a clock runs."""
+    """Write back everything dirty, so that nothing is written back while a clock runs."""
     os.sync()
     time.sleep(0.3)

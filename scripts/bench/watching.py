@@ -1,4 +1,4 @@
-"""What a daemon holds while others work: descriptors and memory, at most and once it is quiet again."""
+"""The descriptors and memory of a daemon: the maximum during work, and the value once it is idle again."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ _PATIENCE = 60.0
 
 
 class Watch:
-    """Looks at a process several times a second, as long as it is entered."""
+    """Samples a process several times a second while the context is open."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -52,7 +52,7 @@ class Watch:
         return 0.0
 
     def calm_down(self) -> None:
-        """Have the kernel forget all it knows, and wait until the daemon holds less no more."""
+        """Make the kernel forget all inodes, and wait until the daemon's figures no longer fall."""
         Path("/proc/sys/vm/drop_caches").write_text("2")
         deadline, since = time.monotonic() + _PATIENCE, time.monotonic()
         with contextlib.suppress(OSError):

@@ -13,7 +13,7 @@ PACKAGE = "hello"
 
 
 class Failed(Exception):
-    """A step did not do what it should; str() is the sentence to print."""
+    """A step failed; str() is the sentence to print."""
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def ask_umoci(demo: Demo, live: dict[bytes, Entry]) -> None:
 
 
 def unmount_quietly(demo: Demo, what: str | Path) -> None:
-    """Clean-up: through layerstore, and if that cannot, by umount(8)."""
+    """Clean up through layerstore, or if that fails by umount(8)."""
     done = subprocess.run([LAYERSTORE, "--root", str(demo.store), "umount", str(what)], capture_output=True)
     if done.returncode:
         for path in (demo.store / "workspaces" / NAME / "merged", demo.scratch / "again"):
@@ -219,7 +219,7 @@ def is_dead_mount(path: Path) -> bool:
 
 
 def remove(scratch: Path) -> None:
-    """Take the scratch directory away, unless something is still mounted in it."""
+    """Remove the scratch directory, unless something is still mounted in it."""
     inside = [
         line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if str(scratch) in line
     ]

@@ -1,7 +1,7 @@
 """layerstore beside the tools people use for the same work: time, peak memory, and the goals.
 
 Each row is printed, and with `--write` written, as soon as it is measured: a run that is cut off keeps
-what it has.
+its rows.
 """
 
 import argparse
@@ -31,12 +31,12 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of each row but the large file's; else 3")
+    parser.add_argument("--rounds", type=int, default=3, help="of each row but the large file's; default 3")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to try the scripts out")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="where the disk images are made")
     parser.add_argument(
-        "--write", type=Path, metavar="FILE", help="put the tables between FILE's layers marks"
+        "--write", type=Path, metavar="FILE", help="write the tables between the layers marks in FILE"
     )
     return parser.parse_args()
 

@@ -14,7 +14,7 @@ from stage import sh, unmount
 
 ROOT = Path(__file__).resolve().parents[3]
 OURS = str(ROOT / ".venv/bin/layerstore")
-PATIENCE = 600  # seconds that any one command may take
+PATIENCE = 600  # seconds that one command may take at most
 _INODES = 1_000_000
 _LAUNCH = Path(__file__).with_name("launch.py")
 
