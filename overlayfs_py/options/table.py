@@ -103,7 +103,7 @@ SEMANTICS = (
 )
 
 DAEMON = (
-    Row("timeout", Kind.SECONDS, "how long the kernel may keep what it was told", "service.timeout"),
+    Row("timeout", Kind.SECONDS, "how long the kernel may cache names and attributes", "service.timeout"),
     _words(
         "engine",
         "service.engine",

@@ -120,7 +120,7 @@ def verdict(samples: Samples, rows: Rows, contenders: Sequence[str]) -> str:
         if judgements:
             failed = [text for text, reached in judgements if not reached]
             lines.append(f"- `{name}` reaches {len(judgements) - len(failed)} of {len(judgements)} goals")
-            lines += [f"  - missed: {text}" for text in failed]
+            lines += [f"    - missed: {text}" for text in failed]
     return "\n".join(lines)
 
 
@@ -133,7 +133,9 @@ def _judgements(
         for base in (KERNEL, PEER):
             value, limit = ratio(samples, row, ours, base), limit_for(row[0], base, ours)
             if base in contenders and value is not None and limit is not None:
-                found.append((f"{row[0]}: {value:.2f} of {base}'s, goal {limit:g}", not missed(value, limit)))
+                found.append(
+                    (f"{row[0]}: {value:.2f} times {base}, goal {limit:g}", not missed(value, limit))
+                )
         values = samples.get((row[0], ours), ())
         if values and row[0] in LIMITS:
             limit = LIMITS[row[0]]

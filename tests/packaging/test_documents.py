@@ -140,6 +140,35 @@ def test_the_design_names_every_room() -> None:
     assert named == {path.stem for path in ROOT.glob("overlayfs_py/union/*.py")} - {"__init__"}
 
 
+# Phrases that say less than the plain verb, which stands beside them.
+PHRASES = {
+    r"cannot be had|can be had": "is (not) available",
+    r"(?:is|are|was|were) told": "returns, prints, reports",
+    r"goes? on over": "continues on",
+    r"who(?:ever)? asks?\b": "the caller, the client",
+    r"nobody answers": "without an answer",
+    r"without a word": "silently",
+    r"came? to be\b": "was completed",
+}
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_documents_and_scripts_are_in_plain_english(phrase: str) -> None:
+    """Short active sentences with the verbs that people use."""
+    texts = [
+        *DOCUMENTS,
+        *(path for path in ROOT.glob("scripts/**/*") if path.is_file() and path.suffix != ".pyc"),
+    ]
+    pattern = re.compile(rf"\b(?:{phrase})", re.IGNORECASE)
+    found = [
+        f"{path.relative_to(ROOT)}:{number} {line.strip()}: say {PHRASES[phrase]}"
+        for path in texts
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not found
+
+
 def test_the_index_lists_every_page() -> None:
     """docs/README.md leads to each page of docs/."""
     index = (ROOT / "docs/README.md").read_text()
