@@ -13,7 +13,7 @@ def main(results: Path) -> None:
     """The pictures go beside `results`, which gets its table of goals."""
     here = results.parent
     (here / "overview.svg").write_text(overview.draw())
-    if goals_table.is_present(results):
+    if goals_table.has_figures(results):
         goals_table.write(results)
         (here / "benchmarks.svg").write_text(plot.main_plot(results))
     if layers_run(results):

@@ -15,8 +15,11 @@ HEAD = [
 ]
 
 
-def is_present(document: Path) -> bool:
-    return BEGIN in document.read_text() and len(main_run(document)) > ABSOLUTE
+def has_figures(document: Path) -> bool:
+    """Whether the run was one of all contenders that the table and the plot compare."""
+    found = main_run(document)
+    columns = {f"{ours} ÷ {peer}" for ours in OURS for peer in PEERS}
+    return BEGIN in document.read_text() and len(found) > ABSOLUTE and columns <= set(found[RATIOS].head)
 
 
 def render(document: Path) -> str:

@@ -84,3 +84,12 @@ def test_a_table_that_is_written_is_drawn(tmp_path: Path) -> None:
     )
     assert (tmp_path / "benchmarks.svg").read_text() != before
     assert "| **52 of 62** |" in results.read_text()
+
+
+def test_a_run_of_few_contenders_leaves_the_plot(tmp_path: Path) -> None:
+    """A table without the columns that the plot compares is no error."""
+    results = draw(tmp_path)
+    results.write_text(results.read_text().replace("passthrough ÷ kernel", "pyfuse3 ÷ kernel"))
+    before = results.read_text(), (tmp_path / "benchmarks.svg").read_text()
+    subprocess.run([ROOT / "scripts/draw", results], check=True)
+    assert (results.read_text(), (tmp_path / "benchmarks.svg").read_text()) == before
