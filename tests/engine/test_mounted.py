@@ -357,10 +357,11 @@ def test_interrupted_caller_leaves_the_mount_alive(layers: Layers, mount: Mounte
     """A reader killed in the middle of its requests costs nobody else anything."""
     (layers.lowers[0] / "file").write_bytes(b"x" * (4 << 20))
     mount(layers)
-    script = f"while True: open({str(layers.merged / 'file')!r}, 'rb').read()"
+    read = f"open({str(layers.merged / 'file')!r}, 'rb').read()"
+    script = f"{read}\nprint(flush=True)\nwhile True: {read}"
     for _ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", script])
-        time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
     assert (layers.merged / "file").stat().st_size == 4 << 20

@@ -1,18 +1,20 @@
 """What signals do to a command, at the instants that no signal from outside can be aimed at."""
 
+import fcntl
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
-import time
+import termios
 from pathlib import Path
 
 import pytest
 
 from layerstore.undoing import undone
 from tests.layerstore.commands import Cli, tarball, wait_until_it_hears
+from tests.waiting import is_asleep, wait_until
 
 _SCRIPT = """
 import os, signal, sys, time, weakref
@@ -136,7 +138,7 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up(base: Cli, where: Path) -> Non
     ours, theirs = os.pipe()
     try:
         process = base.start("export", "big:1", stdout=theirs, stderr=subprocess.PIPE)
-        _wait_until_full(theirs)
+        wait_until(lambda: not select.select([], [theirs], [], 0)[1] and is_asleep(process.pid))
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     finally:
@@ -145,11 +147,9 @@ def test_a_pipe_that_nobody_reads_holds_nobody_up(base: Cli, where: Path) -> Non
     assert (process.returncode, said) == (130, b"")
 
 
-def _wait_until_full(pipe: int) -> None:
-    deadline = time.monotonic() + 20
-    while select.select([], [pipe], [], 0)[1] and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.1)
+def _is_read(pipe: int) -> bool:
+    """Whether nothing is left in a pipe."""
+    return fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)) == bytes(4)
 
 
 @pytest.mark.parametrize("words", [("import",), ("load", "-i")])
@@ -160,7 +160,7 @@ def test_a_pipe_that_nobody_writes_does_not_either(base: Cli, where: Path, words
         writer.write(tarball({"f": b"x" * 3000})[:2048])
         writer.flush()
         wait_until_it_hears(process)
-        time.sleep(0.3)
+        wait_until(lambda: _is_read(writer.fileno()) and is_asleep(process.pid))
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=20) == (b"", b"")
     assert process.returncode == 143
@@ -174,7 +174,9 @@ def test_a_server_that_stalls_does_not_either(base: Cli) -> None:
         with connection:
             connection.recv(1 << 16)
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + bytes(100))
-            time.sleep(0.3)
+            assert process.stdout
+            assert process.stdout.readline() == f"Downloading from {url}\n".encode()
+            wait_until(lambda: is_asleep(process.pid))
             process.send_signal(signal.SIGTERM)
-            assert process.communicate(timeout=20) == (f"Downloading from {url}\n".encode(), b"")
+            assert process.communicate(timeout=20) == (b"", b"")
     assert process.returncode == 143

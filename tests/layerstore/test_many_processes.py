@@ -10,6 +10,7 @@ import time
 import pytest
 
 from tests.layerstore.commands import ROOTFS, Cli, contents, tarball
+from tests.waiting import wait_until
 
 
 def finish(processes: "list[subprocess.Popen[bytes]]") -> list[str]:
@@ -145,9 +146,7 @@ def test_told_to_stop(base: Cli, number: int) -> None:
     assert process.stdin is not None
     process.stdin.write(tarball({"f": b"x" * 100_000})[:60_000])
     process.stdin.flush()
-    deadline = time.monotonic() + 20
-    while not list(base.root.rglob(".tmp-*")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: list(base.root.rglob(".tmp-*")))
     process.send_signal(number)
     try:
         assert process.wait(20) == 128 + number

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 import layerstore
 from layerstore.errors import InUse, LayerstoreError
 from tests.layerstore.commands import ROOTFS, Cli
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
@@ -239,9 +239,7 @@ def test_killed_daemon(base: Cli, where: Path) -> None:
     (workspace / "written").write_text("before")
     (pid,) = daemons(workspace)
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while daemons(workspace) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: not daemons(workspace))
     (line,) = base.objects("ps")
     assert line["State"] == "dead"
     assert "dead" in base.fail("mount", "w")

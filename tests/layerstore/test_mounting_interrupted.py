@@ -15,6 +15,7 @@ import pytest
 from layerstore.cli import program
 from layerstore.store import locking
 from tests.layerstore.commands import ROOTFS, Cli, tarball, wait_until_it_hears
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 _DELAYS = [0.025 * step for step in range(14)]  # of a start of about 0.35 s
@@ -120,9 +121,7 @@ def test_killed_the_daemon_has_an_images_layers_until_it_is_up(cli: Cli, where: 
     go_on = killed_while_it_starts(["--root", cli.root, "mount", "-r", "only:1", place], where)
     assert is_locked(cli.root / "oci")
     go_on()
-    deadline = time.monotonic() + 20
-    while is_locked(cli.root / "oci") and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: not is_locked(cli.root / "oci"))
     try:
         assert (place / "etc/hosts").exists()
         assert "is mounted at" in cli.fail("rmi", "only:1")

@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from overlayfs_py.service import client
 from tests.layerstore.commands import ROOTFS, Cli, tarball
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 RUN_DIR = b"/run/overlayfs-py"
@@ -73,13 +73,6 @@ def layer_of(base: Cli, name: str) -> Path:
 def frozen(workspace: Path) -> bool:
     with client.connect(RUN_DIR, os.fsencode(workspace)) as daemon:
         return daemon.ask("status")["frozen"] is not None
-
-
-def wait_until(condition: Callable[[], object], patience: float = 20.0) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "none"])

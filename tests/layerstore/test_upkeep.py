@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from layerstore.errors import InUse
 from layerstore.store.store import Store
 from tests.layerstore.archives import layout, old_docker, pack
 from tests.layerstore.commands import ROOTFS, Cli, contents, tarball
+from tests.waiting import wait_until
 
 BLOBS = "oci/blobs/sha256"
 
@@ -306,10 +306,7 @@ def test_a_load_that_is_killed(cli: Cli, number: signal.Signals) -> None:
     with process:
         process.stdin.write(archive[: 5 << 20])
         process.stdin.flush()
-        limit = time.monotonic() + 30
-        while not any((cli.root / BLOBS).glob("[0-9a-f]*")):
-            assert time.monotonic() < limit
-            time.sleep(0.01)
+        wait_until(lambda: any((cli.root / BLOBS).glob("[0-9a-f]*")), patience=30)
         process.send_signal(number)
         process.wait(30)
     if number == signal.SIGKILL:

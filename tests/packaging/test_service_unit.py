@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.machine import ROOT, Machine
+from tests.waiting import wait_until
 
 UNIT = ROOT / "overlayfs_py/service/overlayfs-py@.service"
 EXAMPLE = ROOT / "overlayfs_py/service/example.toml"
@@ -20,6 +21,12 @@ def configured(machine: Machine, name: str, more: str = "") -> str:
     text = EXAMPLE.read_text().replace("/srv/NAME", base).replace(f', "{base}/base"', "")
     machine.configure(name, text.replace(f"{base}/patches", f"{base}/lower") + more)
     return f"overlayfs-py@{name}.service"
+
+
+def _since_start(machine: Machine, unit: str) -> int:
+    """Microseconds between a unit's start and its last sign of life."""
+    last, start = (machine.show(unit, f"{what}TimestampMonotonic") for what in ("Watchdog", "ActiveEnter"))
+    return int(last) - int(start)
 
 
 @pytest.fixture
@@ -142,7 +149,8 @@ class TestUnderSystemd:
         (extra / "quick.conf").write_text("[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")
         machine.check("systemctl", "daemon-reload")
         assert machine.systemctl("start", unit).returncode == 0, machine.journal(unit)
-        time.sleep(5)
+        # Two of its periods, and a sign of life after each.
+        wait_until(lambda: _since_start(machine, unit) > 4e6, what="signs of life")
         assert machine.show(unit, "NRestarts") == "0", "a healthy daemon missed its watchdog"
         machine.check("systemctl", "kill", "-s", "STOP", unit)
         machine.wait_for(

@@ -5,13 +5,13 @@ import fcntl
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests import rawcalls
 from tests.mounts import COMMAND, Layers, LowerLayers
+from tests.waiting import wait_until
 
 TIMEOUT = 60.0
 
@@ -84,10 +84,7 @@ def daemon_pid(layers: Layers) -> int:
 def wait_gone(pid: int, patience: float = 20.0) -> None:
     """Wait until a process that is not our child has ended."""
     pid_fd = os.pidfd_open(pid) if _alive(pid) else -1
-    deadline = time.monotonic() + patience
-    while _alive(pid):
-        assert time.monotonic() < deadline, f"{pid} does not end"
-        time.sleep(0.01)
+    wait_until(lambda: not _alive(pid), what=f"the end of {pid}", patience=patience)
     if pid_fd >= 0:
         os.close(pid_fd)
 

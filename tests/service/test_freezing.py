@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -20,6 +19,7 @@ from tests.conftest import Mounter
 from tests.mounts import Layers, LowerLayers, OverlayMount, status
 from tests.service.starts import one_line, pyctl
 from tests.snapshots import directory, facts
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root, pytest.mark.engine]
 RUN_DIR = b"/run/overlayfs-py"
@@ -43,13 +43,6 @@ def run() -> Iterator[Run]:
 
 def daemon(mount: OverlayMount) -> client.Connection:
     return client.connect(RUN_DIR, mount.root)
-
-
-def wait_until(condition: Callable[[], object], patience: float = 20.0) -> None:
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 def wait_held(mount: OverlayMount, count: int) -> None:
@@ -149,11 +142,11 @@ def test_the_upper_is_the_state_of_one_instant(layers: Layers, mount: Mounter, r
             connection.freeze(timeout=None, hold=True)
             first, second = numbers()
             assert 0 <= first - second <= 1, (first, second)
-            time.sleep(0.03)
+            wait_held(mounted, 1)
             assert numbers() == [first, second]
             connection.ask("thaw")
         seen.append(second)
-        time.sleep(0.02)
+        wait_until(lambda: numbers()[1] > seen[-1])
     assert seen[-1] > seen[0]
 
 
@@ -168,7 +161,7 @@ def test_a_copy_up_under_way_ends_first(layers: Layers, mount: Mounter, run: Run
         assert connection.ask("status")["statistics"]["copies"] == 0
         assert not os.listdir(layers.work / "work")
         before = facts(directory(layers.upper))
-        time.sleep(0.05)
+        wait_until(lambda: status(mounted)["statistics"]["held"] or writer.poll() is not None)
         assert facts(directory(layers.upper)) == before
     assert writer.wait(20) == 0
     assert (layers.upper / "big").stat().st_size == 64 << 20

@@ -29,6 +29,7 @@ from tests.service.starts import (
 from tests.service.starts import (
     overlayfs_py as run,
 )
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
@@ -93,10 +94,7 @@ def test_foreground_ends_with_status_0(layers: Layers) -> None:
 
 
 def _wait_for_mount(layers: Layers) -> None:
-    deadline = time.monotonic() + 20
-    while not is_mounted(layers):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: is_mounted(layers))
     os.stat(layers.merged)
 
 
@@ -106,10 +104,7 @@ def test_signal_detaches_a_busy_mount(layers: Layers) -> None:
         pid = start(layers)
         held = (layers.merged / "x").open("w")
         os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 10
-        while is_mounted(layers):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: not is_mounted(layers))
         held.write("last words")
         held.flush()
         held.close()
@@ -281,10 +276,10 @@ def test_no_watchdog_ping_from_a_stuck_loop(
 ) -> None:
     """A loop that serves nothing gives no sign of life, so that systemd ends it."""
     script = (
-        "import sys, time\n"
+        "import os, sys, time\n"
         f"from overlayfs_py.engine.{where_it_is} as Operations\n"
         "from overlayfs_py import cli\n"
-        f"{answers} lookup(self, *_): time.sleep(3600)\n"
+        f"{answers} lookup(self, *_): os.write(1, b'stuck\\n'); time.sleep(3600)\n"
         "Operations.lookup = lookup\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
@@ -294,11 +289,12 @@ def test_no_watchdog_ping_from_a_stuck_loop(
         environment = {**os.environ, "NOTIFY_SOCKET": str(where / "notify"), "WATCHDOG_USEC": "200000"}
         wanted = options(layers, f"engine={engine}")
         words = [sys.executable, "-c", script, "-f", *wanted, str(layers.merged)]
-        process = subprocess.Popen(words, env=environment)
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE)
         try:
             assert b"READY=1" in manager.recv(4096)
             victim = subprocess.Popen(["stat", layers.merged / "x"], stderr=subprocess.DEVNULL)
-            time.sleep(0.3)
+            assert process.stdout
+            assert process.stdout.readline() == b"stuck\n"
             manager.settimeout(0.05)
             try:
                 while True:
@@ -310,5 +306,5 @@ def test_no_watchdog_ping_from_a_stuck_loop(
                 manager.recv(4096)
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
             victim.wait(10)

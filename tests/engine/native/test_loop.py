@@ -16,6 +16,7 @@ import pytest
 from overlayfs_py.engine.native.chores import Chores
 from overlayfs_py.engine.native.cpu_latency import CpuLatencyRequest
 from overlayfs_py.engine.native.loop import Loop, Polling
+from tests.waiting import wait_until
 
 
 class Served:
@@ -191,8 +192,5 @@ def test_tidies_before_it_sleeps(served: Served) -> None:
     for number in range(5):
         served.kernel.send(b"%d" % number)
         assert served.event.acquire(timeout=10)
-    deadline = time.monotonic() + 10
-    while served.untidy and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert served.untidy == 0
+    wait_until(lambda: served.untidy == 0)
     assert len(served.said) == 5

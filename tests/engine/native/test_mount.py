@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 
 from tests import rawcalls
 from tests.mounts import Layers, LowerLayers, OverlayMount, status
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.fuse, pytest.mark.root]
 
@@ -212,7 +212,7 @@ def test_running_program_is_busy(layers: Layers, native: Callable[..., OverlayMo
     native(layers)
     process = subprocess.Popen([layers.merged / "program", "30"])
     try:
-        time.sleep(0.1)
+        wait_until(lambda: os.readlink(f"/proc/{process.pid}/exe") == str(layers.merged / "program"))
         with pytest.raises(OSError, check=lambda error: error.errno == errno.ETXTBSY):
             os.open(layers.merged / "program", os.O_WRONLY)
     finally:
@@ -270,12 +270,13 @@ def test_nodes_go_when_forgotten(layers: Layers, native: Callable[..., OverlayMo
         path.stat()
     assert status(mount)["statistics"]["nodes"] > 500
     rawcalls.remount(mount.root)
-    deadline = time.monotonic() + 10
-    while status(mount)["statistics"]["nodes"] > 10 and time.monotonic() < deadline:
+
+    def forgotten() -> bool:
         os.stat(layers.merged)  # FORGET comes with the next request at the latest
         rawcalls.remount(mount.root)
-        time.sleep(0.05)
-    assert status(mount)["statistics"]["nodes"] <= 10
+        return int(status(mount)["statistics"]["nodes"]) <= 10
+
+    wait_until(forgotten)
 
 
 # -- data=passthrough --------------------------------------------------------------------------

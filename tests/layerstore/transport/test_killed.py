@@ -18,6 +18,7 @@ from tests.layerstore.commands import Cli
 from tests.layerstore.transport.proxy import Fault, faulty_proxy
 from tests.layerstore.transport.samples import FAST, MIB, digests, image, leftovers
 from tests.layerstore.transport.servers import needs_registry
+from tests.waiting import wait_until
 
 pytestmark = needs_registry
 
@@ -68,9 +69,7 @@ def test_interrupted(other: Store, registry: str, pushed: str, number: signal.Si
     """It ends at once, also while a connection hangs, and says nothing of it; what came is kept."""
     with faulty_proxy(registry, Fault("^GET .*blobs", pause=0.2, times=1000, skip=1)) as proxy:
         process = Cli(other.root).start("pull", f"{proxy.host}/{pushed}", **pipes())
-        until = time.monotonic() + 10
-        while partial_bytes(other) < SMALL and time.monotonic() < until:  # some of a large layer has come
-            time.sleep(0.02)
+        wait_until(lambda: partial_bytes(other) >= SMALL, what="some of a large layer")
         process.send_signal(number)
         started = time.monotonic()
         out, err = process.communicate(timeout=10)

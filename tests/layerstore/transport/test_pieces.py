@@ -6,6 +6,8 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,6 +23,7 @@ from layerstore.transport.errors import RegistryError
 from tests.layerstore.transport.proxy import Fault, Proxy, faulty_proxy
 from tests.layerstore.transport.samples import FAST, MIB, digests, image, leftovers
 from tests.layerstore.transport.servers import needs_registry
+from tests.waiting import wait_until
 
 pytestmark = needs_registry
 
@@ -155,6 +158,10 @@ def test_a_failed_pull_goes_on_from_what_is_written(repository: str, registry: s
         assert proxy.requests(BLOB)[0].headers["Range"] == f"bytes={len(had)}-"
 
 
+def _is_larger(path: Path, size: int) -> bool:
+    return path.exists() and path.stat().st_size > size
+
+
 def test_killed_in_the_middle(repository: str, registry: str, other: Store) -> None:
     """kill -9 loses what was in memory; what is on disk is a beginning, and the next pull goes on from it."""
     left = partials.directory(other) / Digest.of(LAYER).hex
@@ -167,9 +174,7 @@ def test_killed_in_the_middle(repository: str, registry: str, other: Store) -> N
                     pull(proxy, other)
                 finally:
                     os._exit(0)
-            until = time.monotonic() + 20
-            while time.monotonic() < until and not (left.exists() and left.stat().st_size > had + 2 * PIECE):
-                time.sleep(0.005)
+            wait_until(partial(_is_larger, left, had + 2 * PIECE))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         now = left.read_bytes()
