@@ -1,8 +1,8 @@
-"""Whether two entries of stacks are the same, as far as a layer could tell: metadata and content.
+"""Compare entries of two stacks by what a layer records: metadata and content.
 
-Contents are compared byte by byte and not by fingerprints: both sides must be read anyhow, the first
-difference ends it, and no two files can be made that only seem equal (docs/decisions/0010). Where both have a
-hole nothing is read.
+Contents are compared byte by byte, not by fingerprints: both sides must be read anyway, the first difference
+ends the comparison, and nobody can craft two files that only seem equal (docs/decisions/0010). Holes that
+both files have are not read.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _CHUNK = 1 << 20
 
 
 def same_place(a: Real, b: Real) -> bool:
-    """Whether both are the very same name in the same directory on disk."""
+    """Return whether both are the same name in the same directory on disk."""
     if a.layer is not b.layer and not os.path.samestat(a.layer.root.stat(), b.layer.root.stat()):
         return False
     return a.layer_path() == b.layer_path()
 
 
 def same_metadata(new: Reading, a: Real, old: Reading, b: Real) -> bool:
-    """Type, mode, owner, device and the xattrs that travel in layers; not the times, not the size."""
+    """Return whether type, mode, owner, device and travelling xattrs are equal; ignores times and size."""
     one, other = a.stat(), b.stat()
     if (one.st_mode, one.st_uid, one.st_gid) != (other.st_mode, other.st_uid, other.st_gid):
         return False
@@ -36,7 +36,7 @@ def same_metadata(new: Reading, a: Real, old: Reading, b: Real) -> bool:
 
 
 def same_content(a: Node, b: Node) -> bool:
-    """Of two entries of one type: the same link target or the same bytes."""
+    """Return whether two entries of one type have the same link target or the same bytes."""
     if a.is_symlink:
         return a.top.readlink() == b.top.readlink()
     if not a.is_file or same_place(a.data, b.data):
@@ -50,7 +50,7 @@ def same_content(a: Node, b: Node) -> bool:
 
 
 def same_bytes(one_fd: int, other_fd: int) -> bool:
-    """Whether two open files hold the same; the offsets of both are moved."""
+    """Return whether two open files hold the same bytes. Moves the offsets of both."""
     size = os.fstat(one_fd).st_size
     if size != os.fstat(other_fd).st_size:
         return False
@@ -60,7 +60,7 @@ def same_bytes(one_fd: int, other_fd: int) -> bool:
         while at < end:
             data = os.pread(one_fd, min(_CHUNK, end - at), at)
             if not data or data != os.pread(other_fd, len(data), at):
-                return False  # or one became shorter just now
+                return False  # also when one has become shorter meanwhile
             at += len(data)
     return True
 

@@ -1,4 +1,4 @@
-"""What an operation left out or could not keep, as lines for the user: each once, and not without end."""
+"""What an operation left out or could not keep, as lines for the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MOST = 200
 
 
 class Notes:
-    """Collects lines; repeated ones count once, and after some hundred only their number is kept."""
+    """Collects lines. Keeps each line once, and of more than 200 only the number."""
 
     __slots__ = ("_lines", "_more")
 

@@ -1,4 +1,4 @@
-"""Owners on disk to owners in an image and back: user namespaces, and everything squashed to one user."""
+"""Translate owners on disk to owners in an image and back: for user namespaces, or all to one user."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ OwnerRange = tuple[int, int, int]  # (first id in the image, first id on disk, h
 
 
 class OwnerMap(NamedTuple):
-    """Ranges as in uid_map and gid_map. `squash` makes every owner on disk this (uid, gid) of the image
-    instead.
+    """Ranges as in uid_map and gid_map, or `squash`: the (uid, gid) in the image of every owner on disk.
+
+    Without ranges an id stays as it is.
     """
 
     uids: tuple[OwnerRange, ...] = ()
@@ -17,14 +18,14 @@ class OwnerMap(NamedTuple):
     squash: tuple[int, int] | None = None
 
     def to_image(self, uid: int, gid: int) -> tuple[int, int] | None:
-        """The owner in the image; None when an id has none."""
+        """Return the owner in the image; None when the ranges lack an id."""
         if self.squash is not None:
             return self.squash
         found = _to_image(self.uids, uid), _to_image(self.gids, gid)
         return None if found[0] is None or found[1] is None else (found[0], found[1])
 
     def to_disk(self, uid: int, gid: int) -> tuple[int, int] | None:
-        """The owner on disk; None when an id has none. Squashed maps have no way back."""
+        """Return the owner on disk; None when the ranges lack an id, and for a map that squashes."""
         if self.squash is not None:
             return None
         found = _to_disk(self.uids, uid), _to_disk(self.gids, gid)

@@ -1,4 +1,4 @@
-"""Where a layer comes from: directories in kernel overlayfs's on-disk form, stacked."""
+"""The directories that a layer is read from, stacked, in kernel overlayfs's on-disk format."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from overlayfs_py.union.reading import Reading
 
 
 class StackPaths(NamedTuple):
-    """Directories of one overlay: the upper (or the topmost layer to read), and the lowers, topmost first.
+    """Paths of one overlay's directories: the upper (or the topmost layer) and the lowers, topmost first.
 
-    `userxattr` tells which namespace the overlay's marks are in: ``user.overlay.`` instead of
-    ``trusted.overlay.``. `work` is the work directory of a stack that is mounted with index=on: its index
-    says which lower hard links have become one upper file. The lowers are opened only where the upper
-    refers to them (redirects, metacopy files, hard links, `changes`).
+    `userxattr`: the overlay's marks are ``user.overlay.*`` instead of ``trusted.overlay.*``. `work` is the
+    work directory of a stack mounted with index=on; its index says which lower hard links have become one
+    upper file. The lowers are read only where the upper refers to them (redirects, metacopy files, hard
+    links) and by `diff`.
     """
 
     upper: bytes
@@ -22,5 +22,5 @@ class StackPaths(NamedTuple):
     work: bytes | None = None
 
     def read(self) -> Reading:
-        """The stack, opened; the caller closes it. Nothing is mounted or written."""
+        """Open the stack for reading; the caller closes it. Mounts nothing and writes nothing."""
         return Reading(self.upper, self.lowers, work=self.work, userxattr=self.userxattr)

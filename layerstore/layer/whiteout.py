@@ -1,10 +1,9 @@
-"""The only converter between the two ways to say "this is gone": OCI's ``.wh.`` names and the overlay's
-marks.
+"""Whiteouts and opaque directories: the only converter between OCI's ``.wh.`` names and the overlay's marks.
 
-Decides as well which xattrs of a file belong to it (and travel in a layer) and which are marks of the
-overlay that held it. What users set in an overlay's namespaces is stored there escaped by one level
-(docs/decisions/0006): in a layer it has its own name, and on disk it is escaped again, so an overlay
-inside a workspace survives a commit, and no tar can make a mark.
+It also decides which xattrs belong to a file and travel in a layer, and which are marks of the overlay that
+held it. An overlay stores what users set in its namespaces escaped by one level (docs/decisions/0006). A
+layer holds such an xattr under its own name, and unpacking escapes it again: so an overlay inside a workspace
+survives a commit, and no tar can make a mark.
 """
 
 from __future__ import annotations
@@ -32,39 +31,37 @@ WHITEOUT_DEVICE = os.makedev(0, 0)
 
 
 def namespace(userxattr: bool) -> marks.Marks:
-    """The names of the overlay's marks in one namespace."""
+    """Return the names of the overlay's marks in ``user.`` or else ``trusted.``."""
     return marks.Marks(marks.USER if userxattr else marks.TRUSTED)
 
 
 def is_whiteout_device(st: os.stat_result) -> bool:
-    """A character device 0:0: the kernel's whiteout."""
+    """Return whether `st` is a character device 0:0, the kernel's whiteout."""
     return st.st_rdev == WHITEOUT_DEVICE and stat.S_ISCHR(st.st_mode)
 
 
 def is_reserved(name: bytes) -> bool:
-    """Whether a file of this name could not be told from a whiteout in a layer."""
+    """Return whether a layer would read a file of this name as a whiteout."""
     return name.startswith(PREFIX)
 
 
 def has_reserved(path: bytes) -> bool:
-    """Whether a component of `path` is a reserved name."""
+    """Return whether a component of `path` is a reserved name."""
     return PREFIX in path and any(map(is_reserved, path.split(b"/")))
 
 
 def is_metadata(name: bytes) -> bool:
-    """``.wh..wh.plnk`` and the like: AUFS's own files, which mean nothing here; the opaque marker is
-    not one.
-    """
+    """Return whether this is a file of AUFS's own, such as ``.wh..wh.plnk``; the opaque marker is not."""
     return name.startswith(_META) and name != OPAQUE_MARKER
 
 
 def whiteout_name(name: bytes) -> bytes:
-    """The entry that hides `name` in a layer."""
+    """Return the name of the entry that hides `name` in a layer."""
     return PREFIX + name
 
 
 def hidden_name(name: bytes, entry: bytes) -> bytes:
-    """What the whiteout `name` hides; InvalidLayer, naming `entry`, for one that hides nothing sensible."""
+    """Return what the whiteout `name` hides. Raises InvalidLayer for `entry` when that cannot be a name."""
     hidden = name[len(PREFIX) :]
     if hidden in (b"", b".", b".."):
         raise InvalidLayer("a whiteout without a name", entry)
@@ -72,7 +69,7 @@ def hidden_name(name: bytes, entry: bytes) -> bytes:
 
 
 def xattr_for_layer(name: str, own: marks.Marks, note: Note) -> str | None:
-    """Under which name an xattr found on disk travels; None when it stays behind."""
+    """Return the name under which an xattr found on disk travels in a layer; None: it is left out."""
     for prefix in _OVERLAYS:
         if not name.startswith(prefix):
             continue
@@ -97,7 +94,7 @@ def xattrs_of_users(real: Real, own: marks.Marks) -> Iterator[tuple[str, str]]:
 
 
 def xattr_for_disk(name: str, note: Note) -> str | None:
-    """Under which name an xattr found in a layer is put on disk; None when it is dropped."""
+    """Return the name under which an xattr found in a layer is stored on disk; None: it is left out."""
     for prefix in _OVERLAYS:
         if name.startswith(prefix):
             return prefix + _ESCAPE + name[len(prefix) :]

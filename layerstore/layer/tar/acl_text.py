@@ -1,7 +1,7 @@
-"""POSIX ACLs as GNU tar and libarchive write them, as text, turned into the xattr's form (posix_acl_xattr.h).
+"""Convert POSIX ACLs from the text that GNU tar and libarchive write to the xattr's form (posix_acl_xattr.h).
 
-An entry is ``user:NAME:rwx`` with a number instead of the name, or with the number behind it
-(``user:joe:rwx:1000``). A name alone means a user of the machine that wrote the tar, who is nobody here.
+An entry is ``user:NAME:rwx``, with a number in place of the name or behind it (``user:joe:rwx:1000``). A name
+without a number means a user of the machine that wrote the tar; it has no meaning on this machine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LINE = re.compile(rb"(user|group|mask|other)::?([^:]*?):?([r-][w-][x-])(?::([0-
 
 
 def parse(text: bytes) -> bytes | None:
-    """The xattr's value; None when it names someone without a number, InvalidLayer for what is no ACL."""
+    """Return the xattr's value; None when an entry has a name without a number. Raises InvalidLayer."""
     entries = []
     for line in re.split(rb"[,\n]", text):
         stripped = line.partition(b"#")[0].strip()

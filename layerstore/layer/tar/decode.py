@@ -1,9 +1,8 @@
-"""Read the members of a layer tar, as all the real writers make them, and refuse what is damaged.
+"""Read the members of a layer tar as real writers make them, and refuse damaged ones.
 
 Accepted: v7, ustar, GNU, star and PAX headers, base-256 numbers, GNU long names, local and global PAX
-headers, every sparse format, file type bits in modes, no end-of-archive mark, a last member that is not
-padded. Names are given as they are in the archive: what they may mean on disk is decided by who unpacks
-them.
+headers, every sparse format, file type bits in modes, a missing end-of-archive mark, a last member without
+padding. Names are returned as the archive has them: `unpack` decides what they may mean on disk.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from layerstore.limits import Limits
 
 _ZERO_BLOCK = bytes(BLOCK)
 _HEADER_ONLY = frozenset((HARD_LINK, SYMLINK, CHAR_DEVICE, BLOCK_DEVICE, DIRECTORY, FIFO))
-_REGULARS = frozenset((REGULAR, b"\0", b"7"))  # 7: contiguous, which nobody ever was
+_REGULARS = frozenset((REGULAR, b"\0", b"7"))  # 7: contiguous, which no system implements
 _OLD_SPARSE = b"S"
 _DUMP_DIR = b"D"
 _VOLUME = b"V"
@@ -39,7 +38,7 @@ _PAX, _SOLARIS_PAX, _GLOBAL_PAX = b"x", b"X", b"g"
 
 
 class TarReader:
-    """Iterates over the members; the contents of the current one come from `data`, once."""
+    """Iterates over the members; `data` reads the content of the current one, once."""
 
     def __init__(self, tar: TarStream, limits: Limits) -> None:
         self.count = 0
@@ -50,7 +49,7 @@ class TarReader:
         self._clear()
 
     def _clear(self) -> None:
-        """Forget what applied to one member only."""
+        """Drop what applied to one member only."""
         self._records: pax.Records = {}
         self._repeated: sparse_read.Repeated = []
         self._long_name: bytes | None = None
@@ -68,17 +67,17 @@ class TarReader:
             self._finish_member(entry)
 
     def data(self, entry: Entry) -> Iterator[memoryview]:
-        """The stored bytes of the current member that have not been read yet."""
+        """Yield the stored bytes of the current member that have not been read yet."""
         return self._tar.pieces(self._end - self._tar.position)
 
     def _finish_member(self, entry: Entry) -> None:
         left = self._end - self._tar.position
         if left and self._tar.skip(left) < left:
             raise InvalidLayer("the tar ends in the middle of it", entry.name)
-        self._tar.skip(padding(entry.stored))  # may be missing: umoci does not pad its last member
+        self._tar.skip(padding(entry.stored))  # may be missing: umoci does not pad the last member
 
     def _next_header(self) -> bytes | None:
-        """The next header block; None at the end of the archive, marked or not."""
+        """Return the next header block; None at the end of the archive, marked or not."""
         header = self._tar.take(BLOCK)
         if not header:
             return self._no_more()
@@ -97,13 +96,13 @@ class TarReader:
         return header
 
     def _no_more(self) -> bytes | None:
-        """The end; InvalidLayer when something was announced that does not come."""
+        """Return None, the end. Raises InvalidLayer when an extended header still waits for its member."""
         if self._records or self._repeated or self._long_name is not None or self._long_link is not None:
             raise InvalidLayer("the tar ends after an extended header")
         return None
 
     def _is_extension(self, kind: bytes, header: bytes) -> bool:
-        """Take in a header that is about the next member; False for a member."""
+        """Read a header that describes the next member; returns False for a member's own."""
         if kind in (_PAX, _SOLARIS_PAX):
             self._records = {}
             self._repeated = []
@@ -122,7 +121,7 @@ class TarReader:
         return True
 
     def _check_globals(self) -> None:
-        """Global records stay, and each later member pays for them: together they must be few."""
+        """Bound all global records together: they stay, and each later member is read with them."""
         most = self._limits.max_global_pax
         if sum(len(key) + len(value) for key, value in self._globals.items()) > most:
             raise LimitExceeded(f"global PAX records of more than {most} bytes", "global-pax")
@@ -162,7 +161,7 @@ class TarReader:
         return entry
 
     def _classify(self, entry: Entry, header: bytes) -> None:
-        """Reduce the kind to one of the seven that unpacking knows."""
+        """Reduce the kind to one of the seven that `unpack` knows. Raises UnsupportedMedia for others."""
         kind = entry.kind
         if kind in _REGULARS:
             is_v7_dir = kind == b"\0" and entry.name.endswith(b"/")
@@ -172,7 +171,7 @@ class TarReader:
             sparse_read.read_old_gnu(header, entry, self._tar, self._limits)
         elif kind == _DUMP_DIR:
             entry.kind = DIRECTORY
-            return  # its data is a list of names, and is passed over
+            return  # its data is a list of names, which is skipped
         elif kind in (CHAR_DEVICE, BLOCK_DEVICE):
             entry.device = number(header[329:337]), number(header[337:345])
         elif kind not in _HEADER_ONLY:
@@ -192,7 +191,7 @@ class TarReader:
 
 
 def _name(header: bytes) -> bytes:
-    """Name and prefix; only POSIX headers have the latter, GNU and star keep other things there."""
+    """Return prefix and name, joined. Only POSIX headers have a prefix; GNU and star reuse its field."""
     name = text(header[:100])
     if header[257:263] != b"ustar\0":
         return name

@@ -1,8 +1,8 @@
-"""Read a layer whatever it is compressed with, found out from its first bytes, within limits.
+"""Decompress a layer within limits; its first bytes say how it is compressed.
 
-Every decompressor hands out bounded pieces, so that a few kilobytes cannot become gigabytes in memory,
-and the ratio and the total are checked on the way. A stream that ends early is an error; several members
-or frames in a row are one stream, zeros between and after them are ignored, anything else there is an error.
+Every decompressor returns bounded pieces, so that a few kilobytes cannot become gigabytes in memory, and the
+ratio and the total are checked on the way. A stream that ends early is an error. Several members or frames in
+a row are one stream; zeros between and after them are ignored, anything else there is an error.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from layerstore.layer.tar.fields import is_header
 from layerstore.limits import Limits
 
 _CHUNK = 1 << 20
-_INPUT = 256 << 10  # of what is compressed
-_ZSTD_BLOCK = 128 << 10  # what a block of a zstd frame becomes at most
-_ZSTD_HEADER = 18  # before the first block, at most
+_INPUT = 256 << 10  # compressed bytes per read
+_ZSTD_BLOCK = 128 << 10  # the most that one block of a zstd frame decompresses to
+_ZSTD_HEADER = 18  # the most bytes before the first block
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -44,7 +44,7 @@ _DAMAGE: tuple[type[Exception], ...] = (
 
 
 class _Member(Protocol):
-    """A decompressor of one member, as in bz2 and lzma."""
+    """A decompressor of one member, with the interface of bz2 and lzma."""
 
     @property
     def eof(self) -> bool: ...
@@ -56,15 +56,17 @@ class _Member(Protocol):
 
 
 class _ZstdMember:
-    """zstandard's decompressor of one frame with the others' interface. It makes all it can of its input, and
-    four bytes can become 128 KiB, so it gets a few blocks at a time.
+    """zstandard's decompressor of one frame, with the others' interface.
+
+    It decompresses all of its input at once, and four bytes can become 128 KiB: so it gets a few blocks at a
+    time.
     """
 
     def __init__(self, max_window: int) -> None:
         self.needs_input = True
         self._frame = zstandard.ZstdDecompressor(max_window_size=max_window).decompressobj()
         self._waiting = b""
-        self._left = -1  # bytes of the current block that are still to come; before the header -1
+        self._left = -1  # bytes of the current block still to come; -1 before the header
         self._is_last = False
 
     @property
@@ -83,9 +85,7 @@ class _ZstdMember:
         return self._frame.decompress(data[:count])
 
     def _cut(self, data: bytes, most: int) -> int:
-        """The bytes of `data` that become `most` blocks at most; what is wrong with them is the library's to
-        say.
-        """
+        """Return how many bytes of `data` hold at most `most` blocks; the library reports damaged ones."""
         at = 0
         if self._left < 0:
             at = _zstd_header(data)
@@ -106,9 +106,7 @@ class _ZstdMember:
 
 
 class LayerReader:
-    """The tar bytes of a layer, in pieces. `compression` is known after construction, the counters grow
-    meanwhile.
-    """
+    """Reads the tar bytes of a layer in pieces, and counts both sizes; knows `compression` from the start."""
 
     def __init__(self, source: Readable, limits: Limits) -> None:
         self.compressed_size = 0
@@ -119,7 +117,7 @@ class LayerReader:
         self.compression, self._new_member = self._sniff(self._head)
 
     def pieces(self) -> Iterator[bytes]:
-        """The tar, from the start to the end of the stream; LimitExceeded or InvalidLayer on the way."""
+        """Yield the tar, to the end of the stream. Raises LimitExceeded or InvalidLayer on the way."""
         made = self._plain() if self._new_member is None else self._members(self._new_member)
         for piece in made:
             self.size += len(piece)
@@ -154,7 +152,7 @@ class LayerReader:
 
     def _sniff(self, head: bytes) -> tuple[str, Callable[[], _Member] | None]:
         window = self._limits.max_window
-        if len(head) == BLOCK and is_header(head):  # whatever its first name begins with
+        if len(head) == BLOCK and is_header(head):  # a tar, even if its first name begins like gzip
             return "none", None
         if head.startswith(_GZIP):
             return "gzip", lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
@@ -176,7 +174,7 @@ class LayerReader:
             data = self._next_member((yield from self._member(new_member(), data)))
 
     def _next_member(self, data: bytes) -> bytes:
-        """What follows a member, without the zeros before it: xz pads so, and tapes at the end."""
+        """Return what follows a member, without zeros before it: xz pads with them, and tapes at the end."""
         rest = data.lstrip(b"\0")
         while len(rest) < len(_XZ) and (data := self._read(_INPUT)):
             rest = (rest + data).lstrip(b"\0")
@@ -185,7 +183,7 @@ class LayerReader:
         return rest
 
     def _member(self, member: _Member, data: bytes) -> Generator[bytes, None, bytes]:
-        """The pieces of one member; returns the input that follows it."""
+        """Yield the pieces of one member; returns the input that follows it."""
         while True:
             try:
                 piece = member.decompress(data, _CHUNK)
@@ -210,7 +208,7 @@ class LayerReader:
 
 
 def _zstd_header(data: bytes) -> int:
-    """The size of the header of a zstd frame; 0 while it is not all there."""
+    """Return the size of a zstd frame's header; 0 while it is incomplete."""
     if _is_skippable(data):
         return 4
     try:
@@ -221,5 +219,5 @@ def _zstd_header(data: bytes) -> int:
 
 
 def _is_skippable(head: bytes) -> bool:
-    """A zstd frame without content (zstd:chunked, pzstd); the library skips it itself."""
+    """Return whether this is a zstd frame without content (zstd:chunked, pzstd), which the library skips."""
     return len(head) >= 4 and 0x50 <= head[0] <= 0x5F and head[1:4] == b"\x2a\x4d\x18"

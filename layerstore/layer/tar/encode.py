@@ -1,9 +1,9 @@
-"""An entry as tar header bytes: ustar where it suffices, a PAX header before it where not.
+"""Write an entry as tar header bytes: ustar where it suffices, else with a PAX header before it.
 
-Joined by hand, as this is the hot path of a commit (tarfile takes six times as long). The choices are
-those every reader of layers takes (Go archive/tar, GNU tar, libarchive, Python): no base-256 numbers, no
-user names, no access or change times, nanoseconds and xattrs as PAX records, raw bytes for names that are
-not UTF-8.
+This is the hot path of a commit and formats by hand: tarfile takes six times as long. It only writes what
+every reader of layers accepts (Go archive/tar, GNU tar, libarchive, Python): no base-256 numbers, no user
+names, no access or change times, nanoseconds and xattrs as PAX records, raw bytes for names that are not
+UTF-8.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OCTAL_7 = 0o7777777
 _OCTAL_11 = 0o77777777777
 _XATTR = b"SCHILY.xattr."
 _BILLION = 1_000_000_000
-# What stands before the name of the PAX header itself; constant, so that no process id or order shows.
+# The name of every PAX header: constant, so that the layer depends on no process id or order.
 _PAX_NAME = b"././@PaxHeader".ljust(100, b"\0")
 _MAGIC_AND_OWNERS = b"ustar\x0000" + bytes(64)
 _NO_DEVICE = b"0000000\x000000000\x00"
@@ -30,11 +30,11 @@ _REST = _MAGIC_AND_OWNERS + _NO_DEVICE + _NO_PREFIX + bytes(12)
 
 
 def _sum(data: bytes) -> int:
-    """The sum of up to 255 bytes, from the low half of their Adler-32: ten times as fast as sum()."""
+    """Return the sum of up to 255 bytes: the low half of their Adler-32, ten times as fast as sum()."""
     return (adler32(data) & 0xFFFF) - 1
 
 
-_MTIME_AROUND = len(b"10 mtime=\n")  # of two digits: such a record has 12 to 31 bytes
+_MTIME_AROUND = len(b"10 mtime=\n")  # the length takes two digits: such a record has 12 to 31 bytes
 _SUM_OF_REST = _sum(_REST)
 _SUM_OF_SPACES = 8 * 32  # the checksum's own field counts as spaces
 _FILE_TAIL = REGULAR + _NO_LINK + _REST
@@ -42,10 +42,10 @@ _SUM_OF_FILE = REGULAR[0] + _SUM_OF_REST + _SUM_OF_SPACES
 
 
 def encode(entry: Entry) -> bytes:
-    """All header blocks of `entry`. A sparse file's map, which is part of its data, is not included."""
+    """Return all header blocks of `entry`, without a sparse file's map, which belongs to its data."""
     records: list[bytes] = []
     name, prefix, link = entry.name, _NO_PREFIX, _NO_LINK
-    if len(name) <= 100 and name.isascii() and entry.extents is None:  # nearly every one
+    if len(name) <= 100 and name.isascii() and entry.extents is None:  # nearly every name
         name = name.ljust(100, b"\0")
     else:
         name, prefix = _name_fields(name if entry.extents is None else _sparse_name(name), records)
@@ -79,8 +79,9 @@ def encode(entry: Entry) -> bytes:
 
 
 def encode_file(name: bytes, mode: int, uid: int, gid: int, size: int, mtime_ns: int) -> bytes:
-    """The header of a file without xattrs and holes: what `encode` makes of it, in half the time, as nearly
-    every entry of a layer is one.
+    """Return the header of a file without xattrs and holes.
+
+    The same bytes as `encode` returns, in half the time: nearly every entry of a layer is such a file.
     """
     seconds, part = divmod(mtime_ns, _BILLION)
     owned = _owned(mode & 0o7777, uid, gid)
@@ -96,24 +97,24 @@ def encode_file(name: bytes, mode: int, uid: int, gid: int, size: int, mtime_ns:
     return b"%b%d mtime=%b\n%b%b%06o\0 %b" % (pax, length, text, pad, head, total, _FILE_TAIL)
 
 
-@lru_cache(256)  # most files of a layer have one of a few
+@lru_cache(256)  # most files of a layer share a few modes and owners
 def _owned(mode: int, uid: int, gid: int) -> bytes:
-    """The three fields; nothing when an id does not fit."""
+    """Return the three fields; empty when an id does not fit."""
     return b"%07o\0%07o\0%07o\0" % (mode, uid, gid) if uid <= _OCTAL_7 >= gid else b""
 
 
-@lru_cache(256)  # with times in nanoseconds every file has one, and nearly all are of one length
+@lru_cache(256)  # with times in nanoseconds every file has a PAX header, nearly always of one length
 def _pax_header(size: int) -> tuple[bytes, bytes]:
-    """What stands before `size` bytes of PAX records, and what fills up their last block."""
+    """Return the header of `size` bytes of PAX records, and the zeros that fill up their last block."""
     head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (_PAX_NAME, 0, 0, 0, size, 0)
     total = _sum(head) + b"x"[0] + _SUM_OF_REST + _SUM_OF_SPACES
     return b"%b%06o\0 x%b%b" % (head, total, _NO_LINK, _REST), bytes(padding(size))
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """``LENGTH KEY=VALUE\\n``, where LENGTH counts itself."""
+    """Return ``LENGTH KEY=VALUE\\n``, where LENGTH counts itself."""
     rest = len(key) + len(value) + 3
-    if rest < 98:  # key, value and the rest are never so short that one digit would do
+    if rest < 98:  # a record is never so short that one digit suffices
         length = rest + 2
     else:
         length = rest + len(str(rest))
@@ -122,7 +123,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _name_fields(name: bytes, records: list[bytes]) -> tuple[bytes, bytes]:
-    """The name and prefix fields. What they cannot say goes into a PAX record, and they hold what fits."""
+    """Return the name and prefix fields; what does not fit them is also added as a PAX record."""
     plain = name.isascii() or not _is_utf8(name)
     if len(name) <= 100:
         fields = name.ljust(100, b"\0"), _NO_PREFIX
@@ -137,8 +138,10 @@ def _name_fields(name: bytes, records: list[bytes]) -> tuple[bytes, bytes]:
 
 
 def _is_utf8(name: bytes) -> bool:
-    """PAX names are UTF-8 by definition; others stand in the header as they are, when they fit, which
-    all readers take.
+    """Return whether a PAX record may hold the name.
+
+    PAX names are UTF-8 by definition. Others go into the header as they are if they fit; all readers accept
+    that.
     """
     try:
         name.decode()
@@ -148,7 +151,7 @@ def _is_utf8(name: bytes) -> bool:
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
-    """ustar's own way to a long name: cut at a slash into a prefix of 155 and a name of 100."""
+    """Cut a long name at a slash into ustar's prefix of 155 and name of 100 bytes; None where that fails."""
     cut = name.rfind(b"/", 0, min(156, len(name) - 1))
     if cut <= 0 or len(name) - cut - 1 > 100:
         return None
@@ -173,21 +176,21 @@ def _mtime_field(mtime_ns: int, records: list[bytes]) -> int:
     if not 0 <= seconds <= _OCTAL_11:
         records.append(_record(b"mtime", decimal_time(mtime_ns)))
         return 0
-    if part:  # as `decimal_time` has it, at once: nearly every file's
+    if part:  # the same bytes as `decimal_time`, faster: nearly every file needs this
         text = (b"%d.%09d" % (seconds, part)).rstrip(b"0")
         records.append(b"%d mtime=%b\n" % (len(text) + _MTIME_AROUND, text))
     return seconds
 
 
 def decimal_time(ns: int) -> bytes:
-    """Seconds as PAX writes them: a decimal number with as many digits as there are."""
+    """Return nanoseconds as PAX's decimal seconds, without trailing zeros."""
     seconds, part = divmod(abs(ns), _BILLION)
     text = (b"%d.%09d" % (seconds, part)).rstrip(b"0").rstrip(b".")
     return b"-" + text if ns < 0 else text
 
 
 def _sparse_records(entry: Entry) -> list[bytes]:
-    """PAX sparse format 1.0: the real name and size; the map itself stands before the data."""
+    """Return the records of PAX sparse format 1.0: the real name and size; the map precedes the data."""
     return [
         _record(b"GNU.sparse.major", b"1"),
         _record(b"GNU.sparse.minor", b"0"),
@@ -197,6 +200,6 @@ def _sparse_records(entry: Entry) -> list[bytes]:
 
 
 def _sparse_name(name: bytes) -> bytes:
-    """The name in the header, which tells a reader without this format what it has unpacked."""
+    """Return the name in the header, which shows a reader that lacks this format what it has unpacked."""
     directory, slash, base = name.rpartition(b"/")
     return directory + slash + b"GNUSparseFile.0/" + base

@@ -1,6 +1,4 @@
-"""One member of a layer tar as a value, and the type flags; the bytes are `encode`'s and `decode`'s
-business.
-"""
+"""One member of a layer tar as a value, and the type flags; `encode` writes it and `decode` reads it."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ TYPE_OF_MODE = {
     stat.S_IFIFO: FIFO,
 }
 
-# What mknod(2) makes of a member that is neither a file, a directory nor a link.
+# The mode for mknod(2) of a member that is neither a file, a directory nor a link.
 MODE_OF_SPECIAL = {CHAR_DEVICE: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 Extent = tuple[int, int]  # (offset, length) of data in a sparse file
@@ -34,10 +32,10 @@ Extent = tuple[int, int]  # (offset, length) of data in a sparse file
 
 @dataclass(slots=True)
 class Entry:
-    """A member as it is meant: extensions already applied, names as in the archive.
+    """A member with its extended headers applied; names are as in the archive.
 
-    `size` is that of the file; a sparse one lists its data in `extents`, in order. `stored` is the number
-    of bytes that follow the headers in the archive, before padding.
+    `size` is the size of the file; `extents` lists the data of a sparse one in order. `stored` is the number
+    of bytes that follow the headers in the archive, without padding.
     """
 
     name: bytes
@@ -55,5 +53,5 @@ class Entry:
 
 
 def padding(size: int) -> int:
-    """The zeros that fill up the last block of `size` bytes."""
+    """Return how many zeros fill up the last block of `size` bytes."""
     return -size % BLOCK

@@ -8,13 +8,16 @@ from layerstore.errors import InvalidLayer
 
 
 def text(field: bytes) -> bytes:
-    """A string field: up to the first NUL."""
+    """Return a string field's bytes up to the first NUL."""
     end = field.find(b"\0")
     return field if end < 0 else field[:end]
 
 
 def number(field: bytes) -> int:
-    """Octal digits between spaces and NULs, or base-256 with the top bit set (negative numbers too)."""
+    """Read octal digits between spaces and NULs, or base-256 with the top bit set, which may be negative.
+
+    Raises InvalidLayer for anything else.
+    """
     digits = field.rstrip(b"\0 ")
     if digits.isdigit():  # nearly always; int() alone would also take signs and underscores
         try:
@@ -37,7 +40,7 @@ def _positive(field: bytes) -> int:
 
 
 def is_header(block: bytes) -> bool:
-    """Whether a header block's checksum is right; some old writers added its bytes up as signed chars."""
+    """Return whether a header block's checksum is right, summed unsigned or, as old writers did, signed."""
     field = block[148:156]
     try:
         wanted = number(field)

@@ -1,7 +1,7 @@
-"""PAX extended headers, read: ``LENGTH KEY=VALUE\\n`` records, and what the known keys mean for an entry.
+"""Read PAX extended headers: ``LENGTH KEY=VALUE\\n`` records, and what the known keys mean for an entry.
 
-Layers carry xattrs as SCHILY.xattr; LIBARCHIVE's base64 form and ACLs as text are read as well, since root
-filesystems made by tar and libarchive have them. GNU.sparse keys are `sparse_read`'s.
+Layers carry xattrs as SCHILY.xattr. LIBARCHIVE's base64 form and ACLs as text are read as well: root
+filesystems made by tar and libarchive have them. `sparse_read` handles the GNU.sparse keys.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ _LENGTH = re.compile(rb"[1-9][0-9]{0,19}")
 _INTEGER = re.compile(rb"[0-9]{1,20}")
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 
-# Keys that come several times in sparse format 0.0; their order is their meaning.
+# Keys that occur several times in sparse format 0.0, where their order matters.
 REPEATED = ("GNU.sparse.offset", "GNU.sparse.numbytes")
 
 
 def parse(body: bytes, records: Records, repeated: list[tuple[str, int]]) -> None:
-    """Add the records of one header to `records`; an empty value takes a record away, as POSIX says."""
+    """Add the records of one header to `records`; an empty value removes a record, as POSIX says.
+
+    Values of `REPEATED` keys are appended to `repeated`. Raises InvalidLayer for a malformed record.
+    """
     at = 0
     while at < len(body):
         space = body.find(b" ", at, at + 21)
@@ -52,14 +55,14 @@ def parse(body: bytes, records: Records, repeated: list[tuple[str, int]]) -> Non
 
 
 def integer(value: bytes, key: str) -> int:
-    """A decimal number that is not negative."""
+    """Read a decimal number that is not negative. Raises InvalidLayer, naming `key`."""
     if not _INTEGER.fullmatch(value):
         raise InvalidLayer(f"PAX {key}={value[:40]!r} is no number")
     return int(value)
 
 
 def time_ns(value: bytes) -> int:
-    """A decimal number of seconds, in ns; what is finer is cut off."""
+    """Read a decimal number of seconds as nanoseconds, without finer digits. Raises InvalidLayer."""
     match = _TIME.fullmatch(value)
     if match is None:
         raise InvalidLayer(f"PAX mtime={value[:40]!r} is no time")
@@ -69,7 +72,7 @@ def time_ns(value: bytes) -> int:
 
 
 def apply(records: Records, entry: Entry) -> None:
-    """Let the records override the header's fields."""
+    """Override the header's fields in `entry` with the records. Raises InvalidLayer for a malformed value."""
     if "path" in records:
         entry.name = records["path"]
     if "linkpath" in records:
@@ -83,7 +86,7 @@ def apply(records: Records, entry: Entry) -> None:
     if "mtime" in records:
         entry.mtime_ns = time_ns(records["mtime"])
     for key, value in records.items():
-        if key >= "a":  # POSIX's own, above; those of programs are in capitals
+        if key >= "a":  # POSIX's own, handled above; programs' keys begin with a capital
             continue
         if key.startswith(_SCHILY):
             entry.xattrs[key[len(_SCHILY) :]] = value
@@ -94,8 +97,9 @@ def apply(records: Records, entry: Entry) -> None:
 
 
 def _add_acl(entry: Entry, key: str, text: bytes) -> None:
-    """An ACL that this machine cannot understand keeps its key, under which unpacking notes that it is
-    left out.
+    """Add an ACL as the kernel's xattr.
+
+    One with a name that has no number keeps its key; unpacking notes under that key that it is left out.
     """
     acl = acl_text.parse(text)
     if acl is None:
@@ -105,7 +109,7 @@ def _add_acl(entry: Entry, key: str, text: bytes) -> None:
 
 
 def _libarchive(key: str, value: bytes) -> tuple[str, bytes]:
-    """libarchive's own form: the name URL-encoded, the value in base64 without padding."""
+    """Decode libarchive's form: the name URL-encoded, the value in base64 without padding."""
     try:
         name = unquote_to_bytes(key.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
         return name, base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)

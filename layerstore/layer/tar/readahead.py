@@ -1,4 +1,4 @@
-"""Decompress and digest a layer in a thread of its own, a few pieces ahead of the one who unpacks it."""
+"""Decompress and digest a layer in its own thread, a few pieces ahead of the thread that unpacks it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CLOSE_SECONDS = 1.0
 
 
 class TarStream:
-    """A tar as a stream to take bytes from. Close it (or use it in a with statement) to end its thread.
+    """Reads the tar bytes that its thread decompresses. Close it, or use it in a with statement.
 
-    `take` and `pieces` raise InvalidLayer when the stream ends early, and whatever the reading side raised.
-    `drain` reads what follows the archive, so that the digest is that of the whole stream.
+    All methods that read raise what the reading thread raised. `drain` reads what follows the archive, so
+    that the digest covers the whole stream.
     """
 
     def __init__(self, reader: LayerReader, progress: Callable[[int], None] | None = None) -> None:
@@ -43,8 +43,10 @@ class TarStream:
         self.close()
 
     def close(self) -> None:
-        """End the thread; idempotent. A read that does not return soon, as of a pipe with nothing in it, is
-        left alone: its thread ends by itself when it returns, and takes nothing with it.
+        """End the thread; idempotent.
+
+        Waits a second for a read that does not return, such as of an empty pipe; that thread then ends when
+        the read returns, and its data is dropped.
         """
         self._closing = True
         deadline = time.monotonic() + _CLOSE_SECONDS
@@ -66,7 +68,7 @@ class TarStream:
             self._queue.put(error)
 
     def _more(self) -> bool:
-        """Make the next piece current; False at the end of the stream."""
+        """Make the next piece current; returns False at the end of the stream."""
         if self._ended:
             return False
         piece = self._queue.get()
@@ -83,7 +85,7 @@ class TarStream:
         return True
 
     def take(self, count: int) -> bytes:
-        """Exactly `count` bytes, or fewer at the end of the stream."""
+        """Return exactly `count` bytes, or fewer at the end of the stream."""
         end = self._at + count
         if end <= len(self._piece):
             taken = self._piece[self._at : end]
@@ -102,7 +104,7 @@ class TarStream:
         return taken
 
     def pieces(self, count: int) -> Iterator[memoryview]:
-        """`count` bytes without joining them; InvalidLayer when the stream ends before."""
+        """Yield `count` bytes without joining them. Raises InvalidLayer when the stream ends before."""
         while count > 0:
             if self._at >= len(self._piece) and not self._more():
                 raise InvalidLayer("the tar ends in the middle of a file")
@@ -113,7 +115,7 @@ class TarStream:
             yield part
 
     def skip(self, count: int) -> int:
-        """Pass over `count` bytes; how many there were."""
+        """Skip `count` bytes; returns how many there were."""
         start = self.position
         while count > 0 and (self._at < len(self._piece) or self._more()):
             step = min(count, len(self._piece) - self._at)
@@ -123,7 +125,7 @@ class TarStream:
         return self.position - start
 
     def drain(self) -> Digest:
-        """Read the stream to its end; the digest of all of it."""
+        """Read the stream to its end; returns the digest of all of it."""
         self._at = len(self._piece)
         while self._more():
             self._at = len(self._piece)
@@ -131,7 +133,7 @@ class TarStream:
 
 
 def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces that are worth handing to another thread: zstd makes small ones."""
+    """Join small pieces, as zstd makes, until they are worth handing to another thread."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Sparse files in a layer: which holes of a file are worth a map, and the map as bytes (PAX format 1.0)."""
+"""Write sparse files: which holes of a file go into a map, and the map as bytes (PAX format 1.0)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _PAGE = 4096
 
 
 def may_be_sparse(st: os.stat_result) -> bool:
-    """Whether the file occupies so much less than its size that it must have a hole worth keeping."""
+    """Return whether the file occupies so much less than its size that it has a hole worth keeping."""
     return st.st_size - 512 * st.st_blocks >= _SMALLEST_HOLE
 
 
 def find_extents(fd: int, size: int) -> list[Extent] | None:
-    """The data of a file as (offset, length), in order, when it has holes of 64 KiB or more; else None.
+    """Return a file's data as (offset, length) in order, if it has holes of 64 KiB or more; else None.
 
-    Smaller holes are data, and so are larger ones in a file of very many, so that the map stays small;
-    bounds are those of whole pages, so that file systems with other block sizes give the same map.
+    Smaller holes count as data, and in a file of very many holes larger ones too, which keeps the map small.
+    Extents begin and end at whole pages, so that file systems with other block sizes give the same map.
     """
     smallest = _SMALLEST_HOLE
     while True:
@@ -50,9 +50,7 @@ def _extents(fd: int, size: int, smallest: int) -> list[Extent] | None:
 
 
 def encode_map(extents: list[Extent], size: int) -> bytes:
-    """The map that stands before the data, padded to whole blocks. It ends with an empty extent at the
-    file's end.
-    """
+    """Return the map that precedes the data, in whole blocks, with an empty extent at the file's end."""
     pairs = extents if extents and sum(extents[-1]) == size else [*extents, (size, 0)]
     text = b"%d\n" % len(pairs) + b"".join(b"%d\n%d\n" % pair for pair in pairs)
     return text + bytes(padding(len(text)))

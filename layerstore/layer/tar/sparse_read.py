@@ -1,6 +1,4 @@
-"""The five ways a tar says where the data of a sparse file goes, read: old GNU, and PAX 0.0, 0.1, 1.0
-(GNU tar manual).
-"""
+"""Read sparse maps: old GNU, and PAX formats 0.0, 0.1 and 1.0 (GNU tar manual, "Storing Sparse Files")."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ Repeated = list[tuple[str, int]]
 
 
 def read_old_gnu(header: bytes, entry: Entry, tar: TarStream, limits: Limits) -> None:
-    """The map in the header itself and in the blocks that follow it."""
+    """Read the map in the header and in the blocks that follow it, and the file's size, into `entry`."""
     extents = _pairs(header, 386, 4)
     more = header[482]
     entry.size = number(header[483:495])
@@ -34,7 +32,7 @@ def read_old_gnu(header: bytes, entry: Entry, tar: TarStream, limits: Limits) ->
 
 
 def _pairs(block: bytes, at: int, count: int) -> list[Extent]:
-    """Up to `count` pairs of (offset, length); an empty one ends them."""
+    """Return up to `count` pairs of (offset, length); an empty pair ends them."""
     pairs = []
     for start in range(at, at + 24 * count, 24):
         if not block[start]:
@@ -44,7 +42,7 @@ def _pairs(block: bytes, at: int, count: int) -> list[Extent]:
 
 
 def read_pax(records: pax.Records, repeated: Repeated, entry: Entry, tar: TarStream, limits: Limits) -> None:
-    """The map in PAX records (0.0, 0.1) or before the data (1.0); nothing when there is none."""
+    """Read the map in PAX records (0.0, 0.1) or before the data (1.0) into `entry`, if there is one."""
     major = records.get("GNU.sparse.major", b"")
     if major not in (b"", b"0", b"1"):
         raise InvalidLayer(f"unknown sparse format {major!r}", entry.name)
@@ -85,7 +83,7 @@ def _repeated(repeated: Repeated, limits: Limits) -> list[Extent]:
 
 
 def _map_before_data(entry: Entry, tar: TarStream, limits: Limits) -> list[Extent]:
-    """Decimal numbers, one a line, padded to whole blocks: how many pairs, then the pairs."""
+    """Read decimal numbers, one per line, padded to whole blocks: how many pairs, then the pairs."""
     lines = _MapReader(entry, tar)
     count = lines.number()
     _check_count(count, limits)
@@ -95,7 +93,7 @@ def _map_before_data(entry: Entry, tar: TarStream, limits: Limits) -> list[Exten
 
 
 class _MapReader:
-    """Numbers from the blocks before the data. A map never reads past the bytes its entry declares."""
+    """Reads numbers from the blocks before the data; never reads past the bytes that the entry declares."""
 
     def __init__(self, entry: Entry, tar: TarStream) -> None:
         self.blocks = 0
@@ -121,7 +119,10 @@ class _MapReader:
 
 
 def check(entry: Entry, limits: Limits) -> None:
-    """Refuse a map that goes backwards, past the file's end, or does not use the stored bytes exactly."""
+    """Refuse a map that goes backwards, leaves the file, or does not use the stored bytes exactly.
+
+    Raises InvalidLayer, or LimitExceeded for too many extents.
+    """
     if entry.extents is None:
         return
     _check_count(len(entry.extents), limits)

@@ -1,4 +1,4 @@
-"""Read-only streams between a tarball's source and its reader: looked into, copied, joined from pieces."""
+"""Streams between a tarball's source and its reader: one peeks, one copies, one joins pieces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RECOMPRESSED = (b"BZh", b"\xfd7zXZ\x00")  # bzip2 and xz: no layer may be compr
 
 
 class PeekedStream:
-    """A stream whose first bytes can be looked at; digests all that is read and reports how much it was."""
+    """Looks at a stream's first bytes, digests everything that is read, and reports how much that is."""
 
     def __init__(self, stream: Readable, progress: Callable[[int], None] | None) -> None:
         self._stream = stream
@@ -34,7 +34,7 @@ class PeekedStream:
 
 
 class TeeReader:
-    """Passes a stream on and hands every byte to `write` as well."""
+    """Reads a stream and passes every byte to `write` as well."""
 
     def __init__(self, stream: Readable, write: Callable[[bytes], object]) -> None:
         self._stream = stream
@@ -47,7 +47,7 @@ class TeeReader:
 
 
 class PieceReader:
-    """An iterator of pieces as a stream."""
+    """Reads an iterator of pieces as one stream."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces

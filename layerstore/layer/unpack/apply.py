@@ -1,7 +1,8 @@
 """Unpack one layer tar into an empty directory, as an overlay layer in the kernel's on-disk format.
 
-Nothing is ever written outside that directory, whatever the tar says; what the tar declares is bounded by
-`Limits`. The result is complete or an exception: what could not be kept without privilege is noted.
+Nothing is ever written outside that directory, whatever the tar says, and `Limits` bound what the tar
+declares. Either the whole layer is unpacked or an exception is raised; what needs privilege and is left out
+is noted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from layerstore.layer.unpack.lowers import LowerTree
 from layerstore.layer.unpack.place import Placer
 from layerstore.limits import DEFAULT_LIMITS, Limits
 
-# What no machine could do for such an entry; anything else (ENOSPC, EIO, EPERM) is this machine's trouble.
+# Errors that the entry causes on any machine; others (ENOSPC, EIO, EPERM) are this machine's.
 _ENTRYS_FAULT = (errno.ENAMETOOLONG, errno.ELOOP, errno.E2BIG, errno.ERANGE)
 
 
@@ -33,7 +34,8 @@ _ENTRYS_FAULT = (errno.ENAMETOOLONG, errno.ELOOP, errno.E2BIG, errno.ERANGE)
 class ApplyResult:
     """The unpacked layer: digest and size of the tar itself, how it was compressed, and what was left out.
 
-    `depends`: over other layers it may be another. So it is for a tar whatever lies below, nothing included.
+    `depends`: the tar may unpack to another directory over other layers. This is a property of the tar,
+    whatever layers it was unpacked over.
     """
 
     diff_id: Digest
@@ -58,15 +60,14 @@ def apply_layer(
 ) -> ApplyResult:
     """Unpack the layer tar in `stream` (compressed or not) into the empty directory `dest_fd`.
 
-    `lowers`: the unpacked layers below, topmost first; they give the attributes of directories that the tar
-    only implies, the symlinks that its paths lead through, the content of hard links into lower layers, and
-    the names that an opaque root hides.
-    `privileged=False`: owners are not set, and devices are left out with a note. `userxattr`: marks are
-    ``user.overlay.*``. `ids` turns owners in the image into owners on disk.
-    Reads `stream` to its end, so a VerifyingReader has checked everything when this returns. `progress` is
-    called now and then with the number of uncompressed bytes so far. The caller makes the directory durable
-    (syncfs) and gives it its final name. Raises InvalidLayer, LimitExceeded, UnsupportedMedia, OSError; the
-    directory is then half filled, and the caller removes it.
+    `lowers`: the unpacked layers below, topmost first. They provide the attributes of directories that the
+    tar only implies, the symlinks that its paths lead through, the content of hard links into lower layers,
+    and the names that an opaque root hides. `privileged=False`: owners are not set, and devices are left out
+    with a note. `userxattr`: marks are ``user.overlay.*``. `ids` translates owners in the image to owners on
+    disk. `progress` is called now and then with the number of uncompressed bytes so far. Reads `stream` to
+    its end, so a VerifyingReader has checked everything when this returns. The caller makes the directory
+    durable (syncfs) and renames it into place. Raises InvalidLayer, LimitExceeded, UnsupportedMedia and
+    OSError; the directory is then incomplete, and the caller removes it.
     """
     notes = Notes()
     marks = whiteout.namespace(userxattr)
@@ -96,7 +97,7 @@ def apply_layer(
 
 
 def _put(placer: Placer, entry: Entry, members: TarReader) -> None:
-    """Place a member; whatever goes wrong names it."""
+    """Place a member; errors name it."""
     try:
         placer.put(entry, members.data)
     except OSError as error:

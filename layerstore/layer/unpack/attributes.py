@@ -1,9 +1,10 @@
-"""Owners, modes, xattrs and times of what is unpacked: set on a descriptor or without following a symlink.
+"""Set owners, modes, xattrs and times of what is unpacked, by descriptor or without following a symlink.
 
-The order matters: chown clears setuid bits and capabilities, chmod writes into an ACL, everything changes
-times. Directories get theirs at the very end, deepest restrictions last: until then they are 0700, so
-that no default ACL, setgid bit or missing write permission acts on what is made inside, and no one else
-can look in. What is to be set is kept in a temporary file once it is much, so memory stays bounded.
+The order matters: chown clears set-id bits and capabilities, chmod changes an ACL, and everything changes
+times. Directories get their attributes at the very end. Until then they are 0700, so that no default ACL,
+set-gid bit or missing write permission affects what is made inside, and no other user can look in. Modes that
+lock out even the owner come last of all. What is to be set spills from memory into a temporary file, so
+memory stays bounded.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _MOST_SECONDS = 1 << 54
 _BILLION = 1_000_000_000
 _ACL_VERSION = struct.pack("<I", 2)
 _ACL_REFUSALS = (errno.EINVAL, errno.EACCES, errno.EOPNOTSUPP)
-# The kernel looks into these, and refuses what is damaged (EINVAL), on the wrong kind of file (EACCES), or of
-# another version of ACLs (EOPNOTSUPP, which of this version means that the file system has none).
+# The kernel checks these and refuses a damaged value (EINVAL), the wrong kind of file (EACCES), and an ACL of
+# another version (EOPNOTSUPP; for this version that means a file system without ACLs).
 _CHECKED = {
     ACL_ACCESS: _ACL_REFUSALS,
     ACL_DEFAULT: _ACL_REFUSALS,
@@ -48,7 +49,7 @@ _Record = tuple[bytes, int, int, int, int, int, list[tuple[bytes, bytes]]]
 
 
 class Attributes(NamedTuple):
-    """What an inode has beside its content. `xattrs` are named as on disk."""
+    """An inode's metadata. `xattrs` are named as on disk."""
 
     mode: int
     uid: int
@@ -58,15 +59,16 @@ class Attributes(NamedTuple):
 
 
 def first_mode(wanted: Attributes) -> int:
-    """With which mode to make a file: nobody can reach it before its directories are opened up at the end.
+    """Return the mode to create a file with, so that its attributes can be set.
 
-    Setting xattrs needs write permission of an ordinary owner; set-id bits come after the owner.
+    An ordinary owner needs write permission to set xattrs, and chown would clear set-id bits. No other user
+    can reach the file before its directories get their final modes.
     """
     return 0o600 if wanted.xattrs else wanted.mode & 0o777
 
 
 def check_numbers(entry: Entry) -> None:
-    """InvalidLayer for an owner or a time that no system has."""
+    """Raise InvalidLayer for an owner or a time that no system can store."""
     if not (0 <= entry.uid <= _MOST_ID and 0 <= entry.gid <= _MOST_ID):
         raise InvalidLayer(f"an owner {entry.uid}:{entry.gid} that cannot be", entry.name)
     if abs(entry.mtime_ns) > _MOST_SECONDS * _BILLION:
@@ -74,7 +76,7 @@ def check_numbers(entry: Entry) -> None:
 
 
 class AttributeSetter:
-    """Translates entries' attributes for this machine and sets them. Close it to drop what is pending."""
+    """Translates entries' attributes for this machine and sets them. `close` drops what is pending."""
 
     def __init__(self, marks: Marks, notes: Notes, *, privileged: bool, ids: OwnerMap | None) -> None:
         self._marks = marks
@@ -87,7 +89,7 @@ class AttributeSetter:
         self._pending.close()
 
     def of(self, entry: Entry) -> Attributes:
-        """The attributes that a checked entry asks for."""
+        """Return a checked entry's attributes. Raises InvalidLayer for what this machine cannot store."""
         uid, gid = entry.uid, entry.gid
         if self._ids is not None:
             owner = self._ids.to_disk(uid, gid)
@@ -107,8 +109,9 @@ class AttributeSetter:
         return kept
 
     def set_file(self, fd: int, wanted: Attributes, path: bytes) -> None:
-        """Set all attributes of an open regular file or directory. What is so already is left alone: a file
-        made with `first_mode` mostly needs its time only.
+        """Set all attributes of an open regular file or directory.
+
+        Sets only what differs: a file made with `first_mode` usually needs its time only.
         """
         st = os.fstat(fd)
         is_owned = not self._privileged or (st.st_uid == wanted.uid and st.st_gid == wanted.gid)
@@ -123,7 +126,7 @@ class AttributeSetter:
     def set_special(
         self, dir_fd: int, name: bytes, wanted: Attributes, path: bytes, *, symlink: bool
     ) -> None:
-        """Set all attributes of something that is not opened: a symlink, a device, a fifo."""
+        """Set all attributes of what must not be opened: a symlink, a device, a fifo."""
         if self._privileged:
             os.chown(name, wanted.uid, wanted.gid, dir_fd=dir_fd, follow_symlinks=False)
         for key, value in wanted.xattrs.items():
@@ -133,7 +136,7 @@ class AttributeSetter:
         os.utime(name, ns=(wanted.mtime_ns, wanted.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
 
     def _set_xattr(self, where: int | bytes, name: str, value: bytes, path: bytes) -> None:
-        if not value and name in _CHECKED:  # the kernel would keep it, and then refuse to read it
+        if not value and name in _CHECKED:  # the kernel would store it and then refuse to read it
             raise InvalidLayer(f"an empty xattr {name}", path)
         try:
             if isinstance(where, int):
@@ -153,14 +156,14 @@ class AttributeSetter:
             raise OSError(error.errno, f"cannot set the xattr {name}: {error.strerror}", path) from None
 
     def set_later(self, path: bytes, wanted: Attributes) -> None:
-        """Remember a directory's attributes; the last word on a path counts."""
+        """Record a directory's attributes for `set_directories`; a later record for the same path wins."""
         mode, uid, gid, mtime_ns, xattrs = wanted
         named = [(os.fsencode(name), value) for name, value in xattrs.items()]  # not always UTF-8
         record = msgspec.msgpack.encode((path, mode, uid, gid, *divmod(mtime_ns, _BILLION), named))
         self._pending.write(_LENGTH.pack(len(record)) + record)
 
     def set_directories(self, root_fd: int) -> None:
-        """Set what was remembered. Directories that are no longer there are passed over."""
+        """Set what was recorded, and skip directories that no longer exist."""
         closed: list[tuple[bytes, int]] = []
         for path, wanted in self._records():
             mode = wanted.mode
@@ -185,7 +188,7 @@ class AttributeSetter:
             yield path, Attributes(mode, uid, gid, seconds * _BILLION + ns, xattrs)
 
     def _set_directory(self, fd: int, wanted: Attributes, path: bytes) -> None:
-        for name in os.listxattr(fd):  # of an earlier entry for the same directory, or inherited
+        for name in os.listxattr(fd):  # from an earlier entry for the same directory, or inherited
             if (
                 name not in wanted.xattrs
                 and name != self._marks.opaque
@@ -197,7 +200,7 @@ class AttributeSetter:
 
 @contextmanager
 def _directory(root_fd: int, path: bytes) -> Iterator[int | None]:
-    """A descriptor of the directory; None when a later member put something else there."""
+    """Yield a descriptor of the directory, closed at the end; None when a later member replaced it."""
     try:
         fd = open_beneath(root_fd, path or b".", _O_DIR)
     except OSError as error:

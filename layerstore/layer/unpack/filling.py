@@ -1,4 +1,4 @@
-"""The bytes of a member into its file: each to its place, holes left out, and on to the disk in good time."""
+"""Write a member's bytes to its file: at their offsets, without holes, and to disk early."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from layerstore.layer.tar.entry import Entry
 from overlayfs_py.syscalls.writeback import start_writeback
 
-EAGER = 8 << 20  # bytes after which the disk is begun with: a sync at the end would otherwise wait for all
-HOLE = 64 << 10  # a run of as many zeros becomes a hole
-_UNIT = HOLE // 2  # looked at together; each run of `HOLE` zeros has a whole one in it
+EAGER = 8 << 20  # bytes after which writeback starts, so that the sync at the end does not wait for all
+HOLE = 64 << 10  # a run of this many zeros becomes a hole
+_UNIT = HOLE // 2  # compared with zeros at once; every run of `HOLE` zeros contains a whole unit
 _ZEROS = bytes(HOLE)
 
 _Placed = Iterator[tuple[int, memoryview]]  # bytes, and where in the file they go
@@ -19,8 +19,9 @@ _Placed = Iterator[tuple[int, memoryview]]  # bytes, and where in the file they 
 def fill(
     fd: int, entry: Entry, data: Iterator[memoryview], report: Callable[[int], None] | None = None
 ) -> None:
-    """Write what is stored of `entry` into the new file `fd`, and give it its size. `report` is called with
-    the number of bytes of each piece.
+    """Write the stored data of `entry` into the new file `fd` and set its size.
+
+    Calls `report` with the number of bytes of each piece. `fd` stays the caller's.
     """
     begun = end = 0
     placed = _placed(entry, data, report)
@@ -52,14 +53,12 @@ def _placed(entry: Entry, data: Iterator[memoryview], report: Callable[[int], No
 
 
 def _without_zeros(placed: _Placed) -> _Placed:
-    """The same without runs of `HOLE` zeros or more, however they are cut into pieces; a new file has zeros
-    wherever nothing is written.
-    """
-    zeros = at = 0  # how many zeros before `at` were held back
+    """Leave out runs of at least `HOLE` zeros, even across pieces; a new file reads as zeros there."""
+    zeros = at = 0  # how many zeros before `at` have not been written yet
     for offset, piece in placed:
         if offset != at:
             zeros = 0
-        start = here = 0  # what is before `start` is done, what is before `here` was looked at
+        start = here = 0  # bytes before `start` are done, bytes before `here` were compared
         while here < len(piece):
             stop = min(len(piece), here + _UNIT - (offset + here) % _UNIT)
             leading, trailing = _edges(piece[here:stop])
@@ -79,7 +78,7 @@ def _without_zeros(placed: _Placed) -> _Placed:
 
 
 def _edges(unit: memoryview) -> tuple[int, int]:
-    """How many zeros it begins and ends with; all of it and none when there is nothing else."""
+    """Return how many zeros a unit begins and ends with; its length and 0 when it is all zeros."""
     if unit[0] and unit[-1]:  # nearly always
         return 0, 0
     data = bytes(unit)

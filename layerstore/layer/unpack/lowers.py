@@ -18,7 +18,7 @@ from overlayfs_py.union.reading import Marks, Node, Reading, Real, read_xattr
 
 
 class LowerTree:
-    """The merged tree of `lowers`, topmost first; nothing exists in it when there are none. Close it."""
+    """The merged tree of `lowers`, topmost first; empty when there are none. Close it."""
 
     consulted = False
 
@@ -29,7 +29,7 @@ class LowerTree:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there are no layers below."""
+        """Return whether there are no layers below."""
         return not self._lowers
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class LowerTree:
             self._reading.close()
 
     def find(self, path: bytes) -> Node | None:
-        """What is at `path`, no symlink followed; None for nothing."""
+        """Return what is at `path`, without following symlinks; None for nothing."""
         reading = self._open()
         return reading.find(path) if reading is not None else None
 
@@ -48,7 +48,7 @@ class LowerTree:
         return self._reading
 
     def attributes(self, found: Node) -> Attributes:
-        """As they are on disk, without the overlay's marks."""
+        """Return the attributes as they are on disk, without the overlay's marks."""
         return attributes_on_disk(found.top, whiteout.namespace(self._userxattr))
 
     def copy(self, found: Node, fd: int) -> None:
@@ -60,13 +60,13 @@ class LowerTree:
             os.close(source_fd)
 
     def root_names(self) -> list[bytes]:
-        """Every name in the merged root."""
+        """Return every name in the merged root, sorted."""
         reading = self._open()
         return sorted(name for name, _ in reading.names(reading.root)) if reading is not None else []
 
 
 def attributes_on_disk(real: Real, marks: Marks) -> Attributes:
-    """The attributes of one entry without the overlay's marks; what is escaped is no mark, and stays."""
+    """Return one entry's attributes without the overlay's marks; escaped xattrs are no marks and stay."""
     st = real.stat()
     xattrs = {name: read_xattr(real, name) for name, _ in whiteout.xattrs_of_users(real, marks)}
     return Attributes(stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, st.st_mtime_ns, xattrs)

@@ -1,11 +1,11 @@
 """Put single members of a layer tar into the tree being unpacked.
 
-A member replaces what an earlier one put under its name. Whiteouts speak of the layers below, whatever
-the order: next to something of this very layer they only say that nothing shows through it from there.
+A member replaces what an earlier one put under its name. Whiteouts apply to the layers below, whatever their
+order in the tar: beside an entry of this layer they only mean that nothing shows through it from below.
 
-Some of what is put here is no member and only stands for what lies below: a directory that holds nothing
-but whiteouts, a file that a hard link names. A whiteout of such a stand-in hides both; it becomes the
-layer's own as soon as a member comes to lie in it.
+Some entries made here are no members and only stand for what the layers below have: a directory that holds
+nothing but whiteouts, a file that a hard link names. A whiteout of such a stand-in hides both. A stand-in
+becomes the layer's own as soon as a member is placed in it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Data = Callable[[Entry], Iterator[memoryview]]
 
 
 class Placer:
-    """Places entries below `root_fd`; `finish` completes directories. Close it in any case."""
+    """Places entries below `root_fd`, which stays the caller's; `finish` completes directories. Close it."""
 
     def __init__(
         self,
@@ -63,16 +63,16 @@ class Placer:
         self._below = below
         self._notes = notes
         self._limits = limits
-        self._mtime_ns = 0  # of the current entry: what implied parents get
-        self._stand_ins: set[bytes] = set()  # with some that are gone again
-        self._opaque: set[bytes] = set()  # directories that nothing shows through; once so, always so
+        self._mtime_ns = 0  # of the current entry; implied parents get it
+        self._stand_ins: set[bytes] = set()  # some may be gone again
+        self._opaque: set[bytes] = set()  # directories that nothing shows through; they stay opaque
         self._root = RootDir(root_fd, self._missing)
 
     def close(self) -> None:
         self._root.close()
 
     def put(self, entry: Entry, data: Data) -> None:
-        """Place one member; InvalidLayer, naming it, for what must not or cannot be."""
+        """Place one member. Raises InvalidLayer, naming it, for what is forbidden or impossible."""
         path = clean_path(entry.name, self._limits)
         check_numbers(entry)
         self._mtime_ns = entry.mtime_ns
@@ -121,7 +121,7 @@ class Placer:
             os.close(fd)
 
     def _create(self, dir_fd: int, path: bytes, make: Callable[[], _Made]) -> _Made:
-        """Make something, after removing what an earlier member put there."""
+        """Call `make`; if the name exists, remove what an earlier member put there first."""
         try:
             return make()
         except FileExistsError:
@@ -141,7 +141,7 @@ class Placer:
             if not stat.S_ISDIR(st.st_mode):
                 self._remove(dir_fd, path)
                 os.mkdir(name, 0o700, dir_fd=dir_fd)
-                self._make_opaque(dir_fd, name, path)  # what was there has replaced what lies below
+                self._make_opaque(dir_fd, name, path)  # the removed entry had replaced what lies below
         self._setter.set_later(path, wanted)
 
     def _make_opaque(self, dir_fd: int, name: bytes, path: bytes) -> None:
@@ -151,7 +151,10 @@ class Placer:
     def _missing(
         self, dir_fd: int, name: bytes, path: bytes, make: bool, replaces_whiteout: bool
     ) -> bytes | None:
-        """A directory that the tar does not mention: as it is in the layers below, or plain."""
+        """Make a directory that the tar does not mention, with the attributes that the layers below have.
+
+        Returns the target when the layers below have a symlink there. See `RootDir` for the parameters.
+        """
         found = None if replaces_whiteout else self._find_below(path)
         if found is not None and found.is_symlink:
             return found.top.readlink()
@@ -172,21 +175,21 @@ class Placer:
         return Attributes(0o755, 0, 0, self._mtime_ns, {})
 
     def _find_below(self, path: bytes) -> Node | None:
-        """What shows at `path` from the layers below; an opaque directory of this layer hides it."""
+        """Return what shows at `path` from the layers below; None below an opaque directory of this layer."""
         return None if self._is_hidden(path) else self._below.find(path)
 
     def _is_hidden(self, path: bytes) -> bool:
         return bool(self._opaque) and any(above in self._opaque for above in _above(path))
 
     def _own(self, path: bytes) -> None:
-        """What is at `path`, and the directories above it, are the layer's own from now on."""
+        """Make what is at `path`, and the directories above it, the layer's own instead of stand-ins."""
         if self._stand_ins:
             self._stand_ins.discard(path)
             for above in _above(path):
                 if above not in self._stand_ins:
-                    break  # above it are none
+                    break  # and so are all directories above it
                 self._stand_ins.remove(above)
-                if self._is_hidden(above):  # what it stood for is gone
+                if self._is_hidden(above):  # what it stood for is hidden now
                     self._setter.set_later(above, self._plain())
 
     def _put_symlink(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> None:
@@ -244,7 +247,7 @@ class Placer:
             raise InvalidLayer("a hard link that replaces its own target", entry.name) from None
 
     def _fetch(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> os.stat_result:
-        """Copy what a hard link names in a lower layer up into this layer."""
+        """Copy what a hard link names from the layers below into this layer."""
         found = self._find_below(path)
         if found is None or found.is_dir:
             raise _no_target(entry)
@@ -260,7 +263,7 @@ class Placer:
             os.close(fd)
 
     def _fetch_special(self, dir_fd: int, name: bytes, path: bytes, found: Node) -> os.stat_result:
-        """A symlink, a fifo, a device. EPERM for a device without privilege."""
+        """Make a symlink, fifo or device like the one below; without privilege a device raises EPERM."""
         if found.is_symlink:
             os.symlink(found.top.readlink(), name, dir_fd=dir_fd)
         else:
@@ -277,9 +280,7 @@ class Placer:
         raise InvalidLayer("an entry below a whiteout", entry.name)
 
     def _put_whiteout(self, entry: Entry, parent: bytes, name: bytes) -> None:
-        """A whiteout or an opaque marker; below something that is no directory it means nothing (umoci
-        writes such).
-        """
+        """Apply a whiteout or an opaque marker; below a path that is no directory (umoci) ignore it."""
         hidden = None if name == whiteout.OPAQUE_MARKER else whiteout.hidden_name(name, entry.name)
         if hidden is not None and whiteout.is_reserved(hidden):
             self._notes.add(f"left out /{printable(entry.name)}: AUFS's own file")
@@ -310,19 +311,21 @@ class Placer:
             raise InvalidLayer("a name that is too long", name[:300]) from None
 
     def finish(self) -> None:
-        """What could only be done at the end: stand-ins for what an opaque directory hides, an opaque root,
-        the directories' attributes.
+        """Do what depends on the last member.
+
+        Removes stand-ins for what an opaque directory hides, applies an opaque root, sets the directories'
+        attributes.
         """
         for path in [path for path in self._stand_ins if self._is_hidden(path)]:
             self._remove_stand_in(path)
         if b"" in self._opaque:
-            # Overlays ignore the mark on a root, so every name below is hidden by itself.
+            # Overlays ignore the mark on a root, so each name of the root below gets a whiteout.
             for name in self._below.root_names():
                 self._hide(self._root.fd, name, name)
         self._setter.set_directories(self._root.fd)
 
     def _remove_stand_in(self, path: bytes) -> None:
-        """One that may be gone, as may be what it was in."""
+        """Remove a stand-in, if it and its directory still exist."""
         self._stand_ins.remove(path)
         dir_fd = self._root.existing(path.rpartition(b"/")[0])
         if dir_fd is not None:
@@ -331,7 +334,7 @@ class Placer:
 
 
 def _above(path: bytes) -> Iterator[bytes]:
-    """The directories that `path` is in, up to the root."""
+    """Yield the directories that `path` is in, up to the root."""
     while path:
         path = path.rpartition(b"/")[0]
         yield path
@@ -343,7 +346,7 @@ def _no_target(entry: Entry) -> InvalidLayer:
 
 
 def _held(held: ExitStack, fd: int) -> int:
-    """The same directory under a descriptor of our own: the root's cache may close its own any time."""
+    """Return a duplicate of `fd` that `held` closes: the root's cache may close its own at any time."""
     own = os.dup(fd)
     held.callback(os.close, own)
     return own

@@ -1,10 +1,9 @@
-"""Directories inside the tree being unpacked: names made safe, parents found or made, never a step outside.
+"""Find or make directories inside the tree being unpacked, and never leave it.
 
-The rule for symlinks, made by the same layer or by one below: as *parents* they are followed, but by this
-module and inside the root, as in a chroot (packages for merged-/usr systems need it); as the last component
-they are never followed. The kernel only ever sees paths it must not follow symlinks in (openat2
-RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH), so whoever swaps a directory for a symlink meanwhile gets an
-error, not a write.
+Symlinks of this layer or of one below are followed as *parents*, by this module and inside the root, as in a
+chroot: packages for merged-/usr systems need that. As the last component they are never followed. The kernel
+only gets paths in which it must not follow symlinks (openat2 RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH), so a
+process that swaps a directory for a symlink meanwhile causes an error, not a write outside.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from overlayfs_py.syscalls.trees import remove_tree
 
 _O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_DIRS = 64
-_MOST_LINKS = 40  # as the kernel's own limit
+_MOST_LINKS = 40  # the kernel's own limit
 _MOST_STEPS = 4096
 _MOST_COMPONENT = 255
 _MOST_PATH = 4095
@@ -32,10 +31,11 @@ Missing = Callable[[int, bytes, bytes, bool, bool], bytes | None]
 
 
 def clean_path(name: bytes, limits: Limits, entry: bytes | None = None) -> bytes:
-    """An archive's name as a path below the root, without a slash at either end; ``b""`` is the root.
+    """Return an archive's name as a path below the root, without a slash at either end; ``b""`` is the root.
 
-    Absolute names are taken as below the root, as every unpacker of layers does. ``..`` is refused even
-    where it would stay inside: no writer makes it.
+    Absolute names mean below the root, as for every unpacker of layers. Raises InvalidLayer, naming `entry`
+    or else the name itself, for an impossible name and for ``..``, even where it would stay inside: no writer
+    makes such names.
     """
     entry = name if entry is None else entry
     if not name or b"\0" in name:
@@ -53,12 +53,12 @@ def clean_path(name: bytes, limits: Limits, entry: bytes | None = None) -> bytes
 
 
 def _is_clean(name: bytes) -> bool:
-    """Whether nothing in it needs a closer look: no empty component, none that begins with a dot."""
+    """Return whether no component is empty or begins with a dot, so that the name can be used as it is."""
     return name[0] not in b"/." and name[-1] != b"/"[0] and b"/." not in name and b"//" not in name
 
 
 class NotADirectory(Exception):
-    """A component of a path is something else; `what` is its path."""
+    """A component of a path is not a directory; `what` is its path."""
 
     def __init__(self, what: bytes) -> None:
         self.what = what
@@ -67,9 +67,9 @@ class NotADirectory(Exception):
 class RootDir:
     """The root being unpacked into. Owns descriptors of directories below it, not `fd` itself.
 
-    `missing(dir_fd, name, path, make, replaces_whiteout)` is called for a directory that is not there: it
-    makes it and returns None, or returns the target of the symlink that lies below in its place. Without
-    `make` it makes only what stands for a directory below, else it raises FileNotFoundError.
+    `missing(dir_fd, name, path, make, replaces_whiteout)` is called for a directory that does not exist. It
+    makes it and returns None, or returns the target of the symlink that the layers below have there. Without
+    `make` it only makes a stand-in for a directory below, else it raises FileNotFoundError.
     """
 
     def __init__(self, fd: int, missing: Missing) -> None:
@@ -84,23 +84,22 @@ class RootDir:
         self._open.clear()
 
     def forget(self, path: bytes) -> None:
-        """The directory `path` is removed: nothing below it may be found in the cache any more."""
+        """Drop the directory `path`, which is about to be removed, and all below it from the cache."""
         below = path + b"/"
         for known in [known for known in self._open if known == path or known.startswith(below)]:
             os.close(self._open.pop(known))
 
     def directory(self, path: bytes, *, make: bool = True) -> tuple[int, bytes]:
-        """(descriptor, path without symlinks) of the directory `path`; what is missing of it is made, without
-        `make` only where it lies below.
+        """Return (descriptor, path without symlinks) of the directory `path`, making what is missing.
 
-        The descriptor belongs to this object and is good until the next call. Raises NotADirectory, and
-        FileNotFoundError when something was not made.
+        Without `make` only stand-ins for directories below are made. The descriptor belongs to this object
+        and is valid until the next call. Raises NotADirectory, and FileNotFoundError for what was not made.
         """
         fd = self.existing(path)
         return self._walk(path, make) if fd is None else (fd, path)
 
     def existing(self, path: bytes) -> int | None:
-        """The same for a directory that is there, without a symlink on the way; None when it is not."""
+        """Return an existing directory's descriptor, as `directory` does; None: missing, or via a symlink."""
         fd = self._known(path)
         if fd is None:
             try:
@@ -120,7 +119,7 @@ class RootDir:
         return fd
 
     def _walk(self, path: bytes, make: bool) -> tuple[int, bytes]:
-        """Step by step, following symlinks inside the root."""
+        """Walk component by component, following symlinks inside the root."""
         steps = deque(path.split(b"/"))
         place = _Position(self.fd)
         links = taken = 0
@@ -150,7 +149,7 @@ class RootDir:
             place.close()
 
     def _step(self, place: _Position, name: bytes, make: bool) -> bytes | None:
-        """Make sure that `name` is a directory; its target when it is a symlink, here or below."""
+        """Make sure that `name` is a directory; returns the target when it is a symlink, here or below."""
         dir_fd = place.fd
         try:
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
@@ -167,7 +166,7 @@ class RootDir:
 
 
 class _Position:
-    """Where a walk has got to: a descriptor, and the components that led there, none of them a symlink."""
+    """Where a walk is: a descriptor, and the components that lead there, none of them a symlink."""
 
     def __init__(self, root_fd: int) -> None:
         self.fd = self._root_fd = root_fd
@@ -182,7 +181,7 @@ class _Position:
         return b"/".join((*self._steps, name))
 
     def enter(self, name: bytes) -> None:
-        """One down. A path that symlinks make longer than any path can be could not be opened again."""
+        """Go one down. Refuses a path that symlinks make too long, since it could not be opened again."""
         if self._length + len(name) >= _MOST_PATH:
             raise InvalidLayer(
                 f"a path that symlinks make longer than {_MOST_PATH} bytes", self.below(name)[:300]
@@ -192,13 +191,13 @@ class _Position:
         self._length += len(name) + 1
 
     def leave(self) -> None:
-        """One up; at the root, stay. Not by "..", which leads elsewhere when a directory was moved."""
+        """Go one up; at the root, stay. Not by "..", which leads elsewhere when a directory was moved."""
         if self._steps:
             self._length -= len(self._steps.pop()) + 1
         self._move(open_beneath(self._root_fd, self.path, _O_DIR) if self._steps else self._root_fd)
 
     def restart(self) -> None:
-        """Back to the root."""
+        """Go back to the root."""
         self._steps.clear()
         self._length = 0
         self._move(self._root_fd)
@@ -208,7 +207,7 @@ class _Position:
         self.fd = fd
 
     def release(self) -> int:
-        """The descriptor, now the caller's."""
+        """Return the descriptor, which is the caller's from now on."""
         fd, self.fd = self.fd, self._root_fd
         return fd
 
@@ -219,7 +218,7 @@ class _Position:
 
 
 def remove(dir_fd: int, name: bytes) -> None:
-    """Remove whatever `name` is, a tree of any depth too, without following a symlink."""
+    """Remove `name`, be it a tree of any depth, without following a symlink."""
     try:
         os.unlink(name, dir_fd=dir_fd)
     except IsADirectoryError:

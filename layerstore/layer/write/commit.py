@@ -1,8 +1,8 @@
 """Write the upper directory of an overlay as one OCI layer, or a whole merged tree as a plain tar.
 
-Only the upper is read, a directory at a time; lower layers are opened for what refers to them: redirected
-directories are written in full (their old name has its whiteout already), metacopy files with the data from
-below. Nothing is left out silently: what has no form in a layer raises Unrepresentable, sockets are noted.
+Only the upper is read, one directory at a time. Lower layers are read where the upper refers to them: a
+redirected directory is written in full (its old name has a whiteout already), a metacopy file with the data
+from below. Nothing is left out silently: what a layer cannot hold raises Unrepresentable, sockets are noted.
 Equal trees give equal bytes: names in byte order, no user names, no access times, no process ids.
 """
 
@@ -26,9 +26,7 @@ from layerstore.media import Compression
 
 
 class LayerResult(NamedTuple):
-    """What was written: the blob (digest, size), the tar in it (diff_id, uncompressed_size), and what
-    was left out.
-    """
+    """The blob written (digest, size), the tar in it (diff_id, uncompressed_size), and what was left out."""
 
     digest: Digest
     size: int
@@ -36,8 +34,8 @@ class LayerResult(NamedTuple):
     uncompressed_size: int
     entries: int
     notes: tuple[str, ...]  # sockets left out and the like: one line each
-    unchanged: int = 0  # how many entries were left out since they change nothing,
-    unchanged_size: int = 0  # and the bytes in them
+    unchanged: int = 0  # how many entries were left out because they change nothing,
+    unchanged_size: int = 0  # and their bytes
 
 
 def write_layer(
@@ -57,12 +55,12 @@ def write_layer(
     """Write the changes that `stack.upper` makes to `stack.lowers` to `out` as a layer tar.
 
     `exclude` are paths relative to the root, without a leading slash; each is left out with all below it.
-    `squash_unchanged` leaves out what was touched but is as it was but for its times (see `unchanged`).
-    `source_date_epoch`: later times become this one. Holes are written as zeros; with `sparse` files with
-    large ones are PAX sparse 1.0, which some clients unpack but cannot pass on. `ids` turns owners on disk
-    into owners in the image. `progress` is called now and then with the number of tar bytes so far. Raises
-    Unrepresentable, naming the path, for anything that has no form in a layer, and LimitExceeded for what
-    `limits` would refuse to unpack. `out` is not closed.
+    `squash_unchanged` leaves out entries that differ from the lowers in their times only (see `unchanged`).
+    `source_date_epoch`: later times become this one. Holes are written as zeros; with `sparse`, files with
+    large holes are PAX sparse 1.0, which some clients unpack but cannot pass on. `ids` translates owners on
+    disk to owners in the image. `progress` is called now and then with the number of tar bytes so far. Raises
+    Unrepresentable, naming the path, for what a layer cannot hold, and LimitExceeded for what `limits` would
+    refuse to unpack. `out` stays the caller's.
     """
     notes = Notes()
     with stack.read() as reading, BlockWriter(out, codec(compression, level), progress) as sink:
@@ -90,8 +88,9 @@ def export_tree(
     limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
 ) -> LayerResult:
-    """Write the whole merged tree of `stack` as a tar without whiteouts (docker export); else as
-    `write_layer`.
+    """Write the whole merged tree of `stack` as a tar without whiteouts, as docker export does.
+
+    The parameters are those of `write_layer`.
     """
     notes = Notes()
     with stack.read() as reading, BlockWriter(out, codec(compression, level), progress) as sink:

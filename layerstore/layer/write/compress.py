@@ -1,10 +1,8 @@
-"""Compress a layer block by block: gzip, zstd or nothing, the same bytes for the same input on any
-number of cores.
+"""Compress a layer block by block with gzip, zstd or nothing: the same bytes on any number of cores.
 
-gzip is igzip on independent blocks, ended by a sync flush and joined into one member: blocks can be
-compressed at the same time, and the size lost against one stream is 0.1 %. igzip level 2 compresses 4
-times as fast as zlib's 6 for 6 % more bytes. zstd uses the library's own worker threads, whose output
-does not depend on their number.
+gzip is igzip on independent blocks, each ended by a sync flush and joined into one member: blocks are
+compressed in parallel, for 0.1 % more bytes than one stream. igzip level 2 is 4 times as fast as zlib's 6 for
+6 % more bytes. zstd uses the library's own worker threads, whose output does not depend on their number.
 """
 
 from __future__ import annotations
@@ -25,27 +23,27 @@ ZEROS = bytes(BLOCK_SIZE)
 GZIP_LEVEL = 2
 ZSTD_LEVEL = 3
 
-# RFC 1952: deflate, no flags, no time, no extra flags, OS unknown: what Go writes as well.
+# RFC 1952: deflate, no flags, no time, no extra flags, OS unknown, as Go writes it.
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_EMPTY_BLOCK = b"\x03\x00"
 _RAW_DEFLATE = -15
-# The library's tables for level 3 are larger than many a cache, and matches of five bytes cost more than they
-# save: with smaller tables, matches of six, and shorter jobs the level takes a quarter to a half less time,
-# and less memory, for 4 to 9 % more bytes (scripts/bench/layers, "commit, zstd").
+# The library's tables for level 3 exceed many caches, and matches of five bytes cost more than they save.
+# With smaller tables, matches of six bytes and shorter jobs, level 3 takes a quarter to a half less time, and
+# less memory, for 4 to 9 % more bytes (scripts/bench/layers, "commit, zstd").
 _ZSTD_JOB = 2 << 20
 _ZSTD_LEVEL_3 = {"hash_log": 16, "chain_log": 15, "min_match": 6, "overlap_log": 1}
 
 
 class Codec(Protocol):
-    """How a stream of blocks becomes a compressed stream.
+    """Compresses a stream of blocks.
 
-    `block` is called once for each block, in any order and from several threads when `parallel`; for one
-    that is `ZEROS`, `zeros` is called instead, in order. `join` is called with each block and its result, in
+    `block` is called once for each block, in any order and from several threads when `parallel`; for a block
+    equal to `ZEROS`, `zeros` is called instead, in order. `join` is called with each block and its result, in
     order, and returns the bytes to write.
     """
 
     parallel: bool
-    is_identity: bool  # what comes out is what went in
+    is_identity: bool  # the output is the input
 
     def block(self, data: memoryview) -> bytes | memoryview: ...
     def zeros(self) -> bytes: ...
@@ -108,7 +106,7 @@ class Gzip:
 
 
 class Zstd:
-    """One zstd frame, and where a block is nothing but zeros, one for each such block and for all between."""
+    """One zstd frame; a block of zeros is a frame of its own, and what follows it is another."""
 
     parallel = False
     is_identity = False
@@ -119,7 +117,7 @@ class Zstd:
                 f"zstd level {level}: the levels are 1 to {zstandard.MAX_COMPRESSION_LEVEL}"
             )
         tables = _ZSTD_LEVEL_3 if level == ZSTD_LEVEL else {}
-        # At least one worker: with none the library cuts its jobs differently, and the digest would tell.
+        # At least one worker: with none the library cuts its jobs differently and the digest changes.
         threads = max(1, min(8, os.cpu_count() or 1))
         parameters = zstandard.ZstdCompressionParameters.from_level(
             level, threads=threads, job_size=_ZSTD_JOB, write_checksum=True, **tables
@@ -145,8 +143,10 @@ class Zstd:
 
 
 def _zstd_zeros() -> bytes:
-    """`ZEROS` as a frame of its own, made of runs of 4 KiB: the library takes a tenth of the speed and makes
-    30,000 to 1 of them, which readers that bound the ratio take for a bomb (so does `Limits.max_ratio`).
+    """Return `ZEROS` as a frame made of runs of 4 KiB.
+
+    The library would take ten times as long and compress it 30,000 to 1, which readers that bound the ratio
+    refuse as a bomb (so does `Limits.max_ratio`).
     """
     # RFC 8878: magic, "single segment, size in four bytes", the size; blocks of type RLE: length, the byte.
     block = 4096 << 3 | 1 << 1
@@ -159,7 +159,7 @@ _ZSTD_ZEROS = _zstd_zeros()
 
 
 def codec(compression: Compression, level: int | None = None) -> Codec:
-    """The codec of this name; UnsupportedMedia for another name or a level it does not have."""
+    """Return the codec of this name. Raises UnsupportedMedia for an unknown name or level."""
     if compression == "none":
         return Plain()
     if compression == "gzip":

@@ -1,9 +1,9 @@
-"""What changed between a stack and what lies below it, or between two stacks, as ``docker diff`` says it.
+"""List what an upper changes, or what differs between two stacks, as ``docker diff`` does.
 
-An entry is changed when its type, mode, owner, device, xattrs or content differ, or, but for directories,
-its time; a directory is also listed as changed when something in it is. A removed tree is one line.
-Parents come before their children, siblings in byte order. Directories that show the same layers on both
-sides are not read: the cost is that of what the upper holds.
+An entry is changed when its type, mode, owner, device, xattrs or content differ, and, except for directories,
+when its time differs; a directory is also listed as changed when something in it is. A removed tree is one
+line. Parents come before their children, siblings in byte order. Directories that show the same layers on
+both sides are not read: the cost depends on what the upper holds.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from overlayfs_py.union.reading import Node, Reading, Real
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of ``diff``: A(dded), C(hanged) or D(eleted); `path` is relative to the root, no leading
-    slash.
-    """
+    """One line of ``diff``: A(dded), C(hanged) or D(eleted); `path` has no leading slash."""
 
     kind: Literal["A", "C", "D"]
     path: bytes
@@ -34,28 +32,26 @@ class Change:
 
 
 def changes(stack: StackPaths, *, exclude: Collection[bytes] = ()) -> Iterator[Change]:
-    """What `stack.upper` changes in `stack.lowers`; paths in `exclude` (no leading slash) are passed over."""
+    """Yield what `stack.upper` changes in `stack.lowers`, without paths in `exclude` (no leading slash)."""
     with ExitStack() as held:
         after = held.enter_context(stack.read())
         if not stack.lowers:
             yield from _Comparison(after, after, exclude).run(after.root, None)
             return
-        # Opened for itself: the index of hard links belongs to the upper's side alone.
+        # Opened separately: the index of hard links belongs to the upper's side only.
         old = StackPaths(stack.lowers[0], stack.lowers[1:], stack.userxattr)
         before = held.enter_context(old.read())
         yield from _Comparison(after, before, exclude).run(after.root, before.root)
 
 
 def changes_between(old: StackPaths, new: StackPaths) -> Iterator[Change]:
-    """What to do to the merged tree of `old` to get that of `new`; layers they share at the bottom are
-    not read.
-    """
+    """Yield the changes from the merged tree of `old` to that of `new`; shared bottom layers are not read."""
     with old.read() as before, new.read() as after:
         yield from _Comparison(after, before, ()).run(after.root, before.root)
 
 
 class _Frame(NamedTuple):
-    """A directory being compared. `announce` holds its own line until it is known to be needed."""
+    """A directory being compared. `announce` holds its own line until something in it has changed."""
 
     path: bytes
     new: Node
@@ -99,8 +95,8 @@ class _Comparison:
         return _Frame(path, new, old, iter(names), announce)
 
     def _names(self, new: Node, old: Node | None) -> Collection[bytes]:
-        """The names that may differ: those in the parts that only the new side has, if it has the old
-        ones below.
+        """Return the names that may differ: if the new side has all parts of the old one at its bottom, only
+        those in its other parts.
         """
         above, below = _parts(new), [] if old is None else _parts(old)
         extra = len(above) - len(below)
@@ -124,12 +120,12 @@ class _Comparison:
             return True
         if not same_metadata(self._new, after.top, self._old, before.top):
             return True
-        # Same size and time is what a copy-up without a change looks like, and little else.
+        # Equal size and time usually mean a copy-up without a change.
         return not after.is_dir and not same_content(after, before)
 
 
 def _parts(node: Node) -> list[Real]:
-    """The places that show through a node, topmost first; a file's data is not one."""
+    """Return the places that a node merges, topmost first; a metacopy file's data is not one."""
     if not node.is_dir:
         return [node.top]
     return [*([node.upper] if node.upper is not None else []), *node.lowers]

@@ -1,7 +1,7 @@
 """Write single entries of a tree to a layer: metadata, xattrs, contents, hard links.
 
-Knows files and tar members, not the order they come in. Every file is opened by name in an already opened
-directory, without following a symlink, and all its metadata comes from that descriptor.
+Knows files and tar members, not their order. Opens every file by name in an open directory, without following
+a symlink, and reads all its metadata from that descriptor.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _BILLION = 1_000_000_000
 
 
 class _Links:
-    """Which inode is in the layer already, and where; only those with more names to come are remembered.
+    """Records which inodes are in the layer, and under which path, until all their names are written.
 
-    With an index (`forever`) the link count does not tell how many are to come.
+    With an index (`forever`) the link count does not say how many names there are.
     """
 
     def __init__(self, *, forever: bool) -> None:
@@ -41,7 +41,7 @@ class _Links:
         self._first: dict[tuple[int, int], tuple[bytes, int]] = {}
 
     def first(self, path: bytes, st: os.stat_result) -> bytes | None:
-        """The path under which this inode was written; None, and this path is noted, when it was not."""
+        """Return the path under which this inode was written; None: it was not, and `path` is recorded."""
         key = (st.st_dev, st.st_ino)
         known = self._first.get(key)
         if known is None:
@@ -58,7 +58,8 @@ class _Links:
 class MemberWriter:
     """Writes entries to `sink`; `clamp` (seconds) bounds their times, `ids` translates their owners.
 
-    `sparse`: large holes become a map of the data instead of zeros. What `limits` refuse is not written.
+    `sparse`: large holes become a map of the data instead of zeros. Raises LimitExceeded instead of writing
+    what `limits` would refuse to unpack.
     """
 
     def __init__(
@@ -81,11 +82,11 @@ class MemberWriter:
         self._ids = ids
         self._limits = limits
         self._links = _Links(forever=reading.has_linked_names)
-        # Memory of an O_NOATIME refused once: only a file's owner or root may use it.
+        # Cleared when O_NOATIME is refused once: only a file's owner and root may use it.
         self._noatime = os.O_NOATIME
 
     def directory(self, path: bytes, real: Real) -> None:
-        """A directory's own entry; the root is ``./``."""
+        """Write a directory's own entry; the root is ``./``."""
         st = real.stat()
         entry = self._entry(path + b"/" if path else b"./", DIRECTORY, st)
         entry.xattrs = self._xattrs(path, real)
@@ -98,14 +99,14 @@ class MemberWriter:
         self._marker(directory, whiteout.OPAQUE_MARKER)
 
     def _marker(self, directory: bytes, name: bytes) -> None:
-        # Nothing of the whiteout on disk shows: it has no owner, mode or time that means anything.
+        # Owner, mode and time of the whiteout on disk mean nothing and are not written.
         path = directory + b"/" + name if directory else name
         self._put(Entry(path, mode=0), path)
 
     def other(self, path: bytes, real: Real, kind: int, find_data: FindData) -> bool:
-        """Anything but a directory, listed as `kind`; False when a whiteout has taken its place since.
+        """Write anything but a directory, listed as `kind`; returns False when a whiteout has replaced it.
 
-        What is simply gone is left out with a note.
+        What has been removed meanwhile is left out with a note.
         """
         try:
             if kind == DT_REG and self._file(path, real, find_data):
@@ -126,7 +127,7 @@ class MemberWriter:
         return True
 
     def gone(self, path: bytes) -> None:
-        """Note that something was listed but is not there any more."""
+        """Note that something was removed after it was listed."""
         self._notes.add(f"left out /{printable(path)}: it was removed while the layer was written")
 
     def _special(self, path: bytes, real: Real, st: os.stat_result) -> None:
@@ -142,7 +143,7 @@ class MemberWriter:
         self._put(entry, path)
 
     def _file(self, path: bytes, real: Real, find_data: FindData) -> bool:
-        """A regular file; False when it is none any more."""
+        """Write a regular file; returns False when it is none any more."""
         try:
             fd = self._open(real)
         except OSError as error:
@@ -192,7 +193,7 @@ class MemberWriter:
             return real.open(os.O_RDONLY)
 
     def _put_plain_file(self, path: bytes, fd: int, st: os.stat_result) -> None:
-        """One without xattrs and holes: nearly every file, and what a commit of many spends its time on."""
+        """Write a file without xattrs and holes: nearly every file, and the hot path of a commit."""
         uid, gid = (st.st_uid, st.st_gid) if self._ids is None else self._owner(path, st)
         mtime_ns = st.st_mtime_ns if self._clamp_ns is None else self._mtime(st)
         self._add(path)
@@ -212,7 +213,7 @@ class MemberWriter:
             self._put_sparse(entry, path, fd, extents)
 
     def _put_in_full(self, entry: Entry, path: bytes, fd: int) -> None:
-        """Every byte of a file with holes, of which only the data is read."""
+        """Write every byte of a file with holes, reading only its data."""
         if self._sink.size + entry.size > self._limits.max_bytes:
             what = f"/{printable(path)} and its holes, {entry.size} bytes in full, make the layer too large"
             raise LimitExceeded(f"{what}: --sparse leaves the holes out", "bytes")
@@ -240,7 +241,7 @@ class MemberWriter:
         self._sink.zeros(padding(entry.stored))
 
     def _linked(self, path: bytes, st: os.stat_result) -> bool:
-        """Write a hard link when the inode is in the layer already."""
+        """Write a hard link if the inode is in the layer already; returns whether it was."""
         if st.st_nlink < 2:
             return False
         first = self._links.first(path, st)

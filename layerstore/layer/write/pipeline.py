@@ -1,11 +1,10 @@
-"""From tar bytes to a blob: fill blocks, compress them on all cores, digest both sides, write; memory
-is bounded.
+"""Turn tar bytes into a blob: fill blocks, compress them on all cores, digest both sides, write.
 
-The caller's thread fills blocks of 1 MiB, straight from the files where it can. A writer thread takes
-them in order, digests the tar, waits for the block's compressed form (made by a pool when the codec is
-parallel), digests and writes it, and hands the block back. hashlib, isal, zstandard and write(2) all let
-other threads run meanwhile. Blocks are always full but for the last, so the output depends on the input
-alone. One of nothing but zeros is not compressed, hole or not: the codec knows what comes out.
+The caller's thread fills blocks of 1 MiB, directly from the files where it can. A writer thread takes them in
+order, digests the tar, waits for the block's compressed form (made by a pool when the codec is parallel),
+digests and writes it, and returns the block. hashlib, isal, zstandard and write(2) release the interpreter
+lock meanwhile. All blocks except the last are full, so the output depends on the input only. A block of zeros
+is not compressed: the codec knows the result. Memory is bounded by the number of blocks.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ _Job = tuple[bytearray, memoryview, "Future[bytes | memoryview] | None"]
 
 
 class Truncated(Exception):
-    """A file ended before the size it was announced with."""
+    """A file ended before the size in its header."""
 
 
 class Unreadable(Exception):
-    """A file that is to be written into the layer cannot be read; the message is the system's."""
+    """A file for the layer cannot be read; the message is the system's."""
 
 
 class BlockWriter:
-    """A sink for tar bytes. Use it in a with statement: leaving it by an exception stops the threads.
+    """Takes tar bytes and writes a blob. Use it in a with statement: an exception stops its threads.
 
-    `tar` digests what goes in, `blob` what comes out. `out` is not closed. An error of the writing side
-    is raised in the filling thread by the next call.
+    `tar` digests the input, `blob` the output. `out` stays the caller's. The next call in the filling thread
+    raises an error of the writer thread.
     """
 
     def __init__(self, out: IO[bytes], codec: Codec, progress: Callable[[int], None] | None = None) -> None:
@@ -74,7 +73,7 @@ class BlockWriter:
         self._stop(abandon=kind is not None)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Take these bytes."""
+        """Write these bytes."""
         end = self._at + len(data)
         if end <= BLOCK_SIZE:  # the usual case: a header, or a small file's padding
             self._block[self._at : end] = data
@@ -89,7 +88,7 @@ class BlockWriter:
             view = view[len(piece) :]
 
     def zeros(self, count: int) -> None:
-        """Take `count` zero bytes; whole blocks of them are not even filled."""
+        """Write `count` zero bytes; whole blocks of zeros are not even filled."""
         while count > 0:
             room = self._room()
             if room == BLOCK_SIZE <= count:
@@ -103,12 +102,12 @@ class BlockWriter:
             count -= piece
 
     def copy(self, fd: int, offset: int, count: int) -> None:
-        """Take `count` bytes of a file from `offset` on; Truncated: it has fewer; Unreadable: it fails."""
+        """Write `count` bytes of a file from `offset` on. Raises Truncated if it has fewer, or Unreadable."""
         while count > 0:
             room = min(BLOCK_SIZE - self._at or self._room(), count)
             try:
                 got = os.preadv(fd, (self._view[self._at : self._at + room],), offset)
-            except OSError as e:  # not to be taken for the layer's own disk failing
+            except OSError as e:  # must not look like a failure of the disk that the layer is written to
                 raise Unreadable(e.strerror) from e
             if got == 0:
                 raise Truncated
@@ -117,7 +116,7 @@ class BlockWriter:
             count -= got
 
     def member(self, header: bytes, fd: int, size: int) -> None:
-        """Take a header, `size` bytes of a file, and zeros up to a whole block; raises as `copy`."""
+        """Write a header, `size` bytes of a file, and zeros up to a whole block. Raises as `copy` does."""
         data = self._at + len(header)
         end = data + size
         stop = end + -size % BLOCK
@@ -126,7 +125,7 @@ class BlockWriter:
             self.copy(fd, 0, size)
             self.zeros(-size % BLOCK)
             return
-        # Nearly every file: one read, straight to its place.
+        # Nearly every file: one read, directly into the block.
         self._block[self._at : data] = header
         self._at = data
         if size:
@@ -140,7 +139,7 @@ class BlockWriter:
             self._at = stop
 
     def finish(self) -> None:
-        """Write all that is left. The digests are complete when this returns."""
+        """Write the rest and wait for the writer; then the digests are complete."""
         if self._at:
             self._submit()
         self._stop(abandon=False)
@@ -156,7 +155,7 @@ class BlockWriter:
     def _next_block(self) -> None:
         self._block = self._free.get()
         if not self._block:
-            self._block = bytearray(BLOCK_SIZE)  # made when first needed: a small layer needs one
+            self._block = bytearray(BLOCK_SIZE)  # allocated when needed: a small layer needs one block
         self._view = memoryview(self._block)
         self._at = 0
 
@@ -165,7 +164,7 @@ class BlockWriter:
         self._put(_ALL_ZEROS if is_zero else self._view[: self._at])
 
     def _put(self, data: memoryview) -> None:
-        """Hand on what the current block holds."""
+        """Pass the content of the current block to the writer thread."""
         if self._error is not None:
             raise self._error
         self.size += len(data)
@@ -194,7 +193,7 @@ class BlockWriter:
             if self._error is None:
                 try:
                     self._write_one(data, future)
-                except BaseException as error:  # handed to the filling thread, which raises it
+                except BaseException as error:  # the filling thread raises it
                     self._error = error
             self._free.put(block)
         if self._error is None:
@@ -204,7 +203,7 @@ class BlockWriter:
                 self._error = error
 
     def _write_one(self, data: memoryview, future: Future[bytes | memoryview] | None) -> None:
-        if not self._codec.is_identity:  # else what goes out is digested, and that is the tar
+        if not self._codec.is_identity:  # else the blob is the tar and is digested once
             self.tar.update(data)
         self.blob.write(self._codec.join(data, self._compressed(data, future)))
 
@@ -215,6 +214,6 @@ class BlockWriter:
 
 
 def _pool(workers: int) -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor  # takes 3 ms, which other codecs save
+    from concurrent.futures import ThreadPoolExecutor  # takes 3 ms, which other codecs do not need
 
     return ThreadPoolExecutor(workers, "compress")

@@ -1,8 +1,8 @@
-"""Make an upper into the directory that unpacking its layer gives, by moving its files instead.
+"""Turn an upper into the directory that unpacking its layer would give, by moving its files.
 
-The walk that wrote the layer is done once more, so what is in the layer is what comes to be here: marks of
-the overlay go, moved directories and metadata-only copies get what they refer to. Only those are copied;
-everything else is renamed, so the upper must be nobody's any more, and is taken apart.
+This repeats the walk that wrote the layer, so the directory holds exactly what the layer holds: marks of the
+overlay go, redirected directories and metadata-only copies get what they refer to. Only those are copied;
+everything else is renamed. So the upper is taken apart, and nothing else may use it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from overlayfs_py.syscalls.copy import copy_data
 from overlayfs_py.union.reading import Reading, Real, list_xattrs
 
 _O_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OF_THE_SYSTEM = "security.selinux"  # every new file gets its own
+_OF_THE_SYSTEM = "security.selinux"  # the system labels every new file
 _BILLION = 1_000_000_000
 
 
@@ -42,12 +42,11 @@ def rotate(
     keep: bool = False,
     privileged: bool = True,
 ) -> int:
-    """Move what `stack.upper` changes into the empty directory `dest_fd`, on the same file system; the number
-    of its entries.
+    """Move what `stack.upper` changes into the empty directory `dest_fd` on the same file system.
 
-    The options are those the layer was written with; sockets are left out. `keep`: files become hard links,
-    and the upper stays as it is, marks on its files included. The caller makes the directory durable. On an
-    exception both are in pieces; with `keep` only the directory is.
+    Returns the number of entries. The options must be those the layer was written with; sockets are left out.
+    `keep` makes hard links and leaves the upper as it is, marks on its files included. The caller makes the
+    directory durable. After an exception both directories are incomplete; with `keep` only `dest_fd` is.
     """
     with ExitStack() as owned:
         reading = owned.enter_context(stack.read())
@@ -63,7 +62,7 @@ def rotate(
 
 
 class _DirectoryWriter:
-    """Where a walk's entries come to stand. Close it to close its descriptors, not `dest_fd`."""
+    """Puts a walk's entries into a directory. `close` closes its descriptors, not `dest_fd`."""
 
     def __init__(
         self,
@@ -96,7 +95,7 @@ class _DirectoryWriter:
         self._setter.set_later(path, self._attributes(real, st))
         taken_apart = real.layer is self._upper and not self._keep
         if taken_apart and not self._privileged and st.st_mode & 0o700 != 0o700:
-            set_mode(*real.at(), 0o700)  # or its owner could not take its files away
+            set_mode(*real.at(), 0o700)  # so that its owner can move its files away
         self.count += 1
 
     def whiteout(self, directory: bytes, name: bytes) -> None:
@@ -110,7 +109,7 @@ class _DirectoryWriter:
         self.count += 1
 
     def other(self, path: bytes, real: Real, kind: int, find_data: FindData) -> bool:
-        """Anything but a directory; False when it is a whiteout, which nobody can have made meanwhile."""
+        """Move or copy anything but a directory; returns False for a whiteout."""
         st = real.stat()
         if whiteout.is_whiteout_device(st):
             return False
@@ -134,7 +133,7 @@ class _DirectoryWriter:
     def _content(
         self, path: bytes, real: Real, st: os.stat_result, names: list[str], find_data: FindData
     ) -> Real | None:
-        """The file to copy from, for what is no inode of the upper with all its data; else None."""
+        """Return what to copy from; None for an inode of the upper with all its data, which can be moved."""
         is_own = real.layer.is_upper  # or one of its index
         if not stat.S_ISREG(st.st_mode):
             return None if is_own else real
@@ -146,7 +145,7 @@ class _DirectoryWriter:
         return data
 
     def _take(self, path: bytes, real: Real) -> None:
-        if real.layer is not self._upper:  # an entry of the index, which may stand for several names
+        if real.layer is not self._upper:  # an entry of the index, which may have several names
             self._link(path, real)
             return
         source_fd, source = real.at()
@@ -159,7 +158,7 @@ class _DirectoryWriter:
         os.link(source, name, src_dir_fd=source_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
 
     def _clean(self, path: bytes, st: os.stat_result, names: list[str]) -> None:
-        """Leave a file as unpacking would have made it: no marks, no time after the clamp."""
+        """Make a file what unpacking would have made: no marks, no time after the clamp."""
         dir_fd, name = self._at(path)
         for xattr in names:
             travels = whiteout.xattr_for_layer(xattr, self._marks, _silent) is not None
@@ -170,7 +169,7 @@ class _DirectoryWriter:
             os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
 
     def _copy(self, path: bytes, real: Real, st: os.stat_result, source: Real) -> None:
-        """Make what lies in a layer below, or a metadata-only copy with its data, anew."""
+        """Copy what is in a layer below, or a metadata-only copy with its data."""
         if st.st_nlink > 1:
             first = self._copied.setdefault((st.st_dev, st.st_ino), path)
             if first != path:
@@ -189,7 +188,7 @@ class _DirectoryWriter:
 
     def _link_again(self, first: bytes, path: bytes) -> None:
         first_fd, first_name = self._at(first)
-        first_fd = os.dup(first_fd)  # the next look-up may close it
+        first_fd = os.dup(first_fd)  # the next `_at` may close it
         try:
             dir_fd, name = self._at(path)
             os.link(first_name, name, src_dir_fd=first_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
@@ -227,9 +226,9 @@ def _remove_xattr(dir_fd: int, name: bytes, xattr: str) -> None:
     try:
         removexattr_at(dir_fd, name, xattr)
     except OSError as error:
-        if error.errno != errno.ENODATA:  # another name of the same inode was here before
+        if error.errno != errno.ENODATA:  # removed already, under another name of the inode
             raise
 
 
 def _silent(_line: str) -> None:
-    """What was left out was told when the layer was written."""
+    """Ignore a note: writing the layer has reported it already."""

@@ -1,8 +1,8 @@
-"""What an upper holds that says nothing new: files and directories that were touched and not changed.
+"""Find files and directories of an upper that were touched but not changed, so that a layer can omit them.
 
 An entry is unchanged when the layers below show the same type, mode, owner, device, xattrs, target and
-content under its name; its times may differ. Left out, it shows through from there. Hard links, in the
-upper or below, always count as changes: leaving one name out could join or part the others.
+content under its name; its times may differ. When it is left out, it shows through from below. Hard links, in
+the upper or below, always count as changes: leaving out one name could join or separate the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from overlayfs_py.union.reading import Node, Reading, Real
 
 
 class UnchangedFilter:
-    """Compares entries of the upper with what lies below, and counts those that may be left out."""
+    """Compares entries of the upper with the layers below, and counts those that may be left out."""
 
     def __init__(self, reading: Reading) -> None:
         self.count = 0
@@ -22,14 +22,14 @@ class UnchangedFilter:
         self._reading = reading
 
     def is_directory(self, real: Real, below: Node | None) -> bool:
-        """Whether the upper's directory `real` has `below` it a directory with the same attributes.
+        """Return whether `below` is a directory with the same attributes as the upper's directory `real`.
 
-        What it holds is not looked at.
+        Does not compare what they hold.
         """
         return below is not None and same_metadata(self._reading, real, self._reading, below.top)
 
     def is_other(self, entry: Node, below: Node) -> bool:
-        """Whether `entry`, which is in the upper and no directory, is the same `below`. Counts it then."""
+        """Return whether `entry`, which is in the upper and no directory, equals `below`; counts it if so."""
         st = entry.top.stat()
         if st.st_nlink > 1 or stat.S_ISSOCK(st.st_mode):
             return False

@@ -1,7 +1,7 @@
-"""In which order the entries of a layer come, and which there are.
+"""Decide which entries a layer has, and their order.
 
-A directory comes first, then its opaque marker, then the whiteouts of its names, then its children in
-byte order, each directory with all below it before the next name. So a reader that applies entries one by
+A directory comes first, then its opaque marker, then the whiteouts of its names, then its children in byte
+order, each directory with everything below it before the next name. So a reader that applies entries one by
 one removes before it adds.
 """
 
@@ -17,14 +17,18 @@ from layerstore.layer.write.unchanged import UnchangedFilter
 from overlayfs_py.syscalls.dirents import DT_DIR, DT_REG, DT_SOCK, DT_UNKNOWN
 from overlayfs_py.union.reading import Node, Reading, Real
 
-# Where a metacopy file's bytes are; None when it is no such file any more.
+# Finds where a metacopy file's bytes are; returns None when it is no such file any more.
 FindData = Callable[[], Real | None]
 
-_LINKED = -1  # instead of a d_type: a name of a lower layer that stands for a file of the upper
+_LINKED = -1  # in place of a d_type: a lower layer's name of a file that is in the upper
 
 
 class EntrySink(Protocol):
-    """Who takes the entries: paths are those in the layer, `real` is the place that each comes from."""
+    """Takes the entries of a walk: paths are those in the layer, `real` is where each entry is on disk.
+
+    `other` takes anything but a directory, listed as the d_type `kind`; it returns False when a whiteout has
+    taken the entry's place meanwhile. `gone` is called for a name that has vanished since it was listed.
+    """
 
     def directory(self, path: bytes, real: Real) -> None: ...
     def whiteout(self, directory: bytes, name: bytes) -> None: ...
@@ -34,11 +38,11 @@ class EntrySink(Protocol):
 
 
 class Dir:
-    """A directory on the way: its path in the layer, and what the mount shows there.
+    """A directory of the walk: its path in the layer, and what the mount shows there.
 
-    `whole`: children are those of the merged tree; else only the upper's, with whiteouts as entries. A
-    directory that is not in the upper is only passed through to names that stand for an upper file. One that
-    is not `written` has no entry yet, and gets one when something in it needs it.
+    `whole`: its children are those of the merged tree; else only the upper's, with whiteouts as entries. A
+    directory that is not in the upper is only walked to reach names of upper files. One that is not `written`
+    has no entry yet, and gets one when something in it needs it.
     """
 
     __slots__ = ("hides", "node", "parent", "path", "whole", "written")
@@ -56,9 +60,9 @@ class Dir:
 
 
 class Walk:
-    """Walks a stack once and hands each entry to `sink`; directories are listed one at a time.
+    """Walks a stack once and passes each entry to `sink`; lists one directory at a time.
 
-    With `unchanged`, what it finds to be so in the upper is left out.
+    `exclude` and `unchanged` say what is left out.
     """
 
     def __init__(
@@ -75,12 +79,12 @@ class Walk:
         self._linked: dict[bytes, set[bytes]] = {}
 
     def changes(self) -> None:
-        """The upper, as a changeset against the lowers."""
+        """Walk the upper as a changeset against the lowers."""
         self._linked = linked_names(self._reading)
         self._begin(whole=False)
 
     def everything(self) -> None:
-        """The merged tree."""
+        """Walk the merged tree."""
         self._begin(whole=True)
 
     def _begin(self, *, whole: bool) -> None:
@@ -89,7 +93,7 @@ class Walk:
         self._descend(Dir(b"", None, root, whole=whole))
 
     def _descend(self, top: Dir) -> None:
-        # An explicit stack: a tree may be deeper than Python's.
+        # An explicit stack: a tree may be deeper than Python's recursion limit.
         pending: list[tuple[Dir, Iterator[tuple[bytes, int]]]] = [(top, self._children(top))]
         while pending:
             directory, names = pending[-1]
@@ -102,7 +106,7 @@ class Walk:
                 pending.pop()
 
     def _children(self, directory: Dir) -> Iterator[tuple[bytes, int]]:
-        """The names to visit, sorted; of a changeset, the whiteouts are written at once."""
+        """Return the names to visit, sorted. In a changeset, writes the whiteouts at once."""
         node = directory.node
         if directory.whole:
             with naming(directory.path):
@@ -142,7 +146,7 @@ class Walk:
             raise Unrepresentable(path, "a layer would take its name for a whiteout: rename or remove it")
 
     def _visit(self, directory: Dir, name: bytes, kind: int) -> Dir | None:
-        """Write one entry; the directory to go on with when it is one."""
+        """Write one entry; returns the directory to descend into when it is one."""
         path = directory.path + b"/" + name if directory.path else name
         if self._exclude and path in self._exclude:
             return None
@@ -157,13 +161,13 @@ class Walk:
         if not directory.written:
             self._write(directory)
         if kind == DT_SOCK and self._below(directory, name, path) is not None:
-            self._sink.whiteout(directory.path, name)  # left out, it must not bring back what it hides
+            self._sink.whiteout(directory.path, name)  # what the omitted socket hides must stay hidden
 
         def find_data() -> Real | None:
             found = lookup(self._reading, directory.node, name, path)
             return found.data if found is not None and found.is_file else None
 
-        # By the name itself, as the node of an inode in the index is addressed by its entry there.
+        # By its own name: a lookup addresses an inode in the index by its entry there.
         if not self._sink.other(path, directory.node.copied.child(name), kind, find_data):
             self._sink.whiteout(directory.path, name)
         return None
@@ -177,7 +181,7 @@ class Walk:
         return found is not None and not found.is_dir and self._unchanged.is_other(found, below)
 
     def _below(self, directory: Dir, name: bytes, path: bytes) -> Node | None:
-        """What the lowers alone show under a name of `directory`."""
+        """Return what the lowers alone show under a name of `directory`."""
         if directory.hides or not directory.node.lowers:
             return None
         return lookup(self._reading, self._reading.without_upper(directory.node), name, path)
@@ -209,9 +213,9 @@ class Walk:
         return below
 
     def _hides_something(self, natural: Node | None, *, opaque: bool) -> bool:
-        """Whether an opaque marker is needed: the kernel marks every new directory opaque, just in case.
+        """Return whether an opaque marker is needed: the kernel marks every new directory opaque.
 
-        Without lower layers to look into, the mark is believed.
+        Without lower layers to check, the mark is kept.
         """
         return natural is not None or (opaque and not self._reading.root.lowers)
 
@@ -230,13 +234,13 @@ class Walk:
 
 
 def _same_parts(node: Node, natural: Node) -> bool:
-    """Whether a directory has below it what it would have without a redirect: it was moved, and is back."""
+    """Return whether a directory has the lower parts of its own name: it was moved away and back."""
     places = [[(real.layer, real.layer_path()) for real in each.lowers] for each in (node, natural)]
     return natural.is_dir and places[0] == places[1]
 
 
 def lookup(reading: Reading, directory: Node, name: bytes, path: bytes) -> Node | None:
-    """As `Reading.lookup`; Unrepresentable, naming `path`, for marks that lead nowhere."""
+    """Do `Reading.lookup`; marks that lead nowhere raise Unrepresentable, naming `path`."""
     try:
         return reading.lookup(directory, name)
     except OSError as error:
@@ -247,8 +251,9 @@ def lookup(reading: Reading, directory: Node, name: bytes, path: bytes) -> Node 
 
 
 def linked_names(reading: Reading) -> dict[bytes, set[bytes]]:
-    """The names of lower layers that stand for files of the upper, by directory, with the directories that
-    lead to them. Walks the whole tree, unless the index says that there are none.
+    """Return, by directory, the lower layers' names of files in the upper, and the directories on the way.
+
+    Walks the whole tree unless the index is empty.
     """
     linked: dict[bytes, set[bytes]] = {}
     pending = [(b"", reading.root)] if reading.has_linked_names else []
