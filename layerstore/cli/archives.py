@@ -33,7 +33,7 @@ from layerstore.cli.remarks import note
     show_default=True,
     help="docker: for docker, podman, skopeo; oci: an OCI image layout alone.",
 )
-@click.option("--platform", metavar="OS/ARCH", help="Of an image for several platforms, this one alone.")
+@click.option("--platform", metavar="OS/ARCH", help="Of an image for several platforms, only this one.")
 @quiet_option
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)
 @click.pass_obj
@@ -75,7 +75,7 @@ def save_command(
 )
 @click.option("-i", "--input", "source", metavar="FILE", help="Read FILE instead of standard input.")
 @click.option(
-    "--platform", metavar="OS/ARCH[/VARIANT]", help="Of images for several platforms, this one alone."
+    "--platform", metavar="OS/ARCH[/VARIANT]", help="Of images for several platforms, only this one."
 )
 @quiet_option
 @click.pass_obj

@@ -105,7 +105,7 @@ _COLUMNS = {
     ),
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print image IDs only.")
-@click.option("-a", "--all", "everything", is_flag=True, help="As docker; there are no hidden images here.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Accepted for docker; no image is hidden.")
 @click.option("--digests", is_flag=True, help="Show the manifests' digests.")
 @filter_option(
     "-f",
@@ -183,7 +183,7 @@ _STEP_COLUMNS = {
     ),
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print image IDs only.")
-@click.option("-H", "--human/--no-human", "readable", default=True, help="Sizes and dates for people.")
+@click.option("-H", "--human/--no-human", "readable", default=True, help="Human-readable sizes and dates.")
 @no_trunc_option
 @format_option
 @platform_option
@@ -243,7 +243,7 @@ _KIND = click.Choice([*_KINDS])
     "-f", "--format", "form", metavar="FORMAT", default="json", help="json, or a template: '{{.Config.Cmd}}'."
 )
 @click.option("--type", "kind", type=_KIND, help="Only such a one; container is workspace.")
-@click.option("-s", "--size", is_flag=True, help="Say what a workspace takes.")
+@click.option("-s", "--size", is_flag=True, help="Show how much space a workspace takes.")
 @platform_option
 @click.argument("names", metavar="NAME|IMAGE...", nargs=-1, required=True, shell_complete=completion.either)
 @click.pass_obj
@@ -290,7 +290,7 @@ def tag_command(root: StoreOption, source: str, target: str) -> None:
     "-f",
     "--force",
     is_flag=True,
-    help="Also one with several names by its ID, one that unmounted workspaces need, or none.",
+    help="Also one with several names or that unmounted workspaces need; ignore missing ones.",
 )
 @click.option("--no-prune", is_flag=True, help="Leave blobs and unpacked layers for the next rmi or prune.")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)

@@ -11,7 +11,7 @@ from layerstore.transport.base import RegistryOptions
 _Decorator = Callable[[Any], Any]
 
 platform_option = click.option(
-    "--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several [default: this machine's]."
+    "--platform", metavar="OS/ARCH[/VARIANT]", help="Which platform's image [default: this machine's]."
 )
 sparse_option = click.option(
     "--sparse", is_flag=True, help="Keep the holes of files; docker and podman cannot pass such a layer on."
@@ -28,7 +28,7 @@ def ignored_option(*names: str) -> _Decorator:
 
 def _refuse_trust(context: click.Context, option: click.Parameter, value: bool) -> None:
     if not value:
-        raise click.BadParameter("signatures are not checked here, so they cannot be insisted on")
+        raise click.BadParameter("layerstore does not verify signatures, so it cannot require them")
 
 
 content_trust_option = click.option(
@@ -67,7 +67,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=bool,
             default=True,
             metavar="BOOL",
-            help="false: any certificate will do, and plain HTTP [default: true; this machine needs no TLS].",
+            help="false: accept any certificate, and plain HTTP [default: true; localhost needs no TLS].",
         ),
     ):
         option(with_options)

@@ -28,9 +28,7 @@ from overlayfs_py.errors import OverlayError
 @click.option(
     "--root", metavar="DIR", help="The store [default: $LAYERSTORE_ROOT, or the system's or user's own]."
 )
-@click.option(
-    "--shared", is_flag=True, help="Let every user read the images of the store, from now on (oci/ in it)."
-)
+@click.option("--shared", is_flag=True, help="Let every user read the store's images (oci/) from now on.")
 @click.option(
     "--limit",
     "changes",

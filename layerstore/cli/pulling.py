@@ -15,7 +15,7 @@ pull_option = click.option(
     type=click.Choice(get_args(PullPolicy)),
     default="never",
     metavar="WHEN",
-    help="Get the image from its registry first: always, missing (if it is), or never [default: never].",
+    help="Pull the image first: always, missing (only if it is) or never [default: never].",
 )
 
 

@@ -50,7 +50,7 @@ _SECRET_LIMIT = 1 << 20
 @click.option("-a", "--all-tags", is_flag=True, help="Get all images of the repository.")
 @platform_option
 @click.option("--all-platforms", is_flag=True, help="Get the images for all platforms.")
-@click.option("-q", "--quiet", is_flag=True, help="Print the full name only, and no progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the full name, without progress.")
 @content_trust_option
 @click.argument("ref", shell_complete=completion.images)
 @click.pass_obj
@@ -95,7 +95,7 @@ def pull_command(
         pulled.append(got)
         click.echo(got.reference if quiet else f"Digest: {got.digest}")
     if left_out and not pulled:
-        raise LayerstoreError(f"{ref} has no image that can be used here")
+        raise LayerstoreError(f"no image of {ref} is usable on this machine")
     if not quiet and pulled:
         _tell_status(reference.parse(ref), pulled, all_tags=all_tags)
 
@@ -115,9 +115,9 @@ def _tell_status(ref: reference.Reference, pulled: Sequence[Pulled], *, all_tags
         "layerstore push -a localhost:5000/team/base",
     ),
 )
-@click.option("-a", "--all-tags", is_flag=True, help="Bring all images of the repository there.")
+@click.option("-a", "--all-tags", is_flag=True, help="Push all images of the repository.")
 @platform_option
-@click.option("-q", "--quiet", is_flag=True, help="Print the digest only, and no progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the digest, without progress.")
 @click.option(
     "--chunk-size",
     type=click.IntRange(min=0),
@@ -142,7 +142,7 @@ def push_command(
 ) -> None:
     """Bring an image to a registry, under REF or else its own name; what is there already is not sent."""
     if all_tags and ref is not None:
-        raise click.UsageError("--all-tags brings images under their own names: without REF")
+        raise click.UsageError("--all-tags pushes images under their own names: omit REF")
     how = replace(options, chunk_size=chunk_size)
     title: Title = partial(push_title, word=ref or image)
     for one in layerstore.local_tags(image, root=root.path, note=note) if all_tags else [image]:
@@ -168,8 +168,8 @@ def push_command(
         "pass show registry | layerstore login -u me --password-stdin registry.example.org",
     ),
 )
-@click.option("-u", "--username", metavar="U", help="The user name; asked for when absent.")
-@click.option("-p", "--password", metavar="PASSWORD", help="Others can see it: rather use --password-stdin.")
+@click.option("-u", "--username", metavar="U", help="The user name [default: ask].")
+@click.option("-p", "--password", metavar="PASSWORD", help="Visible to other users: prefer --password-stdin.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.argument("host", required=False, default="docker.io")
 @connection_options
@@ -191,7 +191,7 @@ def login_command(
 
 def _log_in(host: str, name: str, secret: str, options: RegistryOptions) -> None:
     if layerstore.login(host, name, secret, options=options) is None:
-        note("the password is kept unencrypted in a file: a credential helper would keep it safer")
+        note("the password is stored unencrypted in a file; a credential helper stores it more safely")
     click.echo("Login Succeeded")
 
 
@@ -221,7 +221,7 @@ def _asked(username: str | None, password: str | None, *, password_stdin: bool) 
     if password is not None:
         return name, password
     if not sys.stdin.isatty():
-        raise click.UsageError("standard input is no terminal: use --password-stdin")
+        raise click.UsageError("standard input is not a terminal: use --password-stdin")
     return name, click.prompt("Password", hide_input=True, err=True)
 
 

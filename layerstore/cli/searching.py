@@ -37,7 +37,7 @@ _COLUMNS = {
     type=click.IntRange(min=0),
     default=_DEFAULT_LIMIT,
     metavar="N",
-    help="At most so many [default: 25].",
+    help="The most results [default: 25].",
 )
 @no_trunc_option
 @format_option

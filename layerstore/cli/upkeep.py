@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 @click.option(
     "-a", "--all", "all_images", is_flag=True, help="Also images with names, if no workspace needs them."
 )
-@click.option("--workspaces", is_flag=True, help="Also workspaces that are not mounted, with all in them.")
+@click.option("--workspaces", is_flag=True, help="Also workspaces that are not mounted, with their contents.")
 @filter_option("--filter", keys="until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE]")
-@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask for confirmation.")
 @ignored_option("--volumes")  # there are no anonymous ones
 @click.pass_obj
 def prune_command(
@@ -100,7 +100,7 @@ def _agreed(what: Sequence[str]) -> bool:
     click.echo(question, nl=False)
     answer = sys.stdin.readline() if answer is None else answer
     if not answer and not sys.stdin.isatty():
-        raise click.UsageError("nobody to ask: standard input is no terminal; use -f")
+        raise click.UsageError("cannot ask: standard input is not a terminal; use -f")
     return answer.strip().lower() == "y"
 
 
@@ -114,7 +114,7 @@ _COLUMNS = {
 
 
 @click.command("df", epilog=examples("layerstore df", "layerstore df -v", "layerstore df --format json"))
-@click.option("-v", "--verbose", is_flag=True, help="Each image, unpacked layer and workspace.")
+@click.option("-v", "--verbose", is_flag=True, help="Show each image, unpacked layer and workspace.")
 @format_option
 @click.pass_obj
 def df_command(root: StoreOption, verbose: bool, form: str) -> None:
@@ -140,7 +140,7 @@ def df_command(root: StoreOption, verbose: bool, form: str) -> None:
 
 def _print_details(root: StoreOption, form: str) -> None:
     if form not in {"table", "json"}:
-        raise click.UsageError("df -v knows the formats table and json")
+        raise click.UsageError("df -v supports the formats table and json")
     found = layerstore.df_details(root=root.path, note=note)
     objects = {
         "Images": [_image_usage(one) for one in found.images],

@@ -42,7 +42,7 @@ from layerstore.transport.ensure import PullPolicy
     "volumes",
     metavar="HOST:PATH",
     multiple=True,
-    help="Bind HOST to PATH at every mount (:ro).",
+    help="Bind HOST to PATH at every mount (:ro: read-only).",
 )
 @platform_option
 @pull_option
@@ -111,7 +111,7 @@ def mount_command(
     if read_only:
         get_image(root, name, pull, platform=platform, options=options, quiet=quiet)
     elif pull != "never":
-        raise click.UsageError("a workspace has its image: --pull is for mount --read-only IMAGE")
+        raise click.UsageError("--pull applies to mount --read-only IMAGE; a workspace already has its image")
     with progress("Unpacking", quiet=quiet) as report:
         place = layerstore.mount(
             name,
@@ -131,7 +131,7 @@ def mount_command(
     "-f",
     "--force",
     is_flag=True,
-    help="Even if it is in use, here or elsewhere, with all that is mounted inside.",
+    help="Even if it is in use, here or elsewhere, and with everything mounted inside.",
 )
 @click.argument(
     "targets", metavar="NAME|DIR...", nargs=-1, required=True, shell_complete=completion.workspaces
@@ -184,7 +184,7 @@ def diff_command(root: StoreOption, form: str, first: str, second: str | None) -
     "-c", "--change", "changes", metavar="INSTRUCTION", multiple=True, help="Apply a Dockerfile instruction."
 )
 @click.option(
-    "-p/ ", "--pause/--no-pause", "pause", default=True, help="Keep writers out meanwhile (the default)."
+    "-p/ ", "--pause/--no-pause", "pause", default=True, help="Hold writers meanwhile (the default)."
 )
 @click.option(
     "--compression",
@@ -194,11 +194,11 @@ def diff_command(root: StoreOption, form: str, first: str, second: str | None) -
     help="Of the layer.",
 )
 @click.option(
-    "--squash-unchanged", is_flag=True, help="Leave out what differs from the image in its time only."
+    "--squash-unchanged", is_flag=True, help="Leave out files that differ from the image in their time only."
 )
 @sparse_option
 @click.option(
-    "--chain", is_flag=True, help="Go on over the new image, with nothing written; unmounts it meanwhile."
+    "--chain", is_flag=True, help="Continue over the new image, with an empty upper; unmounts it meanwhile."
 )
 @quiet_option
 @click.argument("name")
@@ -257,9 +257,9 @@ _COLUMNS = {
         "layerstore ps --format '{{.Name}}\\t{{.Mount}}'",
     ),
 )
-@click.option("-a", "--all", "everything", is_flag=True, help="As docker; all are shown anyway.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Accepted for docker; all are always shown.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only.")
-@click.option("-s", "--size", is_flag=True, help="Show what was written in each.")
+@click.option("-s", "--size", is_flag=True, help="Show how much was written in each.")
 @click.option("-n", "--last", type=click.IntRange(min=0), metavar="COUNT", help="Only the newest COUNT.")
 @click.option("-l", "--latest", is_flag=True, help="Only the newest.")
 @filter_option("-f", "--filter", keys="name=PART, status=STATE, ancestor=IMAGE")
@@ -319,7 +319,7 @@ def _workspace_object(one: Any, no_trunc: bool) -> dict[str, Any]:
 
 
 @click.command("rm", epilog=examples("layerstore rm build", "layerstore rm -f $(layerstore ps -q)"))
-@click.option("-f", "--force", is_flag=True, help="Unmount a mounted one first, whoever uses it.")
+@click.option("-f", "--force", is_flag=True, help="Unmount a mounted one first, even if it is in use.")
 @ignored_option("-v", "--volumes")  # there are no anonymous ones
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.workspaces)
 @click.pass_obj

@@ -14,7 +14,10 @@ from layerstore.store.store import Store
 def image_stack(
     store: Store, word: str, note: Note, held: ExitStack, wanted: Platform | None = None
 ) -> StackPaths:
-    """An image's layers, unpacked; under `Store.writing`, and for as long as `held` is open."""
+    """Unpack an image's layers and return them as a stack. Call it under `Store.writing`.
+
+    The stack is valid while `held` is open.
+    """
     directories = layers.unpack(store, find.find(store, word, wanted).image.layers, note=note)
     if not directories:
         directories = [held.enter_context(store.temp_dir(store.layers))[0]]

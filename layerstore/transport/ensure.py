@@ -35,9 +35,7 @@ def ensure_image(
         if not _is_name(image):
             raise
         if policy == "never":
-            raise NotFound(
-                f"{error} (`layerstore pull {image}` gets it, and so does --pull missing)"
-            ) from None
+            raise NotFound(f"{error} (get it with `layerstore pull {image}` or --pull missing)") from None
     else:
         if policy != "always" or not _is_named(found, image):
             return

@@ -46,8 +46,9 @@ def open_output(target: OutputTarget) -> Iterator[IO[bytes]]:
 
 
 def _new_file(temp: Path) -> int:
-    """A file without a name yet, so that nothing stays when this process is killed; where the file system
-    has none such, `temp`.
+    """Open a file without a name, so that killing this process leaves nothing; else the file `temp`.
+
+    Not every file system supports files without names. The caller owns the descriptor.
     """
     flags = os.O_WRONLY | os.O_CLOEXEC
     try:

@@ -21,11 +21,11 @@ from layerstore.transport.resolving import Resolved, resolve
 from layerstore.transport.transfer import Transfer, TransferBegun, ignore_transfer
 from layerstore.transport.workers import run_all
 
-_RESERVE = 16 << 20  # bytes of the file system that a pull leaves alone
+_RESERVE = 16 << 20  # bytes of the file system that a pull leaves free
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``pull`` got: the digest the registry has it under, and whether the store had it so already."""
+    """The image pulled, its digest in the registry, and whether that is new to the store."""
 
     reference: str  # the full name
     digest: Digest
@@ -44,11 +44,11 @@ def pull_image(
     begun: TransferBegun = ignore_transfer,
     note: Note,
 ) -> Pulled:
-    """Get the image `target` from its registry; what the store has, or an earlier attempt left, is not loaded
-    again.
+    """Get the image `target` from its registry, except what the store or an earlier attempt has already.
 
-    Of an image for several platforms the index is kept, and of its images this machine's or, with
-    `all_platforms`, every one; with `wanted` only that platform's image is taken, without the index.
+    Of an image for several platforms the store gets the index and this machine's image or, with
+    `all_platforms`, every image; with `wanted` only that platform's image, without the index. Calls `begun`
+    with the layers to come before the first of them moves.
     """
     if target.digest is not None:
         target = Reference(target.domain, target.path, None, target.digest)  # as docker: the tag is dropped
@@ -79,16 +79,14 @@ def _load(
     report: BlobReport,
     begin: Callable[[dict[Digest, Digest]], None],
 ) -> None:
-    """Bring all blobs into the store, the images' configurations first."""
+    """Download all missing blobs, the images' configurations first."""
     wanted: dict[Digest, Descriptor] = {}
     for manifest in (*resolved.images, *resolved.others):
         for descriptor in (manifest.config, *manifest.layers):
             if descriptor.urls:
-                raise UnsupportedMedia(
-                    f"layer {descriptor.digest} is not kept in the registry but elsewhere: refused"
-                )
+                raise UnsupportedMedia(f"layer {descriptor.digest} is stored outside the registry: refused")
             if wanted.setdefault(descriptor.digest, descriptor).size != descriptor.size:
-                raise InvalidImage(f"blob {descriptor.digest} is said to have two sizes")
+                raise InvalidImage(f"blob {descriptor.digest} is listed with two sizes")
     missing = [one for one in wanted.values() if not blobs.is_present(store, one)]
     _check_space(store, missing)
     layers = [layer.digest for manifest in resolved.images for layer in manifest.layers] if missing else []
@@ -101,7 +99,7 @@ def _load(
         report(descriptor.digest, state, 0, descriptor.size)
     client = repo.client
     downloads = [Download(repo, store, one, report) for one in wanted.values()]
-    # Last, so that nobody helps who could begin another.
+    # Helpers come last, so that no thread helps while it could start another blob.
     helping = [one.help for _ in range(client.options.jobs - 1) for one in downloads if one.is_large]
     run_all([*(one.run for one in downloads), *helping], client.options.jobs, client.stop)
 
@@ -120,7 +118,7 @@ def _load_config(repo: Repository, store: Store, manifest: Manifest) -> None:
 
 
 def _check_space(store: Store, missing: Iterable[Descriptor]) -> None:
-    """A size that cannot fit is told before hours of loading, not after."""
+    """Raise LayerstoreError if the image cannot fit, before hours of downloading."""
     needed = sum(descriptor.size - partials.kept(store, descriptor) for descriptor in missing)
     status = os.statvfs(store.root)
     if needed > max(0, status.f_bavail * status.f_frsize - _RESERVE):

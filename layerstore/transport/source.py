@@ -35,7 +35,7 @@ def open_source(source: str | Readable) -> Iterator[Readable]:
             yield _Download(response, source)
     else:
         try:
-            # Without a buffer: a thread that waits for a named pipe holds its lock, which closing wants.
+            # Without a buffer, whose lock a thread waiting for a named pipe would hold against closing.
             file = open(source, "rb", buffering=0)  # noqa: SIM115 - only the opening is to be explained
         except FileNotFoundError:
             raise NotFound(f"no such file: {source}") from None
@@ -44,7 +44,7 @@ def open_source(source: str | Readable) -> Iterator[Readable]:
 
 
 class _Download:
-    """A response's body; a connection that ends too early, or drips, is an error."""
+    """Reads a response's body. Raises LayerstoreError when the connection ends early or is too slow."""
 
     def __init__(self, response: http.client.HTTPResponse, url: str) -> None:
         self._response, self._url, self._count = response, url, 0
@@ -55,12 +55,12 @@ class _Download:
     def read(self, size: int = -1, /) -> bytes:
         began = time.monotonic()
         try:
-            # No more than has come: reading on for the rest of it may take for ever.
+            # Only what has arrived: waiting for the rest may never end.
             data = self._response.read() if size < 0 else self._response.read1(size)
         except (OSError, http.client.HTTPException) as error:
             raise LayerstoreError(f"cannot read {self._url}: {error}") from None
         if self._meter.is_too_slow(len(data), time.monotonic() - began):
-            raise LayerstoreError(f"cannot read {self._url}: less than {MIN_RATE} bytes a second come")
+            raise LayerstoreError(f"cannot read {self._url}: it sends less than {MIN_RATE} bytes a second")
         self._count += len(data)
         if not data and size != 0 and self._expected is not None and self._count < self._expected:
             raise LayerstoreError(f"{self._url} ended after {self._count} of {self._expected} bytes")
@@ -69,10 +69,8 @@ class _Download:
 
 @contextmanager
 def _hung_up(response: http.client.HTTPResponse) -> Iterator[None]:
-    """The connection is shut down at the end, also while a thread waits for what it brings: closing waits for
-    that thread.
-    """
-    if response.isclosed():  # there was nothing in it
+    """Shut down the connection at the end, even while a thread reads from it: closing would wait for that."""
+    if response.isclosed():  # the body is empty
         yield
         return
     with socket.socket(fileno=os.dup(response.fileno())) as connection:
@@ -84,7 +82,7 @@ def _hung_up(response: http.client.HTTPResponse) -> Iterator[None]:
 
 
 def _quoted(url: str) -> str:
-    """A URL as people type it: what may not stand in a path or query is escaped, as Go's client does."""
+    """Escape what a path or a query may not contain, as Go's client does."""
     parts = urlsplit(url)
     path, query = (quote(part, safe="%/:?@!$&'()*+,;=~") for part in (parts.path, parts.query))
     return parts._replace(path=path, query=query).geturl()

@@ -1,4 +1,4 @@
-"""What a pull or a push is about to move, told before it begins: progress alone only knows blobs."""
+"""What a pull or a push is about to move: reports of progress only know blobs."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,9 +9,10 @@ from layerstore.reference import Reference
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
-    """The image's layers by the digest of the blob that moves, in docker's order: bottom first when they
-    come, top first when they go. `shown` is what docker calls each: its blob when it comes, its diffID when
-    it goes. None come when the store has the whole image.
+    """The image's layers by the digest of the blob that moves, in docker's order.
+
+    A pull lists them bottom first, a push top first. `shown` is the digest that docker prints for each: the
+    blob's in a pull, the diffID in a push. A pull of an image that the store has completely lists none.
     """
 
     ref: Reference
@@ -23,4 +24,4 @@ TransferBegun = Callable[[Transfer], None]
 
 
 def ignore_transfer(transfer: Transfer) -> None:
-    """A `TransferBegun` for when nobody looks."""
+    """A `TransferBegun` that does nothing."""

@@ -43,12 +43,12 @@ def commit(
 ) -> Digest:
     """Write what a workspace changes as one layer on top of its image; returns the new image's ID.
 
-    `changes` are Dockerfile instructions for the new image's configuration. `pause` keeps writers out of a
+    `changes` are Dockerfile instructions for the new image's configuration. `pause` holds writers of a
     mounted workspace meanwhile. `squash_unchanged` leaves out files that differ from the image in their time
-    only, and tells `note` how many. `sparse` keeps the holes of files, in a form that docker 20.10 and
-    podman 4.3 unpack but cannot pass on; else they are zeros. `chain` lets the workspace go on over the new
-    image with nothing written in it; if it is mounted, it is unmounted meanwhile, and InUse is raised when
-    somebody uses it. On any failure the store is as it was. SOURCE_DATE_EPOCH makes the result reproducible.
+    only, and notes how many. `sparse` keeps holes in files, in a form that docker 20.10 and podman 4.3 unpack
+    but cannot pass on; else they become zeros. `chain` continues the workspace over the new image, with an
+    empty upper; a mounted workspace is unmounted meanwhile, or InUse is raised if it is in use. On failure
+    the store stays unchanged. SOURCE_DATE_EPOCH makes the result reproducible.
     """
     store, note = open_store(root), note_or_log(note)
     target = reference.parse_tag(ref) if ref else None
@@ -65,9 +65,9 @@ def commit(
         held.enter_context(store.writing())
         workspace = workspace.reread()
         if chain and mounting.state_of(workspace) in {"mounted", "dead"}:
-            raise InUse(f"{name} was mounted again by somebody else just now")
+            raise InUse(f"another process has just mounted {name} again")
         parent = load(store, workspace.record.manifest)
-        instructions.apply(parent.config.config or {}, changes)  # a wrong one is told before the work is done
+        instructions.apply(parent.config.config or {}, changes)  # fails early for a wrong one
         mounting.prepare_layers(workspace, note=note)
         written = _write_layer(
             workspace,
@@ -87,7 +87,7 @@ def commit(
 
 
 def _command(parent: Image) -> str:
-    """What docker says made the layer: what a container of the parent runs."""
+    """Return what docker records as the layer's command: what a container of the parent runs."""
     runtime = parent.config.config or {}
     if runtime.get("Entrypoint") or runtime.get("Cmd"):
         return " ".join(runtime.get("Cmd") or ())
@@ -97,12 +97,12 @@ def _command(parent: Image) -> str:
 def _go_on(
     workspace: Workspace, image_id: Digest, ref: str | None, written: WrittenLayer | None, note: Note
 ) -> None:
-    """Let the workspace go on over the image that has just been made of it."""
+    """Continue the workspace over the image that was just made from it."""
     try:
         image = find.find(workspace.store, image_id).image
         rotation.go_on(workspace, image, ref or image_id, written, note=note)
     except (LayerstoreError, OSError) as error:
-        why = f"{image_id} is made, but {workspace.name} stays on its old image"
+        why = f"created {image_id}, but {workspace.name} keeps its old image"
         raise LayerstoreError(f"{why}: {explain(error)}") from error
 
 
@@ -116,9 +116,9 @@ def _write_layer(
     progress: Progress | None,
     note: Note,
 ) -> WrittenLayer | None:
-    """The layer's blob in the store; None, and no blob, when nothing has changed.
+    """Write the layer's blob to the store; returns None and keeps no blob when nothing has changed.
 
-    Writers wait while the upper is read, or, where its file system can share blocks, copied.
+    Writers wait while the upper is read or, where its file system can share blocks, only while it is cloned.
     """
     epoch = environment.source_date_epoch()
     with blobs.new_blob(workspace.store) as blob, ExitStack() as copied:
@@ -155,13 +155,13 @@ def _write_layer(
 
 
 def _described(written: WrittenLayer, compression: Compression) -> write.NewLayer:
-    """The layer as manifests have it."""
+    """Return the layer as a manifest describes it."""
     digest, size = written.result.digest, written.result.size
     descriptor = Descriptor(media_type=media.layer_type(compression), digest=digest, size=size)
     return write.NewLayer(descriptor=descriptor, diff_id=written.result.diff_id)
 
 
 def _squashed(result: LayerResult) -> str:
-    """What was left out, for the user."""
+    """Return the note that says what was left out."""
     files = "file" if result.unchanged == 1 else "files"
     return f"left out {result.unchanged} unchanged {files} ({human.size(result.unchanged_size)})"

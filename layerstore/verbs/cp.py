@@ -34,13 +34,12 @@ def cp(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> int:
-    """Copy `source` to `target`, each a path of the host or ``NAME:PATH`` in a workspace; returns the bytes
-    copied.
+    """Copy `source` to `target`, each a path of the host or ``NAME:PATH`` in a workspace; returns the bytes.
 
-    A directory goes into an existing directory under its name, or with ``/.`` at its end its contents do.
-    A stream instead of a path is a tar: from one, its entries go into the directory `target`; to one, what
-    `source` is goes under its name. Links in a workspace never lead out of it. The copies are the caller's
-    unless `archive` keeps owners. A workspace that is not mounted is for the duration.
+    A directory is copied into an existing directory under its own name; with ``/.`` at its end, its contents
+    are. A stream in place of a path is a tar: its entries are unpacked into the directory `target`, or
+    `source` is written to it under its own name. Links in a workspace never lead out of it. The caller owns
+    the copies unless `archive` keeps owners. A workspace that is not mounted is mounted for the duration.
     """
     options = _CopyOptions(archive, follow_link, progress, note_or_log(note))
     words = [word for word in (source, target) if isinstance(word, str)]
@@ -65,18 +64,18 @@ class _CopyOptions:
 
 
 class _Roots:
-    """The roots of these paths: the host's and those of workspaces, open and mounted meanwhile."""
+    """The root directories that the paths are in: the host's, and those of workspaces, mounted meanwhile."""
 
     def __init__(self, store: Store, words: Sequence[str], held: ExitStack, note: Note) -> None:
         names = {split(word)[0] for word in words}
         if names == {None}:
             raise LayerstoreError("neither path is in a workspace (NAME:PATH): use cp(1)")
         self._roots: dict[str | None, int] = {None: held.enter_context(opened_dir(Path("/"), os.O_PATH))}
-        for name in sorted(name for name in names if name is not None):  # one order: nobody waits in a circle
+        for name in sorted(name for name in names if name is not None):  # one order: no deadlock
             self._roots[name] = held.enter_context(_shown(open_workspace(store, name), note))
 
     def side(self, word: str) -> CopySide:
-        """A path in its root."""
+        """Return the path in its root. Raises LayerstoreError when the path is empty."""
         name, path = split(word)
         if not path:
             raise LayerstoreError(f"{word!r}: the path is missing")
@@ -114,7 +113,7 @@ def _from_tar(stream: Readable, dst: CopySide, options: _CopyOptions) -> int:
 
 
 def split(word: str) -> tuple[str | None, str]:
-    """Workspace and path; no workspace for a path of the host (docker's rule: ``./a:b`` is one)."""
+    """Split ``NAME:PATH`` into workspace and path; None and the path for the host's, such as ``./a:b``."""
     name, colon, path = word.partition(":")
     if not colon or word.startswith(("/", ".")) or "/" in name:
         return None, word
@@ -123,7 +122,7 @@ def split(word: str) -> tuple[str | None, str]:
 
 @contextmanager
 def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
-    """The root directory of what a workspace shows, mounted for as long as this is open."""
+    """Yield a descriptor of the workspace's merged root; mounts the workspace for the duration if needed."""
     with workspace.locked(shared=True):
         workspace = workspace.reread()
         if mounting.state_of(workspace) == "mounted":
@@ -150,7 +149,7 @@ def _shown(workspace: Workspace, note: Note) -> Iterator[int]:
 
 
 def _as_before(before: Workspace, *, wait: bool) -> None:
-    """Under the lock: a workspace that was not mounted is not, and its record does not say it was."""
+    """Unmount a workspace that was not mounted `before`, and restore its record; call it under the lock."""
     now = before.reread()
     with postponed():
         if mounting.state_of(now) in {"mounted", "dead"}:

@@ -20,15 +20,15 @@ def create(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> str:
-    """Make a writable layer over `image`; returns its name (a made-up one unless `name` is given).
+    """Make a workspace, a writable layer over `image`; returns its name, made up unless `name` is given.
 
-    `init` puts docker's init layer between the two, `volumes` (``HOST:PATH[:ro]``) are bound at every mount.
+    `init` puts docker's init layer between the two; `volumes` (``HOST:PATH[:ro]``) are bound at every mount.
     `platform` chooses from an image for several platforms.
     """
     store = open_store(root)
     wanted = platforms.parse_optional(platform)
     places = [binds.parse(text) for text in volumes]
-    with store.writing():  # the image's blobs and layers stay while the workspace does not refer to them yet
+    with store.writing():  # keeps the image's blobs and layers until the workspace refers to them
         found = find.find(store, image, wanted)
         workspace = build.make(
             store,

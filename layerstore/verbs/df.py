@@ -1,4 +1,4 @@
-"""``df``: what everything takes on disk, and how much of it could be freed."""
+"""``df``: the space that everything in the store takes, and how much of it could be freed."""
 
 import os
 from collections import Counter
@@ -33,7 +33,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What one image takes: blobs and unpacked layers that others need too, and what only it needs."""
+    """The space of one image: blobs and unpacked layers shared with other images, and its own alone."""
 
     names: tuple[str, ...]
     id: Digest
@@ -44,7 +44,7 @@ class ImageUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkspaceUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What was written in one workspace."""
+    """The space of one workspace's own files."""
 
     name: str
     image: str
@@ -54,7 +54,7 @@ class WorkspaceUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LayerUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """One unpacked layer, and how many images have it. Several may have one diffID: see `layernames`."""
+    """One unpacked layer, and how many images have it. Several may share a diffID: see `layernames`."""
 
     diff_id: Digest
     size: int
@@ -71,7 +71,7 @@ class UsageDetails:
 
 
 def df(*, root: RootPath = None, note: Note | None = None) -> list[Usage]:
-    """What images, unpacked layers, workspaces and unfinished downloads take."""
+    """Return the space of images, unpacked layers, workspaces and unfinished downloads."""
     store, note = open_store(root), note_or_log(note)
     images = _images(store, note)
     used = [one for one in images if is_used(store, one)]
@@ -101,7 +101,7 @@ def df(*, root: RootPath = None, note: Note | None = None) -> list[Usage]:
 
 
 def _images(store: Store, note: Note) -> list[FoundImage]:
-    """All images; what cannot be read of the others is told `note`."""
+    """Return all images; notes why others cannot be read."""
     broken: list[LayerstoreError] = []
     images = find.all_images(store, broken)
     for error in broken:
@@ -110,7 +110,7 @@ def _images(store: Store, note: Note) -> list[FoundImage]:
 
 
 def _sizes(store: Store, directory: Path) -> dict[str, int]:
-    """What each finished object in a directory of the store takes, by name."""
+    """Return the space of each finished object in a directory of the store, by name."""
     return {name: usage.tree_size(directory / name) for name in store.names(directory)}
 
 
@@ -138,7 +138,7 @@ def _partial_usage(store: Store) -> Usage:
 
 
 def df_details(*, root: RootPath = None, note: Note | None = None) -> UsageDetails:
-    """The same for each image, unpacked layer and workspace."""
+    """Return the space of each image, unpacked layer and workspace."""
     store, note = open_store(root), note_or_log(note)
     images = _images(store, note)
     layer_sizes = _sizes(store, store.layers)
@@ -175,7 +175,7 @@ def df_details(*, root: RootPath = None, note: Note | None = None) -> UsageDetai
 
 
 def _parts(needed: Needed) -> set[str]:
-    """The parts of one image: an uncompressed layer and its blob have the same digest, and are two."""
+    """Name an image's parts: an uncompressed layer and its blob have the same digest but are two parts."""
     return {f"blob {name}" for name in needed.blobs} | {f"layer {name}" for name in needed.layers}
 
 

@@ -16,9 +16,7 @@ from layerstore.workspace.record import open_workspace
 def diff(
     first: str, second: str | None = None, *, root: RootPath = None, note: Note | None = None
 ) -> Iterator[Change]:
-    """The changes of the workspace `first`, or from the image `first` to the image `second`, in docker's
-    order.
-    """
+    """Return the changes of workspace `first`, or from image `first` to image `second`, in docker's order."""
     store = open_store(root)
     if second is None:
         return _of_workspace(store, first, note_or_log(note))
@@ -36,6 +34,6 @@ def _of_workspace(store: Store, name: str, note: Note) -> Iterator[Change]:
 
 def _of_images(store: Store, first: str, second: str, note: Note) -> Iterator[Change]:
     with ExitStack() as held:
-        held.enter_context(store.writing())  # nobody sweeps what is read
+        held.enter_context(store.writing())  # no sweep removes what is read
         old, new = (image_stack(store, word, note, held) for word in (first, second))
         yield from changes_between(old, new)

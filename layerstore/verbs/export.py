@@ -1,4 +1,4 @@
-"""``export``: the tree that a workspace or an image shows, as one plain tar."""
+"""``export``: the merged tree of a workspace or an image as one plain tar."""
 
 from contextlib import ExitStack
 
@@ -27,18 +27,18 @@ def export(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> None:
-    """Write the tree of the workspace of that name, else of the image, as a tar: to a path, which gets it
-    whole or not at all, or to a stream.
+    """Write the tree of the workspace of that name, else of the image, as a tar to a path or a stream.
 
-    Nothing that is bind-mounted in a workspace is in it, as with docker. SOURCE_DATE_EPOCH clamps its times.
-    `platform` chooses from an image for several platforms. `sparse` keeps holes (PAX sparse 1.0).
+    A path gets the complete tar or nothing. As with docker, bind mounts are left out. SOURCE_DATE_EPOCH
+    clamps times. `platform` chooses from an image for several platforms. `sparse` keeps holes (PAX sparse
+    1.0).
     """
     store, note = open_store(root), note_or_log(note)
     wanted = platforms.parse_optional(platform)
     with ExitStack() as held:
         workspace = None if wanted is not None else _workspace(store, name)
         if workspace is None:
-            held.enter_context(store.writing())  # nobody sweeps what is read
+            held.enter_context(store.writing())  # no sweep removes what is read
             stack = image_stack(store, name, note, held, wanted)
         else:
             stack = _quiet_stack(workspace, note, held)
@@ -64,7 +64,7 @@ def _quiet_stack(workspace: Workspace, note: Note, held: ExitStack) -> StackPath
 
 
 def _workspace(store: Store, name: str) -> Workspace | None:
-    """The workspace of that name; None when it must be an image's."""
+    """Return the workspace of that name; None when the name can only be an image's."""
     try:
         return open_workspace(store, name)
     except NotFound:

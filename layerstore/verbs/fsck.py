@@ -1,7 +1,7 @@
-"""``fsck``: every byte of the store checked against what it should be; repair removes what is broken.
+"""``fsck``: check every byte of the store; repair removes what is broken and never anything else.
 
-What is whole is never removed. After a repair a broken image has to be pulled or loaded again; a broken
-layer directory is unpacked again when it is next needed.
+After a repair, a broken image must be pulled or loaded again; a broken layer directory is unpacked again when
+it is next needed.
 """
 
 import os
@@ -32,7 +32,7 @@ _HEX = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(slots=True)
 class Problem:
-    """Something that is not as it should be, in one line, and what became of it."""
+    """One line about what is wrong, and whether it was repaired."""
 
     what: str
     repaired: bool = False
@@ -40,7 +40,7 @@ class Problem:
 
 @dataclass(slots=True)
 class FsckResult:
-    """What was looked at and what was found."""
+    """How much was checked, and what was wrong."""
 
     problems: list[Problem] = field(default_factory=list)
     blobs: int = 0
@@ -59,8 +59,8 @@ def fsck(
 ) -> FsckResult:
     """Check blobs, the index, unpacked layers and workspaces; with `repair` remove what is broken.
 
-    `quick` does not read contents: neither blobs are digested nor layers compared with theirs.
-    InUse when `repair` is asked for while somebody is adding an image.
+    `quick` reads no contents: it neither digests blobs nor compares layers with them. `repair` raises InUse
+    while another process is adding an image.
     """
     store = open_store(root)
     if not repair:
@@ -68,7 +68,7 @@ def fsck(
             return _Check(store, note_or_log(note), progress, repair=False, quick=quick).run()
     with store.sweeping() as alone:
         if not alone:
-            raise InUse("somebody is adding an image: repair the store when they have finished")
+            raise InUse("another process is adding an image: repair the store when it has finished")
         return _Check(store, note_or_log(note), progress, repair=True, quick=quick).run()
 
 
@@ -112,7 +112,7 @@ class _Check:
         for name in names:
             path = self._store.blobs / name
             if _HEX.fullmatch(name) is None:
-                self._found(f"{_shown(path)} is no blob")
+                self._found(f"{_shown(path)} is not a blob")
                 continue
             self._result.blobs += 1
             size = path.lstat().st_size
@@ -159,7 +159,7 @@ class _Check:
                 self._found(what, lambda digest=digest: index.remove(self._store, digest))  # type: ignore[misc]
 
     def _check_image(self, entry: Descriptor) -> None:
-        """Raise unless the image is whole; remember its layers."""
+        """Record the image's layers. Raises LayerstoreError unless the image is complete."""
         self._check_blob(entry)
         if entry.media_type not in media.MANIFESTS | media.INDEXES:
             raise UnsupportedMedia(f"{entry.digest} is not an image but {entry.media_type}")
@@ -191,7 +191,7 @@ class _Check:
         for name in self._store.names(self._store.workspaces):
             path = self._store.workspaces / name
             if name not in known and not os.path.lexists(path / "workspace.json"):
-                self._found(f"{_shown(path)} is no workspace: it has no workspace.json")
+                self._found(f"{_shown(path)} is not a workspace: it has no workspace.json")
         for workspace in found:
             self._result.workspaces += 1
             self._check_workspace(workspace)
@@ -206,7 +206,7 @@ class _Check:
         if mounting.state_of(workspace) == "dead":
             where = workspace.record.mountpoint
             self._found(
-                f"workspace {name}: its daemon has gone, a dead mount is at {where}",
+                f"workspace {name}: its daemon has exited and left a dead mount at {where}",
                 lambda: _clear_mount(workspace),
             )
         try:
@@ -221,7 +221,7 @@ class _Check:
         for name in self._store.names(self._store.layers):
             path = self._store.layers / name
             if not is_place(name) or path.is_symlink() or not path.is_dir():
-                self._found(f"{_shown(path)} is no layer")
+                self._found(f"{_shown(path)} is not a layer")
             else:
                 self._result.layers += 1
         if self._quick:
@@ -242,14 +242,14 @@ class _Check:
         for name in self._store.names(directory) if directory.is_dir() else []:
             if _HEX.fullmatch(name) is None:
                 path = directory / name
-                self._found(f"{_shown(path)} is no unfinished download", _removal(path))
+                self._found(f"{_shown(path)} is not an unfinished download", _removal(path))
         if self._repair:
             partials.sweep(self._store)
 
     def _check_leftovers(self) -> None:
-        """What dead processes left goes whenever the store is opened; here is what cannot."""
+        """Report leftovers of dead processes that opening the store could not remove."""
         for error in self._store.clear_leftovers():
-            self._found(f"left behind by a command that was ended, and cannot be removed: {explain(error)}")
+            self._found(f"left behind by an interrupted command, and removing it failed: {explain(error)}")
 
 
 def _clear_mount(workspace: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""``images`` and ``history``."""
+"""``images`` and ``history``: the images of the store, and the steps that made one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -25,9 +25,9 @@ class ImageSummary(msgspec.Struct, frozen=True, kw_only=True):
     tag: str | None
     id: Digest
     digest: Digest  # of the manifest, or of the index for several platforms
-    in_registry: bool  # whether the registry of its name has it under that digest
+    in_registry: bool  # whether its registry has it under that digest
     created: str | None
-    size: int | None  # unpacked; None when it was not asked for
+    size: int | None  # unpacked; None when not requested
     compressed_size: int  # in the store
 
 
@@ -50,12 +50,11 @@ def images(
     root: RootPath = None,
     note: Note | None = None,
 ) -> list[ImageSummary]:
-    """All images, newest first; `pattern` is ``REPOSITORY[:TAG]`` with ``*`` and ``?``.
+    """Return all images, newest first; `pattern` is ``REPOSITORY[:TAG]`` with ``*`` and ``?``.
 
-    `filters` are docker's: ``dangling=true``, ``label=KEY[=VALUE]``, ``before=IMAGE`` and so on. With `sizes`
-    each layer is read once in its life, to know what it takes unpacked.
-
-    An image that cannot be read is told to `note` and left out.
+    `filters` are docker's: ``dangling=true``, ``label=KEY[=VALUE]``, ``before=IMAGE`` and so on. `sizes`
+    reads each layer once to learn its unpacked size, and stores that. An image that cannot be read is noted
+    and left out.
     """
     store = open_store(root)
     wanted = [*filters, *([] if pattern is None else [f"reference={pattern}"])]
@@ -70,7 +69,7 @@ def images(
 
 
 def history(image: str, *, platform: str | None = None, root: RootPath = None) -> list[HistoryLine]:
-    """The steps that made an image, newest first."""
+    """Return the steps that made an image, newest first."""
     store = open_store(root)
     found = find.find(store, image, platforms.parse_optional(platform)).image
     made = list(found.steps())
@@ -90,7 +89,7 @@ def history(image: str, *, platform: str | None = None, root: RootPath = None) -
 
 
 def _once(found: Sequence[FoundImage]) -> Iterator[FoundImage]:
-    """Every image, whatever manifests it has: nameless ones only of an image that has no name at all."""
+    """Yield every image once per name; a nameless manifest only when its image has no name at all."""
     shown = {one.image.id for one in found if one.names}
     for one in found:
         if one.names or one.image.id not in shown:
@@ -121,7 +120,7 @@ def _summaries(
 
 
 def _split(name: str) -> tuple[str | None, str | None]:
-    """Repository and tag of a name in ``index.json``; other tools write a tag alone there."""
+    """Split a name of ``index.json`` into repository and tag; other tools write only a tag there."""
     try:
         ref = reference.parse(name)
     except LayerstoreError:

@@ -37,15 +37,14 @@ def import_(
 ) -> Digest:
     """Make an image of the tarball `source` (a file, a URL or a stream); returns the image ID.
 
-    It is an image for `platform` (``OS/ARCH[/VARIANT]``), by default for this machine.
-
-    A tarball that is plain or compressed with gzip or zstd is kept byte for byte as the layer's blob; one
-    in bzip2 or xz is compressed again with gzip. It is unpacked in the same pass: what is stored is known
-    to be whole and harmless.
+    The image is for `platform` (``OS/ARCH[/VARIANT]``), by default this machine's. A tarball that is plain or
+    compressed with gzip or zstd becomes the layer's blob byte for byte; one in bzip2 or xz is compressed
+    again with gzip. The tarball is unpacked in the same pass, so what is stored is known to be complete and
+    harmless.
     """
     target = reference.parse_tag(ref) if ref else None
     made_for = platforms.host() if platform is None else platforms.parse(platform)
-    instructions.apply({}, changes)  # a wrong one is told before the work is done
+    instructions.apply({}, changes)  # fails early for a wrong one
     step = write.HistoryDetails(
         created=environment.creation_time(), comment=checked_text(message or _comment(source), "the message")
     )
@@ -56,19 +55,19 @@ def import_(
 
 
 def _comment(source: str | Readable) -> str:
-    """docker's words; a file's name is left out, as it says nothing and would change the digest."""
+    """Return docker's comment; without a file's name, which says nothing and would change the digest."""
     return f"Imported from {checked_text(source, 'the URL')}" if is_url(source) else "Imported from -"
 
 
 def _store_layer(store: Store, stream: Readable, progress: Progress | None, note: Note) -> write.NewLayer:
-    """The tarball as a blob and as an unpacked layer, or neither."""
+    """Store the tarball as a blob and as an unpacked layer, or neither."""
     with ExitStack() as held:
         blob = held.enter_context(blobs.new_blob(store))
         temp, temp_fd = held.enter_context(store.temp_dir(store.layers))
         peeked = PeekedStream(stream, progress)
         store_it = _recompress if peeked.must_be_recompressed else _keep
         descriptor, result = store_it(store, peeked, temp_fd, blob)
-        if result.uncompressed_size == 0:  # what a pipe from a failed command brings
+        if result.uncompressed_size == 0:  # usually a pipe from a failed command
             raise InvalidLayer("the tarball is empty")
         blob.publish(descriptor.digest, descriptor.size)
         (place,) = places_of([result.diff_id])
@@ -79,7 +78,7 @@ def _store_layer(store: Store, stream: Readable, progress: Progress | None, note
 
 
 def _keep(store: Store, stream: PeekedStream, dest_fd: int, blob: BlobTemp) -> tuple[Descriptor, ApplyResult]:
-    """The bytes as they are."""
+    """Keep the bytes as they are."""
     result = layers.apply(store, TeeReader(stream, blob.write), dest_fd)
     media_type = media.layer_type(cast(Compression, result.compression))
     return Descriptor(media_type=media_type, digest=stream.hasher.digest(), size=stream.hasher.size), result
@@ -88,7 +87,7 @@ def _keep(store: Store, stream: PeekedStream, dest_fd: int, blob: BlobTemp) -> t
 def _recompress(
     store: Store, stream: PeekedStream, dest_fd: int, blob: BlobTemp
 ) -> tuple[Descriptor, ApplyResult]:
-    """Decompressed on the way in and compressed with gzip on the way to the blob."""
+    """Decompress the tarball and compress it with gzip on its way to the blob."""
     with BlockWriter(blob.file, codec("gzip")) as writer:
         tar = PieceReader(LayerReader(stream, limits.current()).pieces())
         result = layers.apply(store, TeeReader(tar, writer.write), dest_fd)

@@ -16,7 +16,7 @@ _INDEX = "https://index.docker.io/v1/"
 
 
 def info(*, root: RootPath = None) -> dict[str, Any]:
-    """The store and the machine, under docker's keys where docker has one for it."""
+    """Return facts about the store and the machine, under docker's keys where docker has one."""
     store = open_store(root)
     states = [mounting.state_of(workspace) for workspace in all_workspaces(store, [])]
     mounted = sum(state == "mounted" for state in states)
@@ -43,7 +43,7 @@ def info(*, root: RootPath = None) -> dict[str, Any]:
 
 
 def version() -> dict[str, Any]:
-    """docker's two parts, which are one program here."""
+    """Return the versions of docker's two parts, client and server, which are one program here."""
     shown = {
         "Version": overlayfs_py.__version__,
         "PythonVersion": platform.python_version(),

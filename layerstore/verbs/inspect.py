@@ -1,4 +1,4 @@
-"""``inspect``: all there is to know about images and workspaces, in the shape ``docker inspect`` gives it."""
+"""``inspect``: everything about an image or a workspace, in the shape of ``docker inspect``."""
 
 import os
 from typing import Any, Literal
@@ -27,10 +27,10 @@ def inspect(
     platform: str | None = None,
     root: RootPath = None,
 ) -> dict[str, Any]:
-    """The workspace of that name, else the image; with `kind` only such a one.
+    """Describe the workspace of that name, else the image; `kind` restricts it to one of the two.
 
-    `size` adds what a workspace takes. Of an image for several platforms this machine's is described, or
-    `platform`'s.
+    `size` adds the space of a workspace. Of an image for several platforms this machine's is described, or
+    `platform`'s. Raises NotFound.
     """
     store = open_store(root)
     wanted = platforms.parse_optional(platform)
@@ -131,5 +131,5 @@ def _image_config(workspace: Workspace) -> dict[str, Any]:
     try:
         image = load(workspace.store, workspace.record.manifest)
     except LayerstoreError:
-        return {}  # a workspace can be looked at even if its image is damaged
+        return {}  # a workspace can be inspected even if its image is damaged
     return dict(image.config.config or {})

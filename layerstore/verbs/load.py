@@ -21,7 +21,7 @@ from layerstore.workspace.uses import kept_for_workspaces
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """One image of an archive, under one of its names or without one."""
+    """One image of an archive under one of its names, or without a name."""
 
     reference: str | None
     image_id: Digest
@@ -37,13 +37,13 @@ def load(
     progress: Progress | None = None,
     note: Note | None = None,
 ) -> list[Loaded]:
-    """Load a docker-archive or an oci-archive (a file, a URL or a stream; compressed or not).
+    """Load a docker-archive or an oci-archive: a file, a URL or a stream, compressed or not.
 
-    Manifests that the archive holds are kept byte for byte; a docker-archive from before docker 25 holds
-    none, and its images are given one around the same configuration and layers. Nothing of the archive gets
-    a name before all of it has been checked; what was read of a refused one is removed. Signatures, charts
-    and the like among its images are left out, and told to `note`. With `platform` only
-    the images for that are taken, without the index; an archive that lacks one is refused.
+    Keeps the archive's manifests byte for byte; a docker-archive from before docker 25 has none, so its
+    images get manifests around the same configuration and layers. Names are set only after the whole archive
+    has been checked; what was read of a refused archive is removed. Signatures, charts and the like are noted
+    and left out. With `platform` only the images for it are loaded, without their index; an archive without
+    such an image is refused.
     """
     store, wanted = open_store(root, make=True), platforms.parse_optional(platform)
     read = Archive(store)
@@ -54,13 +54,13 @@ def load(
             loaded = list(_enter(store, chosen, note_or_log(note)))
     finally:
         if read.added:
-            # Also what nobody needs of an archive that was taken, such as blobs that no manifest names.
+            # Also removes blobs of an accepted archive that no manifest names.
             sweep.sweep(store, kept_for_workspaces(store), only=read.added)
     return loaded
 
 
 def _packed(read: Archive, note: Note) -> list[Packed]:
-    """All images of the archive, from either of its documents; what is none is told, if there are images."""
+    """Return all images of the archive, from either document; other content is noted if there are images."""
     layout = oci_archive.packed(read)
     in_layout, left_out = layout or ([], [])
     by_docker = docker_archive.packed(read, in_layout)
@@ -81,7 +81,7 @@ def _packed(read: Archive, note: Note) -> list[Packed]:
 
 
 def _for_platform(store: Store, one: Packed, wanted: Platform | None) -> Packed:
-    """The image for a platform, without the index around it. NotFound when the archive has none."""
+    """Return the image for a platform, without its index. Raises NotFound when the archive has none."""
     if wanted is None:
         return one
     what = one.names[0] if one.names else str(one.entry.digest)
@@ -90,7 +90,7 @@ def _for_platform(store: Store, one: Packed, wanted: Platform | None) -> Packed:
 
 
 def _enter(store: Store, packed: Sequence[Packed], note: Note) -> Iterator[Loaded]:
-    """Give every image its names; all of them are in the store."""
+    """Give every image its names. All images must be in the store."""
     for one in packed:
         refs = _references(one.names, note)
         image_id = find.image_of(store, one.entry).id
@@ -108,19 +108,19 @@ def _references(names: Sequence[str], note: Note) -> list[Reference]:
     for name in names:
         ref = oci_archive.reference_of(name)
         if ref is None:
-            note(f"an image is loaded without its name, which cannot be one here: {name[:200]!r}")
+            note(f"loaded an image without its name, which is not a valid reference: {name[:200]!r}")
         else:
             refs[str(ref)] = ref
     return list(refs.values())
 
 
 def _replaced(store: Store, ref: Reference, image_id: Digest) -> Digest | None:
-    """The other image that has the name, by its ID."""
+    """Return the ID of another image that has the name; None if there is none."""
     for entry in index.read(store).manifests:
         if index.name_of(entry) == str(ref):
             try:
                 old = find.image_of(store, entry).id
-            except LayerstoreError:  # a damaged one hinders nobody
+            except LayerstoreError:  # a damaged image may be replaced
                 old = entry.digest
             return None if old == image_id else old
     return None

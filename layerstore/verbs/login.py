@@ -1,4 +1,4 @@
-"""``login`` and ``logout``: credentials for a registry, checked before they are kept."""
+"""``login`` and ``logout``: credentials for a registry, checked before they are stored."""
 
 from layerstore import reference
 from layerstore.errors import InvalidReference, checked_text
@@ -11,9 +11,9 @@ DEFAULT_HOST = "docker.io"
 
 
 def login(host: str, username: str, password: str, *, options: RegistryOptions | None = None) -> str | None:
-    """Keep credentials for a registry, where docker and podman find them, once the registry took them.
+    """Check credentials with a registry and store them where docker and podman find them.
 
-    Returns the name of the credential helper that has them now; None: a file has, readable for its owner.
+    Returns the name of the credential helper that stores them; None: a file that only its owner can read.
     """
     domain = _domain(host)
     username = checked_text(username, "the user name")
@@ -35,21 +35,21 @@ def login(host: str, username: str, password: str, *, options: RegistryOptions |
 
 
 def kept_login(host: str, *, options: RegistryOptions | None = None) -> Credentials | None:
-    """The user name and password that an earlier login kept for a registry; None when there are none."""
+    """Return the user name and password that an earlier login stored for a registry, or None."""
     kept = credentials.find(_domain(host), "", remote.auth_files(options or RegistryOptions()))
     return kept if kept is not None and kept.username and kept.password else None
 
 
 def logout(host: str, *, options: RegistryOptions | None = None) -> bool:
-    """Forget the credentials for a registry; returns whether there were any."""
+    """Remove the credentials for a registry; returns whether there were any."""
     domain = _domain(host)
     files = remote.auth_files(options or RegistryOptions())
-    forgotten = [credentials.forget(domain, path) for path in files]  # all of them, whatever the first says
+    forgotten = [credentials.forget(domain, path) for path in files]  # every file, not only the first
     return any(forgotten)
 
 
 def _domain(host: str) -> str:
-    """The host of what users write for one: a name, a URL, docker.io's several names."""
+    """Return the host of what a user may write: a name, a URL, one of docker.io's names."""
     bare = host.removeprefix("https://").removeprefix("http://").rstrip("/")
     bare = bare.removesuffix("/v1").removesuffix("/v2")
     if bare in {"", "index.docker.io", "registry-1.docker.io"}:

@@ -1,4 +1,4 @@
-"""``mount`` and ``umount``."""
+"""``mount`` and ``umount``: workspaces, and images read-only."""
 
 import os
 from collections.abc import Callable
@@ -26,11 +26,10 @@ def mount(
     note: Note | None = None,
     settled: Callable[[], object] = bool,
 ) -> Path:
-    """Mount a workspace (by default in its own ``merged``), or with `read_only` an image; returns the mount
-    point.
+    """Mount a workspace, by default on its ``merged``, or with `read_only` an image; returns the mount point.
 
-    `platform` chooses from an image for several platforms. The mount is usable when this returns. An
-    exception, be it an interruption, leaves nothing mounted until `settled`, called at the end, has returned.
+    `platform` chooses from an image for several platforms. The mount is usable when this returns. `settled`
+    is called at the end; until it has returned, an exception or an interruption leaves nothing mounted.
     """
     if platform is not None and not read_only:
         raise LayerstoreError("--platform applies to images; a workspace's platform is fixed at creation")
@@ -38,7 +37,7 @@ def mount(
     place = None if directory is None else Path(os.path.realpath(directory))
     if read_only:
         if place is None:
-            raise LayerstoreError("a directory is needed to mount an image on")
+            raise LayerstoreError("mounting an image needs a directory")
         _mount_image(
             store, name, platforms.parse_optional(platform), place, progress, note_or_log(note), settled
         )
@@ -58,12 +57,11 @@ def mount(
 
 
 def umount(target: str, *, force: bool = False, root: RootPath = None, note: Note | None = None) -> Path:
-    """Unmount a workspace by its name or its mount point, or an image by its mount point; returns the mount
-    point.
+    """Unmount a workspace by name or mount point, or an image by mount point; returns the mount point.
 
-    Returns when the daemon is gone, that is when everything written is in the upper. `force` unmounts what is
-    mounted inside too, and does not mind that somebody uses it, in another mount namespace too: there the
-    daemon goes on without it, which `note` is told.
+    Returns when the daemon has exited, so everything written is in the upper. `force` unmounts a mount that
+    is in use, and what is mounted inside it. If another mount namespace still has it, the daemon keeps
+    running for that one; this is noted.
     """
     store = open_store(root)
     workspace = _workspace_of(store, target)
@@ -85,7 +83,7 @@ def _mount_image(
     note: Note,
     settled: Callable[[], object],
 ) -> None:
-    # Until the mount table shows it, no other process knows that the layers are needed.
+    # Until the mount table shows the mount, no other process knows that the layers are in use.
     with store.writing() as lock_fd:
         found = find.find(store, image, wanted)
         lowers = layers.unpack(store, found.image.layers, progress=progress, note=note)
@@ -96,9 +94,7 @@ def _mount_image(
 
 
 def _workspace_of(store: Store, target: str) -> Workspace | None:
-    """The workspace of that name, else the one mounted there; None: the target is a directory of some other
-    mount.
-    """
+    """Return the workspace of that name, else the one mounted there; None for any other directory."""
     if "/" not in target:
         try:
             return open_workspace(store, target)
@@ -111,7 +107,7 @@ def _workspace_of(store: Store, target: str) -> Workspace | None:
 
 
 def _absolute(path: str) -> str:
-    """Without links, and without asking a dead mount at its end."""
+    """Return an absolute path without links; its last component is not looked up: it may be a dead mount."""
     head, tail = os.path.split(path.rstrip("/") or "/")
     if tail in {"", ".", ".."}:
         return os.path.realpath(path)

@@ -1,4 +1,4 @@
-"""``prune``: what nobody needs goes."""
+"""``prune``: remove what is not needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from layerstore.workspace.uses import is_used, kept_for_workspaces, mounted_laye
 
 @dataclass(slots=True)
 class Pruned:
-    """What was removed, and how much room it took on disk."""
+    """What was removed, and how much space that freed."""
 
     workspaces: list[str] = field(default_factory=list)
     untagged: list[str] = field(default_factory=list)
@@ -38,12 +38,11 @@ def prune(
     root: RootPath = None,
     note: Note | None = None,
 ) -> Pruned:
-    """Remove nameless images that no workspace needs, and every blob, layer and unfinished download that no
-    image needs; `all_images`: images with names too; `workspaces`: first those that are not mounted, with all
-    that was written in them; without `images` those alone.
+    """Remove nameless images that no workspace needs, and blobs, layers and downloads that no image needs.
 
-    `filters` (``until=TIME``, ``label=KEY[=VALUE]``, ``label!=...``) spare what does not pass; workspaces
-    have no labels.
+    `all_images` also removes images with names. `workspaces` first removes workspaces that are not mounted,
+    with everything written in them; without `images` it removes only those. `filters` (``until=TIME``,
+    ``label=KEY[=VALUE]``, ``label!=...``) keep what does not match; workspaces have no labels.
     """
     store, note = open_store(root), note_or_log(note)
     test = image_filters.parse(filters, image_filters.PRUNED, store)
@@ -68,26 +67,26 @@ def _prune_images(store: Store, test: ImageTest, pruned: Pruned, *, all_images: 
         index.remove(store, digest)
         pruned.untagged += sorted(found.names) + sorted({*found.digests} - {*found.names})
         if found.image.id not in staying:
-            staying.add(found.image.id)  # told once
+            staying.add(found.image.id)  # listed once
             pruned.deleted.append(found.image.id)
     for error in broken:
-        note(f"{error} (layerstore fsck says more)")
+        note(f"{error} (layerstore fsck shows more)")
     swept = sweep.sweep(store, kept_for_workspaces(store), mounted=mounted_layers(store))
     if not swept.alone:
-        note("an image is being added just now: what is left over goes with the next prune")
+        note("another process is adding an image: the next prune removes what is left over")
     for why in swept.kept:
-        note(f"stays: {explain(why)}")
+        note(f"not removed: {explain(why)}")
     pruned.deleted += swept.layers
     pruned.freed += swept.freed + partials.sweep(store)
 
 
 def _before(filters: Sequence[str]) -> datetime | None:
-    """When a workspace must have been made to be removed; None when that does not matter."""
+    """Return the time before which a workspace must have been made to be removed; None: any time."""
     times = []
     for text in filters:
         key, _, value = text.partition("=")
         if key != "until":
-            raise LayerstoreError(f"{text}: filters are for images, and until=TIME alone for workspaces, too")
+            raise LayerstoreError(f"{text}: the only filter for workspaces is until=TIME")
         times.append(image_filters.moment(value))
     return min(times, default=None)
 

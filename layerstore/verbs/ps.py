@@ -1,4 +1,4 @@
-"""``ps``, ``rm`` and ``rename``: the list of workspaces, taking one away, calling it something else."""
+"""``ps``, ``rm`` and ``rename``: list workspaces, remove one, give one another name."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import get_args
@@ -32,13 +32,13 @@ class WorkspaceSummary(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     mountpoint: str | None
     mounted_at: str | None
-    size: int | None = None  # of what was written in it, when asked for
+    size: int | None = None  # of what was written in it, when requested
 
 
 def ps(
     *, filters: Sequence[str] = (), size: bool = False, root: RootPath = None, note: Note | None = None
 ) -> list[WorkspaceSummary]:
-    """All workspaces, newest first. One that cannot be read is told to `note` and left out.
+    """Return all workspaces, newest first. One that cannot be read is noted and left out.
 
     `filters`: ``name=PART``, ``status=created|mounted|unmounted|dead`` (or docker's ``running`` and
     ``exited``), ``ancestor=IMAGE``; those of one key are alternatives.
@@ -70,7 +70,7 @@ def ps(
 
 
 def _test(store: Store, filters: Sequence[str]) -> Callable[[Workspace, WorkspaceState], bool]:
-    """What a workspace must be to be listed. InvalidFilter, or NotFound for an ancestor that there is not."""
+    """Return a test for workspaces to list. Raises InvalidFilter, or NotFound for an ancestor."""
     wanted: dict[str, list[str]] = {}
     for text in filters:
         key, _, value = text.partition("=")
@@ -94,7 +94,7 @@ def _test(store: Store, filters: Sequence[str]) -> Callable[[Workspace, Workspac
 
 
 def _descends(store: Store, workspace: Workspace, ids: Collection[Digest]) -> bool:
-    """Whether a workspace is over one of these images, or over one that was made from it."""
+    """Return whether a workspace is over one of these images, or over an image made from one."""
     diff_ids = workspace.record.diff_ids
     for found in find.all_images(store, []):
         own = found.image.config.rootfs.diff_ids
@@ -116,7 +116,7 @@ def rename(name: str, new_name: str, *, root: RootPath = None) -> None:
     store = open_store(root)
     workspace = open_workspace(store, name)
     if names.check(new_name) == name:
-        raise AlreadyExists(f"{name} is its name already")
+        raise AlreadyExists(f"the workspace is already named {name}")
     with workspace.locked():
         workspace = workspace.reread()
         if mounting.state_of(workspace) in {"mounted", "dead"}:

@@ -26,7 +26,7 @@ from layerstore.transport.workers import run_all
 
 
 class Pushed(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``push`` stored: the tag and the manifest's descriptor."""
+    """What ``push`` stored in the registry: the tag and the manifest's descriptor."""
 
     reference: str
     tag: str
@@ -45,14 +45,14 @@ def push(
     begun: TransferBegun = ignore_transfer,
     note: Note | None = None,
 ) -> Pushed:
-    """Bring an image to a registry under `ref`, by default its own name; blobs that are there are not sent.
+    """Push an image to a registry under `ref`, by default its own name, except blobs that are there already.
 
-    An image for several platforms goes with its index when the store has all of it, else this machine's
-    (or `platform`'s) image alone goes, and a note says so. Manifests are sent byte for byte. `begun` is told
-    which layers go.
+    An image for several platforms is pushed with its index if the store has all of it; else only this
+    machine's (or `platform`'s) image is, with a note. Manifests are sent byte for byte. Calls `begun` with
+    the layers before the first of them moves.
     """
     store, stop = open_store(root), Stop()
-    with store.writing():  # nothing that is to be sent may be swept meanwhile
+    with store.writing():  # no sweep removes what is sent
         found = find.find(store, image)
         target = reference.parse_tag(ref if ref is not None else _own_name(found, image))
         entry = _choose(store, found, platform, image, note_or_log(note))
@@ -69,21 +69,21 @@ def push(
         try:
             index.mark_sources(store, entry.digest, target, in_registry=True)
         except OSError as error:  # a store that is full, or read-only
-            note_or_log(note)(f"pushed, which the store cannot note down: {error.strerror}")
+            note_or_log(note)(f"pushed, but the store could not record it: {error.strerror}")
     return Pushed(reference=target.canonical, tag=str(target.tag), digest=entry.digest, size=entry.size)
 
 
 def _own_name(found: FoundImage, word: str) -> str:
-    """The name to push under when none is given: the word itself, or the only name of the image it means."""
+    """Return the name to push under when none is given: the word itself, or its image's only name."""
     if word in found.names or not found.image.id.hex.startswith(word.removeprefix("sha256:")):
         return word
     if len(found.names) != 1:
-        raise LayerstoreError(f"{word} has {len(found.names)} names: say which to push it under")
+        raise LayerstoreError(f"{word} has {len(found.names)} names: give the one to push")
     return found.names[0]
 
 
 def _choose(store: Store, found: FoundImage, platform: str | None, word: str, note: Note) -> Descriptor:
-    """The document to push: the index with all it lists, or one image."""
+    """Return the document to push: the index with everything it lists, or one image."""
     if platform is not None:
         return _plain(find.of_platform(store, found.entry, platforms.parse(platform), word).descriptor)
     entry = _plain(found.entry)
@@ -92,7 +92,7 @@ def _choose(store: Store, found: FoundImage, platform: str | None, word: str, no
     if all(blobs.is_present(store, blob) for blob in _reachable(store, entry)):
         return entry
     here = platforms.shown(platforms.of_config(found.image.config))
-    note(f"the store has not all platforms of {word}: pushing {here} alone")
+    note(f"the store lacks some platforms of {word}: pushing only {here}")
     return _plain(found.image.descriptor)
 
 
@@ -101,7 +101,7 @@ def _plain(entry: Descriptor) -> Descriptor:
 
 
 def _reachable(store: Store, entry: Descriptor) -> Iterator[Descriptor]:
-    """Everything a manifest or an index leads to, whether it is in the store or not."""
+    """Yield everything a manifest or an index refers to, whether it is in the store or not."""
     yield entry
     if not blobs.is_present(store, entry):
         return
@@ -115,14 +115,14 @@ def _reachable(store: Store, entry: Descriptor) -> Iterator[Descriptor]:
 
 
 def _contents(store: Store, entry: Descriptor) -> tuple[list[Descriptor], list[Descriptor]]:
-    """What to send: the manifests below `entry`, innermost first, and the blobs, each once."""
+    """Return what to send: the manifests below `entry`, innermost first, and the blobs, each once."""
     manifests: dict[Digest, Descriptor] = {}
     contents: dict[Digest, Descriptor] = {}
     for one in _reachable(store, entry):
         if one.digest == entry.digest:
             continue
         if one.urls:
-            raise UnsupportedMedia(f"layer {one.digest} is kept outside of registries: refused")
+            raise UnsupportedMedia(f"layer {one.digest} is stored outside registries: refused")
         if not blobs.is_present(store, one):
             raise NotFound(f"blob {one.digest} is missing from the store")
         place = manifests if one.media_type in media.MANIFESTS | media.INDEXES else contents
@@ -131,7 +131,7 @@ def _contents(store: Store, entry: Descriptor) -> tuple[list[Descriptor], list[D
 
 
 def _layers(store: Store, entry: Descriptor) -> dict[Digest, Digest]:
-    """The diffIDs of all layers that go, by their blobs: the images' topmost first."""
+    """Return the diffIDs of all layers to push, by their blobs, each image's topmost first."""
     found: dict[Digest, Digest] = {}
     for one in _reachable(store, entry):
         if one.media_type in media.MANIFESTS:
@@ -142,7 +142,7 @@ def _layers(store: Store, entry: Descriptor) -> dict[Digest, Digest]:
 
 
 def _elsewhere(store: Store, target: Reference) -> dict[Digest, str]:
-    """Blobs that another repository of the same registry probably has, by what images here are called."""
+    """Return blobs that another repository of the registry probably has, judging by names in the store."""
     domain, path = remote.split(target)
     known: dict[Digest, str] = {}
     for entry in index.read(store).manifests:
@@ -152,7 +152,7 @@ def _elsewhere(store: Store, target: Reference) -> dict[Digest, str]:
                 for one in _reachable(store, entry):
                     known.setdefault(one.digest, repository)
         except LayerstoreError:
-            continue  # not a registry's name, or an image that cannot be read: it helps nobody here
+            continue  # not a registry's name, or an image that cannot be read
     return known
 
 
@@ -165,7 +165,7 @@ def _send(
 ) -> None:
     for one in contents:
         report(one.digest, "waiting", 0, one.size)
-    # Large ones first: the last to end is then a small one.
+    # Large blobs first, so that a small one ends last.
     ordered = sorted(contents, key=lambda one: -one.size)
     tasks = [lambda one=one: upload(repo, store, one, report, elsewhere.get(one.digest)) for one in ordered]
     run_all(tasks, repo.client.options.jobs, repo.client.stop)

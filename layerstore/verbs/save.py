@@ -33,15 +33,15 @@ def save(
     progress: MeasuredProgress | None = None,
     note: Note | None = None,
 ) -> None:
-    """Write `images` to one archive: a path, which gets the archive whole or not at all, or a stream.
+    """Write `images` to one archive: a path, which gets the complete archive or nothing, or a stream.
 
-    A repository without a tag stands for all its tags; an image named by its ID goes in without a name.
-    "docker" is the form of docker since 25, with an image layout in it that keeps all digests; "oci" is
-    that layout alone. `platform` takes one image of those that are for several.
+    A repository without a tag stands for all its tags; an image given by its ID is saved without a name.
+    "docker" is docker's form since version 25, which includes an image layout that keeps all digests; "oci"
+    is that layout alone. `platform` chooses one image of those for several platforms.
     """
     store = open_store(root)
     wanted = None if platform is None else platforms.parse(platform)
-    with store.writing():  # nobody sweeps what is read
+    with store.writing():  # no sweep removes what is read
         chosen: dict[Digest, ToPack] = {}
         for word in images:
             for found, refs in _meant(store, word, wanted, note_or_log(note)):
@@ -60,7 +60,7 @@ def save(
 def _meant(
     store: Store, word: str, wanted: Platform | None, note: Note
 ) -> Iterator[tuple[FoundImage, tuple[Reference, ...]]]:
-    """The images a word stands for and the names they are saved under, by docker's rules."""
+    """Yield the images a word stands for and the names to save them under, by docker's rules."""
     ref = _parsed(word)
     if ref is not None and ref.digest is None and str(ref) == f"{word}:{reference.DEFAULT_TAG}":
         tagged = {str(name): name for name in _names(store) if _is_of(name, ref)}
@@ -86,7 +86,7 @@ def _names(store: Store) -> list[Reference]:
 
 
 def _is_of(name: Reference, repository: Reference) -> bool:
-    """Whether a name is one of a repository, however it is written."""
+    """Return whether a name belongs to a repository, in whatever form both are written."""
     return name.full_repository == repository.full_repository
 
 

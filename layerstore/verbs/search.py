@@ -27,8 +27,8 @@ def search(
     options: RegistryOptions | None = None,
     note: Note | None = None,
 ) -> list[SearchResult]:
-    """Repositories with `term` in their names, those with most stars first; ``HOST/TERM`` asks another
-    registry than docker.io, and its names come with the host.
+    """Return repositories with `term` in their names, most stars first; ``HOST/TERM`` searches that registry
+    instead of docker.io, and returns names with the host.
 
     `filters`: ``stars=N`` (at least), ``is-official=BOOL``, ``is-automated=BOOL``; all of them hold.
     """
@@ -45,7 +45,7 @@ def search(
 
 
 def _split(term: str) -> tuple[str, str]:
-    """The registry's domain and what is looked for, by the rule for references."""
+    """Return the registry's domain and the search term, split by the rule for references."""
     first, slash, rest = term.partition("/")
     if not slash or not reference.is_host(first):
         domain, word = DOCKER_HUB, term
@@ -56,7 +56,7 @@ def _split(term: str) -> tuple[str, str]:
     if domain in {DOCKER_HUB, f"index.{DOCKER_HUB}"}:
         domain, word = DOCKER_HUB, word.removeprefix("library/")
         if not word:
-            raise InvalidReference("a term to look for is needed")
+            raise InvalidReference("a search term is needed")
     return domain, word
 
 

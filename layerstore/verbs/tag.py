@@ -1,4 +1,4 @@
-"""``tag`` and ``rmi``: names of images."""
+"""``tag`` and ``rmi``: give and remove names of images."""
 
 from collections.abc import Collection, Iterator, Sequence
 
@@ -15,7 +15,7 @@ from layerstore.workspace.uses import kept_for_workspaces, mounted_layers
 
 
 def tag(source: str, target: str, *, root: RootPath = None) -> None:
-    """Give the image `source` the name `target` too, taking the name from whatever image had it."""
+    """Give the image `source` the name `target` as well, and take that name from any other image."""
     ref = reference.parse_tag(target)
     store = open_store(root)
     with store.writing():
@@ -23,12 +23,12 @@ def tag(source: str, target: str, *, root: RootPath = None) -> None:
 
 
 def rmi(image: str, *, force: bool = False, prune: bool = True, root: RootPath = None) -> list[str]:
-    """Take a name of an image away, and with the last one the image itself and what only it needed.
+    """Remove a name of an image, and with the last name the image and what only it needed.
 
-    Returns what was done, a line each (``Untagged: ...``, ``Deleted: ...``). An image that a workspace is
-    based on or that is mounted stays. `force` removes an image by its ID though it has several names, and
-    one that workspaces need though none of them is mounted: what they need of it stays as long as they do.
-    Without `prune` blobs and unpacked layers stay until the next rmi or prune.
+    Returns one line for each removal (``Untagged: ...``, ``Deleted: ...``). Raises InUse for an image that is
+    mounted or that a workspace is based on. `force` also removes an image with several names by its ID, and
+    one that unmounted workspaces need; what they need of it stays as long as they exist. Without `prune`,
+    blobs and unpacked layers stay until the next rmi or prune.
     """
     return list(_remove(open_store(root), image, force=force, prune=prune))
 
@@ -62,7 +62,7 @@ def _remove(store: Store, word: str, *, force: bool, prune: bool) -> Iterator[st
 
 
 def untagged(alike: Sequence[FoundImage], gone: Collection[str]) -> Iterator[str]:
-    """docker's lines for the names that an image loses: with the last tag of a repository go its digests."""
+    """Yield docker's lines for lost names: a repository's last tag takes the repository's digests with it."""
     yield from (f"Untagged: {name}" for name in gone)
     left = {_repository(name) for one in alike for name in one.names if name not in gone}
     for digest in sorted({digest for one in alike for digest in one.digests}):
@@ -71,7 +71,7 @@ def untagged(alike: Sequence[FoundImage], gone: Collection[str]) -> Iterator[str
 
 
 def _chosen(word: str, names: Sequence[str]) -> list[str]:
-    """The names that go with `word`: itself, and with the last tag of a repository its names by digest."""
+    """Return the names to remove: `word` and, if it is a repository's last tag, its names by digest."""
     chosen = [name for name in names if _means(word, name)]
     of_it = [name for name in names if chosen and _repository(name) == _repository(chosen[0])]
     if all(name in chosen or "@" in name for name in of_it):
@@ -80,12 +80,12 @@ def _chosen(word: str, names: Sequence[str]) -> list[str]:
 
 
 def _is_single(names: Sequence[str]) -> bool:
-    """Whether an image has at most one tag, and no names by digest but in the same repository."""
+    """Return whether an image has at most one tag and all its names are in one repository."""
     return sum("@" not in name for name in names) <= 1 and len({_repository(name) for name in names}) <= 1
 
 
 def _forget_digest(store: Store, word: str, alike: Sequence[FoundImage]) -> bool:
-    """``rmi REPOSITORY@DIGEST`` of what has tags there too: it only loses the digest."""
+    """Do ``rmi REPOSITORY@DIGEST`` for an image with tags there: it only loses the digest."""
     known = {digest: one.entry.digest for one in alike for digest in one.digests}
     if word not in known:
         return False
@@ -111,7 +111,7 @@ def _means(word: str, name: str) -> bool:
 
 
 def _refuse_used(store: Store, found: FoundImage, *, force: bool) -> list[Workspace]:
-    """The workspaces that need the image, all of them unmounted and `force` given; else InUse."""
+    """Return the workspaces that need the image; raises InUse if one is mounted or `force` is not given."""
     image = found.image
     users = [one for one in all_workspaces(store) if one.record.image_id == image.id]
     for workspace in users:

@@ -1,4 +1,4 @@
-"""All tags of a repository, in its registry or in the store: what ``pull -a`` and ``push -a`` go through."""
+"""List all tags of a repository, in its registry or in the store, for ``pull -a`` and ``push -a``."""
 
 from layerstore import reference
 from layerstore.callbacks import Note, note_or_log
@@ -14,16 +14,16 @@ from layerstore.transport.base import RegistryOptions, Stop
 def remote_tags(
     repository: str, *, options: RegistryOptions | None = None, note: Note | None = None
 ) -> list[str]:
-    """The references of all tags that the registry has of a repository, in its order."""
+    """Return references to all tags that the registry has of a repository, in its order."""
     ref = _repository(repository)
     with remote.open_repository(ref, options or RegistryOptions(), Stop(), note_or_log(note)) as repo:
         return [f"{ref.repository}:{tag}" for tag in repo.tags()]
 
 
 def local_tags(repository: str, *, root: RootPath = None, note: Note | None = None) -> list[str]:
-    """The names of all images that the store has of a repository; what is no image is told to `note`.
+    """Return the names of all images that the store has of a repository; notes what is not an image.
 
-    NotFound when there are none.
+    Raises NotFound when there are none.
     """
     store, ref = open_store(root), _repository(repository)
     names = (index.name_of(entry) for entry in index.read(store).manifests)
@@ -37,7 +37,7 @@ def local_tags(repository: str, *, root: RootPath = None, note: Note | None = No
 def _repository(text: str) -> Reference:
     ref = reference.parse(text)
     if ref.digest is not None or str(ref) == text:
-        raise InvalidReference(f"all tags are asked for: give {ref.repository} without one")
+        raise InvalidReference(f"this takes all tags: give {ref.repository} without a tag")
     return ref
 
 

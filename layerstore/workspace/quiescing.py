@@ -13,7 +13,7 @@ from layerstore.workspace.record import Workspace
 
 
 def stack_of(workspace: Workspace, copy: Path | None = None) -> StackPaths:
-    """The workspace as the layer code sees it; with `copy` the copies there of its upper and its index."""
+    """Return the workspace's directories as a stack; with `copy`, the clones there of its upper and index."""
     return StackPaths(
         upper=os.fsencode(copy / "upper" if copy else workspace.upper),
         lowers=tuple(os.fsencode(path) for path in workspace.lowers),
@@ -24,8 +24,9 @@ def stack_of(workspace: Workspace, copy: Path | None = None) -> StackPaths:
 
 @contextmanager
 def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[bool]:
-    """A mounted workspace with everything written down to its upper and, with `pause`, nobody writing.
-    Whether writers wait for the end of this.
+    """Flush a mounted workspace's writes to its upper and, with `pause`, hold its writers.
+
+    Yields whether writers are held until the end. A workspace that is not mounted only loses a dead daemon.
     """
     if mounting.state_of(workspace) != "mounted":
         daemon.settle(workspace.work, workspace.name)

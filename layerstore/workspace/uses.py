@@ -1,4 +1,4 @@
-"""What workspaces and mounts use of the store, so that nobody removes it."""
+"""What workspaces and mounts use in the store and must not be removed."""
 
 from layerstore.digest import Digest
 from layerstore.image import find
@@ -10,13 +10,13 @@ from layerstore.workspace.record import all_workspaces
 
 
 def kept_for_workspaces(store: Store) -> list[Descriptor]:
-    """The manifests that workspaces need, whether the index has them or not."""
+    """Return the manifests that workspaces need, whether the index lists them or not."""
     found = {one.record.manifest.digest: one.record.manifest for one in all_workspaces(store)}
     return list(found.values())
 
 
 def mounted_layers(store: Store) -> set[Digest]:
-    """The diffIDs of all layers that mounts use."""
+    """Return the diffIDs of all layers that mounts use."""
     mounted = [one for one in all_workspaces(store, []) if mounting.state_of(one) in {"mounted", "dead"}]
     images = [one.image for one in find.all_images(store, []) if is_mounted(one.image.id)]
     of_images = (diff_id for image in images for diff_id in image.config.rootfs.diff_ids)
@@ -24,12 +24,12 @@ def mounted_layers(store: Store) -> set[Digest]:
 
 
 def is_mounted(image_id: str) -> bool:
-    """Whether an image is mounted read-only somewhere."""
+    """Return whether an image is mounted read-only somewhere."""
     return bool(overlay.mounts_of(mounting.source_of(image_id)))
 
 
 def is_used(store: Store, found: FoundImage) -> bool:
-    """Whether a workspace needs an image, or it is mounted."""
+    """Return whether a workspace needs an image or the image is mounted."""
     digest = found.image.descriptor.digest
     if any(one.digest == digest for one in kept_for_workspaces(store)):
         return True

@@ -87,7 +87,7 @@ def test_prune(where: Path) -> None:
     for wrong in (["dangling=true"], ["until=1h", "nope=1"]):
         with pytest.raises(InvalidFilter):
             layerstore.prune(filters=wrong, root=three.root)
-    assert "filters are for images" in three.fail("prune", "-f", "--workspaces", "--filter", "label=a")
+    assert "only filter for workspaces" in three.fail("prune", "-f", "--workspaces", "--filter", "label=a")
     three.run("prune", "--filter", "until=500")
     assert listed(three, "dangling=true") == ["<none>"]
     assert not layerstore.prune(filters=["label!=zzz"], root=three.root).untagged

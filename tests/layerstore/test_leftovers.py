@@ -156,7 +156,7 @@ def test_a_layer_that_stays(store: Cli, where: Path) -> None:
     store.run("rmi", "other:1")
     done = store.call("prune")
     assert done.returncode == 0
-    assert f"stays: {mounts[0]} is mounted: unmount it first" in done.stderr.decode()
+    assert f"not removed: {mounts[0]} is mounted: unmount it first" in done.stderr.decode()
     assert len(os.listdir(store.root / "layers")) == 1
     assert os.listdir(store.root / "oci/blobs/sha256") == []
     subprocess.run(["umount", mounts[0]], check=True, timeout=30)

@@ -274,5 +274,5 @@ def test_functions(base: Cli, where: Path) -> None:
         assert layerstore.umount(name, root=base.root) == place
     with pytest.raises(LayerstoreError, match="not mounted"):
         layerstore.umount(name, root=base.root)
-    with pytest.raises(LayerstoreError, match="directory is needed"):
+    with pytest.raises(LayerstoreError, match="needs a directory"):
         layerstore.mount("base:1", read_only=True, root=base.root)

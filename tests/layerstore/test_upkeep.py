@@ -123,8 +123,8 @@ def test_prune_beside_an_import(two: Cli) -> None:
     (two.root / BLOBS / ("0" * 64)).write_bytes(b"somebody's blob")
     with Store.open(two.root).writing():
         done = two.call("prune")
-        assert b"being added" in done.stderr
-        assert "somebody is adding" in two.fail("fsck", "--repair")
+        assert b"is adding an image" in done.stderr
+        assert "another process is adding" in two.fail("fsck", "--repair")
     assert (two.root / BLOBS / ("0" * 64)).exists()
 
 
@@ -248,9 +248,9 @@ def test_strangers_and_workspaces(base: Cli) -> None:
     (base.root / "workspaces/w/merged").rmdir()
     found = [problem.what for problem in layerstore.fsck(root=base.root, repair=True).problems]
     assert len(found) == 4
-    assert any("README is no blob" in what for what in found)
-    assert any("README is no layer" in what for what in found)
-    assert any("lost is no workspace" in what for what in found)
+    assert any("README is not a blob" in what for what in found)
+    assert any("README is not a layer" in what for what in found)
+    assert any("lost is not a workspace" in what for what in found)
     assert any("merged is missing" in what for what in found)
     assert (base.root / "workspaces/lost").is_dir()
     (base.root / "workspaces/w/workspace.json").write_text("{")

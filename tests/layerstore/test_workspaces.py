@@ -67,7 +67,7 @@ def test_refused(base: Cli) -> None:
     for name in ("../x", "", ".hidden", "a/b", "-x", "a b", "x" * 200, "é"):
         with pytest.raises(InvalidReference):
             layerstore.create("base:1", name=name, root=base.root)
-    how = "`layerstore pull nothing` gets it, and so does --pull missing"
+    how = "get it with `layerstore pull nothing` or --pull missing"
     assert base.fail("create", "nothing") == f"no such image: nothing ({how})"
     for volume in ("x", "/etc", "name:/x", "/nowhere:/x", "/etc:/", "/etc:x", "/etc:/../x", "/etc:/proc/x",
                    "/etc:/sys", "/etc:/x:weird"):  # fmt: skip

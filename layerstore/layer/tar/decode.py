@@ -89,7 +89,7 @@ class TarReader:
                 raise InvalidLayer("an empty block in the middle of the tar")
             return self._no_more()
         if not is_header(header):
-            raise InvalidLayer("a damaged header, or no tar at all")
+            raise InvalidLayer("a damaged header, or not a tar")
         self.count += 1
         if self.count > self._limits.max_entries:
             raise LimitExceeded(f"the layer has more than {self._limits.max_entries} entries", "entries")

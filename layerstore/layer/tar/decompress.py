@@ -179,7 +179,7 @@ class LayerReader:
         while len(rest) < len(_XZ) and (data := self._read(_INPUT)):
             rest = (rest + data).lstrip(b"\0")
         if rest and self._sniff(rest[: len(_XZ)])[0] != self.compression:
-            raise InvalidLayer(f"something else follows the {self.compression} stream")
+            raise InvalidLayer(f"unknown data follows the {self.compression} stream")
         return rest
 
     def _member(self, member: _Member, data: bytes) -> Generator[bytes, None, bytes]:
@@ -202,7 +202,7 @@ class LayerReader:
     def _damaged(self, error: Exception) -> Exception:
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             most = self._limits.max_window
-            what = f"the {self.compression} stream asks for more than {most} bytes of memory"
+            what = f"the {self.compression} stream needs more than {most} bytes of memory"
             return LimitExceeded(what, "window")
         return InvalidLayer(f"the {self.compression} stream is damaged ({error})")
 

@@ -42,7 +42,7 @@ def parse(body: bytes, records: Records, repeated: list[tuple[str, int]]) -> Non
         end = at + int(body[at:space])
         equals = body.find(b"=", space, min(end, len(body)))
         if end > len(body) or body[end - 1 : end] != b"\n" or equals < 0 or equals == space + 1:
-            raise InvalidLayer("a PAX record that does not end where it says")
+            raise InvalidLayer("a PAX record of the wrong length")
         key = body[space + 1 : equals].decode("utf-8", "surrogateescape")
         value = body[equals + 1 : end - 1]
         if key in REPEATED:
@@ -57,7 +57,7 @@ def parse(body: bytes, records: Records, repeated: list[tuple[str, int]]) -> Non
 def integer(value: bytes, key: str) -> int:
     """Read a decimal number that is not negative. Raises InvalidLayer, naming `key`."""
     if not _INTEGER.fullmatch(value):
-        raise InvalidLayer(f"PAX {key}={value[:40]!r} is no number")
+        raise InvalidLayer(f"PAX {key}={value[:40]!r} is not a number")
     return int(value)
 
 
@@ -65,7 +65,7 @@ def time_ns(value: bytes) -> int:
     """Read a decimal number of seconds as nanoseconds, without finer digits. Raises InvalidLayer."""
     match = _TIME.fullmatch(value)
     if match is None:
-        raise InvalidLayer(f"PAX mtime={value[:40]!r} is no time")
+        raise InvalidLayer(f"PAX mtime={value[:40]!r} is not a time")
     sign, seconds, part = match.groups()
     ns = int(seconds) * 1_000_000_000 + int((part or b"")[:9].ljust(9, b"0"))
     return -ns if sign else ns

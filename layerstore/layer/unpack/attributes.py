@@ -70,9 +70,9 @@ def first_mode(wanted: Attributes) -> int:
 def check_numbers(entry: Entry) -> None:
     """Raise InvalidLayer for an owner or a time that no system can store."""
     if not (0 <= entry.uid <= _MOST_ID and 0 <= entry.gid <= _MOST_ID):
-        raise InvalidLayer(f"an owner {entry.uid}:{entry.gid} that cannot be", entry.name)
+        raise InvalidLayer(f"an impossible owner {entry.uid}:{entry.gid}", entry.name)
     if abs(entry.mtime_ns) > _MOST_SECONDS * _BILLION:
-        raise InvalidLayer("a time that cannot be", entry.name)
+        raise InvalidLayer("an impossible time", entry.name)
 
 
 class AttributeSetter:
@@ -152,7 +152,7 @@ class AttributeSetter:
             if error.errno in _CHECKED.get(name, ()) and not (
                 error.errno == errno.EOPNOTSUPP and value.startswith(_ACL_VERSION)
             ):
-                raise InvalidLayer(f"an xattr {name} that makes no sense there", path) from None
+                raise InvalidLayer(f"an xattr {name} that the kernel refuses", path) from None
             raise OSError(error.errno, f"cannot set the xattr {name}: {error.strerror}", path) from None
 
     def set_later(self, path: bytes, wanted: Attributes) -> None:

@@ -95,7 +95,7 @@ class Placer:
 
     def _put_root(self, entry: Entry) -> None:
         if entry.kind != DIRECTORY:
-            raise InvalidLayer("the root can only be a directory", entry.name)
+            raise InvalidLayer("the root is not a directory", entry.name)
         self._setter.set_later(b"", self._setter.of(entry))
 
     def _put_at(self, dir_fd: int, name: bytes, path: bytes, entry: Entry, data: Data) -> None:
@@ -203,10 +203,10 @@ class Placer:
     def _put_special(self, dir_fd: int, name: bytes, path: bytes, entry: Entry) -> None:
         major, minor = entry.device
         if not (0 <= major <= _MOST_MAJOR and 0 <= minor <= _MOST_MINOR):
-            raise InvalidLayer(f"a device number {major}:{minor} that cannot be", entry.name)
+            raise InvalidLayer(f"an impossible device number {major}:{minor}", entry.name)
         device = os.makedev(major, minor)
         if entry.kind == CHAR_DEVICE and device == whiteout.WHITEOUT_DEVICE:
-            raise InvalidLayer("a character device 0:0, which an overlay takes for a whiteout", entry.name)
+            raise InvalidLayer("a character device 0:0, which overlays read as a whiteout", entry.name)
         wanted = self._setter.of(entry)
         mode = MODE_OF_SPECIAL[entry.kind] | 0o600
         try:
@@ -234,7 +234,7 @@ class Placer:
                 st = self._fetch(target_fd, last, found, entry)
             if stat.S_ISDIR(st.st_mode) or whiteout.is_whiteout_device(st):
                 raise InvalidLayer(
-                    f"a hard link to /{printable(target)}, which cannot be linked to", entry.name
+                    f"a hard link to /{printable(target)}, a directory or a whiteout", entry.name
                 )
             if found != path:
                 self._link(_held(held, target_fd), last, here, name, path, entry)

@@ -143,7 +143,7 @@ class Walk:
 
     def _check_name(self, path: bytes, name: bytes) -> None:
         if is_reserved(name):
-            raise Unrepresentable(path, "a layer would take its name for a whiteout: rename or remove it")
+            raise Unrepresentable(path, "its name would be a whiteout in a layer: rename or remove it")
 
     def _visit(self, directory: Dir, name: bytes, kind: int) -> Dir | None:
         """Write one entry; returns the directory to descend into when it is one."""

@@ -183,7 +183,7 @@ def test_damaged_streams_are_refused(name: str) -> None:
 def test_something_else_behind_the_stream() -> None:
     with pytest.raises(InvalidLayer):
         decompressed(gzip.compress(DATA) + b"garbage")
-    with pytest.raises(InvalidLayer, match="something else follows"):
+    with pytest.raises(InvalidLayer, match="unknown data follows"):
         decompressed(gzip.compress(DATA) + bytes(1 << 20) + b"garbage")
 
 

@@ -166,7 +166,7 @@ def test_nothing_but_other_things(filled: Scripted, cli: Cli) -> None:
     assert done.returncode == 1
     assert (
         done.stderr.decode().splitlines()[-1]
-        == f"layerstore: {filled.host}/app has no image that can be used here"
+        == f"layerstore: no image of {filled.host}/app is usable on this machine"
     )
 
 

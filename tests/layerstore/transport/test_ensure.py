@@ -75,6 +75,6 @@ def test_command_line(registry: str, tmp_path: Path, home: Path) -> None:
     assert f"layerstore pull {name}" in ours.fail("create", name)
     assert ours.run("create", "--pull", "missing", "--name", "w", name) == "w"
     assert ours.run("create", "--name", "x", name) == "x"
-    assert "for mount --read-only" in ours.fail("mount", "--pull", "always", "w", status=2)
+    assert "applies to mount --read-only" in ours.fail("mount", "--pull", "always", "w", status=2)
     assert "always" in ours.fail("create", "--pull", "sometimes", name, status=2)
     assert "no such image" in ours.fail("mount", "--read-only", "nothing:1", tmp_path / "m")

@@ -68,7 +68,7 @@ def test_layers_elsewhere(other: Store) -> None:
     with scripted() as evil, scripted() as script:
         layer = descriptor(media.OCI_LAYER_GZIP, LAYER, urls=[f"http://{evil.host}/steal"])
         offer(script, layers=[layer])
-        refused(script, other, UnsupportedMedia, "not kept in the registry but elsewhere")
+        refused(script, other, UnsupportedMedia, "stored outside the registry")
         assert not evil.seen
 
 

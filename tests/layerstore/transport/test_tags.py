@@ -49,5 +49,5 @@ def test_further_pages_elsewhere_get_no_credentials() -> None:
 
 
 def test_all_tags_of_one_tag() -> None:
-    with pytest.raises(InvalidReference, match="without one"):
+    with pytest.raises(InvalidReference, match="without a tag"):
         layerstore.remote_tags("app:1")

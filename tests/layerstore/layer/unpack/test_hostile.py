@@ -106,7 +106,7 @@ def test_harmless_odd_names(where: Path, canary: Path) -> None:
 @pytest.mark.parametrize("kind", [b"0", b"1", b"2", b"3", b"4", b"6"])
 def test_root_that_is_no_directory(where: Path, canary: Path, name: bytes, kind: bytes) -> None:
     """CVE-2021-29136: a root entry that is a symlink sends later layers to the host."""
-    with pytest.raises(InvalidLayer, match="root can only be a directory"):
+    with pytest.raises(InvalidLayer, match="root is not a directory"):
         unpack(member(name, kind=kind, link=b"../outside", device=(1, 3)) + END, where / "root")
 
 
@@ -427,12 +427,12 @@ def test_xattrs_that_the_kernel_refuses(where: Path, canary: Path) -> None:
     """A damaged ACL or capability, a default ACL on a file: the layer's fault, told by name."""
     for key in (b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"):
         for what in (member(b"f"), directory(b"d/")):
-            with pytest.raises(InvalidLayer, match="makes no sense there"):
+            with pytest.raises(InvalidLayer, match="that the kernel refuses"):
                 unpack(pax({b"SCHILY.xattr." + key: b"nonsense"}) + what + END, where / "root")
             with pytest.raises(InvalidLayer, match="an empty xattr"):
                 unpack(pax({b"SCHILY.xattr." + key: b""}) + what + END, where / "root")
     default = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, 0xFFFFFFFF) for tag in (1, 4, 32))
-    with pytest.raises(InvalidLayer, match="makes no sense there"):
+    with pytest.raises(InvalidLayer, match="that the kernel refuses"):
         unpack(pax({b"SCHILY.xattr.system.posix_acl_default": default}) + member(b"f") + END, where / "root")
 
 
