@@ -1,6 +1,4 @@
-"""The command line: ``layerstore [--root DIR] VERB ...``. Parses words, prints results; decides nothing
-about images.
-"""
+"""The command line: ``layerstore [--root DIR] VERB ...``. Parses words and prints results, nothing else."""
 
 from typing import NoReturn
 
@@ -9,8 +7,8 @@ from overlayfs_py import streams
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0, or with one line on stderr 1, 2 for a usage error."""
-    interrupts.install()  # before the rest is loaded, which takes most of the time of many verbs
+    """Run the command line and exit with 0, or print one line to stderr and exit with 1, or 2 for usage."""
+    interrupts.install()  # first: loading the rest takes most of the time of many verbs
     streams.prepare()
 
     from layerstore.cli import program

@@ -20,7 +20,7 @@ _format_option = click.option(
 @_format_option
 @click.pass_obj
 def info_command(root: StoreOption, form: str | None) -> None:
-    """Show what the store holds and what it is on."""
+    """Show what the store holds, and the machine it is on."""
     told = layerstore.info(root=root.path)
     if form is not None:
         _print(form, told)

@@ -48,7 +48,7 @@ def save_command(
     """Write images to one archive; a repository without a tag stands for all its tags.
 
     Both forms keep the manifests, and so all digests, for layerstore and every tool that reads the image
-    layout in them. Those that only read manifest.json (docker before 25, docker-archive: of skopeo and
+    layout in them. Tools that only read manifest.json (docker before 25, docker-archive: of skopeo and
     podman) keep the image ID.
     """
     target = _target(output)
@@ -83,7 +83,7 @@ def load_command(root: StoreOption, source: str | None, platform: str | None, qu
     """Load images from a docker-archive or an oci-archive; prints their names, or else their IDs.
 
     The archive may be plain or compressed with gzip, bzip2, xz or zstd. With --platform an image for several
-    platforms is taken without its index, and one for another platform is an error.
+    platforms is loaded without its index, and one for another platform is an error.
     """
     archive = data_in("use -i FILE, or redirect an archive to it") if source is None else source
     total = os.stat(source).st_size if source is not None and os.path.isfile(source) else None
@@ -121,9 +121,9 @@ def load_command(root: StoreOption, source: str | None, platform: str | None, qu
 def export_command(
     root: StoreOption, output: str | None, platform: str | None, sparse: bool, quiet: bool, name: str
 ) -> None:
-    """Write all that a workspace or an image shows as one plain tar, without history or configuration.
+    """Write the whole tree of a workspace or an image as one plain tar, without history or configuration.
 
-    What is bind-mounted in a workspace (create -v) is left out.
+    Bind mounts of a workspace (create -v) are left out.
     """
     target = _target(output)
     with progress("Exporting", quiet=quiet) as report:

@@ -1,4 +1,4 @@
-"""Words that a shell completes from the store: names of images and workspaces."""
+"""Complete names of images and workspaces for a shell."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from click.shell_completion import CompletionItem
 import layerstore
 from layerstore.errors import LayerstoreError
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.:/@-]+")  # other tools may give images any names
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@-]+")  # names that no shell interprets; other tools may write any
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def images(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Repositories with their tags; IDs for who begins one."""
+    """Complete repositories with their tags, and IDs if the word begins like one."""
     return _items(_image_words(_root(context), begun), begun)
 
 
 def workspaces(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Names of workspaces."""
+    """Complete names of workspaces."""
     return _items(_workspace_names(_root(context)), begun)
 
 
 def either(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Workspaces first, then images."""
+    """Complete workspaces, then images."""
     root = _root(context)
     return _items(_workspace_names(root), begun) + _items(_image_words(root, begun), begun)
 
 
 def paths(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Files of the host, or the name of a workspace up to its colon."""
+    """Complete files of the host, or the name of a workspace up to its colon."""
     named = _items((f"{name}:" for name in _workspace_names(_root(context))), begun)
     return [*named, CompletionItem(begun, type="file")]
 
@@ -50,7 +50,7 @@ def _root(context: click.Context) -> str | None:
 
 
 def _items(words: Iterator[str], begun: str) -> list[CompletionItem]:
-    """A store that cannot be read completes nothing, and nothing acts on the shell that inserts it."""
+    """Return the words that fit and are safe to insert; none when the store cannot be read."""
     try:
         return [CompletionItem(word) for word in words if word.startswith(begun) and _PLAIN.fullmatch(word)]
     except (LayerstoreError, OSError):

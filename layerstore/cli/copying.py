@@ -1,4 +1,4 @@
-"""The verb cp."""
+"""The verb cp, which copies between the host and workspaces."""
 
 import click
 
@@ -34,12 +34,12 @@ def cp_command(
 ) -> None:
     """Copy files and directories from or to a workspace; one of SRC and DST is NAME:PATH.
 
-    As docker cp: into an existing directory the copy goes under its own name, and with /. at the end of SRC
-    only what is in it does; else it gets the name DST, whose parent must exist. Links in a workspace never
-    lead out of it. A workspace that is not mounted is mounted meanwhile.
+    As docker cp: SRC is copied into an existing directory DST under its own name, or only its contents if it
+    ends in /.; else the copy gets the name DST, whose parent must exist. Links in a workspace never lead out
+    of it. A workspace that is not mounted is mounted meanwhile.
 
-    SRC - is a tar on standard input, plain or compressed, whose entries go into the directory DST; DST - is a
-    tar on standard output.
+    SRC - is a tar on standard input, plain or compressed, unpacked into the directory DST; DST - is a tar on
+    standard output.
     """
     with progress("Copying", quiet=quiet) as report:
         copied = layerstore.cp(

@@ -1,4 +1,4 @@
-"""The group of verbs: each is imported when it is used, so that every verb starts fast."""
+"""The group of verbs. Imports each verb when it is used, so that every verb starts fast."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -17,13 +17,13 @@ from layerstore.errors import LayerstoreError, explain
 
 @dataclass(frozen=True, slots=True)
 class StoreOption:
-    """The store the command line named, None for the default."""
+    """The store that ``--root`` names; None for the default."""
 
     path: str | None
 
 
 class Verb(click.Command):
-    """A verb under one of its names, which takes options as docker's users write them."""
+    """A verb under one of its names; accepts options as docker's users write them."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -35,7 +35,7 @@ class Verb(click.Command):
 
 
 class _Verbs(click.Group):
-    """Finds its commands when they are used. As docker: without a verb, and for ``help``, it shows help."""
+    """Finds its commands when they are used. Like docker, shows help for ``help`` and without a verb."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args if args or ctx.resilient_parsing else ["--help"])
@@ -52,7 +52,7 @@ class _Verbs(click.Group):
 
 
 class VerbGroup(_Verbs):
-    """All of the table: the short verbs and the groups."""
+    """All verbs and groups of the table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*GROUPS, *VERBS]
@@ -92,7 +92,7 @@ class _DockerGroup(_Verbs):
 
 
 def _spelled(words: str, spelling: GroupedVerb) -> Verb:
-    """A verb's command as it is called `words`: in its examples, too."""
+    """Return a verb's command under the name `words`, which its examples use too."""
     verb = spelling.verb
     module = import_module(f"layerstore.cli.{VERBS[verb]}")
     own = cast(click.Command, getattr(module, f"{verb}_command"))
@@ -110,20 +110,18 @@ def _spelled(words: str, spelling: GroupedVerb) -> Verb:
 
 
 def summary(command: click.Command) -> str:
-    """What a command does in a few words: the first part of its help's first sentence."""
+    """Return what a command does in a few words: the first part of its help's first sentence."""
     text = " ".join((command.help or "").split("\n\n")[0].split())
     return re.split(r"[.;:](?:\s|$)", text, maxsplit=1)[0]
 
 
 def examples(*lines: str) -> str:
-    """An epilog of examples that click does not re-wrap."""
+    """Return an epilog of examples that click does not re-wrap."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def for_each(names: Iterable[str], action: Callable[[str], None]) -> None:
-    """Do the same for several names; one that fails does not keep the others from it. Exit status 1 if any
-    failed.
-    """
+    """Call `action` for each name, also after one has failed. Exits with status 1 if any failed."""
     failed = False
     for name in names:
         try:

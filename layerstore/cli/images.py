@@ -71,7 +71,7 @@ def import_command(
 
 
 def _telling(url: str, report: ProgressBar | None) -> ProgressBar:
-    """docker's line, once the first bytes have come."""
+    """Return a progress function that prints docker's line once the first bytes have come."""
     told: list[int] = []
 
     def progress(done: int, total: int | None = None, /) -> None:
@@ -126,10 +126,10 @@ def images_command(
     form: str,
     pattern: str | None,
 ) -> None:
-    """List images. FILTER is REPOSITORY[:TAG] with *, ? and [...], which never stand for a slash.
+    """List images. FILTER is REPOSITORY[:TAG] with *, ? and [...], which never match a slash.
 
-    SIZE is what the image takes unpacked, as docker has it; {{.CompressedSize}} is what it takes in the
-    store. DIGEST is there for what was pulled or pushed; {{.ManifestDigest}} always is.
+    SIZE is the unpacked size, as in docker; {{.CompressedSize}} is the size in the store. DIGEST is only
+    shown for what was pulled or pushed; {{.ManifestDigest}} always is.
     """
     sizes = "Size" in form or (form in {"table", "json"} and not quiet)
     found = layerstore.images(pattern, filters=filters, sizes=sizes, root=root.path, note=note)
@@ -141,11 +141,11 @@ def images_command(
     print_listing(form, columns, [_image_object(image, no_trunc) for image in found])
 
 
-_NOT_COUNTED = "N/A"  # docker's word, which has no figures for these either but after `system df`
+_NOT_COUNTED = "N/A"  # as docker prints it, which only has these figures after `system df`
 
 
 def _image_object(image: Any, no_trunc: bool) -> dict[str, Any]:
-    """docker's keys, and the size as a number."""
+    """Return an image under docker's keys, and its sizes as numbers too."""
     return {
         "Repository": image.repository or _NONE,
         "Tag": image.tag or _NONE,
@@ -242,7 +242,7 @@ _KIND = click.Choice([*_KINDS])
 @click.option(
     "-f", "--format", "form", metavar="FORMAT", default="json", help="json, or a template: '{{.Config.Cmd}}'."
 )
-@click.option("--type", "kind", type=_KIND, help="Only such a one; container is workspace.")
+@click.option("--type", "kind", type=_KIND, help="Only an image, or only a workspace (container).")
 @click.option("-s", "--size", is_flag=True, help="Show how much space a workspace takes.")
 @platform_option
 @click.argument("names", metavar="NAME|IMAGE...", nargs=-1, required=True, shell_complete=completion.either)
@@ -250,7 +250,7 @@ _KIND = click.Choice([*_KINDS])
 def inspect_command(
     root: StoreOption, form: str, kind: str | None, size: bool, platform: str | None, names: tuple[str, ...]
 ) -> None:
-    """Print all there is to know about workspaces and images as a JSON list, or what a template makes of it.
+    """Print everything about workspaces and images as a JSON list, or through a template.
 
     Templates are Go's, as far as docker's users need them: fields, range, if, with, pipelines, and the
     functions json, index, slice, len, join, split, lower, upper, title, truncate, pad, println, printf, eq,
@@ -268,7 +268,7 @@ def inspect_command(
             ),
         )
     finally:
-        # As docker: what was found is printed even when something was not.
+        # As docker: print what was found even when something was not.
         if shown is None:
             tell_json(json.dumps(found, indent=4, ensure_ascii=False))
         else:
@@ -296,7 +296,7 @@ def tag_command(root: StoreOption, source: str, target: str) -> None:
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)
 @click.pass_obj
 def rmi_command(root: StoreOption, force: bool, no_prune: bool, images: tuple[str, ...]) -> None:
-    """Remove names of images, and images that have none left with what only they needed."""
+    """Remove names of images, and images that have no name left with what only they needed."""
 
     def remove(image: str) -> None:
         try:
@@ -304,7 +304,7 @@ def rmi_command(root: StoreOption, force: bool, no_prune: bool, images: tuple[st
         except NotFound as error:
             if not force:
                 raise
-            note(str(error))  # as docker: it is not there, which is what was wanted
+            note(str(error))  # as docker: a missing image is what the user wanted
             return
         for line in lines:
             tell_line(line)

@@ -1,7 +1,7 @@
-"""Signals unwind like errors, so that temporary files go; and reading standard input does not hold that up.
+"""Make signals unwind the program like errors, so that temporary files are removed.
 
-A tarball is read by a thread of its own, which the unwinding waits for: a read that waits for a pipe must
-end.
+The unwinding waits for threads: one that reads a tarball from a pipe, and one that writes to a pipe, must not
+block it.
 """
 
 import errno
@@ -18,9 +18,7 @@ from overlayfs_py.errors import fail
 
 
 class InterruptibleInput:
-    """A descriptor as a stream; `interrupt` makes waiting and later reads fail with EINTR. Does not own the
-    fd.
-    """
+    """Reads a descriptor, which stays the caller's; `interrupt` makes blocked and later reads raise EINTR."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -42,13 +40,13 @@ _inputs: list[InterruptibleInput] = []
 
 
 def standard_input() -> InterruptibleInput:
-    """Standard input, for as long as this process lives."""
+    """Return standard input as a stream that a signal interrupts."""
     _inputs.append(InterruptibleInput(0))
     return _inputs[-1]
 
 
-_INTERRUPTS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)  # SIGINT first: Python raises a traceback for it
-_FORCE = 3  # so many end this process at once, as docker's command does
+_INTERRUPTS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)  # SIGINT first: Python's default is a traceback
+_FORCE = 3  # this many signals end the process at once, as with docker's command
 _SOON = 0.01
 _WAKING = signal.SIGURG  # otherwise ignored
 _STDOUT = 1
@@ -56,7 +54,7 @@ _came: list[int] = []
 
 
 def install() -> None:
-    """The first SIGTERM, SIGINT or SIGHUP raises in the main thread; one that is ignored stays so (nohup)."""
+    """Make the first SIGTERM, SIGINT or SIGHUP raise in the main thread; ignored ones stay so (nohup)."""
     for number in _INTERRUPTS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise)
@@ -66,7 +64,7 @@ def install() -> None:
 
 
 def ignore() -> None:
-    """All is done: the exit status says so, though Python takes its handlers away while it ends."""
+    """Block signals, once everything is done: Python removes its handlers while it exits."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
 
 
@@ -77,14 +75,15 @@ def _raise(number: int, frame: FrameType | None) -> None:
             stream.interrupt()
         _let_writers_go()
         raise SystemExit(128 + number)
-    if len(_came) >= _FORCE:  # else the impatient would interrupt the cleaning up
+    if len(_came) >= _FORCE:  # a second signal must not interrupt the clean-up
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
 
 def _let_writers_go() -> None:
-    """A thread that waits for a pipe which nobody reads would hold up the unwinding: its write(2) is broken
-    off, and Python does it again, on what takes everything.
+    """Free threads that are blocked writing to a pipe.
+
+    Standard output becomes /dev/null and a signal interrupts their write(2), which Python then repeats there.
     """
     others = sys._current_frames().keys() - {threading.main_thread().ident}
     if others and not stat.S_ISREG(os.fstat(_STDOUT).st_mode):
@@ -102,7 +101,7 @@ def _raise_again(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _not_raised(what: "sys.UnraisableHookArgs", /) -> None:
-    """Raised where Python only prints errors, as in the callback of a weak reference that each import has."""
+    """Raise again, from a timer, an exit that Python could only print, as in a weak reference's callback."""
     if _came and isinstance(what.exc_value, SystemExit):
         signal.setitimer(signal.ITIMER_REAL, _SOON)
     else:

@@ -1,4 +1,4 @@
-"""Options that several verbs share; those of listings are in `tables`, that of bars in `progress`."""
+"""Options that several verbs share; `tables` has those of listings, `progress` that of progress bars."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ changes_option = click.option(
 
 
 def ignored_option(*names: str) -> _Decorator:
-    """A flag of docker's that has nothing to do here."""
+    """Accept a flag of docker's that has no effect here."""
     return click.option(*names, is_flag=True, hidden=True, expose_value=False)
 
 
@@ -41,7 +41,7 @@ content_trust_option = click.option(
 
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of everything that connects; they arrive together as `options`."""
+    """Add the options of verbs that connect to a registry; the command gets them as one `options`."""
 
     def with_options(
         *args: Any, tls_verify: bool, cert_dir: str | None, authfile: str | None, **rest: Any
@@ -75,7 +75,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def filter_option(*flags: str, keys: str) -> _Decorator:
-    """``--filter KEY=VALUE``, any number of times, as `filters`."""
+    """Add ``--filter KEY=VALUE``, which may be repeated, as `filters`."""
     return click.option(
         *flags, "filters", metavar="KEY=VALUE", multiple=True, help=f"Only those with {keys}."
     )

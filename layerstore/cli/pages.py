@@ -1,7 +1,4 @@
-"""``python -m layerstore.cli.pages DIR``: manual pages and shell completions for an installation's share.
-
-All of it is made from the commands themselves, so that it says what they do.
-"""
+"""``python -m layerstore.cli.pages DIR``: write manual pages and shell completions from the commands."""
 
 from __future__ import annotations
 
@@ -20,24 +17,24 @@ _PROGRAM = "layerstore"
 
 
 def completions() -> dict[str, str]:
-    """What each shell reads; the words themselves come from the program."""
+    """Return each shell's completion file, by path; the program supplies the words."""
     made: dict[str, str] = {}
     for shell, place in COMPLETIONS.items():
         kind = get_completion_class(shell)
         if kind is not None:
             plain = kind(layerstore, {}, _PROGRAM, f"_{_PROGRAM.upper()}_COMPLETE")
-            # Not `source()`: it asks the shell for its version, which need not be installed here.
+            # Not `source()`: it runs the shell, which may not be installed here.
             made[place.format(_PROGRAM)] = plain.source_template % plain.source_vars()
     return made
 
 
 def manual() -> dict[str, str]:
-    """A page for the program and one for each group and verb."""
+    """Return manual pages for the program and each group and verb, by path."""
     return {f"man/man1/{words.replace(' ', '-')}.1": text for words, text in _pages(layerstore, _PROGRAM)}
 
 
 def _pages(command: click.Command, words: str) -> Iterator[tuple[str, str]]:
-    """A command's page and those of its verbs."""
+    """Yield a command's page and those of its verbs."""
     yield words, _page(command, words)
     if isinstance(command, click.Group):
         with click.Context(command, info_name=words) as context:

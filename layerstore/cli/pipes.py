@@ -1,4 +1,4 @@
-"""Archives on standard input and output: never a terminal, and never a stream that the caller has closed."""
+"""Archives on standard input and output; refuses a terminal and a closed stream."""
 
 import sys
 from typing import IO
@@ -10,13 +10,13 @@ from overlayfs_py import streams
 
 
 def data_in(instead: str) -> InterruptibleInput:
-    """Standard input to read an archive from; UsageError with what to do `instead` when there is none."""
+    """Return standard input for reading an archive; raises UsageError that says what to do `instead`."""
     _check(sys.stdin, 0, "standard input", instead)
     return standard_input()
 
 
 def data_out(instead: str) -> IO[bytes]:
-    """Standard output to write an archive to; UsageError with what to do `instead` when it goes nowhere."""
+    """Return standard output for writing an archive; raises UsageError that says what to do `instead`."""
     _check(sys.stdout, 1, "standard output", instead)
     return sys.stdout.buffer
 

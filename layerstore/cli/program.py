@@ -1,4 +1,4 @@
-"""The program around the verbs: its own options, and what becomes of errors."""
+"""The program around the verbs: its own options, and how it reports errors."""
 
 import gc
 import os
@@ -34,8 +34,8 @@ from overlayfs_py.errors import OverlayError
     "changes",
     multiple=True,
     metavar="NAME=N",
-    help="What input may cost before it is refused, for one that is larger and trusted; may be repeated, "
-    "as in entries=50M [default: $LAYERSTORE_LIMITS, NAME=N,..., or "
+    help="Change a limit on what input may need, for large input from a trusted source: entries=50M; "
+    "may be repeated [default: $LAYERSTORE_LIMITS, NAME=N,..., or "
     + ", ".join(f"{name} {value}" for name, value in limits.names().items())
     + "].",
 )
@@ -47,7 +47,7 @@ def layerstore(context: click.Context, root: str | None, shared: bool, changes: 
     IMAGE is a reference (REPOSITORY[:TAG]), an image ID or a unique prefix of one.
     """
     context.obj = StoreOption(root)
-    limits.set_current(limits.parse(changes, limits.current()))  # which says what is wrong with either
+    limits.set_current(limits.parse(changes, limits.current()))  # reports errors in both sources
     if shared:
         from layerstore.store.opening import open_store  # not for every start
 
@@ -55,7 +55,7 @@ def layerstore(context: click.Context, root: str | None, shared: bool, changes: 
 
 
 def run() -> NoReturn:
-    """What `layerstore.cli.main` does once signals are cared for."""
+    """Run the program and exit. `layerstore.cli.main` calls it once signal handlers are installed."""
     try:
         status = layerstore.main(prog_name="layerstore", standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -78,16 +78,16 @@ def run() -> NoReturn:
             raise
         status = complain(f"internal error: {type(error).__name__}: {error} (LAYERSTORE_DEBUG=1 shows where)")
     interrupts.ignore()
-    gc.freeze()  # else all that is loaded is searched for garbage once more, a tenth of a short verb's time
+    gc.freeze()  # saves a last search of all modules for garbage, a tenth of a short verb's time
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _complain_of_words(error: click.UsageError) -> int:
-    """Of a wrong command line."""
+    """Report a wrong command line; returns the exit status."""
     words = "layerstore" if error.ctx is None else error.ctx.command_path
     return complain(f"{error.format_message().rstrip('.')}; see {words} --help", error.exit_code)
 
 
 def _forget_stdout() -> None:
-    """Whoever read our output has gone: do not complain about it at exit either."""
+    """Stop Python from reporting at exit that the reader of our output has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, nothing anywhere else."""
+"""Show a progress bar on a terminal, and nothing elsewhere."""
 
 import sys
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress bar
 
 
 class ProgressBar(Protocol):
-    """Told the number of bytes done so far and, by who knows it, how many there are in all."""
+    """Called with the number of bytes done so far and, where known, the number in all."""
 
     def __call__(self, done: int, total: int | None = None, /) -> None: ...
 
 
 @contextmanager
 def progress(what: str, total: int | None = None, *, quiet: bool = False) -> Iterator[ProgressBar | None]:
-    """Yields the function to report to, or None when nobody would see it."""
+    """Yield the function to report progress to; None when there is no bar."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""``--pull`` of the verbs that take an image."""
+"""The option ``--pull`` of verbs that use an image."""
 
 from typing import get_args
 
@@ -28,7 +28,7 @@ def get_image(
     options: RegistryOptions,
     quiet: bool,
 ) -> None:
-    """The image is in the store when this returns; its layers have bars while they come."""
+    """Make sure that the store has the image; shows bars while its layers come."""
     with transfer_bars(quiet=quiet) as report:
         ensure_image(
             image, policy, platform=platform, options=options, root=root.path, report=report, note=note

@@ -1,4 +1,4 @@
-"""The verbs that speak to registries: pull, push, login, logout."""
+"""The verbs that connect to registries: pull, push, login, logout."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def pull_command(
     quiet: bool,
     options: RegistryOptions,
 ) -> None:
-    """Get an image from a registry; an interrupted pull goes on where it was.
+    """Get an image from a registry; an interrupted pull resumes where it stopped.
 
-    Of an image for several platforms the index is kept; with --platform the one image is taken without it.
+    Of an image for several platforms the index is kept; --platform gets that one image without its index.
     """
     if platform is not None and all_platforms:
         raise click.UsageError("--platform and --all-platforms exclude each other")
@@ -101,7 +101,7 @@ def pull_command(
 
 
 def _tell_status(ref: reference.Reference, pulled: Sequence[Pulled], *, all_tags: bool) -> None:
-    """docker's last lines: once, of all tags together."""
+    """Print docker's last lines, once for all tags together."""
     state = "Downloaded newer image for" if any(one.is_new for one in pulled) else "Image is up to date for"
     click.echo(f"Status: {state} {ref.repository if all_tags else ref}")
     click.echo(ref.full_repository if all_tags else pulled[-1].reference)
@@ -140,7 +140,7 @@ def push_command(
     chunk_size: int,
     options: RegistryOptions,
 ) -> None:
-    """Bring an image to a registry, under REF or else its own name; what is there already is not sent."""
+    """Push an image to a registry, under REF or else its own name, except blobs that are there already."""
     if all_tags and ref is not None:
         raise click.UsageError("--all-tags pushes images under their own names: omit REF")
     how = replace(options, chunk_size=chunk_size)
@@ -176,9 +176,9 @@ def push_command(
 def login_command(
     host: str, username: str | None, password: str | None, password_stdin: bool, options: RegistryOptions
 ) -> None:
-    """Check a user name and password with a registry and keep them where docker and podman look.
+    """Check a user name and password with a registry and store them where docker and podman look.
 
-    Without any, those that are kept already are checked.
+    Without any, checks those that are stored already.
     """
     if password is not None and password_stdin:
         raise click.UsageError("--password and --password-stdin exclude each other")
@@ -196,7 +196,7 @@ def _log_in(host: str, name: str, secret: str, options: RegistryOptions) -> None
 
 
 def _log_in_again(host: str, options: RegistryOptions) -> bool:
-    """With what an earlier login kept; whether that was any use. Without a terminal nobody else is asked."""
+    """Log in with stored credentials; returns whether that worked. Without a terminal a failure raises."""
     kept = layerstore.kept_login(host, options=options)
     if kept is None:
         return False
@@ -212,7 +212,7 @@ def _log_in_again(host: str, options: RegistryOptions) -> bool:
 
 
 def _asked(username: str | None, password: str | None, *, password_stdin: bool) -> tuple[str, str]:
-    """Name and password: given, from standard input, or asked for on a terminal."""
+    """Return name and password: given, from standard input, or asked for on a terminal."""
     if username is None and (password_stdin or not sys.stdin.isatty()):
         raise click.UsageError("no user name: give it with -u")
     name = username if username is not None else click.prompt("Username", err=True)
@@ -240,7 +240,7 @@ def _from_stdin() -> str:
 @click.option("--authfile", metavar="FILE", help="Credentials [default: docker's and podman's files].")
 @click.argument("host", required=False, default="docker.io")
 def logout_command(host: str, authfile: str | None) -> None:
-    """Forget the credentials for a registry."""
+    """Remove the stored credentials for a registry."""
     options = RegistryOptions(authfile=None if authfile is None else Path(authfile))
     if layerstore.logout(host, options=options):
         click.echo(f"Removing login credentials for {host}")

@@ -1,4 +1,4 @@
-"""The verb search."""
+"""The verb search, which lists repositories of a registry."""
 
 from typing import Any
 
@@ -46,13 +46,13 @@ _COLUMNS = {
 def search_command(
     term: str, filters: tuple[str, ...], limit: int, no_trunc: bool, form: str, options: RegistryOptions
 ) -> None:
-    """Look for repositories on docker hub, or in the registry HOST."""
+    """Search for repositories on docker hub, or in the registry HOST."""
     hits = layerstore.search(term, limit=limit or _DEFAULT_LIMIT, filters=filters, options=options, note=note)
     print_listing(form, _COLUMNS, [_object(hit, no_trunc) for hit in hits])
 
 
 def _object(hit: Any, no_trunc: bool) -> dict[str, Any]:
-    """docker's keys and words."""
+    """Return a repository under docker's keys, in docker's words."""
     description = " ".join(hit.description.split())
     return {
         "Name": hit.name,

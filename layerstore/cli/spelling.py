@@ -1,6 +1,6 @@
 """Options as docker's users write them: ``--no-trunc=true``, ``-qa=false``, ``-f='{{.Id}}'``.
 
-Pure: words in, words out that say the same to click, which knows no values of flags.
+Translates words to words with the same meaning for click, whose flags take no values.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import click
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
-_Piece = tuple[click.Option | None, list[str]]  # an option with its value, or a word that is none
+_Piece = tuple[click.Option | None, list[str]]  # an option with its value, or another word
 
 
 def plain(parameters: Iterable[click.Parameter], words: Sequence[str]) -> list[str]:
-    """A command's words as click takes them. BadOptionUsage for a flag's value that is no boolean."""
+    """Return a command's words as click accepts them. Raises BadOptionUsage for a flag's value."""
     options = [one for one in parameters if isinstance(one, click.Option)]
     named = {name: one for one in options for name in [*one.opts, *one.secondary_opts]}
     pieces: list[_Piece] = []
@@ -45,13 +45,13 @@ def _add_long(pieces: list[_Piece], named: dict[str, click.Option], word: str, l
 
 
 def _add_short(pieces: list[_Piece], named: dict[str, click.Option], word: str, left: list[str]) -> None:
-    """A cluster, as Go's pflag takes one apart: its last letter may have a value."""
+    """Split a cluster of short options as Go's pflag does: its last letter may have a value."""
     cluster = word[1:]
     while cluster:
         name, rest = f"-{cluster[0]}", cluster[1:]
         option = named.get(name)
         if option is None:
-            pieces.append((None, [f"-{cluster}"]))  # click says what is wrong with it
+            pieces.append((None, [f"-{cluster}"]))  # click reports what is wrong with it
         elif len(rest) > 1 and rest.startswith("="):
             if option.is_flag:
                 _switch(pieces, option, name, rest[1:])
@@ -67,13 +67,13 @@ def _add_short(pieces: list[_Piece], named: dict[str, click.Option], word: str, 
 
 
 def _value(option: click.Option | None, left: list[str]) -> Iterator[str]:
-    """The next word, if it is the option's value: it is not looked at."""
+    """Yield the next word, unread, if it is the option's value."""
     if option is not None and not option.is_flag and not option.count and left:
         yield left.pop(0)
 
 
 def _switch(pieces: list[_Piece], option: click.Option, name: str, value: str) -> None:
-    """A flag with a value: the flag, its opposite, or, where it has none, as if it was never given."""
+    """Add a flag with a value: the flag, or its opposite; without an opposite, remove the flag."""
     if value not in _TRUE | _FALSE:
         raise click.BadOptionUsage(name, f"{name} is true or false, not {value!r}")
     if value in _TRUE:

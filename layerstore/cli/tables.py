@@ -1,4 +1,4 @@
-"""Listings: docker's columns, JSON objects a line each, or what a template makes of every object."""
+"""Print listings: docker's columns, one JSON object per line, or a template applied to every object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIELD = re.compile(r"\{\{-?\s*(?:\w+\s+)?\.(\w+).*?\}\}")
 
 
 def _checked(context: click.Context, option: click.Parameter, form: str) -> str:
-    """Refuse a format that can be none before any work is done."""
+    """Refuse an invalid format before any work is done."""
     if form not in {"table", "json"}:
         if "{{" not in form:
             raise click.BadParameter(f"{form!r} is neither table nor json nor a template with {{{{.Field}}}}")
@@ -36,13 +36,13 @@ format_option = click.option(
     metavar="FORMAT",
     default="table",
     callback=_checked,
-    help="table; json: objects, one a line; or a template: '{{.Field}}', 'table {{.Field}}\\t{{.Other}}'.",
+    help="table; json: one object per line; or a template: '{{.Field}}', 'table {{.Field}}\\t{{.Other}}'.",
 )
 no_trunc_option = click.option("--no-trunc", is_flag=True, help="Show everything in full.")
 
 
 def print_listing(form: str, columns: Columns, objects: Objects) -> None:
-    """Print `objects` as the ``--format`` option says; by default those of their values that have columns."""
+    """Print `objects` in the format of ``--format``; a table shows the values that have columns."""
     if form == "json":
         print_json_lines(objects)
     elif form == "table":
@@ -56,7 +56,7 @@ def print_listing(form: str, columns: Columns, objects: Objects) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell; the last one as it comes."""
+    """Print a table: columns are as wide as their widest cell, the last one is not padded."""
     lines = [header, *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(_MIN_WIDTH, *(len(line[at]) + _GAP for line in lines)) for at in range(len(header) - 1)]
     for line in lines:
@@ -65,18 +65,18 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_json_lines(objects: Objects) -> None:
-    """One object a line, as docker's ``--format json``."""
+    """Print one object per line, as docker's ``--format json`` does."""
     for one in objects:
         tell_json(as_json(one))
 
 
 def shorten(text: str, width: int, *, full: bool) -> str:
-    """At most `width` characters, the last one an ellipsis when something is left out."""
+    """Return at most `width` characters, the last one an ellipsis when something is left out."""
     return text if full or len(text) <= width else text[: width - 1] + "…"
 
 
 def _print_chosen(text: str, columns: Columns, objects: Objects) -> None:
-    """A table of the columns that a template with tabs between them makes."""
+    """Print a table whose columns are a template's parts between tabs."""
     shown = template.compile_template(text)
     header = _FIELD.sub(lambda found: columns.get(found[1], found[1].upper()), text)
     rows = [shown(one).split("\t") for one in objects]
@@ -85,7 +85,7 @@ def _print_chosen(text: str, columns: Columns, objects: Objects) -> None:
 
 
 def _unescaped(form: str) -> str:
-    """``\\t`` and ``\\n`` outside of actions, as a shell leaves them."""
+    """Replace ``\\t`` and ``\\n`` outside actions, which a shell leaves as they are."""
     parts = re.split(r"(\{\{.*?\}\})", form, flags=re.DOTALL)
     plain = [part.replace("\\t", "\t").replace("\\n", "\n") for part in parts[::2]]
     parts[::2] = plain

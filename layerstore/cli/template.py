@@ -1,4 +1,4 @@
-"""The part of Go's templates that people write after docker's ``--format``.
+"""The part of Go's templates that docker's users write after ``--format``.
 
 Text with ``{{...}}``: fields (``.State.Status``), ``range``, ``if``, ``with``, ``else``, ``end``, pipelines,
 and docker's functions. Values print as Go prints them: ``[a b]``, ``map[k:v]``, ``true``, ``<no value>``.
@@ -23,12 +23,12 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 class InvalidTemplate(LayerstoreError):
-    """A ``--format`` that cannot be understood or does not fit what it is applied to."""
+    """A ``--format`` that is malformed or does not fit the object it is applied to."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scope:
-    """What ``$`` and ``.`` are."""
+    """The values of ``$`` and ``.``."""
 
     top: Any
     dot: Any
@@ -36,12 +36,12 @@ class _Scope:
 
 @dataclass(frozen=True, slots=True)
 class _Nil:
-    """Nothing, of a type: Go prints an empty list or map. It counts as None for all else."""
+    """Go's nil of a type, which prints as an empty list or map and otherwise counts as None."""
 
     text: str
 
 
-# Fields of docker's records that may be nil: JSON has null for them, a printed template their type.
+# Fields of docker's records that may be nil: JSON shows null, a template prints their type.
 _LISTS = ("Cmd", "Entrypoint", "Env", "OnBuild", "Shell")
 _MAPS = ("Data", "ExposedPorts", "Labels", "Volumes")
 _NILS = {"Healthcheck": _Nil("<nil>")}
@@ -52,7 +52,7 @@ _Value = Callable[[_Scope], Any]
 
 
 def compile_template(text: str) -> Callable[[Mapping[str, Any]], str]:
-    """A function from an object to text."""
+    """Return a function that makes text of an object. Raises InvalidTemplate, as may the function."""
     parts = _Parts(list(_split(text)))
     body, stopped = _block(parts)
     if stopped:
@@ -61,7 +61,7 @@ def compile_template(text: str) -> Callable[[Mapping[str, Any]], str]:
 
 
 def go_text(value: Any) -> str:
-    """A value as Go's ``fmt`` prints it."""
+    """Return a value as Go's ``fmt`` prints it."""
     if value is None:
         return "<no value>"
     if isinstance(value, _Nil):
@@ -76,7 +76,7 @@ def go_text(value: Any) -> str:
 
 
 class _Parts:
-    """Texts and actions, one after the other."""
+    """The texts and actions of a template, read one after the other."""
 
     def __init__(self, parts: list[tuple[bool, str]]) -> None:
         self._parts = parts
@@ -90,7 +90,7 @@ class _Parts:
 
 
 def _split(text: str) -> Iterator[tuple[bool, str]]:
-    """(is an action, text or what stands in the braces); trim marks are applied."""
+    """Yield (whether it is an action, the text or the content of the braces), with trim marks applied."""
     at, trim = 0, False
     for found in _ACTION.finditer(text):
         before = text[at : found.start()]
@@ -106,7 +106,7 @@ def _split(text: str) -> Iterator[tuple[bool, str]]:
 
 
 def _block(parts: _Parts) -> tuple[Render, str]:
-    """Nodes up to ``end``, ``else`` or the end of the text; and which of them it was."""
+    """Parse up to ``end``, ``else`` or the end of the text; returns the renderer and which it was."""
     nodes: list[Render] = []
     while (part := parts.next()) is not None:
         is_action, text = part
@@ -184,7 +184,7 @@ def _pipeline(text: str) -> _Value:
             raise InvalidTemplate(f"invalid template: cannot understand {text[at:].strip()!r}")
         kind, word = found.lastgroup, found[found.lastgroup]
         if kind == "path" and found[0] == word and words and words[-1] == ("sign", ")"):
-            kind = "path of that"  # a field of what stands in the parentheses
+            kind = "path of that"  # a field of the value in parentheses
         words.append((kind, word))
         at = found.end()
     value = _piped(words)
@@ -197,7 +197,7 @@ _Words = list[tuple[str, str]]
 
 
 def _piped(words: _Words) -> _Value:
-    """Commands with ``|`` between them: each one's value is the last argument of the next."""
+    """Parse commands with ``|`` between them: the value of each is the last argument of the next."""
     value = _command(words, None)
     while words and words[0][1] == "|" and words[0][0] == "sign":
         words.pop(0)

@@ -1,4 +1,4 @@
-"""The blobs of a pull or a push as lines with bars on a terminal, nothing anywhere else."""
+"""Show a progress bar for each blob of a pull or a push on a terminal, and nothing elsewhere."""
 
 import sys
 import threading
@@ -18,12 +18,12 @@ _WORDS: dict[BlobState, str] = {
     "mounted": "Mounted",
     "done": "Complete",
 }
-_EVERY = 0.1  # seconds between two looks at the same blob
+_EVERY = 0.1  # seconds between two updates of one blob
 
 
 @contextmanager
 def transfer_bars(*, quiet: bool, words: Mapping[BlobState, str] = _WORDS) -> Iterator[BlobReport]:
-    """Yields what to tell the transfer's progress; `words` are for some of its states."""
+    """Yield the function to report blobs to; `words` replaces the words for some states."""
     if quiet or not sys.stderr.isatty():
         yield ignore
         return
@@ -46,14 +46,14 @@ def transfer_bars(*, quiet: bool, words: Mapping[BlobState, str] = _WORDS) -> It
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    # Lines on standard output go above the bars, if that is where they are seen.
+    # Lines on standard output go above the bars if that is a terminal too.
     seen = sys.stdout.isatty()
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=seen) as bars:
         yield _BlobBars(bars, {**_WORDS, **words})
 
 
 class _BlobBars:
-    """A line for each blob; told from several threads."""
+    """One line for each blob. Thread-safe."""
 
     def __init__(self, bars: Any, words: Mapping[BlobState, str]) -> None:
         self._bars = bars

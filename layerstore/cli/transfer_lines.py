@@ -1,6 +1,4 @@
-"""The layers of a pull or a push as docker tells of them: a line on standard output for each thing that
-happens to one; on a terminal bars instead.
-"""
+"""Print what happens to the layers of a pull or a push, in docker's words; show bars on a terminal."""
 
 import sys
 import threading
@@ -23,7 +21,7 @@ DEFAULT_TAG_USED = f"Using default tag: {DEFAULT_TAG}"
 
 
 class DockerWords(NamedTuple):
-    """docker's for what happens to a layer: lines, and what stands before a bar."""
+    """docker's words for what happens to a layer: lines to print, and words beside a bar."""
 
     lines: Mapping[BlobState, tuple[str, ...]]
     bars: Mapping[BlobState, str]
@@ -45,7 +43,7 @@ PUSHED = DockerWords(
 
 
 class TransferLines:
-    """What to tell of one image's layers; told from several threads."""
+    """Prints the lines, or shows the bars, of one image's layers. Thread-safe."""
 
     def __init__(self, words: DockerWords, title: Title, bars: BlobReport, *, quiet: bool) -> None:
         self._words = words
@@ -58,7 +56,7 @@ class TransferLines:
         self._lock = threading.Lock()
 
     def begun(self, transfer: Transfer) -> None:
-        """Say what is about to move."""
+        """Print what is about to move; a `TransferBegun`."""
         self._transfer = transfer
         for line in () if self._quiet else self._title(transfer):
             click.echo(line)
@@ -67,7 +65,7 @@ class TransferLines:
                 click.echo(f"{layer.short}: Preparing")
 
     def __call__(self, digest: Digest, state: BlobState, done: int, total: int) -> None:
-        """A `BlobReport`. What is no layer, such as the configuration, docker does not tell of."""
+        """Report a blob; a `BlobReport`. Like docker, ignores blobs that are not layers."""
         transfer = self._transfer
         if transfer is None or digest not in transfer.shown:
             return
@@ -87,29 +85,29 @@ class TransferLines:
 
 @contextmanager
 def transfer_lines(words: DockerWords, title: Title, *, quiet: bool) -> Iterator[TransferLines]:
-    """Yields what to tell of an image that comes (PULLED) or goes (PUSHED)."""
+    """Yield what prints an image's layers in the words for a pull (PULLED) or a push (PUSHED)."""
     with transfer_bars(quiet=quiet, words=words.bars) as bars:
         yield TransferLines(words, title, bars, quiet=quiet)
 
 
 def pull_title(transfer: Transfer) -> Iterator[str]:
-    """docker's first line of a pull."""
+    """Yield docker's first line of a pull."""
     ref, (_, path) = transfer.ref, remote.split(transfer.ref)
     yield f"{ref.tag if ref.digest is None else ref}: Pulling from {path}"
 
 
 def push_title(transfer: Transfer, word: str) -> Iterator[str]:
-    """docker's first lines of a push of what the user calls `word`."""
+    """Yield docker's first lines of a push of what the user calls `word`."""
     if is_default_tag(transfer.ref, word):
         yield DEFAULT_TAG_USED
     yield f"The push refers to repository [{'/'.join(remote.split(transfer.ref))}]"
 
 
 def no_title(transfer: Transfer) -> Iterable[str]:
-    """For all but the first of several images."""
+    """Return no lines, for all but the first of several images."""
     return ()
 
 
 def is_default_tag(ref: Reference, word: str) -> bool:
-    """Whether a name was given without a tag."""
+    """Return whether the user gave a name without a tag."""
     return ref.digest is None and str(ref) == f"{word}:{DEFAULT_TAG}"

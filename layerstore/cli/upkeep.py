@@ -1,4 +1,4 @@
-"""The verbs that keep a store in order: prune, df, fsck."""
+"""The verbs that maintain a store: prune, df, fsck."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def prune_command(
     force: bool,
     images: bool = True,
 ) -> None:
-    """Remove nameless images that no workspace needs, and whatever in the store no image needs.
+    """Remove nameless images that no workspace needs, and everything in the store that no image needs.
 
-    It asks first, unless -f is given. Where nobody can answer, only nameless images go; --all and
-    --workspaces then need -f.
+    It asks first, unless -f is given. When standard input is empty, it removes only nameless images; --all
+    and --workspaces then need -f.
     """
     what = [_STOPPED] if workspaces else []
     what += [_UNUSED if all_images else _DANGLING] if images else []
@@ -83,17 +83,18 @@ def _tell_list(title: str, lines: Sequence[str]) -> None:
 _STOPPED = "all stopped containers (workspaces that are not mounted, with everything in them)"
 _UNUSED = "all images without at least one container associated to them"
 _DANGLING = "all dangling images"
-_PATIENCE = 1.0  # seconds for an answer before the question is shown
+_ANSWER_SECONDS = 1.0  # how long a pipe may take to answer before the question is shown
 
 
 def _agreed(what: Sequence[str]) -> bool:
-    """Ask with docker's words; the answer may come through a pipe. Where there is none (a job of cron), what
-    has no name may go, and nothing else.
+    """Ask in docker's words; returns whether the answer is yes. A pipe may give the answer.
+
+    Without an answer (cron) only nameless images may be removed.
     """
     items = f" {what[0]}.\n" if len(what) == 1 else ":\n" + "".join(f"  - {one}\n" for one in what) + "\n"
     question = f"WARNING! This will remove{items}Are you sure you want to continue? [y/N] "
     answer = None
-    if not sys.stdin.isatty() and select.select([sys.stdin], [], [], _PATIENCE)[0]:
+    if not sys.stdin.isatty() and select.select([sys.stdin], [], [], _ANSWER_SECONDS)[0]:
         answer = sys.stdin.readline()
         if not answer and [*what] == [_DANGLING]:
             return True
@@ -118,7 +119,7 @@ _COLUMNS = {
 @format_option
 @click.pass_obj
 def df_command(root: StoreOption, verbose: bool, form: str) -> None:
-    """Show what images, unpacked layers and workspaces take on disk, and how much of it is not in use."""
+    """Show the space of images, unpacked layers and workspaces, and how much of it is not in use."""
     if verbose:
         _print_details(root, form)
         return
@@ -188,7 +189,7 @@ def _workspace_usage(one: WorkspaceUsage) -> dict[str, Any]:
 
 
 def _reclaimable(part: int, whole: int) -> str:
-    """As docker: with its share, when there is anything."""
+    """Return a size with its share of the whole, as docker does, if there is anything."""
     return f"{human.size(part)} ({100 * part // whole}%)" if whole else human.size(part)
 
 
@@ -205,8 +206,9 @@ def _reclaimable(part: int, whole: int) -> str:
 def fsck_command(root: StoreOption, repair: bool, quick: bool, quiet: bool) -> None:
     """Check the whole store: every blob's digest and size, the index, unpacked layers, workspaces.
 
-    A line for each problem; exit status 1 if one is left. --repair removes what is broken and nothing else: a
-    broken image must be pulled or loaded again, a broken layer is unpacked again when it is next needed.
+    Prints a line for each problem and exits with 1 if one is left. --repair removes what is broken and
+    nothing else: a broken image must be pulled or loaded again, a broken layer is unpacked again when it is
+    next needed.
     """
     with progress("Checking", quiet=quiet) as report:
         checked = layerstore.fsck(repair=repair, quick=quick, root=root.path, progress=report, note=note)

@@ -1,6 +1,6 @@
-"""The one table of verbs: the short ones, and docker's groups, whose verbs are the same under another name.
+"""The table of verbs: the short ones, and docker's groups, which have the same verbs under other names.
 
-Commands, help, manual pages and completion come from it.
+Commands, help, manual pages and completion are made from it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-# Verb -> module of this package that has its `..._command`; the order is the order of the help text.
+# Verb -> the module of this package with its `..._command`; in the order of the help text.
 VERBS = {
     "import": "images",
     "create": "workspaces",
@@ -44,7 +44,7 @@ ALIASES = {"ls": "images"}
 
 @dataclass(frozen=True, slots=True)
 class GroupedVerb:
-    """A verb in a group: `preset` parameters are no longer the user's to give, `says` replaces its help."""
+    """A verb in a group. `preset` fixes parameters, which are then no options; `says` replaces the help."""
 
     verb: str
     aliases: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ GROUPS = {
 
 
 def names(spelling: GroupedVerb) -> list[str]:
-    """Every way to write a verb with the same meaning, as docker's help lists them: in groups, then short."""
+    """Return every way to write a verb with the same meaning: in groups, then short, as docker does."""
     found = [
         f"{group} {name}"
         for group, one in GROUPS.items()

@@ -105,7 +105,7 @@ def mount_command(
     directory: str | None,
     options: RegistryOptions,
 ) -> None:
-    """Mount a workspace, on DIR or in its own place; prints the mount point when it is usable."""
+    """Mount a workspace, on DIR or on its own directory; prints the mount point when it is usable."""
     if read_only and directory is None:
         raise click.UsageError("mount --read-only IMAGE needs a DIR")
     if read_only:
@@ -121,7 +121,7 @@ def mount_command(
             root=root.path,
             progress=report,
             note=note,
-            settled=interrupts.ignore,  # it is mounted, and that is what will be said
+            settled=interrupts.ignore,  # from here on the command succeeds, and must say so
         )
     tell_line(str(place))
 
@@ -138,7 +138,7 @@ def mount_command(
 )
 @click.pass_obj
 def umount_command(root: StoreOption, force: bool, targets: tuple[str, ...]) -> None:
-    """Unmount a workspace or an image; returns when everything is written and the daemon gone."""
+    """Unmount a workspace or an image; returns when everything is written and the daemon has exited."""
     for_each(
         targets,
         lambda target: print_nothing(layerstore.umount(target, force=force, root=root.path, note=note)),
@@ -146,7 +146,7 @@ def umount_command(root: StoreOption, force: bool, targets: tuple[str, ...]) -> 
 
 
 def print_nothing(result: object) -> None:
-    """As umount(8): success is silent."""
+    """Print nothing: as with umount(8), success is silent."""
 
 
 @click.command(
@@ -158,8 +158,9 @@ def print_nothing(result: object) -> None:
 @click.argument("second", metavar="[IMAGE]", required=False, shell_complete=completion.images)
 @click.pass_obj
 def diff_command(root: StoreOption, form: str, first: str, second: str | None) -> None:
-    """List what a workspace changes, or what makes the first image the second: A added, C changed, D
-    deleted.
+    """List what a workspace changes, or the changes from the first image to the second.
+
+    A: added, C: changed, D: deleted.
     """
     for change in layerstore.diff(first, second, root=root.path, note=note):
         if form == "json":
@@ -191,7 +192,7 @@ def diff_command(root: StoreOption, form: str, first: str, second: str | None) -
     type=click.Choice(["gzip", "zstd", "none"]),
     default="gzip",
     show_default=True,
-    help="Of the layer.",
+    help="How to compress the layer.",
 )
 @click.option(
     "--squash-unchanged", is_flag=True, help="Leave out files that differ from the image in their time only."
@@ -289,7 +290,7 @@ def ps_command(
 
 
 def _image_shown(one: Any, no_trunc: bool) -> str:
-    """The image as it was named; a whole ID is cut to what is usual."""
+    """Return the image as the user named it; an ID in its short form."""
     if no_trunc or not one.image.startswith("sha256:"):
         return str(one.image)
     return str(one.image_id.short)
@@ -303,7 +304,7 @@ def _status(one: Any) -> str:
 
 def _workspace_object(one: Any, no_trunc: bool) -> dict[str, Any]:
     return {
-        "ID": one.name,  # by which it is known
+        "ID": one.name,  # a workspace has no other
         "Name": one.name,
         "Names": one.name,
         "Image": _image_shown(one, no_trunc),
@@ -324,7 +325,7 @@ def _workspace_object(one: Any, no_trunc: bool) -> dict[str, Any]:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=completion.workspaces)
 @click.pass_obj
 def rm_command(root: StoreOption, force: bool, names: tuple[str, ...]) -> None:
-    """Remove workspaces with all that was written in them; prints their names."""
+    """Remove workspaces with everything written in them; prints their names."""
 
     def remove(name: str) -> None:
         layerstore.rm(name, force=force, root=root.path)
