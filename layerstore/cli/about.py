@@ -8,7 +8,7 @@ import click
 import layerstore
 from layerstore.cli import template
 from layerstore.cli.group import StoreOption, examples
-from layerstore.cli.output import as_json, tell, tell_json
+from layerstore.cli.output import as_json, print_json, print_text
 from layerstore.image import human
 
 _format_option = click.option(
@@ -21,17 +21,17 @@ _format_option = click.option(
 @click.pass_obj
 def info_command(root: StoreOption, form: str | None) -> None:
     """Show what the store holds, and the machine it is on."""
-    told = layerstore.info(root=root.path)
+    found = layerstore.info(root=root.path)
     if form is not None:
-        _print(form, told)
+        _print(form, found)
         return
-    tell(f"Client:\n Version:    {told['ServerVersion']}\n\nServer:")
-    tell(f" Containers: {told['Containers']}")
+    print_text(f"Client:\n Version:    {found['ServerVersion']}\n\nServer:")
+    print_text(f" Containers: {found['Containers']}")
     for key in ("Running", "Paused", "Stopped"):
-        tell(f"  {key}: {told[f'Containers{key}']}")
-    tell(f" Images: {told['Images']}")
+        print_text(f"  {key}: {found[f'Containers{key}']}")
+    print_text(f" Images: {found['Images']}")
     for title, key in _LINES.items():
-        tell(f" {title}: {human.binary_size(told[key]) if key == 'MemTotal' else told[key]}")
+        print_text(f" {title}: {human.binary_size(found[key]) if key == 'MemTotal' else found[key]}")
 
 
 _LINES = {
@@ -55,22 +55,22 @@ _LINES = {
 @_format_option
 def version_command(form: str | None) -> None:
     """Show the version of this program, of Python and of the kernel."""
-    told = layerstore.version()
+    found = layerstore.version()
     if form is not None:
-        _print(form, told)
+        _print(form, found)
         return
-    one = told["Client"]
+    one = found["Client"]
     rows = {
         "Version": one["Version"],
         "Python version": one["PythonVersion"],
         "Kernel version": one["KernelVersion"],
         "OS/Arch": f"{one['Os']}/{one['Arch']}",
     }
-    tell("\n".join(["Client:", *(f" {title + ':':<18} {value}" for title, value in rows.items())]))
+    print_text("\n".join(["Client:", *(f" {title + ':':<18} {value}" for title, value in rows.items())]))
 
 
-def _print(form: str, told: Mapping[str, Any]) -> None:
+def _print(form: str, found: Mapping[str, Any]) -> None:
     if form == "json":
-        tell_json(as_json(told))
+        print_json(as_json(found))
     else:
-        tell(template.compile_template(form)(told))
+        print_text(template.compile_template(form)(found))

@@ -9,7 +9,7 @@ import layerstore
 from layerstore.cli import completion
 from layerstore.cli.group import StoreOption, examples
 from layerstore.cli.options import platform_option, sparse_option
-from layerstore.cli.output import tell_line
+from layerstore.cli.output import print_line
 from layerstore.cli.pipes import data_in, data_out
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.remarks import note
@@ -98,8 +98,8 @@ def load_command(root: StoreOption, source: str | None, platform: str | None, qu
     for one in loaded:
         if one.replaced is not None:
             left = f"renaming the old one with ID {one.replaced} to empty string"
-            tell_line(f"The image {one.reference} already exists, {left}")
-        tell_line(
+            print_line(f"The image {one.reference} already exists, {left}")
+        print_line(
             f"Loaded image ID: {one.image_id}" if one.reference is None else f"Loaded image: {one.reference}"
         )
 

@@ -10,14 +10,14 @@ import layerstore
 from layerstore.cli import completion, template
 from layerstore.cli.group import StoreOption, examples, for_each
 from layerstore.cli.options import changes_option, filter_option, platform_option
-from layerstore.cli.output import tell, tell_json, tell_line
+from layerstore.cli.output import print_json, print_line, print_text
 from layerstore.cli.pipes import data_in
 from layerstore.cli.progress import ProgressBar, progress, quiet_option
 from layerstore.cli.remarks import note
 from layerstore.cli.tables import format_option, no_trunc_option, print_listing, shorten
 from layerstore.errors import NotFound
 from layerstore.image import human
-from layerstore.transport.source import is_url
+from layerstore.transport.input import is_url
 
 _NONE = "<none>"
 _CREATED_BY_WIDTH = 45
@@ -64,20 +64,20 @@ def import_command(
             message=message,
             platform=platform,
             root=root.path,
-            progress=_telling(source, report) if is_url(source) and not quiet else report,
+            progress=_announcing(source, report) if is_url(source) and not quiet else report,
             note=note,
         )
-    tell_line(image_id)
+    print_line(image_id)
 
 
-def _telling(url: str, report: ProgressBar | None) -> ProgressBar:
+def _announcing(url: str, report: ProgressBar | None) -> ProgressBar:
     """Return a progress function that prints docker's line once the first bytes have come."""
-    told: list[int] = []
+    announced: list[int] = []
 
     def progress(done: int, total: int | None = None, /) -> None:
-        if not told:
-            tell_line(f"Downloading from {url}")
-        told.append(done)
+        if not announced:
+            print_line(f"Downloading from {url}")
+        announced.append(done)
         if report is not None:
             report(done, total)
 
@@ -135,7 +135,7 @@ def images_command(
     found = layerstore.images(pattern, filters=filters, sizes=sizes, root=root.path, note=note)
     if quiet and form == "table":
         for one in dict.fromkeys(image.id for image in found):
-            tell_line(one if no_trunc else one.short)
+            print_line(one if no_trunc else one.short)
         return
     columns = {key: header for key, header in _COLUMNS.items() if digests or key != "Digest"}
     print_listing(form, columns, [_image_object(image, no_trunc) for image in found])
@@ -203,7 +203,7 @@ def history_command(
     objects = [_step_object(step, no_trunc=no_trunc, readable=readable) for step in steps]
     if quiet and form == "table":
         for one in objects:
-            tell_line(one["ID"])
+            print_line(one["ID"])
         return
     columns = _STEP_COLUMNS
     if not readable:
@@ -270,10 +270,10 @@ def inspect_command(
     finally:
         # As docker: print what was found even when something was not.
         if shown is None:
-            tell_json(json.dumps(found, indent=4, ensure_ascii=False))
+            print_json(json.dumps(found, indent=4, ensure_ascii=False))
         else:
             for one in found:
-                tell(shown(one))
+                print_text(shown(one))
 
 
 @click.command("tag", epilog=examples("layerstore tag debian:12 registry.example.org/base:1"))
@@ -307,6 +307,6 @@ def rmi_command(root: StoreOption, force: bool, no_prune: bool, images: tuple[st
             note(str(error))  # as docker: a missing image is what the user wanted
             return
         for line in lines:
-            tell_line(line)
+            print_line(line)
 
     for_each(images, remove)

@@ -14,12 +14,12 @@ import click
 from layerstore.errors import one_line
 
 
-def tell_line(line: str) -> None:
+def print_line(line: str) -> None:
     """Print one line that a program may read; on a terminal it is escaped and stays one line."""
-    tell(one_line(line) if not line.isprintable() and sys.stdout.isatty() else line)
+    print_text(one_line(line) if not line.isprintable() and sys.stdout.isatty() else line)
 
 
-def tell(text: str) -> None:
+def print_text(text: str) -> None:
     """Print lines that a program may read; on a terminal all but newlines and tabs is escaped."""
     if not text.isprintable() and sys.stdout.isatty():
         text = "".join(c if c in "\n\t" else one_line(c) for c in text)
@@ -32,7 +32,7 @@ def as_json(value: object) -> str:
     return "".join(_by_number(c) if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
-def tell_json(text: str) -> None:
+def print_json(text: str) -> None:
     """Print a JSON text, indented or not, with invisible characters escaped by number."""
     is_utf8 = sys.stdout.encoding.lower() == "utf-8"  # else everything but ASCII is escaped
     if not text.isprintable() or not (is_utf8 or text.isascii()):

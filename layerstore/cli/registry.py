@@ -84,8 +84,8 @@ def pull_command(
     left_out = False
     for one in layerstore.remote_tags(ref, options=options, note=note) if all_tags else [ref]:
         try:
-            with transfer_lines(PULLED, pull_title, quiet=quiet) as told:
-                got = get(one, report=told, begun=told.begun)
+            with transfer_lines(PULLED, pull_title, quiet=quiet) as lines:
+                got = get(one, report=lines, begun=lines.begun)
         except (UnsupportedMedia, OtherPlatforms) as error:
             if not all_tags:
                 raise
@@ -97,10 +97,10 @@ def pull_command(
     if left_out and not pulled:
         raise LayerstoreError(f"no image of {ref} is usable on this machine")
     if not quiet and pulled:
-        _tell_status(reference.parse(ref), pulled, all_tags=all_tags)
+        _print_status(reference.parse(ref), pulled, all_tags=all_tags)
 
 
-def _tell_status(ref: reference.Reference, pulled: Sequence[Pulled], *, all_tags: bool) -> None:
+def _print_status(ref: reference.Reference, pulled: Sequence[Pulled], *, all_tags: bool) -> None:
     """Print docker's last lines, once for all tags together."""
     state = "Downloaded newer image for" if any(one.is_new for one in pulled) else "Image is up to date for"
     click.echo(f"Status: {state} {ref.repository if all_tags else ref}")
@@ -146,15 +146,15 @@ def push_command(
     how = replace(options, chunk_size=chunk_size)
     title: Title = partial(push_title, word=ref or image)
     for one in layerstore.local_tags(image, root=root.path, note=note) if all_tags else [image]:
-        with transfer_lines(PUSHED, title, quiet=quiet) as told:
+        with transfer_lines(PUSHED, title, quiet=quiet) as lines:
             pushed = layerstore.push(
                 one,
                 ref,
                 platform=platform,
                 options=how,
                 root=root.path,
-                report=told,
-                begun=told.begun,
+                report=lines,
+                begun=lines.begun,
                 note=note,
             )
         title = no_title  # docker says it once

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from layerstore.cli import template
-from layerstore.cli.output import as_json, tell, tell_json
+from layerstore.cli.output import as_json, print_json, print_text
 from layerstore.errors import one_line
 
 _MIN_WIDTH = 10
@@ -52,7 +52,7 @@ def print_listing(form: str, columns: Columns, objects: Objects) -> None:
     else:
         shown = template.compile_template(_unescaped(form))
         for one in objects:
-            tell(shown(one))
+            print_text(shown(one))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -61,13 +61,13 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(_MIN_WIDTH, *(len(line[at]) + _GAP for line in lines)) for at in range(len(header) - 1)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
-        tell("".join([*cells, line[-1]]).rstrip())
+        print_text("".join([*cells, line[-1]]).rstrip())
 
 
 def print_json_lines(objects: Objects) -> None:
     """Print one object per line, as docker's ``--format json`` does."""
     for one in objects:
-        tell_json(as_json(one))
+        print_json(as_json(one))
 
 
 def shorten(text: str, width: int, *, full: bool) -> str:

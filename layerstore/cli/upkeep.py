@@ -12,7 +12,7 @@ import click
 import layerstore
 from layerstore.cli.group import StoreOption, examples
 from layerstore.cli.options import filter_option, ignored_option
-from layerstore.cli.output import tell, tell_line
+from layerstore.cli.output import print_line, print_text
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.remarks import note
 from layerstore.cli.tables import format_option, print_json_lines, print_listing, print_table
@@ -67,17 +67,17 @@ def prune_command(
         note=note,
     )
     if pruned.workspaces:
-        _tell_list("Deleted Workspaces:", pruned.workspaces)
+        _print_list("Deleted Workspaces:", pruned.workspaces)
     lines = [f"untagged: {name}" for name in pruned.untagged]
     lines += [f"deleted: {digest}" for digest in pruned.deleted]
     if lines:
-        _tell_list("Deleted Images:", lines)
-    tell(f"Total reclaimed space: {human.size(pruned.freed, digits=4)}")
+        _print_list("Deleted Images:", lines)
+    print_text(f"Total reclaimed space: {human.size(pruned.freed, digits=4)}")
 
 
-def _tell_list(title: str, lines: Sequence[str]) -> None:
+def _print_list(title: str, lines: Sequence[str]) -> None:
     for line in [title, *lines, ""]:
-        tell_line(line)
+        print_line(line)
 
 
 _STOPPED = "all stopped containers (workspaces that are not mounted, with everything in them)"
@@ -152,7 +152,7 @@ def _print_details(root: StoreOption, form: str) -> None:
         print_json_lines([objects])
         return
     for number, (title, rows) in enumerate(objects.items()):
-        tell(("\n" if number else "") + f"{title} space usage:\n")
+        print_text(("\n" if number else "") + f"{title} space usage:\n")
         print_table(_DETAILS[title], [[str(value) for value in row.values()] for row in rows])
 
 
@@ -214,7 +214,7 @@ def fsck_command(root: StoreOption, repair: bool, quick: bool, quiet: bool) -> N
         checked = layerstore.fsck(repair=repair, quick=quick, root=root.path, progress=report, note=note)
     for problem in checked.problems:
         what = one_line(problem.what)
-        tell(f"{what}: repaired" if problem.repaired else what)
+        print_text(f"{what}: repaired" if problem.repaired else what)
     left = sum(not problem.repaired for problem in checked.problems)
     counts = [(checked.blobs, "blob"), (checked.layers, "layer"), (checked.images, "image")]
     counts.append((checked.workspaces, "workspace"))
@@ -222,6 +222,6 @@ def fsck_command(root: StoreOption, repair: bool, quick: bool, quiet: bool) -> N
     if not quiet:
         found = len(checked.problems)
         said = f"{found} problem{'' if found == 1 else 's'}" if found else "no problems"
-        tell(f"{seen}: {said}" + (f", {found - left} repaired" if repair and found else ""))
+        print_text(f"{seen}: {said}" + (f", {found - left} repaired" if repair and found else ""))
     if left:
         raise click.exceptions.Exit(1)

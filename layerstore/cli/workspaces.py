@@ -15,7 +15,7 @@ from layerstore.cli.options import (
     platform_option,
     sparse_option,
 )
-from layerstore.cli.output import tell_line
+from layerstore.cli.output import print_line
 from layerstore.cli.progress import progress, quiet_option
 from layerstore.cli.pulling import get_image, pull_option
 from layerstore.cli.remarks import note
@@ -78,7 +78,7 @@ def create_command(
             progress=report,
             note=note,
         )
-    tell_line(made)
+    print_line(made)
 
 
 @click.command(
@@ -123,7 +123,7 @@ def mount_command(
             note=note,
             settled=interrupts.ignore,  # from here on the command succeeds, and must say so
         )
-    tell_line(str(place))
+    print_line(str(place))
 
 
 @click.command("umount", epilog=examples("layerstore umount build", "layerstore umount /mnt"))
@@ -167,7 +167,7 @@ def diff_command(root: StoreOption, form: str, first: str, second: str | None) -
             path = (b"/" + change.path).decode(errors="surrogateescape")
             print_json_lines([{"Kind": change.kind, "Path": path}])
         else:
-            tell_line(f"{change.kind} /{change.path.decode(errors='surrogateescape')}")
+            print_line(f"{change.kind} /{change.path.decode(errors='surrogateescape')}")
 
 
 @click.command(
@@ -236,7 +236,7 @@ def commit_command(
             progress=report,
             note=note,
         )
-    tell_line(image_id)
+    print_line(image_id)
 
 
 _COLUMNS = {
@@ -283,7 +283,7 @@ def ps_command(
     found = found[: 1 if latest else last]
     if quiet and form == "table":
         for one in found:
-            tell_line(one.name)
+            print_line(one.name)
         return
     columns = {key: header for key, header in _COLUMNS.items() if size or key != "Size"}
     print_listing(form, columns, [_workspace_object(one, no_trunc) for one in found])
@@ -329,7 +329,7 @@ def rm_command(root: StoreOption, force: bool, names: tuple[str, ...]) -> None:
 
     def remove(name: str) -> None:
         layerstore.rm(name, force=force, root=root.path)
-        tell_line(name)
+        print_line(name)
 
     for_each(names, remove)
 

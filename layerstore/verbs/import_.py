@@ -21,7 +21,7 @@ from layerstore.store.blobs import BlobTemp
 from layerstore.store.layernames import places_of
 from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
-from layerstore.transport.source import is_url, open_source
+from layerstore.transport.input import is_url, open_input
 
 
 def import_(
@@ -49,7 +49,7 @@ def import_(
         created=environment.creation_time(), comment=checked_text(message or _comment(source), "the message")
     )
     store = open_store(root, make=True)
-    with store.writing(), open_source(source) as stream:
+    with store.writing(), open_input(source) as stream:
         layer = _store_layer(store, stream, progress, note_or_log(note))
         return write.write_first(store, layer, step, platform=made_for, changes=changes, ref=target)
 

@@ -15,8 +15,8 @@ from layerstore.store.opening import RootPath, open_store
 from layerstore.store.store import Store
 from layerstore.transport import archive, docker_archive, oci_archive
 from layerstore.transport.archive import Archive
+from layerstore.transport.input import open_input
 from layerstore.transport.oci_archive import Packed
-from layerstore.transport.source import open_source
 from layerstore.workspace.uses import kept_for_workspaces
 
 
@@ -48,7 +48,7 @@ def load(
     store, wanted = open_store(root, make=True), platforms.parse_optional(platform)
     read = Archive(store)
     try:
-        with store.writing(), open_source(source) as stream:
+        with store.writing(), open_input(source) as stream:
             archive.read(read, stream, progress=progress)
             chosen = [_for_platform(store, one, wanted) for one in _packed(read, note_or_log(note))]
             loaded = list(_enter(store, chosen, note_or_log(note)))

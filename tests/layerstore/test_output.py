@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from layerstore.cli.output import tell, tell_json
+from layerstore.cli.output import print_json, print_text
 from tests.layerstore.archives import config_of, dumps, pack
 from tests.layerstore.commands import Cli, tarball
 from tests.layerstore.layer.tars import member, pax
@@ -129,8 +129,8 @@ def test_a_remark_is_made_once(cli: Cli) -> None:
 
 
 def test_printing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    tell("a\x1bb\tc")
+    print_text("a\x1bb\tc")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    tell("a\x1bb\tc\nd")
-    tell_json('{\n "a": "\x7f\u2028"}')
+    print_text("a\x1bb\tc\nd")
+    print_json('{\n "a": "\x7f\u2028"}')
     assert capsys.readouterr().out == 'a\x1bb\tc\na\\x1bb\tc\nd\n{\n "a": "\\u007f\\u2028"}\n'

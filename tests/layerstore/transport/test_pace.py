@@ -183,7 +183,7 @@ def _challenging(challenge: str) -> Odd:
 
 def test_a_slow_tarball(other: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is imported or loaded from a URL is no different."""
-    monkeypatch.setattr("layerstore.transport.source.Meter", lambda: Meter(1000, 0.3))
+    monkeypatch.setattr("layerstore.transport.input.Meter", lambda: Meter(1000, 0.3))
 
     def odd(here: socket.socket, head: bytes) -> bool:
         BODIES["the body drips"](here)

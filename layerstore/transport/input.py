@@ -23,7 +23,7 @@ def is_url(source: str | Readable) -> TypeGuard[str]:
 
 
 @contextmanager
-def open_source(source: str | Readable) -> Iterator[Readable]:
+def open_input(source: str | Readable) -> Iterator[Readable]:
     """Yield the bytes of a file, a URL or an open stream; a stream stays the caller's.
 
     Raises NotFound for a file that does not exist and LayerstoreError for a URL that cannot be read.
