@@ -35,6 +35,7 @@ _ENGINE_MODULES = {
 }
 
 # What a mount of ours can be asked for by name: an engine, or an engine's other data path.
+_FILES = int(os.environ.get("FILES", "0"))
 _FLAVOURS = {data: {"engine": "native", "data": data} for data in ("passthrough", "writeback")}
 
 
@@ -277,7 +278,7 @@ def remove(path: Path) -> None:
         (point for point in points if point.startswith(os.fsencode(path) + b"/")), reverse=True
     ):
         rawcalls.umount(point, rawcalls.MNT_DETACH)
-    subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=False, timeout=120)
+    subprocess.run(["rm", "-rf", "--one-file-system", str(path)], check=False, timeout=120 + _FILES // 50)
 
 
 @contextlib.contextmanager
@@ -294,7 +295,7 @@ def _fit_directory() -> Iterator[str]:
         yield str(mounted)
 
 
-_GROUND_BYTES = max(1 << 30, int(os.environ.get("FILES", "0")) << 15)  # ext4 has an inode every 16 KiB
+_GROUND_BYTES = max(1 << 30, _FILES << 15)  # ext4 has an inode every 16 KiB
 
 
 @contextlib.contextmanager
