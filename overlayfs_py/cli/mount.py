@@ -18,7 +18,7 @@ from overlayfs_py.options.remount import is_remount
 from overlayfs_py.service.rundir import default_run_dir
 
 if TYPE_CHECKING:
-    from overlayfs_py.service.report import Report
+    from overlayfs_py.service.report import StartReport
 
 _PROGRAM = "overlayfs-py"
 USAGE = "overlayfs-py [-f] [-d] -o lowerdir=A[:B...][,upperdir=U,workdir=W][,OPTION...] [SOURCE] MOUNTPOINT"
@@ -180,7 +180,7 @@ def _start(options: Options, parent_fd: int | None) -> int:
     return _run(options, FdReport(parent_fd), parent_fd)
 
 
-def _run(options: Options, report: "Report", parent_fd: int | None = None) -> int:
+def _run(options: Options, report: "StartReport", parent_fd: int | None = None) -> int:
     gc.disable()  # importing makes no garbage; the daemon enables it again
     from overlayfs_py.service.process import run_daemon
 

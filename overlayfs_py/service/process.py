@@ -12,7 +12,7 @@ from overlayfs_py.errors import InUse, OverlayError, shown
 from overlayfs_py.options import Options
 from overlayfs_py.service.daemon import Daemon
 from overlayfs_py.service.mountpoint import make_way
-from overlayfs_py.service.report import Report
+from overlayfs_py.service.report import StartReport
 from overlayfs_py.service.verbs import verbs_of
 
 log = logging.getLogger("overlayfs_py")
@@ -20,7 +20,7 @@ log = logging.getLogger("overlayfs_py")
 _DESCRIPTORS = 1 << 14  # as many as are kept open (`union/descriptors.py`); 8 bytes of the kernel's each
 
 
-def run_daemon(options: Options, report: Report, parent_fd: int | None = None) -> int:
+def run_daemon(options: Options, report: StartReport, parent_fd: int | None = None) -> int:
     """Mount and serve until unmounted; the exit status: 1 when nothing was mounted, EX_SOFTWARE when
     serving failed later, which a service manager may try again. `report` is told once, ready or failed.
 
@@ -98,8 +98,8 @@ def _make_room(descriptors: int) -> None:
 class _Once:
     """A report that is told one outcome: a failure after readiness belongs in the log."""
 
-    def __init__(self, report: Report) -> None:
-        self._report: Report | None = report
+    def __init__(self, report: StartReport) -> None:
+        self._report: StartReport | None = report
 
     @property
     def done(self) -> bool:

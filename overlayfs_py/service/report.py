@@ -14,7 +14,7 @@ _READY = b"ready\n"
 _FAILED = b"failed: "
 
 
-class Report(Protocol):
+class StartReport(Protocol):
     """Told exactly once."""
 
     def ready(self) -> None: ...

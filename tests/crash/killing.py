@@ -14,10 +14,10 @@ from typing import NamedTuple
 from tests import snapshots
 from tests.mounts import KernelMount, Layers, OverlayMount
 from tests.oracle.deviations import normalise_facts
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 from tests.snapshots import Facts
 
-ANY = Stack(lowers=())
+ANY = StackSpec(lowers=())
 
 
 # Calls that change a layer: between two of them every moment to die is the same.

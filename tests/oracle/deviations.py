@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests import trees
 from tests.oracle.operations import Operation, Outcome
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 from tests.snapshots import Facts, Status
 
 _SHOWN_SETID = str.maketrans("sS", "x-")
@@ -25,7 +25,7 @@ class Deviation(NamedTuple):
 
     name: str
     reason: str
-    applies: Callable[[Stack, str], bool] = lambda stack, ours: True
+    applies: Callable[[StackSpec, str], bool] = lambda stack, ours: True
     fact: Callable[[bytes, Facts], Facts] | None = None
     outcome: Callable[[Operation, Outcome], Outcome] | None = None
     change: Callable[[object, Status | str], object] | None = None
@@ -201,7 +201,7 @@ TABLE = (
 )
 
 
-def normalise_facts(path: bytes, facts: Facts, stack: Stack, ours: str) -> Facts:
+def normalise_facts(path: bytes, facts: Facts, stack: StackSpec, ours: str) -> Facts:
     """An entry's facts with all deviations taken out."""
     for row in TABLE:
         if row.fact is not None and row.applies(stack, ours):
@@ -209,7 +209,7 @@ def normalise_facts(path: bytes, facts: Facts, stack: Stack, ours: str) -> Facts
     return facts
 
 
-def normalise_outcome(operation: Operation, outcome: Outcome, stack: Stack, ours: str) -> Outcome:
+def normalise_outcome(operation: Operation, outcome: Outcome, stack: StackSpec, ours: str) -> Outcome:
     """An operation's outcome with all deviations taken out."""
     for row in TABLE:
         if row.outcome is not None and row.applies(stack, ours):
@@ -241,7 +241,7 @@ def kernel_must_not(name: str, removed: Callable[[], tuple[Outcome, Outcome]]) -
     return name in _COPYING_UP and removed() == (("ok", False), ("ok", True))
 
 
-def normalise_change(change: object, after: Status | str, stack: Stack, ours: str) -> object:
+def normalise_change(change: object, after: Status | str, stack: StackSpec, ours: str) -> object:
     """How a step changed a path, with all deviations taken out."""
     for row in TABLE:
         if row.change is not None and row.applies(stack, ours):

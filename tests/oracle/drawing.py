@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tests import rawcalls, trees
 from tests.oracle.operations import HANDLE_OPERATIONS, Operation
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 
 # The longest name; a shorter one where directories can move, as a redirect over 256 bytes is an error that
 # kernel and union may meet at different moments (tests/union has the rule itself).
@@ -66,7 +66,7 @@ XATTRS: tuple[tuple[bytes, tuple[bytes, ...]], ...] = (
 XATTR_NAMES = tuple(name for name, _ in XATTRS)
 
 
-def random_stack(chance: random.Random) -> Stack:
+def random_stack(chance: random.Random) -> StackSpec:
     """1 to 3 literal lowers, and up to 2 more that the kernel made from random operations."""
     redirect_dir, metacopy = chance.choice((("off", "off"), ("on", "off"), ("on", "on")))
     names: Sequence[bytes] = NAMES[redirect_dir]
@@ -75,7 +75,7 @@ def random_stack(chance: random.Random) -> Stack:
         lowers.insert(0, _random_layer(chance, lowers, names))
     known = sorted({path for tree in lowers for path in tree}) or [b"a"]
     names = MADE_NAMES[redirect_dir]
-    return Stack(
+    return StackSpec(
         lowers=tuple(lowers),
         grown=tuple(_random_growth(chance, known, names) for _ in range(chance.choice((0, 0, 1, 2)))),
         redirect_dir=redirect_dir,

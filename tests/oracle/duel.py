@@ -24,7 +24,7 @@ from tests.oracle.deviations import (
 )
 from tests.oracle.operations import Operation, Outcome, paths_of
 from tests.oracle.sides import Side
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 from tests.snapshots import Facts, Snapshot, Status
 
 _TICK_NS = 50_000_000
@@ -41,7 +41,7 @@ class Disagreement(AssertionError):
 class Duel:
     """`oracle` is right by definition; `ours` must do the same."""
 
-    def __init__(self, stack: Stack, where: Path, oracle: Side, ours: Side) -> None:
+    def __init__(self, stack: StackSpec, where: Path, oracle: Side, ours: Side) -> None:
         self.stack = stack
         self.sides = (oracle, ours)
         self.trace: list[Operation] = []
@@ -266,7 +266,7 @@ def _change(before: Status | str, after: Status | str) -> object:
 
 
 @contextlib.contextmanager
-def duel(stack: Stack, oracle: Side, ours: Side, *, ground: Path | None = None) -> Iterator[Duel]:
+def duel(stack: StackSpec, oracle: Side, ours: Side, *, ground: Path | None = None) -> Iterator[Duel]:
     """A duel in its own scratch directory."""
     with scratch(under=ground) as where:
         fight = None

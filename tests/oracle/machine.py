@@ -21,7 +21,7 @@ from tests.mounts import scratch
 from tests.oracle.drawing import FAMILIES, NAMES, left_out, next_operation, random_stack
 from tests.oracle.duel import Duel
 from tests.oracle.sides import Side
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 
 SEEDS = st.integers(0, (1 << 64) - 1)
 Sides = Callable[[], tuple[Side, Side]]
@@ -48,7 +48,7 @@ class OracleMachine(RuleBasedStateMachine):
         self._seed = seed
         self._guarded(lambda: self._mount(random_stack(random.Random(seed)), watching))
 
-    def _mount(self, stack: Stack, watching: bool) -> None:
+    def _mount(self, stack: StackSpec, watching: bool) -> None:
         oracle, ours = type(self).sides()
         self.duel = Duel(stack, self._scratch.enter_context(scratch(under=self.ground)), oracle, ours)
         self.duel.watching = watching

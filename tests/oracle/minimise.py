@@ -7,15 +7,15 @@ from typing import TypeVar
 
 from tests import trees
 from tests.oracle.operations import Operation
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 
 T = TypeVar("T")
-Fails = Callable[[Stack, Sequence[Operation]], bool]
+Fails = Callable[[StackSpec, Sequence[Operation]], bool]
 
 
 def minimise(
-    stack: Stack, operations: Sequence[Operation], fails: Fails, *, seconds: float
-) -> tuple[Stack, list[Operation]]:
+    stack: StackSpec, operations: Sequence[Operation], fails: Fails, *, seconds: float
+) -> tuple[StackSpec, list[Operation]]:
     """The shortest failing sequence found in the time; `fails` runs one from scratch."""
     deadline = time.monotonic() + seconds
     kept = list(operations)
@@ -31,8 +31,10 @@ def minimise(
     return stack, _drop(kept, lambda fewer: fails(stack, fewer), deadline)
 
 
-def _thin_lower(stack: Stack, number: int, fails: Callable[[Stack], bool], deadline: float) -> Stack:
-    def without(entries: list[tuple[trees.Path, trees.Entry]]) -> Stack:
+def _thin_lower(
+    stack: StackSpec, number: int, fails: Callable[[StackSpec], bool], deadline: float
+) -> StackSpec:
+    def without(entries: list[tuple[trees.Path, trees.Entry]]) -> StackSpec:
         lowers = list(stack.lowers)
         lowers[number] = dict(entries)
         return replace(stack, lowers=tuple(lowers))
@@ -55,9 +57,9 @@ def _drop(items: list[T], fails: Callable[[list[T]], bool], deadline: float) -> 
         size //= 2
 
 
-def _smaller_stacks(stack: Stack) -> list[Callable[[Stack], Stack]]:
+def _smaller_stacks(stack: StackSpec) -> list[Callable[[StackSpec], StackSpec]]:
     """Simplifications to try, each on what is left by then."""
-    tries: list[Callable[[Stack], Stack]] = [
+    tries: list[Callable[[StackSpec], StackSpec]] = [
         lambda now: replace(now, grown=()),
         lambda now: replace(now, grown=now.grown[1:]),
         lambda now: replace(now, grown=now.grown[:-1]),

@@ -6,11 +6,11 @@ from tests.mounts import engines
 from tests.oracle.duel import duel
 from tests.oracle.operations import Operation
 from tests.oracle.sides import Side, kernel_side, overlay_side
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 
 
 def replay(
-    stack: Stack, operations: Sequence[Operation], ours: Side | None = None, *, finish: bool = True
+    stack: StackSpec, operations: Sequence[Operation], ours: Side | None = None, *, finish: bool = True
 ) -> None:
     """Run `operations` on kernel overlayfs and on ours; raises Disagreement at the first difference."""
     oracle, other = kernel_side(), ours or overlay_side(engines()[0])

@@ -13,7 +13,7 @@ from tests.oracle.vfs import OsVfs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stack:
+class StackSpec:
     """`lowers` topmost first; `grown`: operations whose kernel-made uppers lie above them, in order."""
 
     lowers: tuple[trees.Tree, ...]

@@ -9,14 +9,16 @@ from tests.oracle.duel import Disagreement, duel
 from tests.oracle.machine import contest
 from tests.oracle.profiles import machine_settings
 from tests.oracle.sides import MountSide, kernel_side
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 
 pytestmark = [pytest.mark.root]
 
-STACK = Stack(lowers=({"d": trees.Dir(), "d/f": trees.File(b"lower"), "g": trees.File(b"g", mode=0o4755)},))
+STACK = StackSpec(
+    lowers=({"d": trees.Dir(), "d/f": trees.File(b"lower"), "g": trees.File(b"g", mode=0o4755)},)
+)
 
 
-def _agree(*operations: tuple[object, ...], stack: Stack = STACK, wrong: MountSide | None = None) -> None:
+def _agree(*operations: tuple[object, ...], stack: StackSpec = STACK, wrong: MountSide | None = None) -> None:
     oracle, other = kernel_side(), wrong or kernel_side("kernel again")
     try:
         with duel(stack, oracle, other) as fight:
@@ -40,25 +42,25 @@ def test_kernel_agrees_with_itself(ground: Path) -> None:
 
 def test_other_errno_is_caught() -> None:
     """A side without redirect_dir gives EXDEV where the other renames."""
-    stack = Stack(lowers=STACK.lowers, redirect_dir="on")
+    stack = StackSpec(lowers=STACK.lowers, redirect_dir="on")
     with pytest.raises(Disagreement, match="EXDEV"):
         _agree((0, "rename", b"d", b"e", 0), stack=stack, wrong=kernel_side("wrong", redirect_dir="off"))
 
 
 def test_other_content_is_caught() -> None:
     """A side without index breaks a lower hard link on copy-up."""
-    stack = Stack(lowers=({"a": trees.File(b"x"), "b": trees.Link("a")},), index="on")
+    stack = StackSpec(lowers=({"a": trees.File(b"x"), "b": trees.Link("a")},), index="on")
     with pytest.raises(Disagreement, match="another inode"):
         _agree((0, "truncate", b"a", 5), (0, "compare"), stack=stack, wrong=kernel_side("wrong", index="off"))
 
 
 def test_failure_prints_a_replay() -> None:
     """What a failure prints is Python that does the sequence again."""
-    stack = Stack(lowers=STACK.lowers, redirect_dir="on")
+    stack = StackSpec(lowers=STACK.lowers, redirect_dir="on")
     with pytest.raises(Disagreement) as caught:
         _agree((0, "rename", b"d", b"e", 0), stack=stack, wrong=kernel_side("wrong", redirect_dir="off"))
     text = str(caught.value)
-    again: list[tuple[Stack, list[tuple[object, ...]]]] = []
-    scope = {"replay": lambda stack, steps: again.append((stack, steps)), "Stack": Stack, **vars(trees)}
+    again: list[tuple[StackSpec, list[tuple[object, ...]]]] = []
+    scope = {"replay": lambda stack, steps: again.append((stack, steps)), "Stack": StackSpec, **vars(trees)}
     exec(text[text.index("replay(") :], scope)
     assert again == [(stack, [(0, "rename", b"d", b"e", 0)])]

@@ -10,7 +10,7 @@ from tests.oracle.duel import duel
 from tests.oracle.machine import contest
 from tests.oracle.profiles import fuzz_seeds, machine_settings
 from tests.oracle.sides import kernel_side
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 from tests.oracle.union_side import UnionSide
 from tests.oracle.walking import Walk
 
@@ -64,7 +64,7 @@ def test_xattr_whiteouts(ground: Path) -> None:
         "e/z": trees.File(),
     }
     oracle = kernel_side()
-    with duel(Stack(lowers=(top, bottom)), oracle, UnionSide(), ground=ground) as fight:
+    with duel(StackSpec(lowers=(top, bottom)), oracle, UnionSide(), ground=ground) as fight:
         fight.step((0, "mkdir", b"a", 0o755))
         fight.step((0, "rename", b"d/new", b"d/x", 0))
         fight.finish()
@@ -73,7 +73,7 @@ def test_xattr_whiteouts(ground: Path) -> None:
 
 def test_a_held_directory_that_another_has_replaced(ground: Path) -> None:
     """Changing it is no copy-up over the other one, as in the kernel, which is spared it here."""
-    stack = Stack(lowers=({"old": trees.Dir(), "new": trees.Dir(mode=0o700)},), redirect_dir="on")
+    stack = StackSpec(lowers=({"old": trees.Dir(), "new": trees.Dir(mode=0o700)},), redirect_dir="on")
     oracle = kernel_side()
     with duel(stack, oracle, UnionSide(), ground=ground) as fight:
         fight.step((0, "open", 0, b"old", 0, 0))

@@ -14,7 +14,7 @@ from tests.oracle.duel import Disagreement, Duel, duel
 from tests.oracle.minimise import minimise
 from tests.oracle.operations import Operation
 from tests.oracle.sides import Side
-from tests.oracle.stacks import Stack
+from tests.oracle.stacks import StackSpec
 
 VERBS = ("compare", "compare", "forget", "forget", "remount", "swap")
 
@@ -63,12 +63,12 @@ class Walk:
             fight.step((0, *operation[1:]) if self.single_user else operation)
         fight.finish()
 
-    def _shorter(self, stack: Stack, done: Sequence[Operation], watching: bool, error: Exception) -> str:
+    def _shorter(self, stack: StackSpec, done: Sequence[Operation], watching: bool, error: Exception) -> str:
         """The message of the shortest sequence that fails in the same way."""
         last = f"{type(error).__name__}: {error}"
         kind = _signature(error)
 
-        def fails(stack: Stack, operations: Sequence[Operation]) -> bool:
+        def fails(stack: StackSpec, operations: Sequence[Operation]) -> bool:
             nonlocal last
             found = self._failure(stack, operations, watching) if well_formed(stack.lowers) else None
             if found is None or _signature(found) != kind:
@@ -79,7 +79,7 @@ class Walk:
         minimise(stack, done, fails, seconds=self.minimise_seconds)
         return last
 
-    def _failure(self, stack: Stack, operations: Sequence[Operation], watching: bool) -> Exception | None:
+    def _failure(self, stack: StackSpec, operations: Sequence[Operation], watching: bool) -> Exception | None:
         try:
             with duel(stack, self.oracle, self.ours, ground=self.ground) as fight:
                 fight.watching = watching
@@ -95,5 +95,5 @@ def _signature(error: Exception) -> object:
     return error.signature if isinstance(error, Disagreement) else (type(error), str(error)[:40])
 
 
-def _text(stack: Stack, operations: Sequence[Operation]) -> str:
+def _text(stack: StackSpec, operations: Sequence[Operation]) -> str:
     return f"replay({stack!r}, {list(operations)!r})"
