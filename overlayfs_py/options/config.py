@@ -1,6 +1,6 @@
-"""/etc/overlayfs-py/NAME.toml: one mount, with the mount string's options as keys.
+"""Read /etc/overlayfs-py/NAME.toml: one mount, with the mount options as keys.
 
-Paths stand there as they are, without escapes; ``lowerdir`` may be a list; switches may be true or false.
+Paths need no escapes; ``lowerdir`` may be a list; on/off options and flags may be true or false.
 """
 
 import os
@@ -15,7 +15,9 @@ _PATHS = (Kind.LOWERS, Kind.DIRECTORY)
 
 
 def read_config(path: Path) -> tuple[bytes, list[Pair]]:
-    """The mount point and the options of a configuration file; ConfigError names file and key."""
+    """Return the mount point and the options of a configuration file; ConfigError names the file and
+    the key.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -24,7 +26,7 @@ def read_config(path: Path) -> tuple[bytes, list[Pair]]:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     mountpoint = table.pop("mountpoint", None)
     if not isinstance(mountpoint, str) or not os.path.isabs(mountpoint):
-        raise ConfigError(f'{path}: mountpoint = "/an/absolute/path" is needed')
+        raise ConfigError(f'{path}: mountpoint = "/an/absolute/path" is missing')
     pairs: list[Pair] = []
     for name, value in table.items():
         try:
@@ -49,7 +51,7 @@ def _pairs(name: str, value: object) -> list[Pair]:
     if len(words) < len(items):
         raise ConfigError(f"option {name}: expected text, a number, true or false")
     if row.kind is Kind.LOWERS:
-        if isinstance(value, str):  # several in one text, as in a mount string
+        if isinstance(value, str):  # several in one value, as in a mount string
             return [(name, value)]
         return [("lowerdir+", escape(word)) for word in words]
     return [(name, escape(word) if row.kind in _PATHS else word) for word in words]

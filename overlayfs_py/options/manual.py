@@ -1,34 +1,35 @@
-"""docs/options.md, made from the rows that the parser reads: ``python -m overlayfs_py.options.manual``."""
+"""Make docs/options.md from the rows that the parser reads: ``python -m overlayfs_py.options.manual``."""
 
 from overlayfs_py.options.table import GROUPS, Kind, Row
 
 _HEAD = """\
 # Mount options
 
-Given to `overlayfs-py -o`, `mount -t fuse.overlayfs-py -o`, in fstab, or as keys of a configuration file
-in `/etc/overlayfs-py`. Commas separate options, colons separate lower directories; a backslash before a
-comma, a colon or itself takes its meaning away. Empty options and those starting with `x-` are passed
-over. An option that is not here is an error that names it.
+Use them with `overlayfs-py -o`, `mount -t fuse.overlayfs-py -o`, in fstab, or as keys of a configuration
+file in `/etc/overlayfs-py`. Commas separate options, colons separate lower directories; a backslash escapes a
+comma, a colon or a backslash. Empty options and options that begin with `x-` are ignored. An option that is
+not listed here is an error that names it.
 
-This table is made from the parser's own (`python -m overlayfs_py.options.manual`), and a test compares them.
+`python -m overlayfs_py.options.manual` makes this page from the parser's own table; a test compares them.
 """
 
-# Work, the data path that is best for it, and why; medians of docs/benchmarks.md, and of four-byte appends.
+# Kind of work, best data path, reason. The figures are medians of docs/benchmarks.md and of four-byte
+# appends.
 _DATA_PATHS = (
     (
-        "many small files: reading, package managers, images' own programs",
+        "many small files: reading, package managers, programs of images",
         "`cached`",
-        "opening what is known costs nothing: 2.6 µs to open, read and close again (passthrough 17.6, "
+        "opening a known file sends no request: 2.6 µs to open, read and close again (passthrough 17.6, "
         "kernel 3.5)",
     ),
     (
         "files written in small pieces: compilers, archivers, logs",
         "`writeback`",
-        "writes are collected: 50 C files compiled in 668 ms (cached 693, passthrough 709, kernel 678), "
-        "1,590,000 four-byte appends a second",
+        "the kernel collects writes: 50 C files compiled in 668 ms (cached 693, passthrough 709, kernel "
+        "678), 1,590,000 four-byte appends a second",
     ),
     (
-        "databases, disks of virtual machines, O_DIRECT; stores into mappings on a disk that may be full",
+        "databases, disks of virtual machines, O_DIRECT; stores into mappings on a disk that may run full",
         "`passthrough`",
         "the kernel itself reads and writes the layer's file: 4 KiB at random in 7.8 µs (cached and "
         "writeback 25, kernel 8.8), 755,000 four-byte appends a second",
@@ -40,15 +41,15 @@ _DATA_PATHS = (
     ),
 )
 _OF_CACHED = """\
-`cached` asks the daemon for each write(2), and the upper has it when the call returns: 12,600 four-byte
-appends a second (kernel 864,000). Whoever appends so little at a time is better off with one of the
-others, or with a buffer. More figures are in [benchmarks](benchmarks.md); what `writeback` keeps back, and
-until when, in [decision 0021](decisions/0021-data-writeback.md).
+With `cached` each write(2) is a request, and the upper has the data when the call returns: 12,600 four-byte
+appends a second (kernel 864,000). For such small appends use another data path, or a buffer in the program.
+[Benchmarks](benchmarks.md) has more figures; [decision 0021](decisions/0021-data-writeback.md) says which
+data `writeback` holds back, and until when.
 """
 
 
 def render() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [_HEAD]
     for title, rows in GROUPS.items():
         parts += [f"\n## {title}\n", "| option | what happens | meaning |", "| --- | --- | --- |"]
@@ -61,7 +62,7 @@ def render() -> str:
 
 
 def form(row: Row) -> str:
-    """The option as it is written."""
+    """Return the option as users write it."""
     if row.kind in (Kind.FLAG, Kind.SILENT, Kind.WARNED, Kind.REFUSED):
         return row.name
     if row.kind is Kind.ONE_OF:
@@ -78,7 +79,7 @@ def form(row: Row) -> str:
 
 
 def effect(row: Row) -> str:
-    """What becomes of it, in a few words."""
+    """Say in a few words what the parser does with the option."""
     if row.kind is Kind.ONE_OF and not row.target:
         return "accepted; other values are an error"
     return {Kind.SILENT: "accepted", Kind.WARNED: "accepted with a warning", Kind.REFUSED: "error"}.get(

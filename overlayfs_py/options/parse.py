@@ -1,9 +1,8 @@
 r"""The mount-string parser: ``-o`` texts to the frozen records.
 
-The syntax is the kernel's: commas separate options, colons separate lower directories, and a
-backslash takes the meaning from ``,``, ``:`` and itself. Empty options are passed over, as callers
-paste strings together. What an option means is in `table`; nothing here looks at the disk but the
-resolving of paths.
+The syntax is the kernel's: commas separate options, colons separate lower directories, and a backslash
+escapes ``,``, ``:`` and itself. Empty options are ignored, since callers paste strings together. `table` says
+what an option means. Nothing here reads the disk, except to resolve symbolic links in paths.
 """
 
 import os
@@ -23,7 +22,9 @@ _LARGEST_ID = 2**32 - 2
 
 
 def split_options(text: str) -> list[Pair]:
-    """The options of one ``-o`` text as (name, value), escapes kept; value None where there is no ``=``."""
+    """Split one ``-o`` text into (name, value) pairs, escapes kept; the value is None where there is no
+    ``=``.
+    """
     pairs: list[Pair] = []
     for piece in _split(_COMMA, text):
         name, equals, value = piece.partition("=")
@@ -33,12 +34,12 @@ def split_options(text: str) -> list[Pair]:
 
 
 def escape(path: str) -> str:
-    """`path` as a value in a mount string."""
+    """Return `path` as a value for a mount string."""
     return re.sub(r"([\\:,])", r"\\\1", path)
 
 
 def unescape(value: str) -> str:
-    """The text that an escaped value stands for; a backslash before anything else stays."""
+    """Undo `escape`; a backslash before any other character stays."""
     return re.sub(r"\\([\\:,])", r"\1", value)
 
 
@@ -50,11 +51,11 @@ def parse_options(
     cwd: bytes = b"/",
     service: Mapping[str, object] | None = None,
 ) -> Options:
-    """The records for these options; later ones win. ConfigError names the option that is wrong.
+    """Return the records for these options; a later option overrides an earlier one.
 
-    Relative paths start at `cwd`; symbolic links in them are resolved here, once. `source` is the
-    mount's first word on mount(8)'s command lines; `service` holds fields of ServiceOptions that
-    come from the command line or the environment.
+    Raises ConfigError, which names the wrong option. Relative paths start at `cwd`; their symbolic links are
+    resolved here, once. `source` is the first word of mount(8)'s command line; `service` holds fields of
+    ServiceOptions that come from the command line or the environment.
     """
     reader = _Reader(cwd)
     for name, value in pairs:
@@ -67,7 +68,9 @@ def parse_options(
 
 
 def read_options(pairs: Iterable[Pair], *, cwd: bytes) -> tuple[dict[str, object], tuple[str, ...]]:
-    """The values that these options name, by ``record.field``, and the warnings; nothing need be complete."""
+    """Return the values in these options, by ``record.field``, and the warnings; a partial set is no
+    error.
+    """
     reader = _Reader(cwd)
     for name, value in pairs:
         reader.read(name, value)
@@ -75,7 +78,7 @@ def read_options(pairs: Iterable[Pair], *, cwd: bytes) -> tuple[dict[str, object
 
 
 def absolute_mountpoint(cwd: bytes, path: bytes) -> bytes:
-    """`path` with links resolved but for the last name: a dead mount there must not be asked."""
+    """Return `path` with all links resolved except the last name: resolving a dead mount there would hang."""
     head, tail = os.path.split(os.path.join(cwd, path).rstrip(b"/"))
     if tail in (b"", b".", b".."):
         return os.path.realpath(os.path.join(cwd, path))
@@ -109,7 +112,7 @@ class _Reader:
         path = self._directory(row, _needed(row, value))
         if row.target == "union.lower":
             if self._data_lower:
-                raise ConfigError("lowerdir+ comes after a data-only lower directory: name it before")
+                raise ConfigError("lowerdir+ after a data-only lower directory: put it before that one")
             self._lower.append(path)
         elif row.target == "union.data_lower":
             self._data_lower.append(path)
@@ -154,10 +157,10 @@ class _Reader:
         self._warnings.append(f"option {row.name} has no effect: {row.meaning}")
 
     def refuse(self, row: Row, value: str | None) -> None:
-        raise ConfigError(f"option {row.name} cannot be used: {row.meaning}")
+        raise ConfigError(f"option {row.name} is not available: {row.meaning}")
 
     def named(self) -> tuple[dict[str, object], tuple[str, ...]]:
-        """What was read, as it stands."""
+        """Return what was read so far."""
         layers = {"union.lower": tuple(self._lower), "union.data_lower": tuple(self._data_lower)}
         self._expand_squash()
         return {name: paths for name, paths in layers.items() if paths} | self._fields, tuple(self._warnings)
@@ -170,12 +173,14 @@ class _Reader:
             )
         self._check_layers()
         if fields.get("service.data") == "writeback" and fields.get("service.timeout") == 0:
-            raise ConfigError("timeout=0, for layers that change underneath, excludes data=writeback")
+            raise ConfigError(
+                "timeout=0 (layers that change underneath) cannot be combined with data=writeback"
+            )
         self._expand_squash()
         if upper is None:
             fields["mount.read_only"] = True
             if fields.pop("union.work", None) is not None:
-                self._warnings.append("option workdir has no effect: there is no upperdir")
+                self._warnings.append("option workdir has no effect without upperdir")
         if source is not None:
             fields.setdefault("mount.fsname", source)
         fields.update({f"service.{name}": value for name, value in service.items() if value})
@@ -197,8 +202,12 @@ class _Reader:
 
     def _check_layers(self) -> None:
         if not self._lower:
-            what = "a data-only lower directory needs a lower directory above it" if self._data_lower else ""
-            raise ConfigError(what or "no lower directory: give lowerdir=DIR[:DIR...]")
+            what = (
+                "a data-only lower directory needs a lower directory above it: add lowerdir="
+                if self._data_lower
+                else ""
+            )
+            raise ConfigError(what or "no lower directory: add lowerdir=DIR[:DIR...]")
         if "union.upper" in self._fields and "union.work" not in self._fields:
             raise ConfigError("upperdir needs workdir=DIR, an empty directory on the same file system")
 
@@ -229,7 +238,7 @@ _READERS: dict[Kind, Callable[[_Reader, Row, str | None], None]] = {
 
 
 def _split(separator: re.Pattern[str], text: str) -> list[str]:
-    """The pieces between unescaped separators, escapes kept."""
+    """Split at unescaped separators; escapes are kept."""
     pieces: list[str] = []
     at = 0
     while at <= len(text):
@@ -243,7 +252,7 @@ def _split(separator: re.Pattern[str], text: str) -> list[str]:
 
 
 def _split_lowers(value: str) -> tuple[list[str], list[str]]:
-    """The lower directories of a ``lowerdir=`` value and the data-only ones after the first ``::``."""
+    """Split a ``lowerdir=`` value into lower directories and, after the first ``::``, data-only ones."""
     regular: list[str] = []
     data: list[str] = []
     at, group = 0, regular
@@ -257,7 +266,7 @@ def _split_lowers(value: str) -> tuple[list[str], list[str]]:
         if colons == "::":
             group = data
         elif group is data:
-            raise ConfigError("option lowerdir: data-only lower directories are separated by ::")
+            raise ConfigError("option lowerdir: separate data-only lower directories with ::")
         at = match.end()
 
 
@@ -279,8 +288,10 @@ def _integer(name: str, text: str) -> int:
 
 
 def _id_map(name: str, text: str) -> tuple[IdRange, ...]:
-    """Triples LAYER:MOUNT:SIZE, as fuse-overlayfs reads and containers/storage writes them: the first id on
-    disk, the id it has in the mount, how many. containers/storage puts a colon in front.
+    """Parse triples LAYER:MOUNT:SIZE (first id on disk, first id in the mount, count), as fuse-overlayfs
+    does.
+
+    containers/storage puts a colon in front.
     """
     words = re.split(r"[:,]", unescape(text).removeprefix(":"))
     if len(words) % 3:

@@ -1,7 +1,7 @@
-"""Frozen option records, one per layer of the program.
+"""Frozen option records, one for each room of the program.
 
-Options are parsed once, at the edge; nothing below the command line reads the
-environment or keeps process-wide flags.
+Options are parsed once, at the edge: below the command line nothing reads the environment or keeps
+process-wide flags.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class IdRange(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnionOptions:
-    """What `union.Overlay` needs to know; all paths absolute bytes, topmost lower first."""
+    """Options of `union.Overlay`; all paths are absolute bytes, the topmost lower is first."""
 
     lower: tuple[bytes, ...]
     data_lower: tuple[bytes, ...] = ()
@@ -42,7 +42,7 @@ class UnionOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MountOptions:
-    """What mount(2) or fusermount3 is told."""
+    """Options for mount(2) or fusermount3."""
 
     mountpoint: bytes
     fsname: str = "overlayfs-py"
@@ -58,24 +58,24 @@ class MountOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServiceOptions:
-    """How the daemon runs; the union and the mount table know nothing of it."""
+    """How the daemon runs; neither the union nor the mount table sees these."""
 
     engine: str = "auto"  # auto | pyfuse3 | native
     data: str = "auto"  # auto | cached | writeback | passthrough
-    timeout: float = 86400.0  # seconds the kernel may trust what it was told; 0: layers change underneath
+    timeout: float = 86400.0  # seconds that the kernel may cache answers; 0: layers change underneath
     threads: int = 4  # long copies and fsyncs that may run at once
-    poll: int | None = None  # µs to look for the next request before sleeping; None: as it pays
-    awake: str = "auto"  # auto | on | off: keep idle processors from halting while it looks
+    poll: int | None = None  # µs to poll for the next request before sleeping; None: the default
+    awake: str = "auto"  # auto | on | off: keep idle processors from halting between requests
     foreground: bool = False
     debug: bool = False
     run_dir: bytes | None = None  # of the control socket; None: no control socket
-    notify: bool = False  # tell systemd (NOTIFY_SOCKET) how it goes
-    watchdog: float = 0.0  # seconds between signs of life that systemd waits for; 0: it does not
+    notify: bool = False  # report to systemd (NOTIFY_SOCKET)
+    watchdog: float = 0.0  # seconds within which systemd expects a sign of life; 0: never
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """One command line, parsed. `warnings`: one line for each option that was taken but has no effect."""
+    """One command line, parsed. `warnings`: a line for each accepted option that has no effect."""
 
     union: UnionOptions
     mount: MountOptions

@@ -1,7 +1,7 @@
-"""``-o remount``: what is asked of a mount that lives, read by the rows of the first mount's options.
+"""``-o remount``: parse what an existing mount should become, with the same rows as for a first mount.
 
-Only what the kernel keeps with the mount can change: ``ro`` and the flags. Anything else must be what the
-mount has already, as mount(8) repeats what fstab says.
+Only what the kernel keeps with the mount can change: ``ro`` and the other flags. Any other option must have
+the value that the mount has, since mount(8) repeats all options of fstab.
 """
 
 import os
@@ -14,7 +14,7 @@ from overlayfs_py.options.records import Options
 from overlayfs_py.options.table import ROWS
 
 NAME = "remount"
-# A word of mount(8)'s that a first mount passes over, since access times are kept so anyway.
+# A word of mount(8) that a first mount ignores, since access times work that way anyway.
 RELATIME = "relatime"
 _FLAGS = frozenset(f"mount.{name}" for name in ("read_only", "nosuid", "nodev", "noexec", "noatime"))
 
@@ -23,8 +23,8 @@ _FLAGS = frozenset(f"mount.{name}" for name in ("read_only", "nosuid", "nodev", 
 class RemountOptions:
     """One remount, parsed.
 
-    `flags`: those of MountOptions that were named, and ``relatime``; `kept`: ``record.field`` and its value
-    for every other option that was named.
+    `flags`: the named flags of MountOptions, and ``relatime``; `kept`: ``record.field`` and value of every
+    other named option.
     """
 
     flags: Mapping[str, bool]
@@ -33,15 +33,15 @@ class RemountOptions:
 
 
 def is_remount(pairs: Iterable[Pair]) -> bool:
-    """Whether these options are of a mount that lives."""
+    """Whether these options apply to an existing mount."""
     return any(name == NAME for name, _ in pairs)
 
 
 def parse_remount(pairs: Sequence[Pair], *, cwd: bytes, shown: Collection[str]) -> RemountOptions:
-    """What is asked; ConfigError names the option that is wrong.
+    """Parse a remount; ConfigError names the wrong option.
 
-    `shown`: the words that the mount table has for the mount. mount(8) hands them on, also those that no
-    first mount takes (user_id=0): they are what the mount has.
+    `shown`: the mount's words in the mount table. mount(8) passes them on, also those that are no option of a
+    first mount (user_id=0): the mount has them already.
     """
     names = [name for name, _ in pairs]
     asked = [pair for pair in pairs if pair[0] != NAME and (_is_flag(pair[0]) or _word(pair) not in shown)]
@@ -54,11 +54,11 @@ def parse_remount(pairs: Sequence[Pair], *, cwd: bytes, shown: Collection[str]) 
 
 
 def check_kept(asked: Mapping[str, object], options: Options) -> None:
-    """ConfigError names an option that is asked for and not the mount's; values as `plain` gives them."""
+    """Raise ConfigError for an option whose value is not the mount's; values in the form of `plain`."""
     named = {row.target: row.name for row in reversed(ROWS.values()) if "." in row.target}
     for name, value in asked.items():
         if name not in named:
-            raise ConfigError(f"there is no option {name}")
+            raise ConfigError(f"unknown option {name}")
         record, _, field = name.partition(".")
         has = plain(getattr(getattr(options, record), field))
         if value != has:
@@ -66,7 +66,7 @@ def check_kept(asked: Mapping[str, object], options: Options) -> None:
 
 
 def plain(value: object) -> object:
-    """An option's value as JSON has it."""
+    """Return an option's value in JSON form."""
     if isinstance(value, bytes):
         return os.fsdecode(value)
     return [plain(item) for item in value] if isinstance(value, tuple) else value

@@ -1,7 +1,7 @@
-"""Every option that is known, one row each: the parser, the manual's table and the tests read these rows.
+"""Every known mount option, one row each; the parser, the manual and the tests read these rows.
 
-An option that is not here is an error. One that is here but can do nothing says so, either by a warning
-(what was asked for does no harm) or by an error (leaving it out would break a promise).
+An option that is not here is an error. An option without effect here gets a warning when ignoring it does no
+harm, and is an error when ignoring it would break a promise.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Kind(Enum):
-    """How an option's value is read, and what becomes of it."""
+    """How the parser reads an option's value, and what it does with the option."""
 
     LOWERS = "colon-separated directories, topmost first; data-only ones after ::"
     DIRECTORY = "one directory"
@@ -20,7 +20,7 @@ class Kind(Enum):
     SECONDS = "seconds"
     TEXT = "any text"
     ID_MAP = "triples LAYER:MOUNT:SIZE"
-    SILENT = "accepted: for mount(8) or fstab, or how it is anyway"
+    SILENT = "accepted: for mount(8) or fstab, or what happens anyway"
     WARNED = "accepted with a warning: has no effect"
     REFUSED = "an error: not available"
 
@@ -48,57 +48,66 @@ def _words(name: str, target: str, words: str, meaning: str) -> Row:
 
 LAYERS = (
     Row("lowerdir", Kind.LOWERS, r"the lower directories; \: and \\ escape", "union.lower"),
-    Row("lowerdir+", Kind.DIRECTORY, "one more lower directory, below those before it", "union.lower"),
+    Row("lowerdir+", Kind.DIRECTORY, "one more lower directory, below those named before it", "union.lower"),
     Row("datadir+", Kind.DIRECTORY, "one more data-only lower directory", "union.data_lower"),
-    Row("upperdir", Kind.DIRECTORY, "where changes go; without it the mount is read-only", "union.upper"),
-    Row("workdir", Kind.DIRECTORY, "scratch space on the file system of the upper", "union.work"),
+    Row(
+        "upperdir",
+        Kind.DIRECTORY,
+        "the directory that receives changes; without it the mount is read-only",
+        "union.upper",
+    ),
+    Row("workdir", Kind.DIRECTORY, "a scratch directory on the file system of the upper", "union.work"),
 )
 
 SEMANTICS = (
-    _words("redirect_dir", "union.redirect_dir", "on off follow nofollow", "rename lower directories"),
-    Row("metacopy", Kind.ONE_OF, "copy up metadata alone where that is enough", "union.metacopy", _ON_OFF),
+    _words(
+        "redirect_dir", "union.redirect_dir", "on off follow nofollow", "allow renames of lower directories"
+    ),
+    Row("metacopy", Kind.ONE_OF, "copy up only the metadata where that is enough", "union.metacopy", _ON_OFF),
     Row(
         "index",
         Kind.ONE_OF,
-        "keep hard links whole (default off): only for lowers that stay",
+        "keep hard links intact after copy-up (default off); only for lowers that never change",
         "union.index",
         _ON_OFF,
     ),
-    _words("xino", "union.xino", "on off auto", "whichever: inode numbers are always unique in the mount"),
-    _flag("userxattr", "union.userxattr", True, "marks in user.* extended attributes"),
-    _flag("volatile", "union.volatile", True, "never sync: after a crash of the machine the upper is lost"),
+    _words(
+        "xino", "union.xino", "on off auto", "no difference: inode numbers are always unique in the mount"
+    ),
+    _flag("userxattr", "union.userxattr", True, "store overlay marks in user.* extended attributes"),
+    _flag("volatile", "union.volatile", True, "never sync; a crash of the machine makes the upper unusable"),
     Row(
         "fsync",
         Kind.ONE_OF,
-        "0 and volatile mean `volatile`, the others mean the default",
+        "0 and volatile mean the option `volatile`; the others mean the default",
         "union.volatile",
         {"0": True, "1": False, "auto": False, "strict": False, "volatile": True},
     ),
     Row(
         "uidmapping",
         Kind.ID_MAP,
-        "user ids: the first in the layers, its number in the mount, how many; with 0:1000:1 root's files in "
-        "the layers belong to 1000 in the mount, and what 1000 makes there is root's in the upper",
+        "map user ids: first id in the layers, first id in the mount, count; 0:1000:1 shows root's files of "
+        "the layers as 1000's, and stores files that 1000 creates as root's",
         "union.uid_map",
     ),
-    Row("gidmapping", Kind.ID_MAP, "group ids, likewise", "union.gid_map"),
-    _flag("squash_to_root", "squash_to_root", True, "everything belongs to 0:0"),
-    Row("squash_to_uid", Kind.INTEGER, "everything belongs to this user", "union.squash_uid"),
-    Row("squash_to_gid", Kind.INTEGER, "everything belongs to this group", "union.squash_gid"),
+    Row("gidmapping", Kind.ID_MAP, "map group ids in the same way", "union.gid_map"),
+    _flag("squash_to_root", "squash_to_root", True, "show 0:0 as the owner of everything"),
+    Row("squash_to_uid", Kind.INTEGER, "show this user as the owner of everything", "union.squash_uid"),
+    Row("squash_to_gid", Kind.INTEGER, "show this group as the group of everything", "union.squash_gid"),
     Row(
         "xattr_permissions",
         Kind.ONE_OF,
-        "owner and mode in an extended attribute: 1 privileged, 2 containers' override_stat",
+        "store owner and mode in an extended attribute: 1 a privileged one, 2 containers' override_stat",
         "union.xattr_permissions",
         {"0": 0, "1": 1, "2": 2},
     ),
-    _flag("static_nlink", "union.static_nlink", True, "the link count of directories is 1"),
-    _flag("noacl", "union.noacl", True, "no POSIX ACLs"),
+    _flag("static_nlink", "union.static_nlink", True, "show a link count of 1 for directories"),
+    _flag("noacl", "union.noacl", True, "disable POSIX ACLs"),
     _words(
         "aufs",
         "union.aufs",
         "auto on off",
-        "AUFS's and OCI's whiteout files in the lowers count; auto: but where an overlay has written",
+        "honour AUFS and OCI whiteout files in lowers; auto: not in directories that an overlay has written",
     ),
 )
 
@@ -108,47 +117,53 @@ DAEMON = (
         "engine",
         "service.engine",
         "auto native pyfuse3",
-        "how FUSE is spoken; auto: native, before Linux 5.12 pyfuse3 (status says which, and why)",
+        "the FUSE engine; auto: native, or pyfuse3 before Linux 5.12 (`overlayfs-pyctl status` shows which)",
     ),
     _words(
         "data",
         "service.data",
         "auto cached writeback passthrough",
-        "how file contents travel: auto is cached; writeback answers a write before the upper has it, as for "
-        "compilers; passthrough is for databases and much data in few files",
+        "the data path: auto is cached; writeback answers a write before the upper has the data, which suits "
+        "compilers; passthrough suits databases and large files",
     ),
-    Row("threads", Kind.INTEGER, "long copies and syncs that may run at once", "service.threads"),
+    Row("threads", Kind.INTEGER, "how many long copies and syncs may run at once", "service.threads"),
     Row(
         "poll",
         Kind.INTEGER,
-        "µs to look for the next request before sleeping; 0: never; else 100, or 500 without awake",
+        "µs to poll for the next request before sleeping; 0: never; default 100, or 500 without awake",
         "service.poll",
     ),
     _words(
         "awake",
         "service.awake",
         "auto on off",
-        "idle processors do not halt while requests come; auto: in virtual machines with haltpoll, up to 8",
+        "keep idle processors from halting while requests arrive; auto: in virtual machines with haltpoll "
+        "and up to 8 processors",
     ),
-    _flag("debug", "service.debug", True, "log every request; stays in the foreground"),
+    _flag("debug", "service.debug", True, "log every request and stay in the foreground"),
 )
 
 MOUNT = (
     _flag("ro", "mount.read_only", True, "read-only"),
-    _flag("rw", "mount.read_only", False, "writable (when there is an upper)"),
-    _flag("suid", "mount.nosuid", False, "set-user-ID bits count"),
-    _flag("nosuid", "mount.nosuid", True, "set-user-ID bits do not count"),
-    _flag("dev", "mount.nodev", False, "device files work"),
-    _flag("nodev", "mount.nodev", True, "device files do not work"),
-    _flag("exec", "mount.noexec", False, "programs may be run"),
-    _flag("noexec", "mount.noexec", True, "programs may not be run"),
-    _flag("atime", "mount.noatime", False, "access times are kept as the layers keep them"),
-    _flag("noatime", "mount.noatime", True, "reading updates no access time"),
-    _flag("remount", "remount", True, "give a live mount the flags above; other options must be as they are"),
-    _flag("allow_other", "mount.allow_other", True, "other users may use the mount"),
-    _flag("allow_root", "mount.allow_root", True, "root may use a user's mount"),
-    Row("fsname", Kind.TEXT, "the mount's source, as mount(8) lists it", "mount.fsname"),
-    Row("subtype", Kind.TEXT, "the mount's type after fuse.", "mount.subtype"),
+    _flag("rw", "mount.read_only", False, "writable, if there is an upper"),
+    _flag("suid", "mount.nosuid", False, "honour set-user-ID bits"),
+    _flag("nosuid", "mount.nosuid", True, "ignore set-user-ID bits"),
+    _flag("dev", "mount.nodev", False, "allow device files"),
+    _flag("nodev", "mount.nodev", True, "disable device files"),
+    _flag("exec", "mount.noexec", False, "allow programs to run"),
+    _flag("noexec", "mount.noexec", True, "do not allow programs to run"),
+    _flag("atime", "mount.noatime", False, "update access times as the layers' file systems do"),
+    _flag("noatime", "mount.noatime", True, "do not update access times"),
+    _flag(
+        "remount",
+        "remount",
+        True,
+        "give a live mount the flags above; all other options must stay as they are",
+    ),
+    _flag("allow_other", "mount.allow_other", True, "let other users use the mount"),
+    _flag("allow_root", "mount.allow_root", True, "let root use a user's mount"),
+    Row("fsname", Kind.TEXT, "the source that mount(8) lists", "mount.fsname"),
+    Row("subtype", Kind.TEXT, 'the type that mount(8) lists after "fuse."', "mount.subtype"),
 )
 
 
@@ -159,15 +174,15 @@ def _rows(kind: Kind, meaning: str, names: str) -> tuple[Row, ...]:
 WITHOUT_EFFECT = (
     *_rows(Kind.SILENT, "for mount(8), fstab and systemd", "auto noauto user nouser users owner group"),
     *_rows(Kind.SILENT, "for mount(8), fstab and systemd", "nofail _netdev defaults comment"),
-    *_rows(Kind.SILENT, "how it is anyway", "default_permissions async relatime norelatime diratime loud"),
-    *_rows(Kind.SILENT, "how it is anyway", "silent nolazytime nostrictatime nomand noiversion symfollow"),
-    *_rows(Kind.WARNED, "caching is set by timeout=", "kernel_cache auto_cache noforget"),
-    Row("writeback", Kind.WARNED, "see data=writeback"),
-    *_rows(Kind.WARNED, "always so here", "big_writes use_ino readdir_ino nonempty hard_remove intr"),
-    *_rows(Kind.WARNED, "there is one event loop; see threads=", "threaded clone_fd max_threads"),
-    *_rows(Kind.WARNED, "there is one event loop; see threads=", "max_idle_threads"),
-    *_rows(Kind.WARNED, "fuse-overlayfs's own tuning", "fast_ino noxattrs"),
-    *_rows(Kind.WARNED, "the layers' file systems keep access times", "strictatime lazytime nodiratime"),
+    *_rows(Kind.SILENT, "what happens anyway", "default_permissions async relatime norelatime diratime loud"),
+    *_rows(Kind.SILENT, "what happens anyway", "silent nolazytime nostrictatime nomand noiversion symfollow"),
+    *_rows(Kind.WARNED, "use timeout= for caching", "kernel_cache auto_cache noforget"),
+    Row("writeback", Kind.WARNED, "use data=writeback"),
+    *_rows(Kind.WARNED, "always on", "big_writes use_ino readdir_ino nonempty hard_remove intr"),
+    *_rows(Kind.WARNED, "requests run in one event loop; see threads=", "threaded clone_fd max_threads"),
+    *_rows(Kind.WARNED, "requests run in one event loop; see threads=", "max_idle_threads"),
+    *_rows(Kind.WARNED, "only tunes fuse-overlayfs", "fast_ino noxattrs"),
+    *_rows(Kind.WARNED, "the layers' file systems decide on access times", "strictatime lazytime nodiratime"),
     *_rows(Kind.WARNED, "propagation follows the parent mount", "private rprivate shared rshared"),
     *_rows(Kind.WARNED, "propagation follows the parent mount", "slave rslave unbindable runbindable"),
 )
@@ -175,12 +190,14 @@ WITHOUT_EFFECT = (
 UNSUPPORTED = (
     *_rows(Kind.REFUSED, "fuse-overlayfs plugins are not supported", "plugins"),
     *_rows(Kind.REFUSED, "SELinux labels are not supported", "context fscontext defcontext rootcontext"),
-    *_rows(Kind.REFUSED, "layers are read with the mounter's rights", "override_creds nooverride_creds"),
-    *_rows(Kind.REFUSED, "mount and the kernel do it, not the overlay", "bind rbind move"),
-    *_rows(Kind.REFUSED, "writes are synchronous where O_SYNC or fsync asks for it", "sync dirsync"),
-    *_rows(Kind.REFUSED, "a killed daemon leaves its mount, the next start clears it", "auto_unmount"),
-    *_rows(Kind.REFUSED, "this overlay cannot do it", "mand iversion nosymfollow direct_io blkdev"),
-    *_rows(Kind.REFUSED, "this overlay cannot do it", "nfs_filehandles max_read"),
+    *_rows(
+        Kind.REFUSED, "layers are always read with the mounter's rights", "override_creds nooverride_creds"
+    ),
+    *_rows(Kind.REFUSED, "mount and the kernel do this, not the overlay", "bind rbind move"),
+    *_rows(Kind.REFUSED, "use O_SYNC or fsync for synchronous writes", "sync dirsync"),
+    *_rows(Kind.REFUSED, "a killed daemon leaves a dead mount, which the next start clears", "auto_unmount"),
+    *_rows(Kind.REFUSED, "not supported by this overlay", "mand iversion nosymfollow direct_io blkdev"),
+    *_rows(Kind.REFUSED, "not supported by this overlay", "nfs_filehandles max_read"),
     Row("nfs_export", Kind.ONE_OF, "only off: file handles are not supported", "", {"off": False}),
     Row("verity", Kind.ONE_OF, "only off: fs-verity digests are not checked", "", {"off": False}),
     Row("uuid", Kind.ONE_OF, "only auto", "", {"auto": "auto"}),

@@ -213,7 +213,7 @@ def test_malformed_requests_get_one_clear_line(live: Layers) -> None:
     [
         ({"verb": "remount"}, "remount: options: expected an object of options"),
         ({"verb": "remount", "options": {}}, "remount: read_only: expected true or false"),
-        ({"verb": "remount", "options": {"x.y": 1}, "read_only": True}, "there is no option x.y"),
+        ({"verb": "remount", "options": {"x.y": 1}, "read_only": True}, "unknown option x.y"),
         ({"verb": "umount", "lazy": 1}, "umount: lazy: expected true or false"),
         ({"verb": "freeze", "timeout": "1"}, "freeze: timeout: expected a number of seconds above 0"),
         ({"verb": "status", "color": 1}, "status: unknown argument color; there are none"),

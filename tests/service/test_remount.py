@@ -208,7 +208,7 @@ def test_fstab(layers: Layers, where: Path) -> None:
         ("volatile", "option volatile is off"),
         ("squash_to_uid=3", "option squash_to_uid is not given"),
         ("metacopy=maybe", "option metacopy=maybe"),
-        ("plugins=x", "option plugins cannot be used"),
+        ("plugins=x", "option plugins is not available"),
         ("nonsense", "unknown option nonsense"),
     ],
 )
