@@ -3,7 +3,7 @@
 ``with overlayfs_py.mount(lower=[...], upper=..., work=..., mountpoint=...) as m:`` mounts in a child process.
 """
 
-TYPE_CHECKING = False  # typing takes longer to load than the programs take to care for Ctrl-C
+TYPE_CHECKING = False  # importing typing takes longer than the programs' own start until they handle Ctrl-C
 if TYPE_CHECKING:
     from overlayfs_py.service.child import ChildMount, mount
 
@@ -12,7 +12,7 @@ __all__ = ["ChildMount", "__version__", "mount"]
 
 
 def __getattr__(name: str) -> object:
-    """Loads the mounting only when it is used: layerstore imports this package for its marks alone."""
+    """Load `mount` on first use: layerstore imports this package, but only its lower rooms."""
     if name in ("mount", "ChildMount"):
         from overlayfs_py.service import child
 

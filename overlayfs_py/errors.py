@@ -1,7 +1,7 @@
-"""The package's own exceptions: what is wrong before there is a mount.
+"""The package's own exceptions, and how errors are raised and shown.
 
-Filesystem results are plain ``OSError(errno)`` everywhere; these types are for the
-command line and the service, whose users want one line: what, where, what to do.
+Filesystem results are plain ``OSError(errno)`` everywhere. The types here are for the command line and the
+service, whose users want one line: what failed, where, and what to do.
 """
 
 import errno
@@ -23,19 +23,19 @@ def fail(code: int, path: bytes | str | None = None) -> "NoReturn":
 
 
 class OverlayError(Exception):
-    """Base of the package's errors; ``str()`` of one is a complete sentence for the user."""
+    """Base of the package's errors; ``str()`` is a complete message for the user."""
 
 
 class ConfigError(OverlayError):
-    """An option or a configuration file is wrong: the user can mend it by editing it."""
+    """An option or a configuration file is wrong; the user can correct it."""
 
 
 class LayerError(OverlayError):
-    """A layer, upper or work directory cannot be used: it names the directory."""
+    """A layer, upper or work directory is not usable; the message names the directory."""
 
 
 class InUse(LayerError):
-    """Somebody has locked this upper or work directory: another mount, or a daemon that is just ending.
+    """Another mount, or a daemon that is just ending, has locked this upper or work directory.
 
     `what` names the directory, `identity` is its (st_dev, st_ino).
     """
@@ -47,41 +47,41 @@ class InUse(LayerError):
 
 
 class MountError(OverlayError):
-    """Mounting or unmounting failed: it names the mount point."""
+    """Mounting or unmounting failed; the message names the mount point."""
 
 
 class EngineUnavailable(OverlayError):
-    """The wanted engine cannot run on this machine: it says what is missing."""
+    """The requested engine does not run on this machine; the message says what is missing."""
 
 
 def for_people(text: str) -> str:
-    """`text` as one line that cannot act on the terminal that shows it.
+    """Return `text` as one line that is safe to print on a terminal.
 
-    Control characters (C0, C1, DEL), line and paragraph separators, those that turn the direction of
-    writing, whatever else nobody can see, and bytes that are not UTF-8 are escaped. What programs read
-    (``--json``) is not given to this.
+    Escapes control characters (C0, C1, DEL), line and paragraph separators, characters that change the
+    writing direction, all other invisible ones, and bytes that are not UTF-8. Not for output that programs
+    read (``--json``).
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
-    """As Python writes it; a byte that is not UTF-8 (surrogateescape) by its own number."""
+    """Escape as Python does; a byte that is not UTF-8 (surrogateescape) becomes its own number."""
     number = ord(character)
     return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else repr(character)[1:-1]
 
 
 def shown(path: bytes) -> str:
-    """`path` in a message: names may be any bytes, and a message is one line of text."""
+    """Return `path` for a message: names may be any bytes, and a message is one line of text."""
     return for_people(path.decode(errors="surrogateescape"))
 
 
 def say(program: str, message: str) -> None:
-    """One line on stderr, as every program of ours says what is wrong."""
+    """Print one line on stderr in the form that all our programs use for errors."""
     mention(f"{program}: {message}")
 
 
 def mention(line: str) -> None:
-    """One line on stderr. That nobody can read it (a full disk, a reader that went) ends nothing else."""
+    """Print one line on stderr; a failure to write it (full disk, closed pipe) is ignored."""
     try:
         print(for_people(line), file=sys.stderr, flush=True)
     except OSError:

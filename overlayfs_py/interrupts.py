@@ -1,4 +1,4 @@
-"""What Ctrl-C does to our programs while Python loads them, and where there is nothing to put in order."""
+"""What Ctrl-C does while our programs load, and wherever there is nothing to clean up."""
 
 # The built-in part of `signal`, which loads nothing; it has no types.
 from _signal import (  # type: ignore[import-not-found]
@@ -11,10 +11,10 @@ from _signal import (  # type: ignore[import-not-found]
 
 
 def end_quietly() -> None:
-    """From here on SIGINT ends this process as SIGTERM does, unless it is ignored (nohup, a shell's ``&``).
+    """Let SIGINT end this process silently, as SIGTERM does, unless it is ignored (nohup, a shell's ``&``).
 
-    Python's own handler raises wherever the program is just then, also in the middle of an import or in a
-    callback, where it prints a traceback. Whoever has something to put in order sets a handler of its own.
+    Python's own handler raises at any point, also in the middle of an import or in a callback, and prints a
+    traceback. Code that has something to clean up sets its own handler.
     """
     if getsignal(SIGINT) is default_int_handler:
         signal(SIGINT, SIG_DFL)

@@ -1,4 +1,4 @@
-"""What an installation has below its share directory: where it lies, and how a manual page is written."""
+"""Files below an installation's share directory: their places, and the roff of manual pages."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ COMPLETIONS = {
 
 
 def write(share: Path, files: Mapping[str, str]) -> None:
-    """Write every file; prints their paths below `share`, one a line."""
+    """Write the files (path below `share` to content); print the paths, one a line."""
     for name, content in sorted(files.items()):
         path = share / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,6 +22,6 @@ def write(share: Path, files: Mapping[str, str]) -> None:
 
 
 def roff(text: str) -> str:
-    """Text that roff shows as it is."""
+    """Escape text for roff."""
     plain = text.strip("\n").replace("\\", "\\e").replace("-", "\\-")
     return re.sub(r"^(?=[.'])", r"\\&", plain, flags=re.MULTILINE)

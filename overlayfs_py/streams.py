@@ -1,4 +1,4 @@
-"""The standard streams, whatever the caller of a program left of them: cron, a service manager, ``>&-``."""
+"""Make the standard streams usable, whatever the caller (cron, a service manager, ``>&-``) did to them."""
 
 import codecs
 import io
@@ -11,29 +11,29 @@ _closed: set[int] = set()
 
 
 def prepare() -> None:
-    """Give every closed standard stream to /dev/null, and let none fail for the characters it prints.
+    """Connect every closed standard stream to /dev/null, and let none fail on unprintable characters.
 
-    For programs, before they open anything: the next file that is opened takes the number of a closed
-    stream, and a message goes into it. Idempotent.
+    Programs call it before they open any file: otherwise that file gets the number of a closed stream, and
+    messages are written into it. Idempotent.
     """
     codecs.register_error(_TEXT, _bytes_or_escapes)
     for fd, (name, mode) in enumerate(_MODES.items()):
-        if getattr(sys, name) is None:  # as Python found it closed
+        if getattr(sys, name) is None:  # Python found it closed
             _closed.add(fd)
             _open_null(fd)
-            stream = open(fd, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as we live
+            stream = open(fd, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - stays open
             setattr(sys, name, stream)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # ASCII is what Python makes of an unknown locale: it says nothing about who reads this.
+            # Python uses ASCII for an unknown locale; that says nothing about the reader.
             is_ascii = codecs.lookup(stream.encoding).name == "ascii"
             stream.reconfigure(encoding="utf-8" if is_ascii else stream.encoding, errors=_TEXT)
 
 
 def was_closed(fd: int) -> bool:
-    """Whether a standard stream is /dev/null only because the caller gave us none."""
+    """Whether the caller had closed the standard stream `fd`, which is /dev/null now."""
     return fd in _closed
 
 
@@ -47,7 +47,7 @@ def _open_null(fd: int) -> None:
 
 
 def _bytes_or_escapes(error: UnicodeError) -> tuple[bytes, int]:
-    """Bytes that came as surrogates (PEP 383) go out as they were; what else has no form is escaped."""
+    """Encode surrogates (PEP 383) as the bytes they stand for; escape other characters."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     pieces = (

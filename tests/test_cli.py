@@ -32,7 +32,7 @@ def test_help_has_examples(word: str) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "no mount point"),
+        ([], "mount point is missing"),
         (["a", "b", "c", "-o", "lowerdir=/"], "too many words"),
         (["-x", "/mnt"], "-x"),
         (["/mnt"], "no lower directory"),

@@ -1,4 +1,4 @@
-"""The commands' entries, which load next to nothing before they have cared for Ctrl-C."""
+"""Entry points of the two commands; they import almost nothing before they handle Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``overlayfs-py``; returns the exit status."""
+    """Run ``overlayfs-py``; return the exit status."""
     _prepare()
     from overlayfs_py.cli import mount
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def control(argv: Sequence[str] | None = None) -> int:
-    """``overlayfs-pyctl``; returns the exit status."""
+    """Run ``overlayfs-pyctl``; return the exit status."""
     _prepare()
     from overlayfs_py.cli import ctl
 

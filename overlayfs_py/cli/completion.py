@@ -1,7 +1,7 @@
-"""Words that a shell completes for our two commands: from their parsers, the options' table, the mount table.
+"""Shell completion for both commands, from their parsers, the option table and the mount table.
 
-The shell asks the command itself, as click's programs do: ``_OVERLAYFS_PY_COMPLETE=bash_complete`` and the
-line so far, which click reads.
+The shell calls the command itself, as with click programs: with ``_OVERLAYFS_PY_COMPLETE=bash_complete`` and
+the line so far in variables that click reads.
 """
 
 import argparse
@@ -19,25 +19,25 @@ from overlayfs_py.syscalls.mount import OWN_TYPE, mount_table
 
 _SHELLS: dict[str, type[ShellComplete]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
 _USELESS = (Kind.SILENT, Kind.WARNED, Kind.REFUSED)
-# Word separators of bash beside blanks, each of which it hands over as a word of its own.
+# Characters besides blanks at which bash splits words; it passes each as a word of its own.
 _BREAKS = ("=", ":")
 
 Item = CompletionItem[str]
 
 
 def variable(program: str) -> str:
-    """The environment variable through which a shell asks `program`."""
+    """Return the environment variable by which a shell asks `program` for completions."""
     return f"_{program.upper().replace('-', '_')}_COMPLETE"
 
 
 def script(program: str, shell: str) -> str:
-    """What the shell reads to ask `program`."""
+    """Return the script that makes `shell` ask `program`."""
     text = SCRIPTS[shell].replace("@PROGRAM@", program).replace("@ASK@", variable(program))
     return text.replace("@NAME@", program.replace("-", "_"))
 
 
 def answer(parser: argparse.ArgumentParser, instruction: str) -> int:
-    """Do what a shell asks (`bash_complete`, `bash_source`); the exit status."""
+    """Answer a shell (`bash_complete`, `bash_source`) on stdout; return the exit status."""
     shell, _, what = instruction.partition("_")
     if shell not in _SHELLS or what not in ("complete", "source"):
         return 1
@@ -47,7 +47,7 @@ def answer(parser: argparse.ArgumentParser, instruction: str) -> int:
 
 
 def _lines(parser: argparse.ArgumentParser, shell: str) -> Iterator[str]:
-    """``TYPE,WORD`` and a tab with what it means."""
+    """Yield ``TYPE,WORD``, a tab and the help text, one line a candidate."""
     asking = _SHELLS[shell](click.Command(None), {}, parser.prog, variable(parser.prog))
     args, incomplete = asking.get_completion_args()
     cut = 0
@@ -58,7 +58,7 @@ def _lines(parser: argparse.ArgumentParser, shell: str) -> Iterator[str]:
 
 
 def _joined(args: Sequence[str], incomplete: str) -> tuple[list[str], str, int]:
-    """bash's pieces put together again, and how much of the last word it will not replace."""
+    """Join the pieces of bash; also return how much of the last word it will not replace."""
     words: list[str] = []
     glue = False
     for piece in [*args, incomplete]:
@@ -72,7 +72,7 @@ def _joined(args: Sequence[str], incomplete: str) -> tuple[list[str], str, int]:
 
 
 def candidates(parser: argparse.ArgumentParser, args: Sequence[str], incomplete: str) -> list[Item]:
-    """What `incomplete` may become after `args`."""
+    """Return the candidates for `incomplete` after `args`."""
     positionals = [action for action in parser._actions if not action.option_strings]
     waiting: argparse.Action | None = None  # an option whose value comes next
     for at, word in enumerate(args):
@@ -120,8 +120,8 @@ def _values(action: argparse.Action, incomplete: str) -> Iterator[Item]:
 
 
 def mount_options(incomplete: str) -> Iterator[Item]:
-    """The option that an option text may go on with: a name, or the words or directories for its value."""
-    *before, (name, value) = split_options(incomplete + "x")  # never empty: the last one is being written
+    """Yield continuations of an option text: option names, or words or directories for a value."""
+    *before, (name, value) = split_options(incomplete + "x")  # never empty: the last one is incomplete
     last = name[:-1] if value is None else f"{name}={value[:-1]}"
     start = incomplete[: len(incomplete) - len(last)]
     if value is not None:
@@ -157,7 +157,7 @@ def _directories(path: str) -> Iterator[str]:
 
 
 def _live_mounts(incomplete: str) -> Iterator[Item]:
-    """The mounts there are; a daemon that hangs is not asked."""
+    """Yield the mounts of the mount table; no daemon is queried."""
     for record in mount_table():
         path = os.fsdecode(record.mountpoint)
         if record.fstype == OWN_TYPE and path.startswith(incomplete):

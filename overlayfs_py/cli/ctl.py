@@ -1,4 +1,4 @@
-"""``overlayfs-pyctl``: ask and steer the daemons of live mounts over their control sockets."""
+"""``overlayfs-pyctl``: query and control the daemons of live mounts through their control sockets."""
 
 import argparse
 import json
@@ -32,26 +32,26 @@ EXAMPLES = {
     "sync": "  overlayfs-pyctl sync /mnt",
     "umount": "  overlayfs-pyctl umount /mnt",
 }
-EXIT_STATUS = "0 when it was done, 1 with one line on stderr when not, 2 for a wrong command line"
+EXIT_STATUS = "0 on success, 1 with one line on stderr on failure, 2 for a wrong command line"
 _FREEZE = """\
-From the answer on nothing changes the mount or its upper directory: writers wait, readers go on, and the
-upper is the state of one instant, written to the disk (unless the mount is volatile). With a COMMAND the
-mount is frozen while it runs, and the exit status is the command's. Without one it stays frozen until it is
-thawed, or until the time is up. A mount that is frozen already is an error.
+Freeze the mount: writers wait, readers continue. From then on the upper directory holds the state of one
+instant, written to disk (unless the mount is volatile), until the mount is thawed. With a COMMAND the mount
+stays frozen while it runs, and the exit status is the command's. Without one it stays frozen until `thaw` or
+until the time is up. Freezing a frozen mount is an error.
 """
 
 Verb = Callable[[argparse.Namespace, bytes], int | None]
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line and status 2."""
+    """Report errors in one line with status 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {for_people(message)}; see {self.prog} --help\n")
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     if "_OVERLAYFS_PYCTL_COMPLETE" in os.environ:
         from overlayfs_py.cli import completion
 
@@ -64,16 +64,18 @@ def run(argv: Sequence[str] | None = None) -> int:
     except OverlayError as error:
         return _fail(str(error))
     except TimeoutError:
-        return _fail("the daemon does not answer")
+        return _fail("the daemon does not respond")
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed there
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # so that Python has nothing to flush at exit
         return 1
     except OSError as error:
         return _fail(error.strerror or str(error))
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """The words of this program and those of the command that `freeze` runs."""
+    """Split into our own words and those of the command that `freeze` runs."""
     if "freeze" in words and "--" in words[words.index("freeze") :]:
         end = words.index("--", words.index("freeze"))
         return words[:end], words[end + 1 :]
@@ -95,15 +97,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=_PROGRAM,
         usage="overlayfs-pyctl [--run-dir DIR] VERB ...",
-        description="Ask and steer the daemons of mounted overlays: your own, or as root the system's.",
+        description="Query and control the daemons of mounted overlays: your own, or the system's as root.",
         epilog=f"examples:\n{examples}\n\nexit status: {EXIT_STATUS}",
         formatter_class=raw,
         add_help=False,
     )
-    parser.add_argument("--run-dir", metavar="DIR", help="where the control sockets are")
+    parser.add_argument("--run-dir", metavar="DIR", help="the directory of the control sockets")
     version = f"overlayfs-py: {overlayfs_py.__version__}"
     parser.add_argument("-V", "--version", action="version", version=version, help="print the version")
-    parser.add_argument("-h", "--help", action="help", help="print this, or with a VERB what it does")
+    parser.add_argument("-h", "--help", action="help", help="print this help, or that of a VERB")
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=_Parser)
 
     def add(name: str, verb: Verb, text: str, more: str = "") -> argparse.ArgumentParser:
@@ -126,11 +128,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_looks(add: Callable[..., argparse.ArgumentParser]) -> None:
-    add("list", _list, "what is mounted").add_argument("--json", action="store_true", help=_JSON)
-    status = add("status", _status, "one mount's layers, flags, options and figures")
+    add("list", _list, "list mounted overlays").add_argument("--json", action="store_true", help=_JSON)
+    status = add("status", _status, "show layers, flags, options and figures of one mount")
     status.add_argument("mountpoint", metavar="MOUNTPOINT")
     status.add_argument("--json", action="store_true", help=_JSON)
-    stats = add("stats", _stats, "requests, errors, copy-ups, memory: of one mount, or of all")
+    stats = add("stats", _stats, "show requests, errors, copy-ups and memory of one mount, or of all")
     stats.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
     form = stats.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help=_JSON)
@@ -138,24 +140,24 @@ def _add_looks(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _add_changes(add: Callable[..., argparse.ArgumentParser]) -> None:
-    freeze = add("freeze", _freeze, "hold all changes, so that the upper can be copied", _FREEZE)
+    freeze = add("freeze", _freeze, "block all changes, so that the upper can be copied", _FREEZE)
     freeze.usage = f"{freeze.prog} [--timeout SECONDS] MOUNTPOINT [-- COMMAND...]"
     freeze.add_argument("mountpoint", metavar="MOUNTPOINT")
     freeze.add_argument(
         "--timeout", type=_seconds, metavar="SECONDS",
-        help=f"thaw by itself after that time (default {FREEZE_SECONDS:.0f}; with a COMMAND: none)",
+        help=f"thaw automatically after that time (default {FREEZE_SECONDS:.0f}; with a COMMAND: never)",
     )  # fmt: skip
-    thaw = add("thaw", _thaw, "let changes go on")
-    sync = add("sync", _sync, "make all changes durable, also those of mapped files")
-    umount = add("umount", _umount, "unmount, and wait until the layers are released")
+    thaw = add("thaw", _thaw, "end a freeze")
+    sync = add("sync", _sync, "make all changes durable, also those made through memory mappings")
+    umount = add("umount", _umount, "unmount, and wait until the daemon has released the layers")
     for verb in (thaw, sync, umount):
         verb.add_argument("mountpoint", metavar="MOUNTPOINT")
-    umount.add_argument("-l", "--lazy", action="store_true", help="detach it while it is in use")
+    umount.add_argument("-l", "--lazy", action="store_true", help="detach the mount even if it is in use")
     umount.add_argument(
         "-f",
         "--force",
         action="store_true",
-        help="end its daemon, whoever uses it: they get errors, and lose what is not written yet",
+        help="end the daemon even if the mount is in use: its users get errors and lose unwritten data",
     )
 
 
@@ -209,7 +211,7 @@ def _stats(arguments: argparse.Namespace, run_dir: bytes) -> None:
 
 
 def _exposed(found: Sequence[Mapping[str, Any]]) -> str:
-    """For Prometheus as it is; names in labels may be anything, so not for a terminal."""
+    """Return the exposition; on a terminal with control characters escaped, since labels hold any names."""
     text = prometheus(found)
     return "".join(f"{for_people(line)}\n" for line in text.splitlines()) if sys.stdout.isatty() else text
 
@@ -222,10 +224,10 @@ def _freeze(arguments: argparse.Namespace, run_dir: bytes) -> int:
     with _connect(arguments, run_dir) as daemon:
         frozen = daemon.freeze(timeout=timeout, hold=bool(command))
         if frozen["pages_left"]:
-            warning = "pages of mapped files that somebody else is writing to are not included"
+            warning = "pages of mapped files that another process is writing are not included"
             say(_PROGRAM, f"warning: {warning}")
         if not command:
-            until = f"thaws in {timeout:g} s unless told before"
+            until = f"thaws in {timeout:g} s, or with overlayfs-pyctl thaw"
             print(f"{for_people(arguments.mountpoint)}: frozen within {frozen['took']:.3f} s; {until}")
             return 0
         status = _status_of(command)
@@ -234,9 +236,9 @@ def _freeze(arguments: argparse.Namespace, run_dir: bytes) -> int:
 
 
 def _status_of(command: Sequence[str]) -> int:
-    """The command's exit status. It does not outlive us: then changes go on, and it would not know."""
+    """Run the command and return its exit status. It ends with this process, since the freeze does too."""
     try:
-        with _caring_for_signals(), running(command) as process:
+        with _signals_handled(), running(command) as process:
             status = process.wait()
     except OSError as error:
         raise ConfigError(f"{command[0]}: {error.strerror}") from error
@@ -244,8 +246,8 @@ def _status_of(command: Sequence[str]) -> int:
 
 
 @contextmanager
-def _caring_for_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise. A terminal tells the command of Ctrl-C, too: that is its affair."""
+def _signals_handled() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP raise. Ctrl-C reaches the command too, which decides what to do."""
     handlers = {signal.SIGINT: _ignored, signal.SIGTERM: _terminated, signal.SIGHUP: _terminated}
     before = {number: signal.getsignal(number) for number in handlers}
     caught = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
@@ -259,7 +261,7 @@ def _caring_for_signals() -> Iterator[None]:
 
 
 def _ignored(number: int, frame: FrameType | None) -> None:
-    """By a handler, which the command does not inherit."""
+    """Ignore the signal; unlike SIG_IGN, a handler is not inherited by the command."""
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
@@ -303,7 +305,7 @@ def _umount(arguments: argparse.Namespace, run_dir: bytes) -> None:
 
 
 def _connect(arguments: argparse.Namespace, run_dir: bytes) -> client.Connection:
-    """To the daemon of the mount point as it was typed: links resolved but for the last name."""
+    """Connect to the daemon of the mount point, with all links resolved except the last name."""
     from overlayfs_py.options.parse import absolute_mountpoint
 
     return client.connect(run_dir, absolute_mountpoint(os.getcwdb(), os.fsencode(arguments.mountpoint)))

@@ -1,6 +1,6 @@
-"""``overlayfs-py``: the command that mounts, as a person, mount(8), fstab, podman or systemd call it.
+"""``overlayfs-py``: the mount command for people, mount(8), fstab, podman and systemd.
 
-Only what parses is imported here; the daemon's libraries are loaded by the process that serves.
+Only parsing is imported here; the serving process loads the daemon's libraries.
 """
 
 import argparse
@@ -37,7 +37,7 @@ EXAMPLES = """\
 
 
 def options_of(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
-    """Every option as it is written, and what it does; not those that are for programs."""
+    """Return (option as written, help) for every option that is meant for people."""
     shown = [action for action in parser._actions if action.option_strings and action.help]
     return [
         (" ".join([", ".join(action.option_strings), *_value(action)]), action.help or "")
@@ -51,7 +51,7 @@ def _value(action: argparse.Action) -> list[str]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors are one line and status 1, as every other error of a mount command."""
+    """Report errors in one line with status 1, like every other error of a mount command."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; usage: {USAGE}")
@@ -62,7 +62,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     if "_OVERLAYFS_PY_COMPLETE" in os.environ:
         return _complete(os.environ["_OVERLAYFS_PY_COMPLETE"])
     try:
@@ -93,18 +93,18 @@ def make_parser() -> _Parser:
     add("-o", action="append", default=[], dest="options", metavar="OPTIONS", help=options)
     add("-f", "--foreground", action="store_true", help="stay in the foreground")
     add("-d", "--debug", action="store_true", help="log every request (implies -f)")
-    add("-s", action="store_true", help=hidden)  # libfuse's: one thread, as it is
-    add("--config", type=Path, metavar="FILE", help="read mount point and options from a TOML file")
+    add("-s", action="store_true", help=hidden)  # for libfuse programs: one thread, as always here
+    add("--config", type=Path, metavar="FILE", help="read the mount point and options from a TOML file")
     add("--parent-fd", type=int, help=hidden)  # of overlayfs_py.mount()
     version = f"overlayfs-py: {overlayfs_py.__version__}"
     add("-V", "--version", action="version", version=version, help="print the version")
-    add("-h", "--help", action="help", help="print this")
+    add("-h", "--help", action="help", help="print this help")
     parser.add_argument("words", nargs="*", metavar="[SOURCE] MOUNTPOINT")
     return parser
 
 
 class _Asked(NamedTuple):
-    """What the words and the configuration file say: the mount point as it was typed, maybe a source."""
+    """Options, mount point (as typed) and source, from the command line and the configuration file."""
 
     pairs: list[Pair]
     mountpoint: bytes
@@ -126,12 +126,14 @@ def _asked(arguments: argparse.Namespace) -> _Asked:
     if words:
         mountpoint = os.fsencode(words.pop())
     if not mountpoint:
-        raise ConfigError(f"no mount point; usage: {USAGE}")
+        raise ConfigError(f"mount point is missing; usage: {USAGE}")
     return _Asked(pairs, mountpoint, words[0] if words else None)
 
 
 def _remount(asked: _Asked, run_dir: bytes) -> Sequence[str]:
-    """mount(8) names the source, too, and has merged the flags that the mount has into those it was given."""
+    """Remount. A source means that mount(8) calls: it has merged the mount's present flags into the
+    options.
+    """
     from overlayfs_py.service.remount import remount
 
     cwd = os.getcwdb()
@@ -149,7 +151,9 @@ def _options(
         "debug": arguments.debug,
         "run_dir": run_dir,
     }
-    if service["foreground"] and "NOTIFY_SOCKET" in environ:  # in the background it is our caller's
+    if (
+        service["foreground"] and "NOTIFY_SOCKET" in environ
+    ):  # in the background the socket belongs to our caller
         service |= {"notify": True, "watchdog": _watchdog(environ)}
     return parse_options(
         asked.pairs, mountpoint=asked.mountpoint, source=asked.source, cwd=os.getcwdb(), service=service
@@ -157,7 +161,7 @@ def _options(
 
 
 def _watchdog(environ: Mapping[str, str]) -> float:
-    """sd_watchdog_enabled(3): microseconds, meant for the process WATCHDOG_PID."""
+    """Return the watchdog time in seconds (sd_watchdog_enabled(3)); 0 when it is for another process."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     return int(environ.get("WATCHDOG_USEC") or 0) / 1e6
@@ -181,7 +185,7 @@ def _start(options: Options, parent_fd: int | None) -> int:
 
 
 def _run(options: Options, report: "StartReport", parent_fd: int | None = None) -> int:
-    gc.disable()  # importing makes no garbage; the daemon enables it again
+    gc.disable()  # imports make no garbage; the daemon turns collection on again
     from overlayfs_py.service.process import run_daemon
 
     return run_daemon(options, report, parent_fd)

@@ -1,6 +1,6 @@
-"""``python -m overlayfs_py.cli.pages DIR``: manual pages and shell completions for an installation's share.
+"""``python -m overlayfs_py.cli.pages DIR``: write manual pages and shell completions below a share directory.
 
-All of it is made from the commands' own parsers and the table of options, so that it says what they do.
+All texts come from the commands' own parsers and the option table, so they cannot differ from the code.
 """
 
 import argparse
@@ -19,7 +19,7 @@ _PROGRAMS = ("overlayfs-py", "overlayfs-pyctl")
 
 
 def completions() -> dict[str, str]:
-    """What each shell reads; the words themselves come from the programs."""
+    """Return the completion script of each program for each shell, by path."""
     return {
         place.format(program): script(program, shell)
         for shell, place in COMPLETIONS.items()
@@ -28,7 +28,7 @@ def completions() -> dict[str, str]:
 
 
 def manual() -> dict[str, str]:
-    """A page for each program."""
+    """Return the manual page of each program, by path."""
     pages = zip(_PROGRAMS, (_mount_page(), _control_page()), strict=True)
     return {f"man/man1/{program}.1": "\n".join(lines) + "\n" for program, lines in pages}
 
@@ -55,7 +55,9 @@ def _mount_page() -> Iterator[str]:
 
 def _control_page() -> Iterator[str]:
     parser = control.make_parser()
-    yield from _head("overlayfs-pyctl", "ask and steer the daemons of mounted overlays", [parser.usage or ""])
+    yield from _head(
+        "overlayfs-pyctl", "query and control the daemons of mounted overlays", [parser.usage or ""]
+    )
     yield from (".SH DESCRIPTION", roff(parser.description or ""), ".SH OPTIONS", *_options(parser))
     yield ".SH VERBS"
     for verb, below in verbs(parser).items():
@@ -66,7 +68,7 @@ def _control_page() -> Iterator[str]:
 
 
 def verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The verbs of `overlayfs-pyctl` and the parser of each."""
+    """Return the verbs of `overlayfs-pyctl`, each with its parser."""
     found = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return {name: below for action in found for name, below in action.choices.items()}
 

@@ -1,4 +1,4 @@
-"""The asking side of the control socket, for overlayfs-pyctl and for Python programs."""
+"""Client of the control socket, for overlayfs-pyctl and Python programs."""
 
 import json
 import os
@@ -21,15 +21,15 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 class DaemonSilent(MountError):
-    """It lives, and does not answer."""
+    """The daemon runs and does not answer."""
 
 
 class DaemonEnded(MountError):
-    """It ended instead of answering, as one does whose mount is just being unmounted."""
+    """The daemon ended instead of answering, as it does after an unmount."""
 
 
 class Connection:
-    """One conversation with one daemon; use as a context manager."""
+    """A connection to one daemon; use it as a context manager."""
 
     def __init__(self, path: bytes, timeout: float = _TIMEOUT) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -51,12 +51,14 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """End the conversation, and what hangs on it."""
+        """Close the connection, which ends what a verb holds for its duration."""
         self._lines.close()
         self._socket.close()
 
     def ask(self, verb: str, **arguments: object) -> Any:
-        """The verb's result; MountError with the daemon's words when it says no, and when it says nothing."""
+        """Return the verb's result; MountError with the daemon's message when it refuses or does not
+        answer.
+        """
         try:
             self._socket.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
             self._wait_for_answer()
@@ -66,14 +68,14 @@ class Connection:
         except ConnectionError:
             line = b""
         if not line:
-            raise DaemonEnded("the daemon ended before it answered")
+            raise DaemonEnded("the daemon exited before it answered")
         answer = json.loads(line)
         if not answer["ok"]:
             raise MountError(answer["error"])
         return answer["result"]
 
     def _wait_for_answer(self) -> None:
-        """TimeoutError when the time is up, and as soon as the daemon is found stopped."""
+        """Raise TimeoutError when the time is up, or as soon as the daemon is stopped."""
         limit = self._socket.gettimeout()
         end = None if limit is None else time.monotonic() + limit
         while not wait_readable(self._socket.fileno(), _LOOK_SECONDS):
@@ -85,17 +87,18 @@ class Connection:
             return f"the daemon (pid {self.pid}) is stopped: continue it (kill -CONT {self.pid})"
         limit = self._socket.gettimeout()
         return (
-            f"the daemon (pid {self.pid}) does not answer within {limit:g} s: it hangs, or is very busy; "
-            "its log may say why, and kill -9 ends it and leaves a dead mount to unmount"
+            f"the daemon (pid {self.pid}) does not answer within {limit:g} s: it hangs or is very busy; "
+            "see its log; kill -9 ends it and leaves a dead mount to unmount"
         )
 
     def wait_without_limit(self) -> None:
-        """For verbs whose time nobody can know."""
+        """Remove the time limit, for verbs that may take any time."""
         self._socket.settimeout(None)
 
     def freeze(self, *, timeout: float | None, hold: bool) -> Any:
-        """Freeze the mount: for `timeout` seconds, with `hold` no longer than this conversation. The daemon
-        itself gives up when requests under way do not end.
+        """Freeze the mount for `timeout` seconds; with `hold`, at most for as long as this connection.
+
+        MountError when requests in progress do not end.
         """
         self.wait_without_limit()
         try:
@@ -104,17 +107,19 @@ class Connection:
             self._socket.settimeout(_TIMEOUT)
 
     def may_remount(self, *, read_only: bool, noatime: bool, kept: Mapping[str, object]) -> bool:
-        """Whether the upper has to be synced after it; MountError when it may not be. `kept`: options that
-        must be the mount's, by ``record.field``.
+        """Ask whether a remount is allowed; return whether the upper must be synced afterwards.
+
+        `kept`: options that must equal the mount's, by ``record.field``. MountError when it is not allowed.
         """
         options = {field: plain(value) for field, value in kept.items()}
         return bool(self.ask("remount", read_only=read_only, noatime=noatime, options=options))
 
 
 def find(run_dir: bytes, mountpoint: bytes) -> Connection | None:
-    """The daemon that serves `mountpoint`, if there is one of this user.
+    """Connect to this user's daemon that serves `mountpoint`; None when there is none.
 
-    One whose mount was unmounted here and is kept elsewhere has the same name: it is found when no other is.
+    A daemon whose mount was unmounted here, but is still in use elsewhere, has the same name; it is the last
+    choice.
     """
     found = [daemon for path in sockets(run_dir, mountpoint) if (daemon := _connect(path)) is not None]
     if len(found) > 1 and (record := mounted_filesystem(mountpoint)) is not None:
@@ -125,14 +130,14 @@ def find(run_dir: bytes, mountpoint: bytes) -> Connection | None:
 
 
 def connect(run_dir: bytes, mountpoint: bytes) -> Connection:
-    """The daemon that serves `mountpoint`; MountError when there is none of this user."""
+    """Connect to this user's daemon that serves `mountpoint`; MountError when there is none."""
     if (connection := find(run_dir, mountpoint)) is not None:
         return connection
-    raise MountError(f"{_why_nobody_answers(mountpoint)} (see: overlayfs-pyctl list)")
+    raise MountError(f"{_why_no_daemon(mountpoint)} (see: overlayfs-pyctl list)")
 
 
 def ask_daemon(run_dir: bytes, pid: int, verb: str, **arguments: object) -> Any:
-    """What the daemon `pid` says; MountError when it cannot be asked, or says no."""
+    """Send one verb to the daemon `pid`; MountError when it is not reachable or refuses."""
     for path in sockets(run_dir, pid=pid):
         if (daemon := _connect(path)) is not None:
             with daemon:
@@ -140,21 +145,21 @@ def ask_daemon(run_dir: bytes, pid: int, verb: str, **arguments: object) -> Any:
     raise MountError(f"the daemon (pid {pid}) has no control socket in {shown(run_dir)}")
 
 
-def _why_nobody_answers(mountpoint: bytes) -> str:
-    """By the mount table: what is mounted there is not asked."""
+def _why_no_daemon(mountpoint: bytes) -> str:
+    """Explain by the mount table alone, since using the mount could hang."""
     where, record = shown(mountpoint), mounted_filesystem(mountpoint)
     if record is None or record.fstype != OWN_TYPE:
         return f"no overlayfs-py is mounted on {where}"
     if b"user_id=%d" % os.geteuid() not in record.super_options:
         return f"the overlay on {where} is another user's"
     return (
-        f"the daemon of the overlay on {where} does not answer: unmount it if the daemon has gone, "
-        "or give its --run-dir"
+        f"the daemon of the overlay on {where} does not answer: unmount it if the daemon has exited, "
+        "or name its run directory with --run-dir"
     )
 
 
 def ask_all(run_dir: bytes, verb: str, failed: Callable[[str], None]) -> list[dict[str, Any]]:
-    """What every daemon that answers says, by mount point; why the others do not goes to `failed`."""
+    """Send one verb to every daemon; return the results by mount point, pass errors to `failed`."""
     found = []
     for path in sockets(run_dir):
         try:
@@ -171,7 +176,9 @@ def ask_all(run_dir: bytes, verb: str, failed: Callable[[str], None]) -> list[di
 
 
 def _connect(path: bytes) -> Connection | None:
-    """None for a socket whose daemon was killed; its name is removed. MountError when nobody takes calls."""
+    """Connect; None for the socket of a killed daemon, which is removed; MountError when it does not
+    accept.
+    """
     try:
         connection = Connection(path)
     except ConnectionRefusedError:
@@ -181,10 +188,12 @@ def _connect(path: bytes) -> Connection | None:
             pass
         return None
     except (TimeoutError, BlockingIOError):  # its backlog is full
-        raise DaemonSilent(f"the daemon with the control socket {shown(path)} takes no more calls") from None
+        raise DaemonSilent(
+            f"the daemon with the control socket {shown(path)} accepts no more connections"
+        ) from None
     except OSError:
         return None
     if connection.uid not in (0, os.geteuid()) and os.geteuid() != 0:
         connection.close()
-        return None  # somebody else's program in its place
+        return None  # another user's program took its place
     return connection

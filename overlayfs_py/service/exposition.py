@@ -1,4 +1,4 @@
-"""Figures of mounts as text: for people, and in Prometheus's text exposition format 0.0.4."""
+"""Format figures of mounts as text, for people and in Prometheus's text exposition format 0.0.4."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ Figures = Mapping[str, Any]
 
 
 class _Metric(NamedTuple):
-    """One metric family: the figure it shows."""
+    """One metric family; `figure` names the figure it shows."""
 
     name: str
     kind: str
@@ -21,11 +21,13 @@ _PREFIX = "overlayfs_py_"
 _METRICS = (
     _Metric("start_time_seconds", "gauge", "started", "When the daemon started, since the epoch."),
     _Metric("frozen", "gauge", "frozen", "1 while the mount is frozen."),
-    _Metric("held_requests", "gauge", "held", "Requests that wait for the thaw."),
-    _Metric("nodes", "gauge", "nodes", "Inodes that the kernel knows."),
-    _Metric("open_files", "gauge", "open_files", "Open files, where the engine is asked for opens."),
-    _Metric("open_directories", "gauge", "open_directories", "Open directories, likewise."),
-    _Metric("copy_ups_running", "gauge", "copies_running", "Long copy-ups under way."),
+    _Metric("held_requests", "gauge", "held", "Requests that wait until the mount is thawed."),
+    _Metric("nodes", "gauge", "nodes", "Inodes that the kernel holds."),
+    _Metric("open_files", "gauge", "open_files", "Open files, if the engine handles opens."),
+    _Metric(
+        "open_directories", "gauge", "open_directories", "Open directories, if the engine handles opens."
+    ),
+    _Metric("copy_ups_running", "gauge", "copies_running", "Long copy-ups in progress."),
     _Metric("copy_ups_total", "counter", "copied_up", "Inodes copied up."),
     _Metric("copied_up_bytes_total", "counter", "copied_bytes", "Bytes of file contents copied up."),
     _Metric("cpu_seconds_total", "counter", "cpu_seconds", "Processor time of the daemon."),
@@ -35,7 +37,7 @@ _METRICS = (
 
 
 def prometheus(mounts: Sequence[Figures]) -> str:
-    """One exposition for all of them; each sample has the label ``mountpoint``."""
+    """Return one exposition for all mounts; each sample has the label ``mountpoint``."""
     lines: list[str] = []
     for metric in _METRICS:
         samples = [_sample(metric.name, found, found[metric.figure]) for found in mounts]
@@ -52,7 +54,7 @@ def prometheus(mounts: Sequence[Figures]) -> str:
 
 
 def readable(found: Figures) -> str:
-    """Figures of one mount for people: requests by how many, each with what was refused."""
+    """Return the figures of one mount for people; operations by count, each with its errors."""
     lines = [
         f"{name}: {for_people(_shown(found[name]))}" for name in found if name not in ("operations", "errors")
     ]
@@ -86,7 +88,7 @@ def _sample(name: str, found: Figures, value: float, **labels: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A label's value: UTF-8, with three characters escaped. Other bytes are shown by their numbers."""
+    """Return a label's value: UTF-8 with three characters escaped, other bytes as ``\\xNN``."""
     text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 

@@ -1,4 +1,4 @@
-"""A mount in figures: what it was asked, what it holds, what it costs; counted since the daemon's start."""
+"""Figures of a mount: requests, what it holds, memory and time; counted since the daemon's start."""
 
 import os
 import resource
@@ -9,7 +9,7 @@ from overlayfs_py.service.daemon import Daemon
 
 
 def figures_of(daemon: Daemon) -> dict[str, object]:
-    """The answer to the verb ``stats``."""
+    """Return the result of the verb ``stats``."""
     statistics, capabilities = daemon.engine.statistics(), daemon.engine.capabilities
     copied_up, copied_bytes = daemon.overlay.copied_up
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -33,7 +33,7 @@ def figures_of(daemon: Daemon) -> dict[str, object]:
         "errors": {operation: dict(counts) for operation, counts in statistics.errors.items()},
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
         "resident_bytes": _resident_bytes(),
-        "open_fds": len(os.listdir("/proc/self/fd")) - 1,  # without the one that lists them
+        "open_fds": len(os.listdir("/proc/self/fd")) - 1,  # without that of the listing itself
     }
 
 

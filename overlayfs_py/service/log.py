@@ -1,4 +1,4 @@
-"""Where the daemon's words go: stderr in the foreground, the system log once it is in the background."""
+"""Where log messages go: stderr in the foreground, the system log in the background."""
 
 import logging
 import logging.handlers
@@ -19,7 +19,7 @@ _JOURNAL_PRIORITY = {
 
 
 class _Formatter(logging.Formatter):
-    """Messages of one line, and tracebacks of several, none of which acts on a terminal."""
+    """Format messages as one line and tracebacks as several, all safe to print on a terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return for_people(super().formatMessage(record))
@@ -29,7 +29,7 @@ class _Formatter(logging.Formatter):
 
 
 class _JournalFormatter(_Formatter):
-    """Puts the priority before every line, as the journal reads stderr line by line."""
+    """Put the priority before every line, since the journal reads stderr line by line."""
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = f"<{_JOURNAL_PRIORITY.get(record.levelno, 5)}>"
@@ -37,7 +37,7 @@ class _JournalFormatter(_Formatter):
 
 
 def log_to_stderr(*, debug: bool, journal: bool, quiet: bool = False) -> None:
-    """For the foreground; `journal`: stderr is systemd's; `quiet`: only what is wrong."""
+    """Log to stderr; `journal`: stderr is systemd's; `quiet`: warnings and errors only."""
     output = logging.StreamHandler()
     output.setFormatter(
         _JournalFormatter("%(message)s") if journal else _Formatter("overlayfs-py: %(message)s")
@@ -46,7 +46,7 @@ def log_to_stderr(*, debug: bool, journal: bool, quiet: bool = False) -> None:
 
 
 def log_to_syslog() -> None:
-    """For the background, where stderr is gone; without a system log nothing is written."""
+    """Log to the system log, for the background; without a system log drop all messages."""
     output: logging.Handler = logging.NullHandler()
     if os.path.exists(_SYSLOG):
         try:

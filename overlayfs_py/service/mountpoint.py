@@ -1,4 +1,4 @@
-"""The mount point's life: cleared of our own dead mount, checked to answer, left with nothing of ours."""
+"""The mount point: clear our own dead mount before, check that the mount answers, leave nothing behind."""
 
 import errno
 import logging
@@ -16,8 +16,8 @@ from overlayfs_py.syscalls.mount import OWN_TYPE, MountRecord, mount_table, moun
 
 log = logging.getLogger("overlayfs_py.mount")
 
-_LOOK_SECONDS = 15.0  # more than any daemon keeps somebody waiting for statfs
-# What the asking process runs; its exit status is the errno.
+_LOOK_SECONDS = 15.0  # no working daemon takes longer for statfs
+# The program of the checking process; its exit status is the errno.
 _ASK = """
 import os, sys
 try:
@@ -29,9 +29,9 @@ except OSError as e:
 
 
 def make_way(options: MountOptions) -> None:
-    """Clear a mount of ours that a killed daemon left; MountError when one of ours is alive there.
+    """Clear a dead mount of ours that a killed daemon left; MountError when one of ours is alive there.
 
-    Somebody else's mount is left alone: ours then covers it, as mount(8) does.
+    Other mounts stay: ours then covers them, as with mount(8).
     """
     mountpoint = options.mountpoint
     while (record := mounted_filesystem(mountpoint)) is not None and record.fstype.startswith(b"fuse"):
@@ -40,17 +40,18 @@ def make_way(options: MountOptions) -> None:
             log.warning("clearing the dead mount on %s", shown(mountpoint))
             unmount(mountpoint, lazy=True, abort=True)
         elif ours:
-            raise _refusal(mountpoint, "an overlay is mounted there already; unmount it first")
+            raise _refusal(mountpoint, "an overlay is already mounted there; unmount it first")
         elif stale:
-            raise _refusal(mountpoint, "a dead FUSE mount is there (its daemon has gone); unmount it first")
+            raise _refusal(mountpoint, "a dead FUSE mount is there (its daemon has exited); unmount it first")
         else:
             return
 
 
 def _is_dead(mountpoint: bytes) -> bool:
-    """Whether its daemon has gone. Another process looks: not all who wait for an answer can be killed.
+    """Whether the mount's daemon has exited. Another process checks, since a process that waits for an answer
+    may be unkillable.
 
-    MountError when there is no answer: whether the daemon still works cannot be known.
+    MountError when there is no answer: then it is unknown whether the daemon still works.
     """
     looking = subprocess.Popen([sys.executable, "-I", "-S", "-c", _ASK, mountpoint], stderr=DEVNULL)
     try:
@@ -59,7 +60,9 @@ def _is_dead(mountpoint: bytes) -> bool:
         looking.kill()
         with suppress(subprocess.TimeoutExpired):
             looking.wait(1)
-        text = "the FUSE mount there does not answer; if its daemon has gone, umount -f it first"
+        text = (
+            "the FUSE mount there does not answer; if its daemon has exited, unmount it with umount -f first"
+        )
         raise _refusal(mountpoint, text) from None
 
 
@@ -72,7 +75,7 @@ def _is_ours(record: MountRecord, options: MountOptions) -> bool:
 
 
 class LiveMount:
-    """The mount made on `mountpoint` just now, told apart from what others mount over it."""
+    """The mount just made on `mountpoint`, distinguished from later mounts over it."""
 
     def __init__(self, mountpoint: bytes) -> None:
         self.mountpoint = mountpoint
@@ -81,21 +84,22 @@ class LiveMount:
         self.connection = os.minor(record.device) if record is not None else -1
 
     def flags(self) -> list[str]:
-        """Its flags as the mount table has them now (ro, nosuid ...); none when it has gone."""
+        """Return its present flags in the mount table (ro, nosuid ...); none when it is unmounted."""
         found = [record for record in mount_table() if record.mount_id == self.mount_id]
         words = [os.fsdecode(word) for record in found for word in (*record.options, *record.super_options)]
         return list(dict.fromkeys(word for word in words if "=" not in word))
 
     def is_there(self) -> bool:
-        """Whether it is (still) the topmost mount on its mount point; asks the mounted filesystem nothing."""
+        """Whether it is still the topmost mount on its mount point; sends no request to the mount."""
         record = mounted_filesystem(self.mountpoint)
         return record is not None and record.mount_id == self.mount_id
 
     async def check_answers(self) -> None:
-        """Use the mount as anybody would, from a process of its own; OSError says how it failed.
+        """Check from another process that the mount answers; OSError when it does not.
 
-        A thread of ours that waits for our own answer keeps /dev/fuse open when we are killed, and so waits
-        for ever, and with it everybody who touches the mount. Given up, the process is not waited for.
+        A thread of this process must not wait for the mount: if the daemon is killed, such a thread keeps
+        /dev/fuse open and waits for ever, as does every user of the mount. When this is cancelled, the
+        process is killed but not waited for.
         """
         process = await trio.lowlevel.open_process(
             [sys.executable, "-I", "-S", "-c", _ASK, self.mountpoint],
@@ -112,6 +116,6 @@ class LiveMount:
             fail(status, self.mountpoint)
 
     def leave_nothing(self) -> None:
-        """Detach the mount if it is still there, whatever uses it; for the daemon's end."""
+        """Detach the mount if it is still there, even if it is in use; called when the daemon ends."""
         if self.is_there():
             unmount(self.mountpoint, lazy=True)

@@ -1,6 +1,6 @@
-"""How a start tells its outcome to whoever waits for it: one line through a descriptor, or stderr.
+"""Reports of a start's outcome to the process that waits for it: one line through a descriptor, or stderr.
 
-The line is ``ready`` or ``failed: MESSAGE``; an end without a line means that the daemon died.
+The line is ``ready`` or ``failed: MESSAGE``; end of file without a line means that the daemon died.
 """
 
 import os
@@ -15,7 +15,7 @@ _FAILED = b"failed: "
 
 
 class StartReport(Protocol):
-    """Told exactly once."""
+    """The outcome of one start; exactly one of the methods is called, once."""
 
     def ready(self) -> None: ...
 
@@ -23,7 +23,7 @@ class StartReport(Protocol):
 
 
 class StderrReport:
-    """Nobody waits: a failure is a line on stderr."""
+    """For a start that no process waits for: a failure is a line on stderr."""
 
     def ready(self) -> None:
         pass
@@ -33,7 +33,7 @@ class StderrReport:
 
 
 class FdReport:
-    """The waiting process reads from the other end of `fd`. `detach` runs before it is told to go on."""
+    """Report through `fd`, from whose other end the waiting process reads; `detach` runs before ``ready``."""
 
     def __init__(self, fd: int, detach: Callable[[], None] = lambda: None) -> None:
         self.fd = fd
@@ -49,14 +49,14 @@ class FdReport:
     def _write(self, line: bytes) -> None:
         try:
             os.write(self.fd, line)
-        except OSError:  # who waited has gone
+        except OSError:  # the reader has exited
             pass
 
 
 def wait_for_report(fd: int, wait: Callable[[], int]) -> None:
-    """Return when the start succeeded, else raise MountError with its message.
+    """Return when the daemon reports success; raise MountError with its message when it reports a failure.
 
-    `wait` returns the wait status of the daemon's process when it said nothing at all.
+    `wait` returns the wait status of the daemon's process; it is called when the daemon reported nothing.
     """
     line = b""
     while not line.endswith(b"\n"):

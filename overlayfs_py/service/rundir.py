@@ -1,7 +1,7 @@
-"""The run directory and the names in it: one control socket a mount, found by the mount point's hash.
+"""The run directory: one control socket for each mount, named by a hash of the mount point.
 
-Below /tmp anybody may have made the name before: then another one is made there, which only its owner could
-have made, and which whoever looks for daemons finds by the same rule.
+Below /tmp another user may have taken the name. Then the daemon uses another name there that only its user
+can have made, and clients find it by the same rule.
 """
 
 import os
@@ -18,7 +18,7 @@ _LONGEST_ADDRESS = 107  # bytes, unix(7)
 
 
 def default_run_dir(environ: Mapping[str, str], uid: int) -> bytes:
-    """Where this user's control sockets are: the same answer for the daemon and for who looks for it."""
+    """Return the directory of this user's control sockets; daemon and clients get the same one."""
     if uid == 0 and os.access(b"/run", os.W_OK):
         return os.path.join(b"/run", _NAME)
     own = os.fsencode(environ.get("XDG_RUNTIME_DIR", "")) or b"/run/user/%d" % uid
@@ -28,20 +28,21 @@ def default_run_dir(environ: Mapping[str, str], uid: int) -> bytes:
 
 
 def make_run_dir(path: bytes) -> None:
-    """Make the directory, for its owner only; PermissionError when somebody else made it first, or no
-    directory of it.
+    """Make the directory with access for its owner only.
+
+    PermissionError when the path is another user's, or no directory.
     """
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         if not _is_own_directory(path):
-            raise PermissionError(1, "it is not a directory of this user's", path) from None
+            raise PermissionError(1, "not a directory of this user", path) from None
         if stat.S_IMODE(os.lstat(path).st_mode) & 0o077:
             os.chmod(path, 0o700)
 
 
 def places_for(run_dir: bytes) -> Iterator[bytes]:
-    """Where a control socket can be made, best first; the last is a name that nobody can have guessed."""
+    """Yield the directories to try for a control socket, best first; the last has an unguessable name."""
     yield run_dir
     if _is_default(run_dir):
         yield from (place for place in _temporaries() if place != run_dir)
@@ -49,13 +50,13 @@ def places_for(run_dir: bytes) -> Iterator[bytes]:
 
 
 def socket_path(run_dir: bytes, mountpoint: bytes, pid: int) -> bytes:
-    """The control socket of the daemon `pid`; the pid keeps mounts of other mount namespaces apart."""
+    """Return the path of a daemon's socket; the pid distinguishes mounts of several mount namespaces."""
     return os.path.join(run_dir, b"%s-%d%s" % (_digest(mountpoint), pid, _SUFFIX))
 
 
 @contextmanager
 def address_of(path: bytes) -> Iterator[bytes]:
-    """The socket's address: its path, or a shorter one that leads there while the block lasts."""
+    """Yield the socket's address: its path, or a shorter one that is valid inside the block."""
     if len(path) <= _LONGEST_ADDRESS:
         yield path
         return
@@ -68,7 +69,7 @@ def address_of(path: bytes) -> Iterator[bytes]:
 
 
 def sockets(run_dir: bytes, mountpoint: bytes | None = None, pid: int | None = None) -> Iterator[bytes]:
-    """The control sockets there are: of one mount point, of one daemon, or all."""
+    """Yield the existing control sockets: of one mount point, of one daemon, or all."""
     prefix = _digest(mountpoint) + b"-" if mountpoint is not None else b""
     suffix = b"-%d%s" % (pid, _SUFFIX) if pid is not None else _SUFFIX
     for place in _places_of(run_dir):
@@ -82,7 +83,7 @@ def sockets(run_dir: bytes, mountpoint: bytes | None = None, pid: int | None = N
 
 
 def _places_of(run_dir: bytes) -> Iterator[bytes]:
-    """Where daemons have made their sockets that began with this one."""
+    """Yield the directories that daemons with this first choice may have used."""
     if not run_dir.startswith(_TEMPORARY + b"/") or _is_own_directory(run_dir) or not _is_default(run_dir):
         yield run_dir
     if _is_default(run_dir):
@@ -98,7 +99,7 @@ def _temporary(uid: int) -> bytes:
 
 
 def _temporaries() -> list[bytes]:
-    """This user's own directories below /tmp, the usual one first; it need not be there yet."""
+    """Return this user's directories below /tmp, the usual one first; it may not exist yet."""
     usual = _temporary(os.geteuid())
     with suppress(OSError):
         names = (os.path.join(_TEMPORARY, name) for name in os.listdir(_TEMPORARY))

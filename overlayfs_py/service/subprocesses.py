@@ -1,7 +1,7 @@
-"""Child processes that an interruption of their parent never leaves running.
+"""Child processes that never survive an interruption of their parent.
 
-A signal handler of Python's may raise at any instant: also inside ``Popen()``, between fork(2) and the
-moment its caller knows the process, and then nobody would end it.
+A Python signal handler may raise at any point, also inside ``Popen()`` after fork(2): then the caller has no
+process object to end the child with.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ _END_SECONDS = 10.0
 
 @contextlib.contextmanager
 def running(command: Sequence[str], **settings: Any) -> Iterator["subprocess.Popen[Any]"]:
-    """Start a child as Popen does; an exception that leaves the block ends it: SIGTERM, then SIGKILL."""
+    """Start a child as Popen does; an exception that leaves the block ends it by SIGTERM, then SIGKILL."""
     process = None
     try:
         with postponed():
@@ -32,12 +32,12 @@ def running(command: Sequence[str], **settings: Any) -> Iterator["subprocess.Pop
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP take effect at the end of the block.
+    """Delay SIGINT, SIGTERM and SIGHUP until the end of the block.
 
-    By handlers, and not by a signal mask, which children begun inside would inherit; and only where there
-    is a handler, so that they go on ignoring what we ignore.
+    This uses handlers, because children would inherit a signal mask; and it replaces existing handlers only,
+    so that children ignore what this process ignores.
     """
-    if threading.current_thread() is not threading.main_thread():  # no handler runs here
+    if threading.current_thread() is not threading.main_thread():  # handlers run in the main thread only
         yield
         return
     came: list[int] = []
@@ -52,7 +52,7 @@ def postponed() -> Iterator[None]:
             signal.signal(number, note)
         yield
     finally:
-        # All handlers are back before one of them may raise.
+        # Restore all handlers before one of them may raise.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
         for number, handler in caught.items():
             signal.signal(number, handler)
