@@ -1,6 +1,6 @@
-"""Engines: thin adapters between `union.Overlay` and a way of speaking FUSE.
+"""Engines: thin adapters between `union.Overlay` and FUSE.
 
-`open_engine` loads only the engine that is asked for.
+`open_engine` imports only the engine that is needed.
 """
 
 import logging
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "Engine", "EngineCapabilities", "EngineStatistics", "open_engine"]
 
-# Engine by name: the module whose `create(overlay, options)` makes it.
+# The module of each engine; its `create(overlay, options)` makes the engine.
 ENGINES = {
     "pyfuse3": "overlayfs_py.engine.libfuse.engine",
     "native": "overlayfs_py.engine.native.engine",
 }
-# `auto` takes the first of these that this machine has: docs/decisions/0015.
+# `auto` takes the first of these that works on this machine (decision 0015).
 _PREFERENCE = ("native", "pyfuse3")
-# Engine by name: what to do when its module cannot be imported.
+# What to do when the module of an engine cannot be imported.
 _REMEDY = {
     "pyfuse3": "; install it with: pip install 'overlayfs-py[pyfuse3]'"
     " (needs gcc, pkg-config, libfuse3-dev and Python's headers)",
@@ -35,7 +35,9 @@ log = logging.getLogger("overlayfs_py.engine")
 
 
 def open_engine(overlay: "Overlay", options: ServiceOptions) -> Engine:
-    """The engine `options` ask for, not attached to a mount yet; EngineUnavailable says what is missing."""
+    """Return the engine for `options`, not attached to a mount yet; EngineUnavailable says what is
+    missing.
+    """
     if options.engine != "auto":
         return _create(options.engine, overlay, options)
     reasons = []
@@ -47,7 +49,7 @@ def open_engine(overlay: "Overlay", options: ServiceOptions) -> Engine:
             continue
         if reasons:
             engine.capabilities = replace(engine.capabilities, fallback="; ".join(reasons))
-            log.warning("engine=auto takes %s: %s", name, engine.capabilities.fallback)
+            log.warning("engine=auto uses %s: %s", name, engine.capabilities.fallback)
         return engine
     raise EngineUnavailable("; ".join(reasons))
 
@@ -55,7 +57,7 @@ def open_engine(overlay: "Overlay", options: ServiceOptions) -> Engine:
 def _create(name: str, overlay: "Overlay", options: ServiceOptions) -> Engine:
     module = ENGINES.get(name)
     if module is None:
-        raise EngineUnavailable(f"engine={name} is not part of this version: use engine=auto")
+        raise EngineUnavailable(f"engine={name} does not exist in this version: use engine=auto")
     try:
         create: Callable[[Overlay, ServiceOptions], Engine] = import_module(module).create
     except ImportError as error:

@@ -1,7 +1,4 @@
-"""What every engine is to the service: attach a mounted /dev/fuse descriptor, serve it, stop, close.
-
-Also the one place where an exception of a request becomes an errno.
-"""
+"""The engine as the service sees it, and the one place where a request's exception becomes an errno."""
 
 import errno
 import logging
@@ -13,8 +10,8 @@ from overlayfs_py.errors import OUT_OF_DESCRIPTORS
 
 log = logging.getLogger("overlayfs_py.engine")
 
-# Requests that change something whatever their arguments, by FUSE's names in small letters. A frozen mount
-# holds them. (Of OPEN and IOCTL the arguments tell.)
+# Requests that always change something, by FUSE's names in lower case; a frozen mount holds them. (OPEN and
+# IOCTL depend on their arguments.)
 CHANGING = frozenset(
     (
         *("symlink", "mknod", "mkdir", "create", "tmpfile", "link", "unlink", "rmdir", "rename", "rename2"),
@@ -26,12 +23,12 @@ CHANGING = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineCapabilities:
-    """What users of a mount can expect of the engine; tests choose by these, never by the engine's name."""
+    """What the engine can do; tests choose by these fields, never by the engine's name."""
 
     name: str
-    fallback: str = ""  # why engine=auto could not take a better one, or data=passthrough is not in force
-    no_open: bool = False  # opens and closes cost no round trip
-    cached_listings: bool = False  # a directory listed again costs none either
+    fallback: str = ""  # why a better engine or data=passthrough is not in use
+    no_open: bool = False  # opens and closes send no request
+    cached_listings: bool = False  # listing a directory again sends no request
     passthrough: bool = False
     writeback: bool = False
     fallocate: bool = False
@@ -41,30 +38,30 @@ class EngineCapabilities:
     file_flags: bool = False  # FS_IOC_GETFLAGS
     statx: bool = False
     syncfs: bool = False
-    interrupts: bool = False  # a request that waits ends when its sender is killed
-    marked_write_back: bool = False  # WRITE tells pages that were changed through mappings from new writes
-    synchronous_direct: bool = (
-        False  # no cached page survives that is older than an asynchronous O_DIRECT write
+    interrupts: bool = False  # a waiting request ends when its sender is killed
+    marked_write_back: bool = False  # WRITE distinguishes write-back of mapped pages from new writes
+    synchronous_direct: bool = False  # an asynchronous O_DIRECT write leaves no older page in the cache
+    caller_of_write: bool = (
+        False  # WRITE names the writer, so that set-id bits depend on the writer, not the opener
     )
-    caller_of_write: bool = False  # WRITE tells who writes, so that set-id bits are judged by the writer
 
     @property
     def data(self) -> str:
-        """The data path in force, as the option of that name calls it."""
+        """Return the data path in use, as the option ``data=`` names it."""
         return "passthrough" if self.passthrough else "writeback" if self.writeback else "cached"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineStatistics:
-    """A moment's figures of a live engine."""
+    """Present figures of a live engine."""
 
     nodes: int
     open_files: int
     open_directories: int
-    copies: int  # long copy-ups under way
-    held: int  # requests that wait for the thaw
-    operations: Mapping[str, int]  # requests so far, by FUSE's name in small letters
-    errors: Mapping[str, Mapping[str, int]]  # of those, refused: by the errno's name
+    copies: int  # long copy-ups in progress
+    held: int  # requests that wait until the mount is thawed
+    operations: Mapping[str, int]  # requests so far, by FUSE's names in lower case
+    errors: Mapping[str, Mapping[str, int]]  # failed ones, by the errno's name
 
     @property
     def requests(self) -> int:
@@ -72,7 +69,7 @@ class EngineStatistics:
 
 
 def errors_by_operation(refusals: Mapping[tuple[str, int], int]) -> dict[str, dict[str, int]]:
-    """`EngineStatistics.errors` from counts by operation and errno."""
+    """Return `EngineStatistics.errors` from counts by operation and errno."""
     found: dict[str, dict[str, int]] = {}
     for (operation, code), count in sorted(refusals.items()):
         found.setdefault(operation.lower(), {})[errno.errorcode.get(code, str(code))] = count
@@ -85,46 +82,50 @@ class Engine(Protocol):
     capabilities: EngineCapabilities
 
     def attach(self, fuse_fd: int) -> None:
-        """Take over a mounted /dev/fuse descriptor, which the engine closes from now on."""
+        """Take over a mounted /dev/fuse descriptor; the engine closes it."""
 
     async def serve(self) -> None:
-        """Answer requests until it is unmounted or `stop` was called; running requests end first."""
+        """Answer requests until the mount is unmounted or `stop` is called; requests in progress end
+        first.
+        """
 
     def stop(self) -> None:
-        """Make `serve` return; the mount stays behind, dead once the engine is closed."""
+        """Make `serve` return; the mount stays, and is dead once the engine is closed."""
 
     def close(self) -> None:
-        """Give everything back, the descriptor too; idempotent. The overlay stays open."""
+        """Release everything, also the descriptor, but not the overlay; idempotent."""
 
     async def freeze(self, *, write_back: bool = False) -> None:
-        """Hold every request that changes something until `thaw`; return when none is under way any more.
+        """Hold every request that changes something until `thaw`; return when none is in progress.
 
-        `write_back`: pages that were changed through mappings may still be written (only where the
-        capabilities say `marked_write_back`); a second call without it ends that. Cancelled, or with
-        MountError because writes cannot be held, the mount has to be thawed all the same.
+        `write_back`: still let the kernel write pages that were changed through mappings (needs the
+        capability `marked_write_back`); a second call without it ends that. MountError when writes cannot be
+        held. The caller must call `thaw` also after an error or a cancellation.
         """
 
     def thaw(self) -> None:
-        """Let all that was held go on; idempotent."""
+        """Carry out all held requests; idempotent."""
 
     def statistics(self) -> EngineStatistics: ...
 
 
 def wants_descriptors(error: Exception) -> bool:
-    """Whether the process had no descriptor left. Nobody is told that who has not used them up: caches are
-    given up, and what is under way is waited for.
+    """Whether a request failed because the process has no descriptor left.
+
+    Its sender has not used them up, so the engine frees cached descriptors, waits for others, and tries
+    again.
     """
     return isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS
 
 
 class ErrorTranslator:
-    """Turns what a request raised into an errno; what is no OSError is a defect, logged once a place."""
+    """Maps a request's exception to an errno; one that is no OSError is a defect, logged once a place."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[str, str, int]] = set()
 
     def reply_error(self, operation: str, error: Exception) -> int:
-        """The errno to answer with."""
+        """Return the errno to answer with."""
         if isinstance(error, OSError) and error.errno:
             return error.errno
         place = (operation, type(error).__name__, _line(error))
@@ -137,7 +138,7 @@ class ErrorTranslator:
 
 
 def _line(error: Exception) -> int:
-    """The innermost line that raised."""
+    """Return the innermost line of the traceback."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

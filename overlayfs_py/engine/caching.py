@@ -1,14 +1,14 @@
-"""How long the kernel may keep what it was told.
+"""How long the kernel may cache answers.
 
-Layers change only through the mount, so the answers stay right until a request changes them, and the
-kernel's FUSE client itself drops what its own requests change. `timeout=0` is for layers that others change.
+Layers change only through the mount, so answers stay valid until a request changes something, and then the
+kernel's FUSE client drops what its request has changed. `timeout=0` is for layers that change underneath.
 """
 
 from typing import NamedTuple
 
 
 class CachePolicy(NamedTuple):
-    """Seconds for names, attributes and missing names; whether pages outlive the close of a file."""
+    """Seconds for names, attributes and negative entries; whether pages stay cached after a close."""
 
     entry: float
     attr: float
@@ -17,5 +17,5 @@ class CachePolicy(NamedTuple):
 
 
 def cache_policy(timeout: float) -> CachePolicy:
-    """The policy for the option ``timeout=``."""
+    """Return the policy for the option ``timeout=``."""
     return CachePolicy(timeout, timeout, timeout, timeout > 0)

@@ -1,8 +1,8 @@
-"""Who may keep set-user-ID and set-group-ID bits of a file they change.
+"""Which callers keep the set-user-ID and set-group-ID bits of a file that they change.
 
-Where FUSE_HANDLE_KILLPRIV is negotiated (libfuse's versions differ, and pyfuse3 cannot choose) the kernel
-leaves the clearing of the bits to the filesystem, as write(2), truncate(2) and setfacl demand of whoever
-lacks CAP_FSETID (setattr_should_drop_suidgid). Elsewhere it has cleared them before we look.
+write(2), truncate(2) and setfacl clear the bits for callers without CAP_FSETID (setattr_should_drop_suidgid).
+Where FUSE_HANDLE_KILLPRIV is negotiated, the filesystem has to do that (libfuse's versions differ in this,
+and pyfuse3 cannot choose); otherwise the kernel has cleared them already.
 """
 
 import stat
@@ -11,16 +11,17 @@ from overlayfs_py.syscalls.privileges import CAP_FSETID, has_capability, status_
 
 
 def without_setid(mode: int, *, member: bool = True) -> int:
-    """The mode after an ordinary user's write. Set-group-ID without execution is no privilege and stays,
-    unless who changes it is neither a `member` of its group nor has CAP_FSETID (setattr_should_drop_sgid,
-    Linux 6.2).
+    """Return the mode after a write by a caller without CAP_FSETID.
+
+    Set-group-ID without execute permission is no privilege; it stays if the caller is a `member` of the
+    file's group (setattr_should_drop_sgid, Linux 6.2).
     """
     mode &= ~stat.S_ISUID
     return mode & ~stat.S_ISGID if mode & stat.S_IXGRP or not member else mode
 
 
 def may_keep_setid(uid: int, pid: int) -> bool:
-    """Whether the caller has CAP_FSETID. Capabilities of other user namespaces do not count: root's only."""
+    """Whether the caller is root with CAP_FSETID; capabilities in other user namespaces do not count."""
     if uid != 0:
         return False
     status = _status(pid)
@@ -28,14 +29,14 @@ def may_keep_setid(uid: int, pid: int) -> bool:
 
 
 def may_keep_setgid(gid: int, uid: int, caller_gid: int, pid: int) -> bool:
-    """Whether the caller may keep set-group-ID on a file of group `gid` whose mode or ACL it changes: it has
-    CAP_FSETID or is a member (posix_acl_update_mode, setattr_should_drop_sgid).
+    """Whether set-group-ID stays on a file of group `gid` when the caller changes its mode or ACL: the caller
+    has CAP_FSETID or is a member of the group (posix_acl_update_mode, setattr_should_drop_sgid).
     """
     return may_keep_setid(uid, pid) or in_group(gid, caller_gid, pid)
 
 
 def in_group(gid: int, caller_gid: int, pid: int) -> bool:
-    """Whether the caller is a member of the group; `caller_gid` -1: look that up too."""
+    """Whether the caller is a member of the group; `caller_gid` -1: read it from /proc, too."""
     if gid == caller_gid:
         return True
     status = _status(pid)

@@ -1,1 +1,1 @@
-"""The daemon around a mount: start, readiness, control socket, signals, systemd, clean end."""
+"""The daemon of a mount: start, readiness, control socket, signals, systemd, clean end."""

@@ -1,4 +1,6 @@
-"""The background start: the command returns when the mount answers, or with the one line why it does not."""
+"""The background start: the command returns when the mount answers, or with one line that says what
+failed.
+"""
 
 import os
 import signal
@@ -15,18 +17,16 @@ _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start_in_background(run: Callable[[FdReport], int]) -> None:
-    """Run the daemon (`run`) in a child of its own session; return when it reports that it is ready.
+    """Run the daemon (`run`) in a child with its own session; return when it reports that it is ready.
 
-    MountError with the daemon's message otherwise; the child has ended then. In the child this
-    function does not return.
-
-    Descriptors that this process was given stay open in the child until it is ready: a lock (flock) among
-    them is held until there is a mount or no daemon, whoever is killed meanwhile.
+    Otherwise raise MountError with the daemon's message; the child has ended then. In the child this function
+    does not return. Inherited descriptors stay open in the child until it is ready: so a lock (flock) among
+    them is held until there is a mount or no daemon, even if this process is killed.
     """
     ours, theirs = os.pipe()
-    # Interrupted in fork(2) or behind it, before anybody waits, nobody would know of the child.
+    # An interruption between fork(2) and the wait would leave a child that no process knows of.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
-    # Under nohup(1) SIGHUP stays ignored; SIGINT raises by itself.
+    # Under nohup(1) SIGHUP stays ignored; Python's handler of SIGINT raises anyway.
     deadly = [number for number in _INTERRUPTS if signal.getsignal(number) is signal.SIG_DFL]
     for number in deadly:
         signal.signal(number, _terminated)
@@ -49,11 +49,13 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         wait_for_report(ours, lambda: os.waitpid(pid, 0)[1])
-        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)  # it is mounted, and that is what will be said
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, _INTERRUPTS
+        )  # the start has succeeded: too late to interrupt it
     except MountError:
         _reap(pid)
         raise
-    except BaseException:  # interrupted: nobody would know of the mount
+    except BaseException:  # interrupted: end the daemon, since the caller gets no report
         signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
         os.kill(pid, signal.SIGTERM)
         _reap(pid)
@@ -69,14 +71,14 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
 def _open_descriptors() -> set[int]:
     found = set()
     for fd in map(int, os.listdir("/proc/self/fd")):
-        with suppress(OSError):  # that of the listing itself, whose number comes to mean another
+        with suppress(OSError):  # that of the listing itself, which is closed
             os.fstat(fd)
             found.add(fd)
     return found
 
 
 def _leave_the_caller(given: Iterable[int]) -> None:
-    """Keep nothing that the caller may wait for the end of. From here on words go to the system log."""
+    """Close everything whose end of file the caller may wait for, and log to the system log from now on."""
     log_to_syslog()
     for fd in given:
         os.close(fd)
@@ -90,5 +92,5 @@ def _leave_the_caller(given: Iterable[int]) -> None:
 def _reap(pid: int) -> None:
     try:
         os.waitpid(pid, 0)
-    except ChildProcessError:  # done already
+    except ChildProcessError:  # reaped already
         pass

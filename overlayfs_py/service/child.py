@@ -24,12 +24,12 @@ _STOP_TIMEOUT = 60.0
 
 
 class ChildMount:
-    """A live mount. `mountpoint` is where; leaving the ``with`` block unmounts."""
+    """A live mount on `mountpoint`; leaving the ``with`` block unmounts it."""
 
     def __init__(self, mountpoint: str, process: "subprocess.Popen[bytes]", scratch: str | None) -> None:
         self.mountpoint = mountpoint
         self._process = process
-        self._scratch = scratch  # of a throw-away upper, removed at the end
+        self._scratch = scratch  # holds a throw-away upper; removed at the end
 
     @property
     def pid(self) -> int:
@@ -37,7 +37,7 @@ class ChildMount:
         return self._process.pid
 
     def unmount(self) -> None:
-        """Unmount and wait until the layers are released; idempotent. A mount in use is detached."""
+        """Unmount, and wait until the layers are released; detach a mount that is in use. Idempotent."""
         try:
             if self._process.poll() is None:
                 self._process.terminate()
@@ -49,7 +49,7 @@ class ChildMount:
                 _remove(self._scratch)
                 self._scratch = None
         if status:
-            raise MountError(f"the daemon of {self.mountpoint} ended with status {status}")
+            raise MountError(f"the daemon of {self.mountpoint} exited with status {status}")
 
     def __enter__(self) -> "ChildMount":
         return self
@@ -71,9 +71,9 @@ def mount(
 ) -> ChildMount:
     """Mount `lower` (topmost first) under `upper` and return when the mount answers.
 
-    Without `upper` changes go to a throw-away directory that is removed with the mount; `read_only`
-    takes none at all. `options` are the mount options by name: ``metacopy=True, timeout=5``.
-    MountError says why it could not be mounted; nothing is left then.
+    Without `upper`, changes go to a throw-away directory that is removed with the mount; with `read_only`
+    there are none. `options` are mount options by name: ``metacopy=True, timeout=5``. ConfigError or
+    MountError says what is wrong; nothing is left mounted then.
     """
     _check(lower, options)
     if (upper is None) != (work is None):
@@ -104,14 +104,14 @@ def _remove(scratch: str) -> None:
 
 
 def _check(lower: Sequence[StrPath], options: Mapping[str, str | float | bool]) -> None:
-    """ConfigError here and now for what the child would not take."""
+    """Raise ConfigError at once for options that the child would refuse."""
     words = [f"lowerdir+={escape(os.fspath(path))}" for path in lower]
     words += [word for name, value in options.items() if (word := _word(name, value))]
     parse_options([pair for word in words for pair in split_options(word)], mountpoint=b"/")
 
 
 def _word(name: str, value: str | float | bool) -> str:
-    """One option as text: a flag by name, a switch as on or off."""
+    """Return one option as text: a flag by its name, an on/off option as on or off."""
     from overlayfs_py.options.table import ROWS, Kind
 
     row = ROWS.get(name)
@@ -130,7 +130,7 @@ def _start(words: Sequence[str], mountpoint: str) -> "subprocess.Popen[bytes]":
     command += ["--", mountpoint]
     try:
         with theirs, running(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]) as process:
-            theirs.close()  # the child's end is the only one: when it is closed, nobody will report
+            theirs.close()  # so that end of file means that the child has exited
             wait_for_report(ours.fileno(), lambda: _status(process))
             _PARENT_ENDS[process.pid] = ours
             return process
@@ -139,7 +139,7 @@ def _start(words: Sequence[str], mountpoint: str) -> "subprocess.Popen[bytes]":
         raise
 
 
-# Open as long as this process lives: their end tells the children to stop.
+# Sockets that stay open while this process lives; their end of file stops the children.
 _PARENT_ENDS: dict[int, socket.socket] = {}
 
 

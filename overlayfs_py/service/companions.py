@@ -1,7 +1,8 @@
-"""Ending with the mount namespace: the daemon is a process of it, so that its last user's end tells nobody.
+"""End the mount with its mount namespace. The daemon is itself in the namespace and so keeps it alive.
 
-One other process at a time is watched by a pidfd, so that nothing wakes up while it lives; when it has ended
-another one is looked for. The last one gone, the mount is detached as the kernel would with the namespace.
+The daemon waits for the end of one other process at a time through a pidfd, so that it never wakes up in
+vain; then it looks for another one. When none is left, it detaches the mount, as the kernel would with the
+namespace (decision 0003).
 """
 
 import logging
@@ -20,34 +21,37 @@ from overlayfs_py.syscalls.namespaces import is_kept, may_know_members, members
 
 log = logging.getLogger("overlayfs_py.mount")
 
-# How often it is looked whether a namespace without processes still has a name.
+# Seconds between checks whether a namespace without processes still has a name.
 _LOOK_AGAIN = 60.0
 
 
 async def detach_when_alone(mount: LiveMount) -> None:
-    """Detach the mount once nobody but this process can see it; never when nobody could from the start, as in
-    a unit with a mount namespace of its own.
+    """Detach the mount once only this process can see it.
+
+    Do nothing if that was so from the start, as in a systemd unit with its own mount namespace.
     """
     if not may_know_members():
         return
-    looking = partial(trio.to_thread.run_sync, _somebody, mount.connection)
-    somebody = next(members(_counts), None)  # at once: whoever started us is about to end
-    if somebody is None:
+    find_another = partial(trio.to_thread.run_sync, _another_process, mount.connection)
+    other = next(members(_counts), None)  # at once, since the process that started us is about to end
+    if other is None:
         return
     while True:
-        if somebody is not None:
-            await _wait_ended(somebody)
+        if other is not None:
+            await _wait_ended(other)
         elif await trio.to_thread.run_sync(is_kept):
             await trio.sleep(_LOOK_AGAIN)
         else:
             break
-        somebody = await looking()
-    log.info("%s: nobody is left in its mount namespace: detaching it", shown(mount.mountpoint))
+        other = await find_another()
+    log.info("%s: no other process is left in its mount namespace: detaching it", shown(mount.mountpoint))
     _detach(mount)
 
 
-def _somebody(connection: int) -> int | None:
-    """Another process that sees the mount, in this mount namespace or in one where it is mounted as well."""
+def _another_process(connection: int) -> int | None:
+    """Return another process that sees the mount, in this mount namespace or in another that has it
+    mounted.
+    """
     here = next(members(_counts), None)
     if here is not None:
         return here
@@ -56,8 +60,8 @@ def _somebody(connection: int) -> int | None:
 
 
 def _counts(pid: int) -> bool:
-    """Not this process and the short-lived ones that it starts, nor other overlays' daemons, which would wait
-    for each other.
+    """Whether a process counts: not this one and its short-lived children, nor daemons of other overlays,
+    which would wait for each other.
     """
     parent = processes.parent_of(pid)
     if pid == os.getpid() or parent == os.getpid():
@@ -79,9 +83,9 @@ async def _wait_ended(pid: int) -> None:
 
 def _detach(mount: LiveMount) -> None:
     table = mount_table()
-    if mount.mount_id not in (record.mount_id for record in table):  # somebody has unmounted it already
+    if mount.mount_id not in (record.mount_id for record in table):  # it is already unmounted
         return
-    with suppress(OSError):  # as when the kernel ends a namespace: nobody else's mounts go with it
+    with suppress(OSError):  # mounts of other namespaces stay, as when the kernel ends a namespace
         keep_changes_here()
     device = os.makedev(0, mount.connection)
     for record in reversed([record for record in table if record.device == device]):

@@ -1,8 +1,8 @@
-"""The control socket: one JSON object a line each way, verbs from a table that the daemon hands in.
+"""The control socket: JSON lines in both directions, with a table of verbs from the daemon.
 
 A request is ``{"verb": NAME, ...arguments}``, an answer ``{"ok": true, "result": ...}`` or
-``{"ok": false, "error": MESSAGE}``. A connection may ask several times, and what a verb hangs on the
-conversation is done when it ends.
+``{"ok": false, "error": MESSAGE}``. A connection may send several requests; callbacks that a verb puts on the
+connection's ExitStack run when it closes.
 """
 
 import errno
@@ -31,7 +31,7 @@ _SEND_TIMEOUT = 5.0
 class ControlSocket:
     """Owns the listening socket and its name in a run directory until `close`.
 
-    `run_dir` is the first choice of a place. OSError says why there is none, there or elsewhere.
+    `run_dir` is tried first. OSError when no directory works; it is that of the first.
     """
 
     def __init__(self, run_dir: bytes, mountpoint: bytes, verbs: Mapping[str, Verb]) -> None:
@@ -49,7 +49,7 @@ class ControlSocket:
             raise first
         if first is not None:
             why = first.strerror or str(first)
-            log.warning("control socket in %s, not in %s: %s", shown(place), shown(run_dir), why)
+            log.warning("control socket is in %s instead of %s: %s", shown(place), shown(run_dir), why)
 
     def close(self) -> None:
         """Remove the socket; idempotent."""
@@ -74,11 +74,11 @@ class ControlSocket:
                                 return
                         if len(waiting) > _LONGEST_REQUEST:
                             return
-            except trio.BrokenResourceError:  # the asker has gone
+            except trio.BrokenResourceError:  # the client has closed the connection
                 pass
 
     async def _reply(self, stream: trio.SocketStream, line: bytes, conversation: ExitStack) -> bool:
-        """A verb that was begun is answered, also the one that ends the daemon. False: nobody reads it."""
+        """Carry out a request and send the answer, even when the daemon is ending; False: it is not read."""
         with trio.CancelScope(shield=True):
             answer = await self._answer(line, conversation)
         with trio.move_on_after(_SEND_TIMEOUT, shield=True):
@@ -91,7 +91,7 @@ class ControlSocket:
             request = json.loads(line)
             verb = self._verbs.get(request["verb"])
         except (ValueError, TypeError, KeyError, RecursionError):
-            return _failure("expected one JSON object a line, with a verb")
+            return _failure("expected one JSON object with a verb on each line")
         if verb is None:
             return _failure(f"unknown verb {request['verb']}; there are {', '.join(self._verbs)}")
         try:
@@ -103,11 +103,11 @@ class ControlSocket:
             return _failure(_why_not(error))
         except Exception as error:
             log.exception("control verb %s failed", request["verb"])
-            return _failure(f"internal error of the daemon: {type(error).__name__}; its log says where")
+            return _failure(f"internal error of the daemon: {type(error).__name__}; see its log")
 
 
 def _why_not(error: OSError) -> str:
-    """What the system refused the daemon, and what helps."""
+    """Say what failed in the daemon, and what helps."""
     daemon = f"the daemon (pid {os.getpid()})"
     if error.errno == errno.EMFILE:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -116,9 +116,9 @@ def _why_not(error: OSError) -> str:
             "or mount it again with a higher limit (ulimit -Hn, or LimitNOFILE= of a unit)"
         )
     if error.errno == errno.ENFILE:
-        return f"{daemon} gets no file descriptor: the machine has none left (sysctl fs.file-max)"
+        return f"{daemon} gets no file descriptor: the system has none left (sysctl fs.file-max)"
     what = error.strerror or str(error)
-    return f"{daemon} cannot do it: {what}" + (f": {_path(error.filename)}" if error.filename else "")
+    return f"{daemon} failed: {what}" + (f": {_path(error.filename)}" if error.filename else "")
 
 
 def _path(name: object) -> str:
@@ -130,12 +130,12 @@ def _failure(message: str) -> bytes:
 
 
 def _listen(path: bytes) -> socket.socket:
-    """A socket that listens there, for its owner alone."""
+    """Return a listening socket at `path`, accessible to its owner only."""
     make_run_dir(os.path.dirname(path))
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     umask = os.umask(0o177)
     try:
-        _unlink(path)  # a daemon of the same pid that was killed
+        _unlink(path)  # left by a killed daemon with the same pid
         with address_of(path) as address:
             listening.bind(address)
         listening.listen(_BACKLOG)

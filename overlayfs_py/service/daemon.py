@@ -1,7 +1,7 @@
 """The daemon: one trio nursery with engine, control socket, signals, readiness and watchdog.
 
-Order of the end: unmounted first (so no new request comes), then the requests under way are answered,
-then the upper is synced, then the layers are released. Whatever happens, nothing stays mounted.
+At the end the mount is unmounted first (so that no new request comes), then the requests in progress are
+answered, the upper is synced, and the layers are released. Whatever happens, nothing stays mounted.
 """
 
 import gc
@@ -33,16 +33,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("overlayfs_py")
 
 _START_TIMEOUT = 60.0
-# Nodes are freed by their counts; looking for cycles among 100,000 of them doubles a lookup (first stat).
+# Reference counts free the nodes; a search for cycles among 100,000 of them doubles a lookup (benchmarks:
+# first stat).
 _GARBAGE_THRESHOLDS = (50_000, 20, 50)
-# How long a mount that is still in use when the daemon is told to stop goes on being served, detached.
+# Seconds for which a mount that is in use at the stop signal is still served, detached.
 _LINGER = 5.0
-# How long a forced end waits for what is still to be written.
+# Seconds that a forced end waits for unwritten data.
 _LAST_WRITES = 5.0
 
 
 def _stop_signals() -> list[signal.Signals]:
-    """SIGHUP, the end of a terminal, counts unless nohup(1) or the like made it ignored."""
+    """Return the signals that stop the daemon: SIGHUP too, unless nohup(1) or the like made it ignored."""
     hangup = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
     return [signal.SIGTERM, signal.SIGINT, *hangup]
 
@@ -50,7 +51,7 @@ def _stop_signals() -> list[signal.Signals]:
 class Daemon:
     """One mount being served. The engine and the overlay belong to the caller.
 
-    `verbs`: what it can be asked over the control socket; `announced` is called once the mount answers.
+    `verbs` makes the verb table of the control socket; `announced` is called once the mount answers.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Daemon:
         overlay.spare_access_times(options.mount.noatime or options.mount.read_only)
 
     async def run(self, parent_fd: int | None = None) -> None:
-        """Mount, serve, and leave nothing mounted; MountError when the mount cannot be made."""
+        """Mount, serve, and leave nothing mounted; MountError when mounting fails."""
         with trio.open_signal_receiver(*_stop_signals()) as signals:  # before there is a mount
             fuse_fd = mount_fuse(self.options.mount)
             self.mount = mount = LiveMount(self.options.mount.mountpoint)
@@ -83,35 +84,33 @@ class Daemon:
                 await self._serve(mount, signals, parent_fd)
             finally:
                 mount.leave_nothing()
-        self.engine.close()  # whoever looks for the daemon's connection finds none: it is only writing now
+        self.engine.close()  # others see that the daemon has no connection any more: it only writes now
         if self.must_sync:
             await trio.to_thread.run_sync(self.overlay.sync)
 
     async def unmount(self, *, lazy: bool = False) -> None:
-        """Unmount, which makes the engine end; MountError when the mount is busy and not `lazy`.
+        """Unmount, which ends the engine; MountError when the mount is busy and not `lazy`.
 
-        It is thawed first: who waits keeps it busy.
+        This thaws the mount first, since waiting requests keep it busy.
         """
         self.freezer.end("it is being unmounted")
         await trio.to_thread.run_sync(_unmount, self.options.mount.mountpoint, lazy)
 
     async def abort(self) -> None:
-        """Detach the mount, wherever else it may be mounted, and end the engine: who uses it gets errors.
+        """Detach the mount and end the engine, even if it is in use or mounted elsewhere: users get errors.
 
-        What the kernel has not handed over yet is written first, where that can be done at once.
+        Unwritten data is written first, if that does not take long.
         """
         if self.mount is not None and self.mount.is_there():
             with trio.move_on_after(_LAST_WRITES), suppress(MountError):
                 await self.freezer.sync()
-        with suppress(MountError):  # it may have gone from here already
+        with suppress(MountError):  # it may be unmounted already
             await self.unmount(lazy=True)
         self.engine.stop()
 
     @property
     def must_sync(self) -> bool:
-        """Whether what was written has to be made durable. A mount that is read-only now may not always have
-        been.
-        """
+        """Whether the upper must be synced: a mount that is read-only now may have been writable before."""
         return not (self.options.union.volatile or self.overlay.read_only)
 
     async def _serve(self, mount: LiveMount, signals: AsyncIterable[int], parent_fd: int | None) -> None:
@@ -123,7 +122,7 @@ class Daemon:
                 nursery.start_soon(self._watch_signals, signals)
                 if parent_fd is not None:
                     nursery.start_soon(self._watch_parent, parent_fd)
-                nursery.start_soon(self._stop_when_told)
+                nursery.start_soon(self._stop_on_request)
                 nursery.start_soon(self.freezer.watch)
                 nursery.start_soon(self._announce, mount)
                 nursery.start_soon(detach_when_alone, mount)
@@ -146,12 +145,12 @@ class Daemon:
             return None
 
     async def _announce(self, mount: LiveMount) -> None:
-        """Ready when the mount answers somebody who is not the loop that serves it; then signs of life."""
+        """Report readiness once the mount answers another process; then ping the watchdog."""
         with trio.move_on_after(_START_TIMEOUT) as waiting:
             await mount.check_answers()
         if waiting.cancelled_caught:
             raise MountError(f"the mount did not answer within {_START_TIMEOUT:.0f} s")
-        gc.freeze()  # what a start makes stays
+        gc.freeze()  # objects made so far live as long as the daemon
         gc.set_threshold(*_GARBAGE_THRESHOLDS)
         gc.enable()
         self.freezer.allow(mount)
@@ -169,7 +168,7 @@ class Daemon:
 
     async def _watch_signals(self, signals: AsyncIterable[int]) -> None:
         async for number in signals:
-            if self._stopping.is_set():  # a second one: somebody is in a hurry
+            if self._stopping.is_set():  # a second signal: stop at once
                 self.engine.stop()
             log.info("%s: unmounting", signal.Signals(number).name)
             self._stopping.set()
@@ -178,13 +177,13 @@ class Daemon:
         await trio.lowlevel.wait_readable(parent_fd)
         self._stopping.set()
 
-    async def _stop_when_told(self) -> None:
+    async def _stop_on_request(self) -> None:
         await self._stopping.wait()
         self.freezer.stop()
         self._notifier.stopping("unmounting")
         try:
             await self.unmount()
-            await self._stop_when_kept()
+            await self._stop_when_in_use()
         except MountError as error:
             log.warning("%s; detaching it", error)
             try:
@@ -194,16 +193,17 @@ class Daemon:
             await trio.sleep(_LINGER)
         self.engine.stop()
 
-    async def _stop_when_kept(self) -> None:
-        """Return when somebody keeps what is unmounted here. Otherwise the kernel is still writing, and ends
-        it: this is cancelled then.
+    async def _stop_when_in_use(self) -> None:
+        """Return when another process still uses the unmounted file system.
+
+        Otherwise the kernel is still writing, and the engine ends afterwards: that cancels this task.
         """
         connection = self.mount.connection if self.mount is not None else -1
         while True:
             await trio.sleep(_LINGER)
             if found := await trio.to_thread.run_sync(partial(keepers, connection, besides=[os.getpid()])):
                 log.warning(
-                    "%s: ending, though it is kept by %s", shown(self.options.mount.mountpoint), said(found)
+                    "%s: stopping while still in use by %s", shown(self.options.mount.mountpoint), said(found)
                 )
                 return
 

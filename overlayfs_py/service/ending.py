@@ -1,4 +1,4 @@
-"""Ending a daemon, and telling who keeps it when it does not end with its mount."""
+"""End a daemon, and name the processes that use its mount when it does not end with the unmount."""
 
 import os
 import time
@@ -10,16 +10,16 @@ from overlayfs_py.service.keepers import keepers, said, shown_here
 from overlayfs_py.syscalls import processes
 from overlayfs_py.syscalls.fusectl import abort_connection
 
-_SOON = 0.2  # most daemons have ended by then, and nobody need be looked for
+_SOON = 0.2  # most daemons have ended by then, so that no search is needed
 _LOOK_EVERY = 1.0
 _FORCE_SECONDS = 30.0
 
 
 class Ending:
-    """One daemon that is to end; a context manager, which owns the descriptor that waits for that.
+    """A daemon that should end; a context manager, which owns a pidfd.
 
-    `connection`: of its mount, None when nobody knows; `place` is its mount in messages, `remedy` the command
-    that ends it whoever keeps it. ProcessLookupError when there is no such process.
+    `connection`: that of its mount, None when unknown; `place`: its mount in messages; `remedy`: the command
+    that ends the daemon even if its mount is in use. ProcessLookupError when there is no such process.
     """
 
     def __init__(self, pid: int, connection: int | None, *, place: str, remedy: str) -> None:
@@ -36,9 +36,9 @@ class Ending:
         os.close(self._pid_fd)
 
     def wait(self, seconds: float | None = None) -> str | None:
-        """Return once it has ended; at once with a remark when somebody keeps it though it is unmounted here.
+        """Wait until the daemon has ended; return early with a remark when other processes use its mount.
 
-        MountError when that takes longer than `seconds`: it is still writing.
+        MountError when it takes longer than `seconds`: the daemon is still writing.
         """
         end = None if seconds is None else time.monotonic() + seconds
         pause = _SOON
@@ -52,20 +52,23 @@ class Ending:
         return None
 
     def kept(self) -> str:
-        """The rest of a sentence: who keeps it; empty when nobody does."""
+        """Return the rest of a sentence that names the processes using the mount; empty when there
+        are none.
+        """
         found = keepers(self.connection, besides=[self.pid]) if self.connection is not None else []
         if not found:
             return ""
-        return f", but its daemon (pid {self.pid}) goes on for {said(found)}: end that, or {self._remedy}"
+        remedy = f"end that process, or run {self._remedy}"
+        return f", but its daemon (pid {self.pid}) still serves {said(found)}: {remedy}"
 
     def is_shown_here(self) -> bool:
-        """Whether it is mounted in this mount namespace, as far as anybody knows."""
+        """Whether it is mounted in this mount namespace; True when that is unknown."""
         return self.connection is None or bool(shown_here(self.connection))
 
     def force(self, run_dir: bytes) -> None:
-        """End it, whoever uses its mount: by a request, and by an abort of its connection when it is silent.
+        """End the daemon even if its mount is in use: by a request, else by aborting its FUSE connection.
 
-        MountError when it lives on.
+        MountError when it does not end.
         """
         try:
             client.ask_daemon(run_dir, self.pid, "umount", force=True)
@@ -90,6 +93,6 @@ class Ending:
                     abort_connection(self.connection)
         except OSError as error:
             raise MountError(
-                f"{self._place}: its daemon (pid {self.pid}) does not answer, and its connection cannot be "
-                f"aborted: {error.strerror}; kill -9 {self.pid} ends it"
+                f"{self._place}: its daemon (pid {self.pid}) does not answer, and aborting its connection "
+                f"failed: {error.strerror}; kill -9 {self.pid} ends it"
             ) from error

@@ -1,8 +1,8 @@
-"""Freezing a mount: from the answer on its upper is the state of one instant, until it is thawed.
+"""Freeze a mount: until it is thawed, its upper holds the state of one instant (decision 0017).
 
-What the kernel holds back is written first, then requests that change something are held, those under way
-end, and the upper is synced; reading goes on. No freeze lasts for ever: one ends with its time, one that is
-held by a conversation with that, and every one when the mount goes.
+Data that the kernel holds back is written first; then changing requests are held, those in progress end, and
+the upper is synced. Reading continues. No freeze lasts for ever: it ends when its time is up, when the
+connection that holds it closes, and when the mount is unmounted.
 """
 
 import logging
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("overlayfs_py.freeze")
 
-# How long requests under way may take to end (a copy-up may be long) before freezing is given up.
+# Seconds that requests in progress may take to end (a copy-up may be long) before the freeze fails.
 PATIENCE = 60.0
-# How long pages may take to be written once changes are held: one that a held request has locked cannot be.
+# Seconds for writing pages once changes are held; a page that a held request has locked cannot be written.
 _LAST_PAGES = 2.0
 _LOOK_EVERY = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Freeze:
-    """One freeze. `since`: when changes began to be held; `until`: when it ends by itself, if ever.
+    """One freeze. `since`: when the hold began; `until`: when the freeze ends automatically, if ever.
 
-    `pages_left`: pages changed through mappings could not all be written, as a held request has them locked.
+    `pages_left`: some pages changed through mappings are not written, since held requests have them locked.
     """
 
     since: float
@@ -41,12 +41,12 @@ class Freeze:
     pages_left: bool
 
     def seconds_left(self) -> float | None:
-        """Until it ends by itself."""
+        """Return the seconds until it ends automatically; None: no limit."""
         return None if self.until is None else max(0.0, self.until - time.monotonic())
 
 
 class Freezer:
-    """Freezes one mount and thaws it again; only from `allow` on."""
+    """Freezes and thaws one mount; after `allow` was called."""
 
     def __init__(self, engine: Engine, overlay: "Overlay", mountpoint: bytes) -> None:
         self._engine = engine
@@ -55,24 +55,26 @@ class Freezer:
         self._mount: LiveMount | None = None
         self._freezing: trio.CancelScope | None = None
         self._frozen = trio.Event()
-        self._ended = ""  # why the last freeze ended, when nobody asked for that
+        self._ended = ""  # why the last freeze ended, if not by `thaw`
         self.current: Freeze | None = None
 
     @property
     def holds(self) -> bool:
-        """Whether the mount is frozen, or just being frozen."""
+        """Whether the mount is frozen, or a freeze has begun."""
         return self.current is not None or self._freezing is not None
 
     def allow(self, mount: LiveMount) -> None:
-        """The mount is ready."""
+        """Allow freezes: the mount is ready."""
         self._mount = mount
 
     async def freeze(self, timeout: float | None) -> Freeze:
-        """Freeze, for at most `timeout` seconds; MountError when it cannot be: it is as it was then."""
+        """Freeze for at most `timeout` seconds; MountError when it fails, and the mount is not frozen
+        then.
+        """
         mount = self._ready_mount()
         if self.holds:
-            raise MountError(f"{self._shown} is frozen already")
-        self._ended = "requests under way do not end"
+            raise MountError(f"{self._shown} is already frozen")
+        self._ended = "requests in progress do not end"
         with trio.move_on_after(PATIENCE) as self._freezing:
             try:
                 since, pages_left = await self._hold(mount)
@@ -86,10 +88,10 @@ class Freezer:
                 self._freezing = None
                 if self.current is None:
                     self._engine.thaw()
-        raise MountError(f"{self._shown} cannot be frozen: {self._ended}")
+        raise MountError(f"freezing {self._shown} failed: {self._ended}")
 
     def thaw(self) -> float:
-        """Thaw; for how long changes were held. MountError when the mount is not frozen."""
+        """Thaw; return for how many seconds changes were held. MountError when the mount is not frozen."""
         frozen = self.current
         if frozen is None:
             raise MountError(f"{self._shown} is not frozen" + (f": {self._ended}" if self._ended else ""))
@@ -99,13 +101,13 @@ class Freezer:
         return time.monotonic() - frozen.since
 
     def release(self, frozen: Freeze) -> None:
-        """Thaw if this very freeze still lasts: who wanted it has gone."""
+        """Thaw if exactly this freeze is still in force: the connection that held it has closed."""
         if self.current is frozen:
-            log.info("%s: thawed, as whoever had it frozen has gone", self._shown)
-            self.end("who wanted it has gone")
+            log.info("%s: thawed, as the connection that held the freeze has closed", self._shown)
+            self.end("the connection that held it has closed")
 
     def end(self, reason: str) -> None:
-        """Thaw, also what is just being frozen; idempotent."""
+        """Thaw, or cancel a freeze that has begun; idempotent."""
         if self.holds:
             self._ended = reason
         if self._freezing is not None:
@@ -115,12 +117,12 @@ class Freezer:
             self._engine.thaw()
 
     def stop(self) -> None:
-        """Thaw, and never freeze again: the mount goes."""
+        """Thaw, and refuse further freezes: the mount ends."""
         self._mount = None
         self.end("it is being unmounted")
 
     async def watch(self) -> None:
-        """End freezes whose time is up or whose mount has gone; until cancelled."""
+        """End freezes whose time is up or whose mount was unmounted; runs until cancelled."""
         while True:
             await self._frozen.wait()
             self._frozen = trio.Event()
@@ -135,19 +137,21 @@ class Freezer:
                     await trio.sleep(_LOOK_EVERY if left is None else min(left, _LOOK_EVERY))
 
     async def sync(self) -> float:
-        """Make all changes durable; how many seconds it took. MountError when that cannot be done now."""
+        """Make all changes durable; return the seconds that it took. MountError when it fails or is not
+        allowed.
+        """
         start = time.monotonic()
         mount = self._ready_mount()
         if self.holds:
             raise MountError(f"{self._shown} is frozen: thaw it first")
         if self._overlay.options.volatile:
-            raise MountError(f"{self._shown} is volatile: nothing on it is made durable")
+            raise MountError(f"{self._shown} is volatile: sync has no effect on it")
         try:
             async with WriteBack(self._engine, mount.mountpoint) as pages:
                 await pages.write()
             await trio.to_thread.run_sync(self._overlay.sync)
         except OSError as error:
-            raise MountError(f"{self._shown} cannot be synced: {error.strerror}") from error
+            raise MountError(f"sync of {self._shown} failed: {error.strerror}") from error
         return time.monotonic() - start
 
     def _ready_mount(self) -> LiveMount:
@@ -156,10 +160,10 @@ class Freezer:
         return self._mount
 
     async def _hold(self, mount: LiveMount) -> tuple[float, bool]:
-        """Since when changes are held, and whether changed pages are left.
+        """Hold changes; return since when, and whether changed pages are left.
 
-        Everything is written twice, so that little is left to do while writers wait. Only an engine that can
-        tell pages being written back from new writes can have them written while it holds the latter.
+        Everything is written twice, so that little is left to write while writers wait. The second time needs
+        an engine that distinguishes write-back of pages from new writes, so that it holds only the latter.
         """
         pages_left = False
         async with WriteBack(self._engine, mount.mountpoint) as pages:

@@ -1,7 +1,7 @@
-"""Who keeps an overlay that is not mounted here any more, in words that say what helps.
+"""Find the processes that keep an overlay alive after it was unmounted here, for messages that help.
 
-A file system lives as long as any mount namespace has it mounted or any process has a file of it open. Known
-by /proc alone: nobody is asked, so a daemon that hangs hangs nobody here.
+A file system lives as long as any mount namespace has it mounted or any process has one of its files open.
+This module reads /proc only, so that a hanging daemon cannot hang its caller.
 """
 
 import os
@@ -20,13 +20,13 @@ FORCE = "overlayfs-pyctl umount -f"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keeper:
-    """One process of those that keep an overlay; `files`: by open files, not by its mount namespace."""
+    """One process that keeps an overlay alive; `files`: by open files, not by its mount namespace."""
 
     pid: int
     command: str
-    more: int  # how many others are with it in its mount namespace
+    more: int  # other processes in its mount namespace
     files: bool
-    mountpoint: bytes | None = None  # where its mount namespace has it
+    mountpoint: bytes | None = None  # in its mount namespace
 
     def __str__(self) -> str:
         """``pid 4242 (sleep) in another mount namespace``."""
@@ -36,13 +36,13 @@ class Keeper:
 
 
 def connection_of(pid: int, run_dir: bytes | None) -> int | None:
-    """The number of the daemon's FUSE connection; None while it has none, before it mounts and when it ends.
+    """Return the number of the daemon's FUSE connection; None before it mounts and after it unmounts.
 
-    Kernels before 6.17 do not say: there it is asked itself.
+    Kernels before 6.17 do not tell it: then the daemon itself is asked.
     """
     found = processes.connection_of(pid)
     if found is None and run_dir is not None and processes.serves_fuse(pid):
-        from overlayfs_py.service import client  # the daemon itself needs none
+        from overlayfs_py.service import client  # the daemon itself never needs it
 
         with suppress(MountError, TypeError, ValueError):
             found = int(client.ask_daemon(run_dir, pid, "status").get("connection"))
@@ -50,16 +50,16 @@ def connection_of(pid: int, run_dir: bytes | None) -> int | None:
 
 
 def shown_here(connection: int) -> list[MountRecord]:
-    """The mounts of this FUSE connection in the own mount namespace, topmost last."""
+    """Return the mounts of this FUSE connection in our mount namespace, topmost last."""
     device = os.makedev(0, connection)
     return [record for record in mount_table() if record.device == device]
 
 
 def keepers(connection: int, *, besides: Collection[int] = ()) -> list[Keeper]:
-    """Who keeps it, one process for each mount namespace; those with open files when no namespace has it.
+    """Return one process for each mount namespace that has it mounted, or else the processes with open files.
 
-    `besides`: the daemon itself, and whoever else does not count. Of other users' processes an ordinary user
-    learns nothing.
+    `besides`: processes that do not count, such as the daemon. An ordinary user does not see other users'
+    processes.
     """
     device = os.makedev(0, connection)
     found = []
@@ -85,7 +85,7 @@ def _keeper(members: list[int], mountpoint: bytes | None) -> Keeper:
 
 
 def _other_namespaces(besides: Collection[int]) -> list[list[int]]:
-    """The processes of every other mount namespace."""
+    """Return the processes of every other mount namespace."""
     ours = mount_namespace("self")
     groups: dict[int, list[int]] = {}
     for pid in pids():
@@ -96,7 +96,7 @@ def _other_namespaces(besides: Collection[int]) -> list[list[int]]:
 
 
 def _by_root(members: list[int]) -> Iterator[int]:
-    """One process for every root directory among them: it sees the mounts below its own alone."""
+    """Yield one process for each root directory: a process sees only the mounts below its own."""
     roots = set()
     for pid in members:
         root = processes.root_of(pid)
@@ -106,12 +106,12 @@ def _by_root(members: list[int]) -> Iterator[int]:
 
 
 def is_daemon(pid: int) -> bool:
-    """Whether it serves an overlay of ours."""
+    """Whether the process serves an overlay of ours."""
     return _is_ours(pid) and processes.serves_fuse(pid)
 
 
 def may_be_daemon(pid: int) -> bool:
-    """Whether it is such a one, or one that starts or ends, or some other program that serves a mount."""
+    """Whether the process is a daemon of ours, perhaps starting or ending, or serves another FUSE mount."""
     return _is_ours(pid) or processes.serves_fuse(pid)
 
 
@@ -121,7 +121,7 @@ def _is_ours(pid: int) -> bool:
 
 
 def place_of(pid: int, *, found: Collection[Keeper] = ()) -> bytes | None:
-    """Where the overlay of the daemon `pid` was mounted, by those who keep it or by its own command line."""
+    """Return where the daemon's overlay was mounted, by its keepers or by its command line; None: unknown."""
     for keeper in found:
         if keeper.mountpoint is not None:
             return keeper.mountpoint

@@ -1,4 +1,4 @@
-"""The daemon's process, from options to an exit status: what is opened for it, and who is told of it."""
+"""The daemon's process, from options to exit status: open the overlay and the engine, report the outcome."""
 
 import fcntl
 import logging
@@ -17,28 +17,28 @@ from overlayfs_py.service.verbs import verbs_of
 
 log = logging.getLogger("overlayfs_py")
 
-_DESCRIPTORS = 1 << 14  # as many as are kept open (`union/descriptors.py`); 8 bytes of the kernel's each
+_DESCRIPTORS = 1 << 14  # as many as `union/descriptors.py` keeps open; each takes 8 bytes of kernel memory
 
 
 def run_daemon(options: Options, report: StartReport, parent_fd: int | None = None) -> int:
-    """Mount and serve until unmounted; the exit status: 1 when nothing was mounted, EX_SOFTWARE when
-    serving failed later, which a service manager may try again. `report` is told once, ready or failed.
+    """Mount and serve until unmounted; return the exit status.
 
-    `parent_fd`: the daemon stops when the other end is closed.
+    1: nothing was mounted; EX_SOFTWARE: serving failed later, so that a service manager may try again.
+    `report` gets one outcome, ready or failed. `parent_fd`: the daemon stops when the other end is closed.
     """
-    told = _Once(report)
+    outcome = _Once(report)
     try:
         _prepare_process()
         make_way(options.mount)
-        return _open_and_serve(options, told, parent_fd)
+        return _open_and_serve(options, outcome, parent_fd)
     except Exception as error:
-        served = told.done
-        told.failed(_one_line(error))
+        served = outcome.done
+        outcome.failed(_one_line(error))
         return os.EX_SOFTWARE if served else 1
 
 
 def _one_line(error: BaseException) -> str:
-    """What to tell the user: the daemon's own sentences as they are, anything else named for what it is."""
+    """Return the message for the user: our own errors as they are, others with their kind."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, OverlayError):
@@ -61,8 +61,8 @@ def _open_and_serve(options: Options, report: "_Once", parent_fd: int | None) ->
         overlay = open_when_free(lambda: Overlay.open(options.union), options.service.run_dir)
     if not (overlay.read_only or overlay.capabilities.exchange):
         log.warning(
-            "the file system of the upper exchanges no names (RENAME_EXCHANGE): renames take several steps; "
-            "after a crash mount it again before anything else reads it"
+            "the file system of the upper does not support RENAME_EXCHANGE: renames take several steps; "
+            "after a crash mount the overlay again before another program reads the upper"
         )
     try:
         engine = open_engine(overlay, options.service)
@@ -77,7 +77,7 @@ def _open_and_serve(options: Options, report: "_Once", parent_fd: int | None) ->
 
 
 def _prepare_process() -> None:
-    """Modes come from requests, not from whoever started us; and layers need many descriptors."""
+    """Clear the umask, since modes come from requests, and raise the limit of descriptors for the layers."""
     os.umask(0)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -85,8 +85,10 @@ def _prepare_process() -> None:
 
 
 def _make_room(descriptors: int) -> None:
-    """Let the table of descriptors grow once, while there is one thread. With more than one the kernel waits
-    for all processors each time it doubles (fs/file.c expand_fdtable: synchronize_rcu), 10 ms and more.
+    """Grow the descriptor table once, while the process has one thread.
+
+    With more threads the kernel waits for all processors each time that the table doubles, 10 ms and more
+    (fs/file.c expand_fdtable: synchronize_rcu).
     """
     fd = os.open(b"/", os.O_PATH | os.O_CLOEXEC)
     try:
@@ -96,7 +98,7 @@ def _make_room(descriptors: int) -> None:
 
 
 class _Once:
-    """A report that is told one outcome: a failure after readiness belongs in the log."""
+    """Passes only the first outcome to a report; a failure after readiness goes to the log."""
 
     def __init__(self, report: StartReport) -> None:
         self._report: StartReport | None = report

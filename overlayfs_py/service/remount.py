@@ -1,6 +1,6 @@
-"""``mount -o remount``: the flags of a live mount are changed, by whoever may call mount(2).
+"""``mount -o remount``: change the flags of a live mount, for callers that may use mount(2).
 
-The daemon is asked first: it alone knows the mount's options, and whether there is an upper.
+The daemon must agree first: only it knows the mount's options and whether there is an upper.
 """
 
 import os
@@ -26,10 +26,10 @@ _FLAGS = {
 def remount(
     pairs: Sequence[Pair], *, mountpoint: bytes, cwd: bytes, complete: bool, run_dir: bytes
 ) -> tuple[str, ...]:
-    """Change what may change; the warnings. MountError or ConfigError: nothing was changed.
+    """Change the mount's flags; return the warnings. After MountError or ConfigError nothing is changed.
 
-    `complete`: flags that are not named are cleared, as mount(2) does and mount(8) reckons with; else they
-    stay. What was written before a mount became read-only is durable then, as with kernel overlayfs.
+    `complete`: clear flags that are not named, as mount(2) does and mount(8) expects; otherwise they stay.
+    When the mount becomes read-only, everything written before is durable, as with kernel overlayfs.
     """
     record = system.mounted_filesystem(mountpoint)
     if record is None:
@@ -51,18 +51,18 @@ def remount(
 
 
 def _merged(asked: RemountOptions, words: Sequence[str]) -> dict[str, bool]:
-    """What was named over what the mount has."""
+    """Return the mount's flags, with the named ones replaced."""
     has = {name: name in words for name in _FLAGS} | {"read_only": "ro" in words}
-    if asked.flags.get("noatime") is False:  # the kernel keeps it where nothing is said of access times
+    if asked.flags.get("noatime") is False:  # without a flag for access times the kernel keeps it
         has[RELATIME] = True
     return has | dict(asked.flags)
 
 
 def _daemon(record: MountRecord, run_dir: bytes) -> client.Connection:
-    """Whoever serves the filesystem that is mounted there, be it that of a bind mount."""
+    """Connect to the daemon that serves the mount, which may be a bind mount."""
     same = [other.mountpoint for other in system.mount_table() if other.device == record.device]
     for mountpoint in sorted(same, key=lambda other: other != record.mountpoint):
         connection = client.find(run_dir, mountpoint)
         if connection is not None:
             return connection
-    raise MountError("no overlayfs-py of yours serves it (mount -i -o remount,... asks nobody)")
+    raise MountError("no overlayfs-py daemon of yours serves it (mount -i -o remount,... needs no daemon)")

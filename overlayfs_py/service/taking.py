@@ -1,6 +1,7 @@
-"""Taking an upper whose last daemon is just ending: wait for that one, and refuse a living one at once.
+"""Open an upper that another daemon still has: wait for a daemon that is ending, refuse at once otherwise.
 
-The lock on the directories decides who gets them, however many wait; here it is only decided how long to ask.
+The lock on the directories decides which of several waiting processes gets them; this module only decides how
+long to try.
 """
 
 import logging
@@ -24,11 +25,11 @@ from overlayfs_py.syscalls import processes
 
 log = logging.getLogger("overlayfs_py")
 
-# How long a daemon may take to write down what it holds, before nobody waits for it any more.
+# Seconds to wait for an ending daemon, which may have much to write.
 PATIENCE = 60.0
 _TELL_AFTER = 1.0
 _LOOK_EVERY = 0.05
-# A lock may be released between the instant at which it is refused and that at which we look for its holder.
+# The lock may be released between its refusal and our search for its holder.
 _UNKNOWN_TRIES = 10
 
 Opened = TypeVar("Opened")
@@ -41,8 +42,9 @@ def open_when_free(
     patience: float = PATIENCE,
     remedy: str | None = None,
 ) -> Opened:
-    """What `opener` returns, tried again while it raises InUse for a daemon that is ending; LayerError names
-    who has the directory. `remedy`: the command that ends a daemon whoever keeps it.
+    """Call `opener` until it no longer raises InUse for a daemon that is ending; return its result.
+
+    LayerError names the process that has the directory. `remedy`: the command that ends a daemon in use.
     """
     began = time.monotonic()
     unknown = 0
@@ -61,22 +63,25 @@ def open_when_free(
                 continue
             check_ending(refusal.what, holder, run_dir, remedy)
             if waited > patience:
-                why = f"{_overlay(holder)} has been ending for {patience:g} s and has it still"
-                raise LayerError(f"{refusal.what}: {why}; mount again when it has ended") from None
+                why = f"{_overlay(holder)} has been stopping for {patience:g} s and still has it"
+                raise LayerError(f"{refusal.what}: {why}; mount again after it has stopped") from None
             if waited > _TELL_AFTER and not told:
                 told = True
                 log.warning(
-                    "%s: waiting for the daemon (pid %d) of its last mount to end", refusal.what, holder
+                    "%s: waiting until the daemon (pid %d) of the last mount has stopped",
+                    refusal.what,
+                    holder,
                 )
         wait_a_little(holder)
 
 
 def check_ending(what: str, holder: int, run_dir: bytes | None, remedy: str | None = None) -> None:
-    """Return when the process that holds the lock on `what` is ending (or starts); else LayerError says who
-    has it, and what helps.
+    """Return if the process that holds the lock on `what` is ending or starting.
+
+    Otherwise raise LayerError, which names the process and the remedy.
     """
     found = _who_has_it(holder, run_dir, remedy)
-    if found is not None and not _has_ended(holder):  # it may have ended while it was looked at
+    if found is not None and not _has_ended(holder):  # it may have ended meanwhile
         raise LayerError(f"{what}: in use by {found}")
 
 
@@ -85,7 +90,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def _who_has_it(holder: int, run_dir: bytes | None, remedy: str | None) -> str | None:
-    """The living one, in words; None for one that ends or starts."""
+    """Describe a daemon that serves a mount, or another program; None for a daemon that ends or starts."""
     if not may_be_daemon(holder):
         return f"pid {holder} ({processes.command_of(holder)})"
     if not processes.may_look_into(holder):
@@ -100,11 +105,11 @@ def _who_has_it(holder: int, run_dir: bytes | None, remedy: str | None) -> str |
         return None
     place = place_of(holder, found=found) or _asked(holder, run_dir)
     remedy = remedy or f"{FORCE} {shown(place) if place else 'it'}"
-    return f"{_overlay(holder, place)}, kept by {said(found)}: end that, or {remedy}"
+    return f"{_overlay(holder, place)}, kept alive by {said(found)}: end that process, or run {remedy}"
 
 
 def _asked(holder: int, run_dir: bytes | None) -> bytes | None:
-    """Its mount point by its own word, where nobody else knows."""
+    """Ask the daemon for its mount point, when nothing else tells it."""
     from overlayfs_py.service.client import ask_daemon
 
     with suppress(MountError, TypeError, KeyError):
@@ -118,7 +123,7 @@ def _overlay(holder: int, place: bytes | None = None) -> str:
 
 
 def wait_a_little(pid: int) -> None:
-    """Until the process has ended, but not long: it may release what it has before."""
+    """Wait a short time for the process to end; it may release the lock before that."""
     try:
         pid_fd = os.pidfd_open(pid)
     except OSError:

@@ -1,4 +1,4 @@
-"""What a daemon can be asked over its control socket: one function a verb."""
+"""The verbs of the control socket, one function each."""
 
 import dataclasses
 import errno
@@ -64,10 +64,10 @@ async def _stats(daemon: Daemon, request: Mapping[str, Any], conversation: ExitS
 
 
 async def _freeze(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> object:
-    """``timeout``: seconds, none: as long as it is wanted; ``hold``: no longer than this conversation."""
+    """``timeout``: seconds, null: no limit; ``hold``: only while this connection is open."""
     timeout, hold = request.get("timeout"), request.get("hold", False)
     if timeout is None and not hold:
-        raise ConfigError("a freeze needs a timeout, or to be held by its conversation (hold: true)")
+        raise ConfigError("freeze needs a timeout, or hold: true")
     start = time.monotonic()
     frozen = await daemon.freezer.freeze(timeout)
     if hold:
@@ -91,22 +91,22 @@ async def _umount(daemon: Daemon, request: Mapping[str, Any], conversation: Exit
 
 
 async def _remount(daemon: Daemon, request: Mapping[str, Any], conversation: ExitStack) -> bool:
-    """Whether ``mount -o remount`` may be done, by whoever asks; true: it ends with ``sync``.
+    """Check whether ``mount -o remount`` is allowed; true: the client must send ``sync`` afterwards.
 
-    ``options``: what must be as it is, by ``record.field``; ``read_only``, ``noatime``: what the mount is to
-    become.
+    ``options``: options that must equal the mount's, by ``record.field``; ``read_only``, ``noatime``: the new
+    flags.
     """
     check_kept(request["options"], daemon.options)
     if daemon.freezer.holds:
-        raise MountError(f"{os.strerror(errno.EBUSY)}: it is frozen; thaw it first")
+        raise MountError(f"{os.strerror(errno.EBUSY)}: the mount is frozen; thaw it first")
     if daemon.overlay.read_only and not request["read_only"]:
-        raise MountError(f"{os.strerror(errno.EROFS)}: it has no upperdir")
+        raise MountError(f"{os.strerror(errno.EROFS)}: the mount has no upperdir")
     daemon.overlay.spare_access_times(request["read_only"] or request.get("noatime", False))
     return bool(request["read_only"]) and daemon.must_sync
 
 
 class _Argument(NamedTuple):
-    """What a verb can be told: what its value must be."""
+    """An argument of a verb, and what its value must be."""
 
     expected: str
     fits: Callable[[object], bool]
@@ -142,7 +142,7 @@ _VERBS: dict[str, tuple[_Verb, dict[str, _Argument]]] = {
 
 
 def _check(name: str, known: Mapping[str, _Argument], request: Mapping[str, Any]) -> None:
-    """ConfigError for an argument that the verb has not, or whose value cannot be."""
+    """Raise ConfigError for an unknown argument or an invalid value."""
     for word in request:
         if word != "verb" and word not in known:
             raise ConfigError(f"{name}: unknown argument {word}; there are {', '.join(known) or 'none'}")
@@ -162,7 +162,7 @@ def _described(frozen: Freeze) -> dict[str, object]:
 
 
 def verbs_of(daemon: Daemon) -> dict[str, Verb]:
-    """The verb table of one daemon."""
+    """Return the verb table of one daemon."""
     return {name: partial(_called, daemon, name) for name in _VERBS}
 
 

@@ -1,7 +1,7 @@
-"""Writing back what the kernel holds of a mount: pages changed through mappings, not yet asked to be written.
+"""Write back the pages of a mount that the kernel still holds, such as those changed through mappings.
 
-It is done by another process. A thread of ours that waits for our own answers would keep /dev/fuse open if we
-were killed, and so wait for ever, and everybody who touches the mount with it.
+Another process does it: a thread of this one that waits for our own answers would keep /dev/fuse open if the
+daemon were killed, and so would wait for ever, as would all users of the mount.
 """
 
 import errno
@@ -14,8 +14,8 @@ import trio
 from overlayfs_py.engine import Engine
 from overlayfs_py.errors import fail
 
-# Answers each line with an errno: of syncfs(2) on the mount, or of a request that the kernel never answers
-# by itself.
+# Answers each line with an errno: that of syncfs(2) on the mount, or of a request that always reaches the
+# daemon.
 _PROGRAM = """
 import ctypes, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -42,7 +42,7 @@ _MOST_ROUNDS = 200
 
 
 class WriteBack:
-    """The process that does it, for as long as the block lasts."""
+    """The process that writes back, alive inside the ``async with`` block."""
 
     def __init__(self, engine: Engine, mountpoint: bytes) -> None:
         self._engine = engine
@@ -62,7 +62,7 @@ class WriteBack:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The process is ended. One that waits for the mount may not end yet, and is not waited for."""
+        """End the process; do not wait for one that waits for the mount, since it may not end yet."""
         process = self._process
         assert process is not None
         assert process.stdin is not None
@@ -75,22 +75,23 @@ class WriteBack:
                 await process.wait()
 
     async def write(self) -> None:
-        """Return when all that was changed before the call is in the upper; OSError says what went wrong.
+        """Return when all changes made before the call are in the upper; OSError when that fails.
 
-        syncfs(2) of a FUSE mount sends the pages and does not wait until they are written (wait_sb_inodes
-        passes over it). A request sent later is answered after them; those for which there was no room in the
-        kernel's background queue follow, so it asks until a whole round has brought no more.
+        syncfs(2) on a FUSE mount sends the pages but does not wait until they are written (wait_sb_inodes
+        skips the mount). A request sent afterwards is answered after them. Pages that found no room in the
+        kernel's background queue follow later, so requests are repeated until a whole round brings no further
+        write.
         """
-        await self._tell(b"sync\n")
+        await self._request(b"sync\n")
         before = None
         for _ in range(_MOST_ROUNDS):
             statistics = self._engine.statistics()
             if before == (writes := statistics.operations.get("write", 0)) and not statistics.copies:
                 return
             before = writes
-            await self._tell(b"ask\n")
+            await self._request(b"ask\n")
 
-    async def _tell(self, line: bytes) -> None:
+    async def _request(self, line: bytes) -> None:
         process = self._process
         assert process is not None
         assert process.stdin is not None

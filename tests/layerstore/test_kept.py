@@ -37,8 +37,9 @@ def test_umount_succeeds_and_tells_who_keeps_it(base: Cli, work: Path) -> None:
         assert done.returncode == 0
         said = done.stderr.decode()
         assert said == (
-            f"layerstore: work is unmounted here, but its daemon (pid {pid}) goes on "
-            f"for pid {keeper} (sleep) in another mount namespace: end that, or layerstore umount -f work\n"
+            f"layerstore: work is unmounted here, but its daemon (pid {pid}) still serves "
+            f"pid {keeper} (sleep) in another mount namespace: end that process, "
+            "or run layerstore umount -f work\n"
         )
         for verb in (
             ["umount", "work"],
@@ -48,7 +49,7 @@ def test_umount_succeeds_and_tells_who_keeps_it(base: Cli, work: Path) -> None:
             ["mount", "work"],
         ):
             line = base.fail(*verb)
-            assert f"kept by pid {keeper} (sleep) in another mount namespace" in line
+            assert f"kept alive by pid {keeper} (sleep) in another mount namespace" in line
         assert base.run("prune", "-f").startswith("Total reclaimed space")
         assert work.is_dir()
     wait_gone(pid)
@@ -107,7 +108,7 @@ def test_an_image_that_is_kept(base: Cli, where: Path) -> None:
     with copied_elsewhere() as keeper:
         done = base.call("umount", place)
         assert done.returncode == 0
-        assert f"goes on for pid {keeper} (sleep)" in done.stderr.decode()
+        assert f"still serves pid {keeper} (sleep)" in done.stderr.decode()
         base.run("mount", "--read-only", "base:1", place)
         done = base.call("umount", place)
         assert (done.returncode, done.stderr) == (0, b"")

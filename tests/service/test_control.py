@@ -288,7 +288,7 @@ def test_a_daemon_that_never_answers(live: Layers, monkeypatch: pytest.MonkeyPat
     [
         (errno.EMFILE, "no file descriptor left (its limit is"),
         (errno.ENFILE, "fs.file-max"),
-        (errno.EIO, "cannot do it: Input/output error"),
+        (errno.EIO, "failed: Input/output error"),
     ],
 )
 async def test_what_the_system_refuses_the_daemon_is_said(where: Path, code: int, says: str) -> None:

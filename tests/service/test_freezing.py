@@ -169,7 +169,7 @@ def test_a_copy_up_under_way_ends_first(layers: Layers, mount: Mounter, run: Run
 
 def test_frozen_twice_and_thawed_twice(layers: Layers, mounted: OverlayMount) -> None:
     assert "frozen within" in pyctl("freeze", layers.merged).stdout
-    one_line(pyctl("freeze", layers.merged), "frozen already", program="overlayfs-pyctl")
+    one_line(pyctl("freeze", layers.merged), "is already frozen", program="overlayfs-pyctl")
     assert status(mounted)["frozen"]["seconds_left"] <= 60
     assert "thawed after" in pyctl("thaw", layers.merged).stdout
     one_line(pyctl("thaw", layers.merged), "is not frozen", program="overlayfs-pyctl")
@@ -299,7 +299,7 @@ def test_writes_that_nobody_can_hold_are_refused(layers: Layers) -> None:
             pytest.skip("no passthrough here")
         with (layers.merged / "file").open("w"):
             refused = pyctl("freeze", layers.merged)
-            one_line(refused, "cannot be frozen", "data=passthrough", program="overlayfs-pyctl")
+            one_line(refused, "failed", "data=passthrough", program="overlayfs-pyctl")
             (layers.merged / "other").touch()
         assert pyctl("freeze", layers.merged, "--", "true").returncode == 0
 

@@ -274,9 +274,9 @@ def test_in_use_frozen_or_not_ours(layers: Layers, mounted: OverlayMount, where:
     words = ["overlayfs-py", "-o", "remount,ro", str(layers.merged)]
     frozen = pyctl("freeze", layers.merged, "--", str(COMMAND), *words[1:])
     assert frozen.returncode == 1
-    assert "it is frozen; thaw it first" in frozen.stderr
+    assert "the mount is frozen; thaw it first" in frozen.stderr
     one_line(overlayfs_py("-o", "remount,ro", where), "nothing is mounted there")
-    one_line(overlayfs_py("-o", "remount,ro", "/proc"), "no overlayfs-py of yours serves it")
+    one_line(overlayfs_py("-o", "remount,ro", "/proc"), "no overlayfs-py daemon of yours serves it")
     assert flags_of(layers.merged) == ({"rw", "relatime"}, False)
 
 

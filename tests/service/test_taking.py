@@ -80,7 +80,7 @@ def test_a_long_wait_is_told(layers: Layers) -> None:
         assert result.returncode == 0
         assert result.stderr == (
             f"overlayfs-py: workdir {layers.work}: "
-            f"waiting for the daemon (pid {pid}) of its last mount to end\n"
+            f"waiting until the daemon (pid {pid}) of the last mount has stopped\n"
         )
         assert pyctl("umount", layers.merged).returncode == 0
 
@@ -95,7 +95,7 @@ def test_the_wait_has_an_end(layers: Layers) -> None:
         def take() -> None:
             raise InUse(f"workdir {layers.work}", (status.st_dev, status.st_ino))
 
-        with pytest.raises(LayerError, match=rf"{layers.merged} \(pid {pid}\) has been ending for 0.2 s"):
+        with pytest.raises(LayerError, match=rf"{layers.merged} \(pid {pid}\) has been stopping for 0.2 s"):
             taking.open_when_free(take, None, patience=0.2)
         wait_gone(pid)
 
@@ -193,8 +193,8 @@ def test_a_copy_in_another_mount_namespace_is_named(layers: Layers) -> None:
             one_line(
                 refused,
                 f"in use by the overlay that was on {layers.merged} (pid {pid}), "
-                f"kept by pid {keeper} (sleep) in another mount namespace: "
-                f"end that, or overlayfs-pyctl umount -f {layers.merged}",
+                f"kept alive by pid {keeper} (sleep) in another mount namespace: "
+                f"end that process, or run overlayfs-pyctl umount -f {layers.merged}",
             )
             not_here = pyctl("umount", layers.merged)
             one_line(not_here, "is not mounted here", f"pid {keeper} (sleep)", program="overlayfs-pyctl")
@@ -212,7 +212,7 @@ def test_umount_tells_who_keeps_it(layers: Layers) -> None:
             assert time.monotonic() - began < 10
             assert done.returncode == 0
             assert done.stderr.count("\n") == 1
-            assert f"its daemon (pid {pid}) goes on for pid {keeper} (sleep)" in done.stderr
+            assert f"its daemon (pid {pid}) still serves pid {keeper} (sleep)" in done.stderr
             assert not is_mounted(layers)
             assert processes.state_of(pid)
         wait_gone(pid)
@@ -224,7 +224,7 @@ def test_open_files_of_a_detached_mount(layers: Layers) -> None:
         with (layers.merged / "x").open("w"):
             assert pyctl("umount", "-l", layers.merged).returncode == 0
             refused = overlayfs_py(*options(layers), layers.merged)
-            one_line(refused, f"(pid {pid}), kept by pid {os.getpid()} (", "with open files of it")
+            one_line(refused, f"(pid {pid}), kept alive by pid {os.getpid()} (", "with open files of it")
         wait_gone(pid)
 
 

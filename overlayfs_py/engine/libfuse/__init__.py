@@ -1,1 +1,1 @@
-"""The portable engine: pyfuse3, which is libfuse, with one trio task a request."""
+"""The portable engine: pyfuse3 over libfuse, one trio task for each request."""

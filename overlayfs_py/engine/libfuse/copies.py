@@ -1,6 +1,6 @@
-"""Copy-up off the event loop: one long transfer a node, run in a worker thread while other requests go on.
+"""Copy-ups off the event loop: a worker thread transfers the bytes while other requests continue.
 
-A second writer of the node waits for the first one's copy.
+There is one copy of a node at a time; a second writer waits for it.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Copies:
-    """The copy-ups under way. `changed` is told each node that got an upper part."""
+    """The copy-ups in progress. `changed` is called with each node that got an upper part."""
 
     def __init__(
         self, overlay: "Overlay", limiter: trio.CapacityLimiter, changed: Callable[[Node], None]
@@ -32,12 +32,12 @@ class Copies:
         return len(self._running)
 
     async def settled(self, node: Node) -> None:
-        """Wait until no copy of `node` is under way; no checkpoint when none is."""
+        """Wait until no copy of `node` is in progress; no checkpoint when there is none."""
         while (running := self._running.get(node)) is not None:
             await running.wait()
 
     async def ensure_upper(self, node: Node, *, data: bool) -> None:
-        """Give `node` an upper part (`data`: with its contents); errors of the copy reach the caller."""
+        """Give `node` an upper part (`data`: with its contents); raises the errors of the copy."""
         await self.settled(node)
         effects = CopyUpEffects(self._overlay, node)
         job = self._overlay.copy_up(node, data=data)
@@ -48,7 +48,7 @@ class Copies:
 
     @asynccontextmanager
     async def held(self, node: Node) -> AsyncIterator[None]:
-        """Keep copies of `node` waiting; who enters waits for those before."""
+        """Keep other copies of `node` waiting inside the block; waits for earlier ones first."""
         await self.settled(node)
         done = self._running[node] = trio.Event()
         try:
@@ -70,7 +70,7 @@ class Copies:
 
     @contextmanager
     def reporting(self, node: Node) -> Iterator[None]:
-        """Tell what becomes of `node` and the directories above it within, if they are copied up there."""
+        """Report `node` and the directories above it if they are copied up inside the block."""
         effects = CopyUpEffects(self._overlay, node)
         try:
             yield

@@ -1,6 +1,6 @@
-"""The portable engine: pyfuse3 on libfuse, one trio task a request.
+"""The portable engine: pyfuse3 over libfuse, one trio task for each request.
 
-pyfuse3 keeps one session in process-wide variables, so there is one such engine a process.
+pyfuse3 keeps its session in process-wide variables, so a process can have only one such engine.
 """
 
 import logging
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from overlayfs_py.union.overlay import Overlay
 
 CAPABILITIES = EngineCapabilities(name="pyfuse3")
-# Requests that may be under way at once: waiting copies and syncs must not keep others from being read.
+# Requests in progress at once; many, so that waiting copies and syncs do not keep others from being read.
 _MAX_TASKS = 256
 
 
@@ -36,7 +36,7 @@ class LibfuseEngine:
         self._operations = OverlayOperations(overlay, cache_policy(options.timeout), limiter)
 
     def attach(self, fuse_fd: int) -> None:
-        """libfuse takes a mounted descriptor as the mount point /dev/fd/N and closes it at the end."""
+        """Give libfuse the mounted descriptor as mount point /dev/fd/N; libfuse closes it at the end."""
         logging.getLogger("pyfuse3").setLevel(logging.DEBUG if self._debug else logging.WARNING)
         RequestLoop(self._rest).install()
         pyfuse3.init(self._operations, f"/dev/fd/{fuse_fd}", {"debug"} if self._debug else set())
@@ -65,7 +65,9 @@ class LibfuseEngine:
 
 
 def create(overlay: "Overlay", options: ServiceOptions) -> LibfuseEngine:
-    """The engine for `open_engine`."""
+    """Make the engine, for `open_engine`."""
     if options.data in ("passthrough", "writeback"):
-        raise EngineUnavailable(f"data={options.data} needs engine=native: libfuse cannot be told")
+        raise EngineUnavailable(
+            f"data={options.data} is not available with engine=pyfuse3: use engine=native"
+        )
     return LibfuseEngine(overlay, options)

@@ -1,7 +1,7 @@
 """The gate of the pyfuse3 engine: while a mount is frozen, requests that change something wait here.
 
-libfuse tells nobody of interrupts, so that a request which waits cannot be given up; and not whether a WRITE
-is somebody's or a page that goes out later, so that all of them wait.
+libfuse does not pass on interrupts, so a waiting request cannot be cancelled. Nor does it distinguish
+write-back of pages from new writes, so all WRITEs wait.
 """
 
 import functools
@@ -15,7 +15,9 @@ from overlayfs_py.union.overlay import WRITING
 
 
 class Gate:
-    """Counts the requests that change something; closed, it lets none of them in, and later all in order."""
+    """Counts the changing requests in progress; closed, it holds new ones, and later lets them in in
+    order.
+    """
 
     def __init__(self) -> None:
         self._closed = False
@@ -25,7 +27,7 @@ class Gate:
 
     @property
     def held(self) -> int:
-        """Requests that wait."""
+        """How many requests wait."""
         return len(self._waiting)
 
     async def enter(self) -> None:
@@ -35,7 +37,7 @@ class Gate:
                 if not self._closed:
                     break
             self._under_way += 1
-            self._waiting.unpark()  # the next one, once this one has begun
+            self._waiting.unpark()  # the next one enters after this one has begun
         else:
             self._under_way += 1
 
@@ -45,27 +47,27 @@ class Gate:
             self._quiet.set()
 
     async def close(self) -> None:
-        """Let nobody in; return when nobody is inside."""
+        """Hold further requests; return when none is in progress."""
         self._closed = True
         while self._under_way:
             self._quiet = trio.Event()
             await self._quiet.wait()
 
     def open(self) -> None:
-        """Let all go on; idempotent."""
+        """Let all waiting requests in; idempotent."""
         if self._closed:
             self._closed = False
             self._waiting.unpark()
 
 
 class Gated(Protocol):
-    """Who has a gate."""
+    """An object with a gate."""
 
     gate: Gate
 
 
 def gated(operation: str, request: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """`request`, held at the gate when it changes something."""
+    """Return `request`, made to wait at the gate if it changes something."""
     if operation == "open":
         return _gated(request, lambda nodeid, flags, ctx: bool(flags & WRITING))
     return _gated(request, lambda *_: True) if operation in CHANGING else request

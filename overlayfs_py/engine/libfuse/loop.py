@@ -1,9 +1,9 @@
-"""How pyfuse3's loop waits for the next request: first a look, then a short spin, then trio.
+"""How pyfuse3 waits for the next request: first a poll, then a short spin, then trio.
 
-pyfuse3 looks trio's names up in one module variable, so that another event loop can stand there
-(its own asyncio support does); here trio itself stands there with a cheaper lock and a quicker wait.
-With trio's own, each request costs three turns of the event loop; a process that works on the mount
-sends its next request within microseconds of the last answer (benchmarks: first stat, rename, unlink).
+pyfuse3 finds trio's functions through one module variable, so that another event loop can be put there (its
+asyncio support does so). This class puts trio there with a cheaper lock and a faster wait. With trio's own,
+each request costs three turns of the event loop, while a busy client sends its next request within
+microseconds of the last answer (benchmarks: stat, first; rename of a new file; unlink of a new file).
 """
 
 import select
@@ -14,13 +14,13 @@ from typing import Any
 import pyfuse3
 import trio
 
-_SPIN_NS = 40_000  # how long to look for the next request before sleeping
-_REST = 1.0  # seconds without a request after which what is kept for the next one is given up
-_TURN_NS = 1_000_000  # other tasks (signals, control socket, finished copies) wait no longer than this
+_SPIN_NS = 40_000  # how long to poll for the next request before sleeping
+_REST = 1.0  # seconds without a request after which the union releases what it keeps for the next one
+_TURN_NS = 1_000_000  # the longest that other tasks (signals, control socket, finished copies) wait
 
 
 class _Lock:
-    """trio.Lock without its visit to the scheduler when nobody holds the lock."""
+    """trio.Lock without the checkpoint when the lock is free."""
 
     def __init__(self) -> None:
         self._held = False
@@ -41,8 +41,9 @@ class _Lock:
 
 
 class RequestLoop:
-    """Stands for the module `trio` inside pyfuse3, for one session. `rest` is called once when no request has
-    come for a while.
+    """Replaces the module `trio` inside pyfuse3, for one session.
+
+    `rest` is called once when no request has come for a second.
     """
 
     ClosedResourceError = trio.ClosedResourceError
@@ -58,18 +59,18 @@ class RequestLoop:
         self._closing = False
 
     def install(self) -> None:
-        """Before pyfuse3.init."""
+        """Put it in place; call before pyfuse3.init."""
         vars(pyfuse3)["trio"] = self
 
     def Lock(self) -> _Lock:
         return self._lock
 
     def __getattr__(self, name: str) -> Any:
-        """current_task, current_trio_token: as they are."""
+        """Return trio's own current_task and current_trio_token."""
         return getattr(trio.lowlevel, name)
 
     def notify_closing(self, fd: int) -> None:
-        """pyfuse3.terminate: also for a reader that was about to wait."""
+        """Called by pyfuse3.terminate; also ends a reader that has not begun to wait."""
         self._closing = True
         trio.lowlevel.notify_closing(fd)
 
@@ -80,7 +81,9 @@ class RequestLoop:
             self._poll.register(fd, select.POLLIN)
         look = self._poll.poll
         now = time.monotonic_ns()
-        if now > self._turn or not self._lock.waiting:  # without a second reader pyfuse3 would start many
+        if (
+            now > self._turn or not self._lock.waiting
+        ):  # without a waiting second reader pyfuse3 would start more and more
             await trio.lowlevel.checkpoint()
             now = time.monotonic_ns()
             self._turn = now + _TURN_NS
@@ -93,7 +96,7 @@ class RequestLoop:
             if look(0):
                 self._spin = _SPIN_NS
                 return
-        self._spin = max(self._spin >> 1, 1)  # nobody is in a hurry: do not burn the processor for nothing
+        self._spin = max(self._spin >> 1, 1)  # the client is slow: spend less processor time
         with trio.move_on_after(_REST) as idle:
             await trio.lowlevel.wait_readable(fd)
         if idle.cancelled_caught:

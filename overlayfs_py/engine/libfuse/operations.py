@@ -1,7 +1,7 @@
-"""pyfuse3's handlers over `union.Overlay`, one method a request; nothing here knows what a layer is.
+"""pyfuse3's handlers over `union.Overlay`, one method for each request; nothing here knows layers.
 
-Two of pyfuse3's defaults stay on purpose: flush and poll answer ENOSYS once, so the kernel never asks
-again; access is never asked, as the kernel checks permissions itself.
+Two of pyfuse3's defaults stay on purpose: flush and poll answer ENOSYS once, so that the kernel never sends
+them again; and the kernel never sends access, since it checks permissions itself.
 """
 
 import functools
@@ -23,12 +23,12 @@ from overlayfs_py.syscalls.xattrs import ACL_ACCESS
 from overlayfs_py.union.overlay import AttrChanges, Caller
 
 _ACL_ACCESS = os.fsencode(ACL_ACCESS)
-# The kernel does O_DIRECT itself and keeps its page cache right; a layer's descriptor would want alignment.
+# The kernel handles O_DIRECT and its page cache itself; a layer's descriptor would require alignment.
 _NOT_FOR_LAYERS = os.O_DIRECT
 
 
 class OverlayOperations(Session):
-    """One method a request."""
+    """One method for each request."""
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -70,7 +70,7 @@ class OverlayOperations(Session):
         with self._changing(parent, ctx):
             self._overlay.link(node, parent, name)
         entry = self._entry(node)
-        entry.attr_timeout = 0  # it is taken in even when it is outdated, as by pages that are written back
+        entry.attr_timeout = 0  # the kernel accepts it even when page write-back has made it stale
         return entry
 
     async def unlink(self, parent_id: int, name: bytes, ctx: Context) -> None:
@@ -131,10 +131,10 @@ class OverlayOperations(Session):
         )
         try:
             self._overlay.check_setattr(inode.node, changes)
-        except PermissionError:  # an append-only file may be touched, which pyfuse3 does not tell
+        except PermissionError:  # an append-only file may be touched, but pyfuse3 passes no such flag
             changes = as_touched(changes)
             self._overlay.check_setattr(inode.node, changes)
-        if changes.size == 0:  # nothing of the contents will be left: the union copies none
+        if changes.size == 0:  # no contents remain, so the union copies none
             await self._copies.settled(inode.node)
         else:
             await self._copies.ensure_upper(inode.node, data=changes.size is not None)
@@ -216,12 +216,14 @@ class OverlayOperations(Session):
         if inode.setid:
             self._drop_setid(inode, file.uid, file.pid)
         done = self._overlay.write(inode.node, offset, data)
-        if inode.clear_requester(0):  # it may be pages that were changed through a mapping, by whomever
+        if inode.clear_requester(0):  # it may be write-back of pages, from any process
             self._attributes_changed(inode.node)
         return done
 
     async def fsync(self, fh: int, datasync: bool) -> None:
-        """In a thread, as it waits for the disk; by a descriptor of its own: the union may exchange its."""
+        """Sync in a thread, since it waits for the disk; on its own descriptor, since the union may replace
+        its.
+        """
         fd = self._overlay.durable_fd(self._files[fh].inode.node)
         if fd is None:
             return
@@ -265,9 +267,9 @@ Request = Callable[..., Awaitable[Any]]
 
 
 def guarded(operation: str, request: Request) -> Request:
-    """`request` so that nothing but FUSEError leaves it: pyfuse3 ends the session on anything else.
+    """Return `request` wrapped so that it raises FUSEError only: pyfuse3 ends the session on anything else.
 
-    FORGET has no answer, so not even FUSEError may leave it.
+    FORGET has no answer and so must not raise at all.
     """
     answered = operation != "forget"
 
@@ -291,7 +293,7 @@ def guarded(operation: str, request: Request) -> Request:
     return answer
 
 
-# Every request that this class answers, for the guard and for the test of it.
+# Every request that this class answers; each is guarded below.
 HANDLERS = tuple(
     name
     for name, value in vars(OverlayOperations).items()

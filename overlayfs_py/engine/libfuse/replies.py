@@ -1,4 +1,6 @@
-"""Union values to pyfuse3's reply objects: each field is set once, as these run for every name listed."""
+"""Union values to pyfuse3's reply objects, each field set once (benchmarks: scandir+stat of 10,000,
+first).
+"""
 
 import os
 import time
@@ -11,7 +13,7 @@ SETID_BITS = 0o6000
 
 
 def fill(entry: pyfuse3.EntryAttributes, attr: Attr) -> None:
-    """All attributes but the inode number."""
+    """Set all attributes except the inode number."""
     (
         _,
         entry.st_mode,
@@ -29,7 +31,7 @@ def fill(entry: pyfuse3.EntryAttributes, attr: Attr) -> None:
 
 
 def statfs_reply(found: os.statvfs_result) -> pyfuse3.StatvfsData:
-    """The answer to STATFS."""
+    """Return the answer to STATFS."""
     reply = pyfuse3.StatvfsData()
     for name in (
         "f_bsize",
@@ -47,7 +49,7 @@ def statfs_reply(found: os.statvfs_result) -> pyfuse3.StatvfsData:
 
 
 def as_touched(changes: AttrChanges) -> AttrChanges:
-    """The same with times of now, where they may have been asked for: both are the same, and just now."""
+    """Return `changes` with NOW for times that may mean it: both are equal and less than a second old."""
     just_now = changes.atime_ns is not None and abs(time.time_ns() - changes.atime_ns) < 10**9
     if just_now and changes.atime_ns == changes.mtime_ns:
         return changes._replace(atime_ns=NOW, mtime_ns=NOW)

@@ -1,4 +1,4 @@
-"""The state of a pyfuse3 session and what its requests share: inodes, open files, answers with attributes."""
+"""One pyfuse3 session: what its requests share, such as inodes, open files and answers with attributes."""
 
 import itertools
 import stat
@@ -21,8 +21,7 @@ from overlayfs_py.syscalls.dirents import DT_DIR
 from overlayfs_py.union.overlay import Attr, AttrChanges, Node
 
 if TYPE_CHECKING:
-    from overlayfs_py.syscalls.dirents import DT_DIR
-from overlayfs_py.union.overlay import Handle, Overlay
+    from overlayfs_py.union.overlay import Handle, Overlay
 
 _A_MOMENT = 0.005  # seconds
 _DOTS = 2  # . and .. come first in a snapshot
@@ -31,7 +30,7 @@ Context = pyfuse3.RequestContext
 
 
 class OpenFile:
-    """One open of a file: what pyfuse3's `fh` stands for."""
+    """One open of a file; pyfuse3's `fh` is its number."""
 
     __slots__ = ("handle", "inode", "pid", "uid")
 
@@ -43,7 +42,7 @@ class OpenFile:
 
 
 class OpenDirectory:
-    """One open of a directory; its snapshot is made by the first read and made anew by a rewind."""
+    """One open of a directory; the first read makes its snapshot, a rewind makes a new one."""
 
     __slots__ = ("entries", "node")
 
@@ -53,9 +52,9 @@ class OpenDirectory:
 
 
 class Session(pyfuse3.Operations):
-    """Nodes the kernel knows, open files and directories, copies under way."""
+    """The nodes that the kernel holds, open files and directories, copies in progress."""
 
-    supports_dot_lookup = False  # a forgotten node cannot be found by its number alone
+    supports_dot_lookup = False  # a forgotten node is not found by its number
     enable_writeback_cache = False
 
     def __init__(self, overlay: "Overlay", policy: CachePolicy, limiter: trio.CapacityLimiter) -> None:
@@ -78,7 +77,7 @@ class Session(pyfuse3.Operations):
         self._missing.entry_timeout = policy.negative
 
     def statistics(self) -> EngineStatistics:
-        """What is held now."""
+        """Return the present figures."""
         return EngineStatistics(
             nodes=len(self._nodes),
             open_files=len(self._files),
@@ -90,8 +89,8 @@ class Session(pyfuse3.Operations):
         )
 
     async def spared_descriptors(self, attempt: int) -> bool:
-        """Give back descriptors for the next attempt, and wait for workers that have some; False when there
-        is nothing to gain.
+        """Free descriptors for the next attempt, or wait a moment for workers that hold some; False when
+        neither is possible.
         """
         spared = self._overlay.spare_descriptors()
         if attempt and self._limiter.borrowed_tokens:
@@ -100,7 +99,7 @@ class Session(pyfuse3.Operations):
         return spared and not attempt
 
     def drop_all(self) -> None:
-        """Give back what the kernel left open and known, after the session's end."""
+        """Release what the kernel left open and never forgot, after the end of the session."""
         for file in self._files.values():
             self._overlay.release(file.handle)
         self._files.clear()
@@ -113,22 +112,26 @@ class Session(pyfuse3.Operations):
 
     @contextmanager
     def _changing(self, parent: Node, ctx: Context) -> Iterator[None]:
-        """Within, entries of `parent` change, which the union copies up for that: there is nothing long about
-        it, and what is refused changes nothing. The kernel is told what its own request does not tell it.
+        """Change entries of `parent` inside the block, then notify the kernel of what its request does not
+        imply.
+
+        The union copies `parent` up for that, which is quick; a refused request changes nothing.
         """
         with self._copies.reporting(parent):
             yield
         self._changed(parent, ctx)
 
     async def _settled(self, parent: Node, name: bytes) -> Node | None:
-        """What `name` names, once no copy of it is under way; None when the kernel does not hold it."""
+        """Return the node of `name` once no copy of it is in progress; None when the kernel does not
+        hold it.
+        """
         node = self._overlay.known_child(parent, name)
         if node is not None:
             await self._copies.settled(node)
         return node
 
     def _entry(self, node: Node, requester: int = NO_THREAD) -> pyfuse3.EntryAttributes:
-        """The answer that hands out `node` once more, to the thread `requester`."""
+        """Return an entry reply for the thread `requester`; counts one lookup of `node`."""
         inode, attr = self._nodes.hand_out(self._overlay, node)
         inode.sent_to(requester)
         inode.setid = bool(attr.mode & SETID_BITS)
@@ -137,12 +140,12 @@ class Session(pyfuse3.Operations):
         entry.st_ino = inode.nodeid
         entry.generation = inode.generation
         entry.entry_timeout = self._policy.entry
-        # The number in an entry is the nodeid: where the st_ino is another one, GETATTR must tell it.
+        # The number in an entry is the nodeid. If the st_ino differs, GETATTR must follow to give it.
         entry.attr_timeout = self._policy.attr if inode.is_plain(attr.ino) else 0
         return entry
 
     def _attributes(self, inode: Inode, attr: Attr) -> pyfuse3.EntryAttributes:
-        """The answer to GETATTR and SETATTR, where st_ino is not the nodeid."""
+        """Return the answer to GETATTR and SETATTR, in which st_ino need not be the nodeid."""
         inode.setid = bool(attr.mode & SETID_BITS)
         entry = pyfuse3.EntryAttributes()
         fill(entry, attr)
@@ -156,7 +159,7 @@ class Session(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=fh, keep_cache=self._policy.keep_pages)
 
     def _snapshot(self, node: Node) -> list[tuple[bytes, int, int]]:
-        """The directory's names with . and .. before them, as a local file system lists them."""
+        """Return the directory's entries after . and .., as a local file system lists them."""
         above = node.parent or node
         here = [(name, self._overlay.getattr(n).ino, DT_DIR) for name, n in ((b".", node), (b"..", above))]
         return here + self._overlay.list_dir(node).entries
@@ -178,11 +181,11 @@ class Session(pyfuse3.Operations):
             if node is None:
                 return True  # removed since the snapshot
             attr = self._overlay.getattr(node)
-        except OSError:  # listed all the same, without a node: using the name will say what is wrong
+        except OSError:  # list it without a node: using the name gives the error
             entry.st_ino, entry.st_mode = 0, d_type << 12
             return bool(pyfuse3.readdir_reply(token, name, entry, position + 1))
         inode = self._nodes.remember(node, attr.ino)
-        inode.sent_to(SEVERAL_THREADS)  # nobody says who is listing
+        inode.sent_to(SEVERAL_THREADS)  # libfuse does not say which thread lists
         inode.setid = bool(attr.mode & SETID_BITS)
         entry.entry_timeout, entry.attr_timeout = self._policy.entry, self._policy.attr
         if inode.nodeid != attr.ino:
@@ -195,13 +198,13 @@ class Session(pyfuse3.Operations):
         return False
 
     def _lend(self, inode: Inode, attr: Attr, entry: pyfuse3.EntryAttributes) -> tuple[Inode, Attr]:
-        """For a name whose d_ino cannot be its nodeid: an inode that has the right number, valid for no time.
+        """Return an inode with the right number for a name whose d_ino is not its nodeid, with timeout 0.
 
-        The kernel looks the name up again before it uses it and gets the inode that the name really has.
+        So the kernel looks the name up again before it uses it, and gets the real inode.
         """
         entry.entry_timeout = entry.attr_timeout = 0
         if inode.node.is_dir:
-            return inode, attr  # a directory has one name in the kernel: never two numbers for it
+            return inode, attr  # the kernel accepts one dentry for a directory, so it never gets two numbers
         lent = self._nodes.lend(inode.node, attr.ino)
         if lent is None:
             return inode, attr
@@ -216,7 +219,7 @@ class Session(pyfuse3.Operations):
             self._overlay.forget(node)
 
     def _drop_setid(self, inode: Inode, uid: int, pid: int) -> bool:
-        """Clear the set-id bits after a change of the contents by somebody without CAP_FSETID."""
+        """Clear the set-id bits when a caller without CAP_FSETID changes the contents; whether it did."""
         if not inode.setid or may_keep_setid(uid, pid):
             return False
         attr = self._overlay.getattr(inode.node)
@@ -225,7 +228,7 @@ class Session(pyfuse3.Operations):
         )
 
     def _drop_setgid_for_acl(self, inode: Inode, ctx: Context) -> None:
-        """Clear set-group-ID when an ACL is set by somebody outside the group (posix_acl_update_mode)."""
+        """Clear set-group-ID when a caller outside the group sets an ACL (posix_acl_update_mode)."""
         attr = self._overlay.getattr(inode.node)
         if not may_keep_setgid(attr.gid, ctx.uid, ctx.gid, ctx.pid):
             self._change_mode(inode, attr.mode, attr.mode & ~stat.S_ISGID)
@@ -235,26 +238,26 @@ class Session(pyfuse3.Operations):
             return False
         self._overlay.setattr(inode.node, AttrChanges(mode=stat.S_IMODE(wanted)))
         inode.setid = bool(wanted & SETID_BITS)
-        self._attributes_changed(inode.node)  # the kernel would run the file by the bits it remembers
+        self._attributes_changed(inode.node)  # else the kernel would execute the file with the cached bits
         return True
 
     def _changed(self, node: Node, ctx: Context) -> None:
-        """`node` was changed in a way that makes the kernel drop the attributes it has, but not those on
-        their way to somebody else (fi->attr_version stays): void these too.
+        """Invalidate attributes of `node` that are still on their way to other threads.
 
-        So it is with directories whose entries change, with times of change alone, and with pages that are
-        written back.
+        The kernel drops its cached attributes with its own request, but for changed directory entries, for a
+        new ctime alone and for page write-back it does not raise fi->attr_version, so it would still accept
+        older ones (decision 0019).
         """
         inode = self._nodes.known(node)
         if inode is not None and inode.clear_requester(ctx.pid):
             self._attributes_changed(node)
 
     def _attributes_changed(self, node: Node) -> None:
-        """Make the kernel ask again for attributes that its own requests did not tell it are stale."""
+        """Make the kernel read the attributes of `node` again."""
         inode = self._nodes.known(node)
         if inode is None:
             return
         try:
             pyfuse3.invalidate_inode(inode.nodeid, attr_only=True)
         except FileNotFoundError:
-            pass  # it knows none
+            pass  # it has none cached

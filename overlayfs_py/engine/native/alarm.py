@@ -1,4 +1,4 @@
-"""Calls that are made after some seconds: one thread for all that are due, none while nothing is."""
+"""Delayed calls: one timer thread for all of them, and none while no call is pending."""
 
 import heapq
 import itertools
@@ -10,7 +10,7 @@ Call = Callable[[], None]
 
 
 class Alarm:
-    """`ring` is called in a thread of the alarm's own with each call that is due, the earliest first."""
+    """Passes each call to `ring` when it is due, the earliest first, in the alarm's own thread."""
 
     def __init__(self, ring: Callable[[Call], None]) -> None:
         self._ring = ring
@@ -20,15 +20,15 @@ class Alarm:
         self._timer: threading.Timer | None = None
 
     def set(self, seconds: float, call: Call) -> None:
-        """Have `call` rung in so many seconds; from any thread."""
+        """Pass `call` to `ring` after so many seconds; callable from any thread."""
         number = next(self._numbers)
         with self._lock:
             heapq.heappush(self._due, (time.monotonic() + seconds, number, call))
-            if self._due[0][1] == number:  # the first of all
+            if self._due[0][1] == number:  # it is the earliest
                 self._wait()
 
     def _wait(self) -> None:
-        """Have one timer run, for the earliest call."""
+        """Start one timer, for the earliest call."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None

@@ -1,4 +1,4 @@
-"""How nodes become answers, and how long the kernel may keep what they say."""
+"""Replies with nodes and attributes, and how long the kernel may cache them."""
 
 from overlayfs_py.engine.caching import CachePolicy
 from overlayfs_py.engine.native import message
@@ -11,7 +11,7 @@ NOT_KEPT = Timeout(0, 0)
 
 
 class Answers:
-    """`names` and `attrs` say how long names and attributes are kept; `missing` is the answer for no name."""
+    """`names` and `attrs`: how long the kernel caches names and attributes; `missing`: the negative entry."""
 
     def __init__(self, overlay: Overlay, nodes: NodeTable, backings: Backings, policy: CachePolicy) -> None:
         self._overlay = overlay
@@ -23,19 +23,19 @@ class Answers:
 
     def entry(self, node: Node, kept: Timeout | None = None) -> bytes:
         """Return the entry reply for a node that is new or locked by the requester, so its attributes cannot
-        go stale in flight. `kept`: how long the kernel may keep the attributes, if not as usual.
+        go stale in flight. `kept`: how long the kernel may cache the attributes, if not as usual.
         """
         inode, attr = self._nodes.hand_out(self._overlay, node)
         return message.entry(inode.nodeid, self.names, self.kept(node) if kept is None else kept, attr)
 
     def made(self, node: Node, attr: Attr) -> bytes:
-        """As `entry` for an inode that is all new, and so has no file capability."""
+        """As `entry`, for a new inode, which has no file capability (benchmarks: create+write+close)."""
         inode = self._nodes.remember(node, attr[0])
         inode.uncapable = True
         return message.entry(inode.nodeid, self.names, self.attrs, attr)
 
     def found(self, node: Node, attr: Attr, requester: int) -> bytes:
-        """As `entry` where the attributes are known, for the thread `requester`."""
+        """As `entry`, with known attributes, for the thread `requester` (benchmarks: stat, first)."""
         inode = self._nodes.remember(node, attr[0])
         if inode.requester != requester:
             inode.sent_to(requester)
@@ -45,6 +45,8 @@ class Answers:
         return message.attributes(self.kept(node), attr)
 
     def kept(self, node: Node) -> Timeout:
-        """How long the kernel may keep the node's attributes: not at all while it changes them unseen."""
+        """How long the kernel may cache the attributes: not at all while it writes to the file by
+        passthrough.
+        """
         written = self._backings.written
         return NOT_KEPT if written and node in written else self.attrs

@@ -1,4 +1,4 @@
-"""Copy-ups: which are done at once, which in a thread, and what the kernel is told of them."""
+"""Copy-ups: which are done inline, which in a worker thread, and what the kernel is notified of."""
 
 from time import perf_counter
 
@@ -11,14 +11,14 @@ from overlayfs_py.union.overlay import CopyUp, Node, Overlay
 
 
 class Copying:
-    """The copy-ups that requests ask for."""
+    """The copy-ups that requests need."""
 
     def __init__(self, overlay: Overlay, deferrals: Deferrals, needs: Needs, notices: Notices) -> None:
         self._overlay = overlay
         self._deferrals = deferrals
         self._needs = needs
         self._notices = notices
-        self._latency = LatencyAverage()  # with small ones
+        self._latency = LatencyAverage()  # of small copies
 
     def settled(self, node: Node) -> None:
         """Postpone the request while `node` is being copied up."""
@@ -40,13 +40,15 @@ class Copying:
         self.copied(effects)
 
     def _takes_long(self, job: CopyUp) -> bool:
-        """Besides long ones those that are synced to a slow disk, or to one that a long one keeps busy."""
+        """Whether a thread should copy: long copies, and small ones that must be synced to a slow or busy
+        disk.
+        """
         if job.size > INLINE_SIZE:
             return True
         return not self._overlay.options.volatile and (self._latency.is_slow or self._deferrals.copies > 0)
 
     def _copy_now(self, job: CopyUp) -> None:
-        """A small copy here and now: shorter than the hand-over to a thread, unless the disk is slow."""
+        """Do a small copy inline, which is faster than a thread (benchmarks: copy-up by chmod)."""
         start = perf_counter()
         try:
             job.transfer()
@@ -74,7 +76,7 @@ class Copying:
         return Postponed(transfer, settle, node=node)
 
     def copied(self, effects: CopyUpEffects) -> None:
-        """Make the kernel ask again for what a copy-up has changed, which its own requests do not tell it."""
+        """Invalidate in the kernel what a copy-up has changed besides the request's own node and names."""
         for node in effects.copied_up():
             self._notices.attributes_changed(node)
         if effects.renumbered:

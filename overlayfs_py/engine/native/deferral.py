@@ -1,7 +1,7 @@
-"""Answers that come later: what takes long runs in a worker thread while the loop answers others.
+"""Delayed answers: long work runs in a worker thread while the loop answers other requests.
 
-Only the loop's thread touches the union. A worker is given something that needs none of it (bytes between
-two descriptors, an fsync); what follows is done by the loop once the worker has finished.
+Only the loop's thread touches the union. Workers do what needs no union (copy bytes between two descriptors,
+fsync); the loop does the rest once a worker has finished.
 """
 
 import logging
@@ -15,37 +15,39 @@ from overlayfs_py.union.overlay import Node
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
-# `settle` is called by the loop with the worker's error or None. It returns the answer, or None: do the
-# request again, which now finds everything prepared.
+# The loop calls `settle` with the worker's error or None. It returns the answer, or None: repeat the request,
+# which now finds everything prepared.
 Settle = Callable[[BaseException | None], bytes | None]
 
 
 class _Frozen:
-    """What the changing requests of a frozen mount wait for, as others wait for a node."""
+    """What changing requests of a frozen mount wait for."""
 
 
 FROZEN = _Frozen()
 
 
 class Chore:
-    """What requests wait for that want something the loop does little by little (`chores`)."""
+    """What requests wait for that need a chore of the loop (`chores`)."""
 
 
 Awaited = Node | _Frozen | Chore
 
 
 class Postponed(Exception):
-    """Raised by a handler that has changed nothing yet. `node`: other requests that change it must wait."""
+    """Raised by a handler to continue in a thread; it has changed nothing yet. `node`: others must wait for
+    it.
+    """
 
     def __init__(self, work: Callable[[], object], settle: Settle, *, node: Node | None = None) -> None:
-        super().__init__("answered later")
+        super().__init__("the answer follows later")
         self.work = work
         self.settle = settle
         self.node = node
 
     @classmethod
     def on(cls, fds: list[int], work: Callable[[], object], answer: Callable[[], bytes]) -> "Postponed":
-        """`work` on descriptors that are closed afterwards; `answer` is called when it has succeeded."""
+        """Do `work` on `fds`, which are closed afterwards; `answer` makes the answer after success."""
 
         def settle(error: BaseException | None) -> bytes:
             for fd in fds:
@@ -61,12 +63,12 @@ class Busy(Exception):
     """Raised by a handler: `node` is being copied up, so the request has to be done again afterwards."""
 
     def __init__(self, node: Awaited) -> None:
-        super().__init__("waits for a copy-up, for a chore, or for the thaw")
+        super().__init__("waits for a copy-up, a chore or a thaw")
         self.node = node
 
 
 class Deferrals:
-    """The work under way. All methods but `call` and `later` belong to the loop's thread."""
+    """The work in progress. Only `call` and `later` may be called from other threads than the loop's."""
 
     def __init__(self, threads: int, wake: Callable[[], None]) -> None:
         self._pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="overlay-copy")
@@ -76,29 +78,29 @@ class Deferrals:
         self._when_idle: list[Callable[[], None]] = []
         self._when_any: list[Callable[[], None]] = []
         self._after: dict[Awaited, list[Callable[[], None]]] = {}
-        self._open: set[int] = set()  # unique of the requests that are answered later
+        self._open: set[int] = set()  # the `unique` of requests whose answer follows
         self._closed = False
         self.running = 0
 
     @property
     def copies(self) -> int:
-        """Copy-ups under way."""
+        """How many copy-ups are in progress."""
         return sum(isinstance(awaited, Node) for awaited in self._after)
 
     @property
     def held(self) -> int:
-        """Requests that wait for the thaw."""
+        """How many requests wait until the mount is thawed."""
         return len(self._after.get(FROZEN, ()))
 
     def busy(self, node: Node) -> bool:
         return node in self._after
 
     def after(self, node: Awaited, then: Callable[[], None]) -> None:
-        """Call `then` once the copy-up of `node` is over."""
+        """Call `then` once the copy-up of `node` has ended."""
         self._after[node].append(then)
 
     def hold(self, awaited: Awaited = FROZEN) -> None:
-        """Let requests wait `after` it, until its `release`; idempotent."""
+        """Make requests that wait `after` it wait until its `release`; idempotent."""
         self._after.setdefault(awaited, [])
 
     def start(
@@ -107,7 +109,7 @@ class Deferrals:
         then: Callable[[BaseException | None], None],
         node: Node | None = None,
     ) -> None:
-        """Run `work` in a thread, `then` on the loop's with what it raised; keeps `node` busy meanwhile."""
+        """Run `work` in a thread, then `then(error)` in the loop's; `node` is busy meanwhile."""
         if node is not None:
             self._after[node] = []
         self.running += 1
@@ -118,7 +120,7 @@ class Deferrals:
         self._submit(work).add_done_callback(finished)
 
     def _submit(self, work: Callable[[], object]) -> "Future[object]":
-        """After `close` it is done at once: what waited for the last workers may itself want one."""
+        """Run `work` in a worker; after `close` at once, since requests that waited may start more work."""
         if not self._closed:
             return self._pool.submit(work)
         future: Future[object] = Future()
@@ -136,24 +138,24 @@ class Deferrals:
             again()
 
     def call(self, then: Callable[[], None]) -> None:
-        """Have the loop's thread call `then` between two requests; from any thread."""
+        """Let the loop's thread call `then` between two requests; callable from any thread."""
         self._calls.append(then)
         self._wake()
 
     def later(self, seconds: float, then: Callable[[], None]) -> None:
-        """`call` it after so many seconds, if there still is a loop; from any thread."""
+        """As `call`, after so many seconds and if the loop still runs; callable from any thread."""
         self._alarm.set(seconds, then)
 
     def after_any(self, then: Callable[[], None]) -> None:
-        """Call `then` once any of the workers that run now has finished."""
+        """Call `then` once one of the running workers has finished."""
         self._when_any.append(then)
 
     def when_idle(self, then: Callable[[], None]) -> None:
-        """Call `then` as soon as no worker runs, which may be at the end of `complete`."""
+        """Call `then` as soon as no worker runs, at the earliest at the end of `complete`."""
         self._when_idle.append(then)
 
     def complete(self) -> None:
-        """Do what follows the work that is done."""
+        """Make the calls that are due."""
         while self._calls:
             self._calls.popleft()()
         if self._when_idle and not self.running:
@@ -162,15 +164,15 @@ class Deferrals:
                 then()
 
     def release(self, node: Awaited | None) -> list[Callable[[], None]]:
-        """The work that kept `node` busy is settled: what has to be called, in this order."""
+        """End the wait for `node`: return the calls that are due now, in order."""
         return [] if node is None else self._after.pop(node)
 
     def expect(self, unique: int) -> None:
-        """The request `unique` is answered later."""
+        """Note that the answer to the request `unique` follows later."""
         self._open.add(unique)
 
     def claim(self, unique: int) -> bool:
-        """Take over the answering of `unique`; False when it was answered meanwhile (interrupted)."""
+        """Take over the answer to `unique`; False when it was interrupted and so answered meanwhile."""
         if unique not in self._open:
             return False
         self._open.remove(unique)

@@ -1,8 +1,8 @@
-"""Listing directories without opens: every READDIR stands alone, so its cookie must mean the same for ever.
+"""Directory listings without opens: each READDIR stands alone, so a cookie must keep its meaning for ever.
 
-The union numbers the names and lists them in that order, so readers that go on where they stopped miss
-nothing that was there all the time and see nothing twice, and no reader disturbs another. An answer is always
-of the directory as it is now: the kernel may put it into a listing that was begun since its reader began.
+The union numbers the names and lists them in that order. So a reader misses no name that exists all the time,
+sees none twice, and does not affect others. An answer always shows the present directory, since the kernel
+may add it to a listing that was begun after its reader began.
 """
 
 import stat
@@ -15,9 +15,9 @@ from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.syscalls.dirents import DT_DIR
 from overlayfs_py.union.overlay import Node
 
-_DOTS = [(1, b"."), (2, b"..")]  # their places
-_REST = 3  # those of names are larger
-_COSTLY = 200  # names that are looked at one by one for an answer, which others wait for
+_DOTS = [(1, b"."), (2, b"..")]  # their numbers
+_REST = 3  # numbers of names are larger
+_COSTLY = 200  # names per answer where each takes a lookup, since other requests wait meanwhile
 _LEAST_ROOM = 2048  # musl's
 _CALLERS_DIRENT = 20  # struct linux_dirent64 with its NUL
 _NOTHING = message.missing(message.Timeout(0, 0))
@@ -52,7 +52,7 @@ class DirectoryRequests:
         return b""
 
     def _next(self, node: Node, cookie: int, size: int, fixed: int) -> tuple[list[Named], list[int]]:
-        """The names behind `cookie` for which there is room, `fixed` bytes before each, and their cookies."""
+        """Return the names behind `cookie` that fit, with `fixed` bytes before each, and their cookies."""
         state = self._state
         state.needs.names(node, ordered=True)
         known = state.listings.cookies.get(node)
@@ -62,7 +62,7 @@ class DirectoryRequests:
         start, tag = cookies.place(cookie)
         names = [dot for dot in _DOTS if dot[0] > start]
         most = _COSTLY if node.impure else size // (fixed + wire.DIRENT_ALIGNMENT)
-        names += self._overlay.names_after(node, start, most + 1)  # who goes on must know what follows
+        names += self._overlay.names_after(node, start, most + 1)  # one more, to know what follows
         count = min(self._fitting(names, size, fixed), most)
         given = cookies.given(names[:count], tag, names[count] if count < len(names) else None)
         if cookies.answered(cookie, given):
@@ -70,8 +70,10 @@ class DirectoryRequests:
         return names[: len(given)], given
 
     def _fitting(self, names: list[Named], size: int, fixed: int) -> int:
-        """How many of the names have room. The kernel asks for a page if its caller has less room, too (and
-        before Linux 6.16 whatever he has): he must be able to take them all, or nobody knows how many.
+        """Return how many of the names fit.
+
+        The kernel requests a page even for a caller with a smaller buffer (before Linux 6.16 for all
+        callers). The caller must be able to take all names, as the engine does not learn how many it took.
         """
         self._room_is_known = self._room_is_known or size > wire.PAGE_SIZE
         taken = _LEAST_ROOM if self._room_is_known and size <= wire.PAGE_SIZE else size
@@ -83,7 +85,9 @@ class DirectoryRequests:
         return len(names)
 
     def _described(self, node: Node, named: Named, cookie: int, requester: int) -> bytes:
-        """A name with what LOOKUP would answer; one that makes no node comes with an answer without one."""
+        """Return a direntplus: the name and what LOOKUP would answer; for a name without a node an empty
+        entry.
+        """
         name = named[1]
         if named not in _DOTS:
             try:
@@ -92,13 +96,13 @@ class DirectoryRequests:
                     attr = found[1]
                     entry = self._state.answers.found(*found, requester)
                     return message.dirent(name, attr.ino, stat.S_IFMT(attr.mode) >> 12, cookie, entry)
-            except OSError:  # listed all the same: using the name will say what is wrong
+            except OSError:  # list it anyway: using the name gives the error
                 pass
         ((_, ino, kind),) = self._numbered(node, [named])
         return message.dirent(name, ino, kind, cookie, _NOTHING)
 
     def _numbered(self, node: Node, names: list[Named]) -> list[tuple[bytes, int, int]]:
-        """The names with their st_ino and d_type."""
+        """Return the names with st_ino and d_type."""
         above = {b".": node, b"..": node.parent or node}
         dots = [
             (name, self._overlay.getattr(above[name]).ino, DT_DIR)
@@ -110,7 +114,7 @@ class DirectoryRequests:
 
 
 def handed_out(listing: bytes | memoryview) -> Iterator[int]:
-    """The nodeids in an answer to READDIRPLUS, each once for each time that it was handed out."""
+    """Yield the nodeids in an answer to READDIRPLUS, once for each lookup that it counts."""
     at = 0
     while at < len(listing):
         nodeid, *_, length, _ = wire.DIRENT_PLUS.unpack_from(listing, at)

@@ -1,6 +1,6 @@
-"""From a message to its answer: the table's row, the handler, and what becomes of errors and delays.
+"""From a message to its answer: find the row and the handler, map errors, delay answers.
 
-Needs no device: it is given bytes and hands bytes to `send`, so tests and the fuzzer run it as it is.
+It needs no device: messages are bytes, and answers go to `send`, so tests and the fuzzer use it directly.
 """
 
 import errno
@@ -29,17 +29,17 @@ from overlayfs_py.errors import OUT_OF_SPACE, fail
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
-# Answered with ENOSYS, after which the kernel does without and never asks again.
+# Opcodes answered with ENOSYS; the kernel never sends them again after that.
 REFUSED = {
-    "OPEN": "opens cost nothing without it",
-    "OPENDIR": "as OPEN; and listings stay cached",
-    "CREATE": "MKNOD makes the file, and no OPEN follows",
-    "FLUSH": "nothing is kept back until a close",
+    "OPEN": "opens then need no request (benchmarks: open+read+close, repeated)",
+    "OPENDIR": "as OPEN, and listings stay cached (benchmarks: list 10,000 names, repeated)",
+    "CREATE": "MKNOD makes the file, and no OPEN follows (benchmarks: create+write+close)",
+    "FLUSH": "no data is held back until a close",
     "ACCESS": "the kernel checks permissions itself",
-    "GETLK": "locks are the kernel's own",
-    "SETLK": "locks are the kernel's own",
-    "SETLKW": "locks are the kernel's own",
-    "BMAP": "blocks are the layers'",
+    "GETLK": "the kernel keeps locks itself",
+    "SETLK": "the kernel keeps locks itself",
+    "SETLKW": "the kernel keeps locks itself",
+    "BMAP": "blocks belong to the layers",
     "POLL": "files are always ready",
 }
 
@@ -49,13 +49,13 @@ _header = wire.OUT_HEADER.pack
 
 
 class SessionEnd(Exception):
-    """The kernel's session is over, or cannot begin; the text says why when that is an error."""
+    """The session ended, or could not begin; the text says why if that is an error."""
 
 
 class Dispatcher:
-    """Answers messages. `send` takes the parts of one answer, and says whether anybody waited for it.
+    """Answers messages. `send` takes the parts of one answer; False: the kernel no longer waits for it.
 
-    `requested` go into the negotiation; `agreed` is told what came of it before anything else is asked.
+    `requested` is what INIT should negotiate; `agreed` is called with the result before the next message.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Dispatcher:
         self.opens = OpenRequests(state)
         self._handlers = self._find_handlers(no_open=requested.no_open)
         self._thawed: dict[int, Handler] | None = None
-        self._spared_for = 0  # the request that was done again last with all caches of descriptors empty
-        # For `statistics`: how often each opcode came, and what was answered with which errno.
+        self._spared_for = 0  # the last request that was repeated after all cached descriptors were closed
+        # For `statistics`: messages by opcode; refusals by name and errno.
         self.counts = [0] * (max(wire.OPS) + 1)
         self.refusals: Counter[tuple[str, int]] = Counter()
 
@@ -96,7 +96,7 @@ class Dispatcher:
         return {row.opcode: _handler(row, homes) for row in wire.OPS.values()}
 
     def _protocol_handlers(self) -> dict[str, Handler]:
-        """Those that concern the session itself, and the ones this engine does without."""
+        """Return the handlers of the session itself, and of the opcodes that this engine refuses."""
         found: dict[str, Handler] = {name.lower(): _refuse for name in REFUSED}
         for handler in (self.init, self.interrupt, self.destroy, self.notify_reply):
             found[handler.__name__] = handler
@@ -105,7 +105,7 @@ class Dispatcher:
     # -- one message ---------------------------------------------------------------------------
 
     def serve(self, buffer: bytearray | bytes, length: int) -> None:
-        """Answer the message in the first `length` bytes, now or later."""
+        """Answer the message in the first `length` bytes of `buffer`, now or later."""
         try:
             request = message.parse(buffer, length)
         except MalformedMessage as error:
@@ -146,14 +146,16 @@ class Dispatcher:
 
     def _answer(self, request: Request, body: Body) -> None:
         if self._state.listings.stale:
-            kept = body.taken_back() if isinstance(body, Piped) else bytes(body)  # others use the buffers now
+            kept = (
+                body.taken_back() if isinstance(body, Piped) else bytes(body)
+            )  # other requests use the buffers now
             self._after_listings(lambda: self._answer(request, kept))
             return
         if not self._send(_header(16 + len(body), 0, request.unique), body):
             self._unwanted(request, body)
 
     def _unwanted(self, request: Request, body: Body) -> None:
-        """Nobody waited for the answer, so nobody will give back what it handed out."""
+        """The kernel dropped the answer: take back what it handed out, since no FORGET or RELEASE will."""
         if isinstance(body, Piped):
             return
         if request.op.name in _OPENING and self.opens:
@@ -165,22 +167,23 @@ class Dispatcher:
                 self._state.take_back(nodeid, 1)
 
     def _made_room(self, request: Request, error: Exception) -> bool:
-        """Whether the disk was full, or descriptors were used up, and some could be given back: worth another
-        try. What the kernel has forgotten holds both.
+        """Free blocks or descriptors after a full disk or an exhausted process; whether to try again.
+
+        Nodes that the kernel has forgotten may hold both.
         """
         if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
             return self._state.forgotten.clear()
         if not wants_descriptors(error) or self._spared_for == request.unique:
             return False
-        self._spared_for = request.unique  # what a second try opens is nothing to be spared
+        self._spared_for = request.unique  # closing what the second try opens would not help
         return self._state.forgotten.clear() | self._state.overlay.spare_descriptors()
 
     def _others_hold_descriptors(self, error: Exception) -> bool:
-        """Whether workers have the descriptors that a request lacks: it is done again when one has ended."""
+        """Whether workers hold descriptors that the request lacks: it is repeated when one has ended."""
         return wants_descriptors(error) and self._state.deferrals.running > 0
 
     def _refuse(self, request: Request, error: Exception) -> None:
-        if self._state.listings.stale:  # it had copied something up before it failed
+        if self._state.listings.stale:  # it copied something up before it failed
             self._after_listings(lambda: self._refuse(request, error))
             return
         code = self._errors.reply_error(request.op.name, error)
@@ -198,7 +201,7 @@ class Dispatcher:
         deferrals.start(later.work, lambda error: self._settle(later, request, copy, error), later.node)
 
     def _settle(self, later: Postponed, request: Request, copy: bytes, failure: BaseException | None) -> None:
-        """A worker has finished: answer, or do the request again; then those that waited for it."""
+        """A worker has finished: answer or repeat the request, then the requests that waited for it."""
         deferrals = self._state.deferrals
         body, error = None, None
         try:
@@ -221,12 +224,13 @@ class Dispatcher:
             self._once_more(copy, len(copy))
 
     def _once_more(self, message: bytearray | bytes, length: int) -> None:
-        self.counts[wire.IN_HEADER.unpack_from(message)[1]] -= 1  # it was counted when it came
+        self.counts[wire.IN_HEADER.unpack_from(message)[1]] -= 1  # it was counted on arrival
         self.serve(message, length)
 
     def _after_listings(self, then: Callable[[], None]) -> None:
-        """The answer goes out once the kernel has dropped the listings that have become wrong. It cannot be
-        interrupted: what was asked for is done.
+        """Send the answer once the kernel has dropped its stale listings.
+
+        It cannot be interrupted any more, since the request is carried out.
         """
         state = self._state
         stale, state.listings.stale = state.listings.stale, []
@@ -235,8 +239,9 @@ class Dispatcher:
     # -- frozen --------------------------------------------------------------------------------
 
     def freeze(self, *, write_back: bool) -> None:
-        """From now on requests that change something wait for `thaw`. May be called again, with another
-        `write_back`: whether pages changed through mappings may be written.
+        """Hold changing requests until `thaw`; may be called again with another `write_back`.
+
+        `write_back`: pages changed through mappings may still be written.
         """
         if self._thawed is None:
             self._thawed = self._handlers
@@ -244,7 +249,7 @@ class Dispatcher:
         self._state.deferrals.hold()
 
     def thaw(self) -> None:
-        """Do what has waited, in the order in which it came; idempotent."""
+        """Carry out the held requests in order; idempotent."""
         if self._thawed is not None:
             self._handlers, self._thawed = self._thawed, None
             for again in self._state.deferrals.release(FROZEN):
@@ -267,7 +272,7 @@ class Dispatcher:
         return session.reply
 
     def interrupt(self, request: Request, unique: int) -> None:
-        """Only what is still waiting can be given up; a copy that is under way goes on for the next one."""
+        """Answer EINTR to a waiting request; a copy in progress continues, for the next request."""
         if self._state.deferrals.claim(unique):
             self._send(message.refusal(unique, errno.EINTR))
 
@@ -275,17 +280,17 @@ class Dispatcher:
         return b""
 
     def notify_reply(self, request: Request, payload: memoryview) -> None:
-        """What was asked for by NOTIFY_RETRIEVE, which this engine never sends."""
+        """The answer to NOTIFY_RETRIEVE, which this engine never sends."""
 
 
 def _handler(row: wire.Op, homes: Sequence[Mapping[str, Handler]]) -> Handler:
-    """The row's handler, the first that there is; ValueError for none, or one that takes other arguments."""
+    """Return the first handler for the row; ValueError if there is none, or if its arguments do not match."""
     for home in homes:
         handler = home.get(row.handler)
         if handler is None:
             continue
         code: CodeType = getattr(handler, "__func__", handler).__code__
-        # Not by inspect.signature, which takes 8 ms for all of them.
+        # Not inspect.signature, which takes 8 ms for all of them (benchmarks: start to a usable mount).
         takes = code.co_argcount - (handler is not _refuse) - 1  # besides self and the request
         if takes != row.arity and not (code.co_flags & CO_VARARGS and takes < row.arity):
             raise ValueError(f"{row.name} has {row.arity} arguments, its handler takes {takes}")
@@ -298,5 +303,5 @@ def _refuse(request: Request, *arguments: object) -> bytes:
 
 
 def _methods(home: object) -> dict[str, Handler]:
-    """The handlers of an object by name."""
+    """Return the handlers of an object by name."""
     return {name: getattr(home, name) for name in vars(type(home)) if not name.startswith("_")}

@@ -1,6 +1,6 @@
-"""Requests that make changes durable. All wait for the disk, so all are answered by worker threads.
+"""Requests that make changes durable. They wait for the disk, so worker threads carry them out.
 
-Each works on a descriptor of its own: a node may change or lose its own meanwhile.
+Each uses its own descriptor, since a node may replace or close its descriptor meanwhile.
 """
 
 import os
@@ -34,7 +34,7 @@ class DurabilityRequests:
 
 
 def _later(fd: int | None, sync: Callable[[int], object]) -> bytes:
-    """Answer once `sync(fd)` has returned; at once when there is nothing to sync."""
+    """Answer once `sync(fd)` has returned, or at once if there is nothing to sync; closes `fd`."""
     if fd is None:
         return b""
     raise Postponed.on([fd], lambda: sync(fd), lambda: b"")
