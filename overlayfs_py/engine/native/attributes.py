@@ -17,9 +17,8 @@ from overlayfs_py.union.overlay import NOW, AttrChanges, Node
 _CAPABILITY = os.fsencode(CAPABILITY)
 _ACL_ACCESS = os.fsencode(ACL_ACCESS)
 _BILLION = 1_000_000_000
-_WRITTEN_BACK = (
-    wire.FATTR_MTIME | wire.FATTR_CTIME
-)  # times that a kernel which keeps them writes back by itself
+# Times that the kernel writes back by itself where it keeps them (data=writeback).
+_WRITTEN_BACK = wire.FATTR_MTIME | wire.FATTR_CTIME
 
 
 class AttributeRequests:
@@ -38,7 +37,7 @@ class AttributeRequests:
         return state.answers.attributes(node, self._overlay.getattr(node))
 
     def statx(self, request: Request, flags: int, fh: int, how: int, mask: int) -> bytes:
-        """GETATTR with the birth time, which is asked for only by those who want to know it."""
+        """As GETATTR, with the birth time if the caller requests it."""
         inode = self._state.nodes.inode(request.nodeid)
         inode.sent_to(request.pid)
         node = inode.node
@@ -83,11 +82,10 @@ class AttributeRequests:
             if valid & ~wire.FATTR_FH == _WRITTEN_BACK:
                 found = self._overlay.getattr(node)
                 if found.mtime_ns == changes.mtime_ns:
-                    return state.answers.attributes(
-                        node, found
-                    )  # only the ctime is new, as after a name of it went
+                    # Only the ctime is new, as after one of its names was removed.
+                    return state.answers.attributes(node, found)
             self._overlay.check_setattr(node, changes)
-        if changes.size == 0:  # nothing of the contents will be left: the union copies none
+        if changes.size == 0:  # no contents remain, so the union copies none
             state.copying.settled(node)
             state.needs.names_above(node)
         else:
@@ -151,7 +149,7 @@ class AttributeRequests:
         return b""
 
     def _drop_setgid(self, node: Node, request: Request) -> None:
-        """No set-group-ID without the ACL for a caller outside the group (posix_acl_update_mode)."""
+        """Clear set-group-ID when a caller outside the group removes an ACL (posix_acl_update_mode)."""
         attr = self._overlay.getattr(node)
         if not attr.mode & stat.S_ISGID:
             return
@@ -159,7 +157,7 @@ class AttributeRequests:
             self._state.change_mode(node, attr.mode & ~stat.S_ISGID)
 
     def statfs(self, request: Request) -> bytes:
-        self._state.needs.forgotten()  # they may hold the blocks of removed files
+        self._state.needs.forgotten()  # forgotten nodes may hold blocks of removed files
         st = self._overlay.statfs()
         return wire.STATFS_OUT.pack(
             st.f_blocks,
@@ -175,7 +173,7 @@ class AttributeRequests:
 
 
 def _sized(value: bytes, size: int) -> bytes:
-    """The answer for a buffer of `size`; 0 asks how long it would have to be."""
+    """Return the answer for a buffer of `size` bytes; 0 requests the length; ERANGE if it is too small."""
     if size == 0:
         return wire.XATTR_SIZE_OUT.pack(len(value), 0)
     if len(value) > size:

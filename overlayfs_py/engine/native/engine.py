@@ -1,4 +1,4 @@
-"""The engine as the service sees it: a mounted /dev/fuse descriptor, served by a plain thread."""
+"""The native engine as the service sees it: a plain thread serves a mounted /dev/fuse descriptor."""
 
 import errno
 import logging
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("overlayfs_py.engine.native")
 
 _OLDEST_KERNEL = (5, 12)
-# µs to look for the next request, if nobody says: longer where waking the client takes long (decision 0020).
+# Default µs to poll for the next request: longer where waking the client takes long (decision 0020).
 _POLL, _POLL_AWAKE = 500, 100
 
 
@@ -79,7 +79,7 @@ class NativeEngine:
         )
 
     def _agreed(self, session: Negotiated) -> None:
-        """INIT is answered: what the mount can do is known now."""
+        """Take in the result of INIT: what the mount can do."""
         passthrough = session.has(Init.PASSTHROUGH)
         no_open = session.has(Init.NO_OPEN_SUPPORT)
         if session.has(Init.WRITEBACK_CACHE):
@@ -119,7 +119,7 @@ class NativeEngine:
         )
 
     async def serve(self) -> None:
-        """The loop runs in a thread of its own; SessionEnd becomes EngineUnavailable."""
+        """Run the loop in its own thread; EngineUnavailable when the session cannot begin."""
         loop = self._loop
         if loop is None:
             return
@@ -142,7 +142,7 @@ class NativeEngine:
             self._loop.stop()
 
     def close(self) -> None:
-        """Ends running copies first: their answers are still wanted."""
+        """End running copies first, since their requests still wait for answers."""
         if self._loop is None:
             return
         loop, self._loop = self._loop, None
@@ -176,7 +176,7 @@ class NativeEngine:
         token = trio.lowlevel.current_trio_token()
         quiet = trio.Event()
 
-        def tell() -> None:
+        def report_quiet() -> None:
             try:
                 token.run_sync_soon(quiet.set)
             except trio.RunFinishedError:
@@ -184,14 +184,14 @@ class NativeEngine:
 
         def close_gate() -> None:
             self._dispatcher.freeze(write_back=write_back)
-            self._deferrals.when_idle(tell)
+            self._deferrals.when_idle(report_quiet)
 
         self._deferrals.call(close_gate)
         await quiet.wait()
         if written := len(self._state.backings.written):
             raise MountError(
-                f"{written} of its files are open for writing with data=passthrough, by which the kernel "
-                "writes without asking: close them, or mount with data=cached"
+                f"{written} of its files are open for writing with data=passthrough, where the kernel "
+                "writes without a request: close them, or mount with data=cached"
             )
 
     def thaw(self) -> None:
@@ -202,7 +202,7 @@ class NativeEngine:
             self._loop.wake()
 
     def _send(self, header: bytes, body: Body = b"") -> bool:
-        """One write for one answer. False: the kernel says that nobody waits for it any more."""
+        """Send one answer in one write; False: the kernel no longer waits for it."""
         try:
             if isinstance(body, Piped):
                 body.pipe.send(self._fuse_fd, body.size)
@@ -212,24 +212,24 @@ class NativeEngine:
             return False
         except OSError as error:
             if error.errno not in GONE:
-                log.error("an answer of %d bytes was refused: %s", len(header) + len(body), error)
+                log.error("the kernel refused an answer of %d bytes: %s", len(header) + len(body), error)
                 self._refuse(header)
         return True
 
     def _refuse(self, header: bytes) -> None:
-        """EIO in place of an answer the kernel would not take, or its sender would wait for ever."""
+        """Answer EIO after the kernel refused an answer, or the sender would wait for ever."""
         _, _, unique = OUT_HEADER.unpack_from(header)
         try:
             os.write(self._fuse_fd, refusal(unique, errno.EIO))
-        except OSError as error:  # ENOENT: it was ended, with an error of the kernel's choice
-            log.debug("nor was a refusal taken: %s", error)
+        except OSError as error:  # ENOENT: the kernel has ended the request itself
+            log.debug("the kernel refused the EIO answer too: %s", error)
 
     def _notify(self, message: bytes) -> None:
-        """The kernel says ENOENT when it knows nothing of the node any more."""
+        """Send a notification; the kernel answers ENOENT when it no longer holds the node."""
         try:
             os.write(self._fuse_fd, message)
         except OSError as error:
-            log.debug("a notification was refused: %s", error)
+            log.debug("the kernel refused a notification: %s", error)
 
 
 def _cannot_register() -> str:
@@ -238,7 +238,7 @@ def _cannot_register() -> str:
 
 
 def create(overlay: "Overlay", options: ServiceOptions) -> NativeEngine:
-    """The engine for `open_engine`."""
+    """Make the engine, for `open_engine`."""
     if platform.system() != "Linux":
         raise EngineUnavailable(f"engine=native speaks Linux's FUSE protocol; this is {platform.system()}")
     release = platform.release().split("-")[0].split(".")

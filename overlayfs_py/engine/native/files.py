@@ -1,7 +1,7 @@
 """Requests about the contents of files. Data belongs to nodes: without opens no request has a handle.
 
-The kernel goes on by itself after a first ENOSYS to OPEN, CREATE and FLUSH: opens cost nothing then, and
-a new file comes by MKNOD.
+After a first ENOSYS to OPEN, CREATE and FLUSH the kernel sends none of them: opens then need no request
+(benchmarks: open+read+close, repeated), and a new file comes by MKNOD.
 """
 
 import errno
@@ -29,8 +29,10 @@ log = logging.getLogger("overlayfs_py.engine.native")
 _FLAG_QUERIES = (attrs.FS_IOC_GETFLAGS, attrs.FS_IOC_FSGETXATTR)
 _FLAG_CHANGES = (attrs.FS_IOC_SETFLAGS, attrs.FS_IOC_FSSETXATTR)
 _LONGEST = 64
-_LARGE = 1 << 16  # bytes of a READ; smaller ones are copied faster than piped
-# One copy is at most this long, so that it can be interrupted; the caller asks for the rest.
+_LARGE = (
+    1 << 16
+)  # bytes of a READ; smaller ones are copied faster than piped (benchmarks: 4 KiB random read, warm)
+# Bytes of one copy at most, so that it can be interrupted; the caller sends a request for the rest.
 _COPY_LIMIT = 1 << 30
 
 
@@ -54,7 +56,7 @@ class FileRequests:
             raise self._read_later(fd, offset, size)
         start = perf_counter()
         body = os.pread(fd, size, offset) if size < _LARGE else self._read_large(request, fd, offset, size)
-        if not latency.is_slow:  # else it was cached, which says nothing of the disk
+        if not latency.is_slow:  # else the data was cached, which says nothing about the disk
             latency.record(perf_counter() - start)
         return body
 
@@ -63,18 +65,21 @@ class FileRequests:
         if pipe is not None and size <= pipes.LONGEST:
             try:
                 return pipe.fill(request.unique, fd, offset, size)
-            except OSError as error:  # the layer's file system cannot, or a real trouble that is met again
+            except (
+                OSError
+            ) as error:  # not supported by the layer's file system, or an error that preadv meets again
                 log.debug("no pipe: %s", error)
-        # A buffer used again has its pages already; the answer goes out before the next.
+        # A reused buffer has its pages already (benchmarks: sequential read, warm); the answer leaves before
+        # its next use.
         part = self._buffer[:size]
         return part[: os.preadv(fd, (part,), offset)]
 
     def _is_cached(self, fd: int, offset: int, size: int) -> bool:
-        """Whether reading need not wait, to judge by the first and the last byte (or the end of the file)."""
+        """Whether reading need not wait for the disk, judged by the first and the last byte of the range."""
         try:
             for at in (offset, offset + size - 1):
                 os.preadv(fd, (self._byte,), at, os.RWF_NOWAIT)
-        except OSError:  # EAGAIN; or EOPNOTSUPP, where nobody knows
+        except OSError:  # EAGAIN; or EOPNOTSUPP, where it is unknown
             return False
         return True
 
@@ -125,7 +130,7 @@ class FileRequests:
         return wire.WRITE_OUT.pack(done, 0)
 
     def _write_later(self, node: Node, offset: int, data: memoryview, flags: int) -> None:
-        """Raises what a thread does, as the disk is slow or makes writers wait; not for append-only files."""
+        """Postpone the write to a thread, since the disk is slow; return for an append-only file."""
         try:
             fd = self._descriptor(node, os.O_RDWR)
         except PermissionError:
@@ -154,7 +159,7 @@ class FileRequests:
 
         if not self._state.collects:
             return found()
-        # The kernel does not write back before it asks; to drop its pages it must.
+        # The kernel does not write back before LSEEK, but it must to drop its pages.
         raise Postponed.on([], lambda: self._state.notices.drop_pages([node]), found)
 
     def copy_file_range(
@@ -203,7 +208,7 @@ class FileRequests:
     def tmpfile(
         self, request: Request, flags: int, mode: int, umask: int, open_flags: int, name: bytes
     ) -> bytes:
-        """O_TMPFILE; the kernel opens it without asking, as it opens all files."""
+        """O_TMPFILE; the kernel opens it without a request, as all files."""
         caller = Caller(request.uid, request.gid, umask)
         parent = self._state.parent(request.nodeid)
         with self._state.changing(parent, request.pid):
@@ -225,8 +230,10 @@ class FileRequests:
         out_size: int,
         data: memoryview,
     ) -> bytes | int:
-        """The inode flags of the real inode (lsattr, chattr); other commands are none of a file system's. The
-        kernel asks whatever the command: Python's open asks for each file whether it is a terminal.
+        """Read or change the flags of the real inode (lsattr, chattr); ENOTTY for other commands.
+
+        The errno is returned, not raised, since it is common: Python's open checks whether a file is a
+        terminal.
         """
         change = command in _FLAG_CHANGES
         if not change and command not in _FLAG_QUERIES:
@@ -238,9 +245,7 @@ class FileRequests:
         if change:
             self._state.copying.need_upper(node, data=False)
             found = self._overlay.change_flags(node, command, content)
-            self._state.notices.attributes_changed(
-                node
-            )  # the time of change, of which the kernel knows nothing
+            self._state.notices.attributes_changed(node)  # the kernel does not know of the new ctime
         else:
             found = self._overlay.query_flags(node, command, content)
         return wire.IOCTL_OUT.pack(0, 0, 0, 0) + found[:out_size]
@@ -249,7 +254,7 @@ class FileRequests:
         return b""
 
     def _prepared_to_write(self, nodeid: int, request: Request) -> Node:
-        """The node, with an upper part and without set-id bits that its writer may not keep."""
+        """Return the node, copied up, and without set-id bits that the writer may not keep."""
         state = self._state
         node = state.node(nodeid)
         if not self._overlay.writes_at_once(node):
@@ -260,7 +265,7 @@ class FileRequests:
         return node
 
     def _descriptor(self, node: Node, flags: int) -> int:
-        """A descriptor of the node's data for the caller to close."""
+        """Return a descriptor of the node's data; the caller owns it."""
         handle = self._overlay.open_file(node, flags)
         try:
             return os.dup(handle.fd)
@@ -271,7 +276,7 @@ class FileRequests:
 def _timed(
     latency: LatencyAverage, fd: int, work: Callable[[], object], answer: Callable[[], bytes]
 ) -> Postponed:
-    """`work` in a thread; `latency` records how long it took, and `fd` is closed."""
+    """Return a request postponed to a thread that does `work`; `latency` records the time, `fd` is closed."""
     timed = Timed(work, latency)
 
     def answered() -> bytes:

@@ -1,8 +1,7 @@
-"""The gate of a frozen mount: what would change anything waits until the mount is thawed.
+"""The gate of a frozen mount: changing requests wait until the mount is thawed.
 
-It is no check on every request: while the mount is frozen the dispatcher uses another table of handlers, in
-which the opcodes that change something lead here. A request that waits can be interrupted, and all go on in
-the order in which they came.
+It costs nothing on other mounts: while a mount is frozen, the dispatcher uses another table of handlers, in
+which changing opcodes lead here. A waiting request can be interrupted; all continue in the order of arrival.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,9 +13,9 @@ from overlayfs_py.engine.native.message import Request
 from overlayfs_py.engine.native.state import Answer, Handler
 from overlayfs_py.union.overlay import WRITING
 
-_IOC_WRITE = 1 << 30  # an ioctl's command that hands something over
+_IOC_WRITE = 1 << 30  # set in ioctl commands that pass data in
 
-# Told a request's arguments: whether it changes something.
+# Whether a request with these arguments changes something.
 Condition = Callable[..., bool]
 
 
@@ -33,12 +32,12 @@ def _sets_flags(fh: int, flags: int, command: int, *_: object) -> bool:
 
 
 def _writes_anew(fh: int, offset: int, size: int, flags: int, *_: object) -> bool:
-    """Not a page that was changed before, through a mapping, and is only now written back."""
+    """Whether it is a new write, not write-back of a page that was changed before through a mapping."""
     return not flags & wire.WRITE_CACHE
 
 
 def closed(handlers: Mapping[int, Handler], *, write_back: bool) -> dict[int, Handler]:
-    """`handlers` as they are on a frozen mount. `write_back`: changed pages may still be written back."""
+    """Return the handlers for a frozen mount; `write_back`: changed pages may still be written back."""
     conditions: dict[str, Condition] = dict.fromkeys(CHANGING, _always)
     conditions |= {"open": _opens_to_write, "ioctl": _sets_flags}
     if write_back:

@@ -1,9 +1,10 @@
-"""The loop: one thread that reads a message, has it answered and reads the next.
+"""The loop: one thread that reads a message, answers it and reads the next.
 
-After an answer it looks for the next message for a while before it sleeps (adaptive polling): waking a
-thread costs more than answering, and so does waking the client where processors halt, which the time must
-span. It stops doing so where it does not pay, for longer where others want the processor, and never does
-it where this process may use one CPU only. An idle mount sleeps in poll.
+After an answer it polls for the next message for a while before it sleeps (adaptive polling; benchmarks:
+stat, first; decision 0020): waking a thread costs more than an answer, and so does waking the client where
+processors halt, a time that polling must span. Polling stops where it finds nothing, for longer where other
+threads need the processor, and never begins where this process may use only one CPU. An idle mount sleeps in
+poll(2).
 """
 
 import errno
@@ -20,23 +21,25 @@ from overlayfs_py.engine.native.dispatch import SessionEnd
 
 log = logging.getLogger("overlayfs_py.engine.native")
 
-# Seconds between messages that come so often that it pays to be awake for the next.
+# Seconds between messages that are frequent enough to keep processors awake.
 _OFTEN = 2e-3
-# Seconds without a message after which what is kept for the next one is given up.
+# Seconds without a message after which the union releases what it keeps for the next one.
 _REST = 1.0
 
 GONE = (errno.ENODEV, errno.ECONNABORTED)
 
 
 class Polling:
-    """How long to look before sleeping: longer while it pays, not at all while it does not."""
+    """How long to poll before sleeping: the full time while it finds messages, less and less while it does
+    not.
+    """
 
     __slots__ = ("_most", "_preempted", "_skipped", "window")
 
     _LEAST = 1e-6
     _PROBE_EVERY = 64
     _CROWDED = 1024  # sleeps
-    _LATE = 5e-4  # seconds; a time slice of somebody else is longer
+    _LATE = 5e-4  # seconds; a time slice of another thread is longer
 
     def __init__(self, seconds: float) -> None:
         self._most = self.window = seconds if len(os.sched_getaffinity(0)) > 1 else 0.0
@@ -44,14 +47,14 @@ class Polling:
         self._preempted = 0
 
     def paid(self, seconds: float) -> None:
-        """A message came after it had looked for so long in vain."""
+        """Polling found a message after `seconds`."""
         if seconds > self._most + self._LATE and self._is_crowded():
             self._yield()
         else:
             self.window = self._most
 
     def wasted(self, seconds: float) -> None:
-        """None came in that time."""
+        """Polling found no message in `seconds`."""
         if seconds > self._most + self._LATE and self._is_crowded():
             self._yield()
             return
@@ -60,17 +63,17 @@ class Polling:
         self._skipped = 0
 
     def _is_crowded(self) -> bool:
-        """Whether another thread had the processor; what a hypervisor takes is no reason to sleep."""
+        """Whether another thread had the processor; time that a hypervisor takes is no reason to sleep."""
         before, self._preempted = self._preempted, resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
         return self._preempted > before
 
     def _yield(self) -> None:
-        """Others had the processor meanwhile, and who looks gets it back later than who sleeps."""
+        """Stop polling: other threads need the processor, and a sleeping thread gets it back earlier."""
         self.window = 0.0
         self._skipped = -self._CROWDED
 
     def slept(self) -> None:
-        """Slept without looking; after a while it is worth another try."""
+        """The loop slept without polling; after a number of sleeps polling is tried again."""
         self._skipped += 1
         if self._skipped >= self._PROBE_EVERY:
             self._skipped = 0
@@ -78,12 +81,11 @@ class Polling:
 
 
 class Loop:
-    """Reads `fuse_fd` (not owned) until the session ends or `stop`. `serve` gets buffer and length.
-    `cpu_latency` (owned) is kept from the second message of a row of them on, for as long as they come often.
+    """Reads `fuse_fd` (not owned) until the session ends or `stop` is called; `serve` gets buffer and length.
 
-    While `working` is not 0 workers run, who need the interpreter more than a loop that only looks. `tidy`
-    does a little of what can wait, and says whether there was any. `rest` is called once when no message has
-    come for a while.
+    `cpu_latency` (owned) is active while messages come often. While `working` is not 0, workers run, which
+    need the interpreter more than polling does. `idle_work` does a little deferred work; False: there was
+    none. `rest` is called once when no message has come for a second.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Loop:
         serve: Callable[[bytearray, int], None],
         complete: Callable[[], None],
         working: Callable[[], int],
-        tidy: Callable[[], bool],
+        idle_work: Callable[[], bool],
         rest: Callable[[], None],
         polling: Polling,
         cpu_latency: CpuLatencyRequest,
@@ -105,7 +107,7 @@ class Loop:
         self._serve = serve
         self._complete = complete
         self._working = working
-        self._tidy = tidy
+        self._idle_work = idle_work
         self._rest = rest
         self._polling = polling
         self._cpu_latency = cpu_latency
@@ -119,7 +121,7 @@ class Loop:
         os.set_blocking(fuse_fd, False)
 
     def run(self) -> None:
-        """Serve; returns at the end of the session. SessionEnd when it could not begin."""
+        """Serve until the session ends or `stop`; SessionEnd when it could not begin."""
         while not self._stopping:
             length = self._receive()
             if length > 0:
@@ -133,40 +135,40 @@ class Loop:
                 self._chores.slice()
 
     def wake(self) -> None:
-        """Make `run` call `complete` soon; from any thread."""
+        """Make `run` call `complete` soon; callable from any thread."""
         self._woken = True
         os.eventfd_write(self._wake_fd, 1)
 
     def stop(self) -> None:
-        """Make `run` return soon; from any thread."""
+        """Make `run` return soon; callable from any thread."""
         self._stopping = True
         self.wake()
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close the descriptors of the loop, not `fuse_fd`; idempotent."""
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
             self._cpu_latency.close()
 
     def _receive(self) -> int:
-        """The length of the next message; 0: woken without one, -1: the session is over."""
+        """Return the length of the next message; 0: woken without one, -1: the session has ended."""
         if self._chores.pending:
             return self._read()
         window = self._polling.window
         if window and not self._working():
-            length = self._look(window)
+            length = self._poll_for(window)
             if length or self._woken:
                 return length
         elif not window:
             self._polling.slept()
         length = self._read()
-        while not length and not self._woken and self._tidy():
+        while not length and not self._woken and self._idle_work():
             length = self._read()
         return length or self._sleep()
 
-    def _look(self, window: float) -> int:
-        """For `window` seconds, or until it is woken; 0: none has come."""
+    def _poll_for(self, window: float) -> int:
+        """Poll for `window` seconds or until woken; 0: no message."""
         start = perf_counter()
         seconds = 0.0
         while not self._woken:
@@ -182,7 +184,9 @@ class Loop:
         return 0
 
     def _sleep(self) -> int:
-        """Until there is a message, or it is woken. While messages come often, processors stay awake."""
+        """Sleep until there is a message or the loop is woken; processors stay awake while messages come
+        often.
+        """
         ready = self._poll.poll(_OFTEN * 1e3) if self._cpu_latency.active else []
         if not ready:
             self._cpu_latency.stop()
@@ -197,7 +201,7 @@ class Loop:
         return self._read()
 
     def _wait(self) -> list[tuple[int, int]]:
-        """However long it takes; an idle mount is woken once, to rest."""
+        """Wait without limit; an idle mount wakes up once, to call `rest`."""
         ready = self._poll.poll(_REST * 1e3)
         if ready:
             return ready
@@ -212,7 +216,7 @@ class Loop:
         except OSError as error:
             if error.errno in GONE:
                 return -1
-            if error.errno in (errno.EINTR, errno.ENOENT):  # given up by its sender before we had it
+            if error.errno in (errno.EINTR, errno.ENOENT):  # interrupted before we read it
                 return 0
             raise
 

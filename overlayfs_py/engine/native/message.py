@@ -1,6 +1,6 @@
-"""Requests out of the kernel's bytes, and the bytes of answers. No I/O; attributes are plain tuples.
+"""Parse the kernel's messages, and pack answers. No I/O; attributes are plain tuples.
 
-Whatever the bytes are, `parse` returns a request or raises `MalformedMessage`.
+For any bytes, `parse` returns a request or raises `MalformedMessage`.
 """
 
 import errno
@@ -20,7 +20,7 @@ _row = wire.OPS.get
 _pack_attr = wire.ATTR.pack
 _pack_entry = wire.ENTRY_HEAD.pack
 _pack_dirent = wire.DIRENT.pack
-# By the size of a name modulo the alignment; what comes before the name is aligned.
+# Padding by the size of a name modulo the alignment (benchmarks: list 10,000 names, first).
 _PADDING = tuple(bytes(-size % wire.DIRENT_ALIGNMENT) for size in range(wire.DIRENT_ALIGNMENT))
 
 # What `Overlay.getattr` returns: ino mode nlink uid gid rdev size blocks blksize atime_ns mtime_ns ctime_ns.
@@ -29,7 +29,7 @@ Buffer = bytearray | bytes | memoryview
 
 
 class MalformedMessage(Exception):
-    """Not what the protocol says. `unique` and `code`: what to answer, 0 when nothing can be answered."""
+    """Not a message of the protocol. `unique` and `code`: the answer to send; `unique` 0: none."""
 
     def __init__(self, text: str, unique: int = 0, code: int = errno.EINVAL) -> None:
         super().__init__(text)
@@ -40,7 +40,7 @@ class MalformedMessage(Exception):
 class Request(NamedTuple):
     """One message. `arguments`: the fields of the row's struct, then strings, then the payload.
 
-    A payload is a view of the buffer the message was parsed from, good until that is used again.
+    A payload is a view of the message's buffer, valid until the buffer is reused.
     """
 
     op: Op
@@ -56,20 +56,20 @@ class Request(NamedTuple):
         return f"{self.op.name} #{self.unique} node {self.nodeid} uid {self.uid} ({shown})"
 
 
-# A named tuple's own constructor is Python; this one is not.
+# A named tuple's own constructor is Python code; this one is C (benchmarks: stat, first).
 _request: Callable[[tuple[Any, ...]], Request] = functools.partial(tuple.__new__, Request)
 
 
 def parse(buffer: bytearray | bytes, length: int) -> Request:
-    """The message in the first `length` bytes."""
+    """Parse the message in the first `length` bytes of `buffer`; MalformedMessage."""
     if length < _HEADER_SIZE:
-        raise MalformedMessage(f"{length} bytes are no message")
+        raise MalformedMessage(f"a message of {length} bytes is too short")
     size, opcode, unique, nodeid, uid, gid, pid, extensions, _ = _unpack_header(buffer)
     if size != length:
-        raise MalformedMessage(f"{length} bytes of a message of {size}", unique)
+        raise MalformedMessage(f"the header says {size} bytes, the message has {length}", unique)
     op = _row(opcode)
     if op is None:
-        raise MalformedMessage(f"opcode {opcode} is not known", unique, errno.ENOSYS)
+        raise MalformedMessage(f"unknown opcode {opcode}", unique, errno.ENOSYS)
     end = length - extensions * 8
     at = op.strings_at
     if at > end:
@@ -79,10 +79,10 @@ def parse(buffer: bytearray | bytes, length: int) -> Request:
         strings = bytes(buffer[at:end]).split(b"\0", op.strings)
         rest = strings.pop()
         if len(strings) < op.strings:
-            raise MalformedMessage(f"{op.name}: a string without an end", unique)
+            raise MalformedMessage(f"{op.name}: a string does not end", unique)
         for name in strings[: op.names] if op.text else strings:
-            if b"/" in name or name in _NO_NAMES:  # the kernel resolves paths, never we
-                raise MalformedMessage(f"{op.name}: {name!r} is no name", unique)
+            if b"/" in name or name in _NO_NAMES:  # the kernel resolves paths, so a name has no slash
+                raise MalformedMessage(f"{op.name}: invalid name {name!r}", unique)
         arguments += tuple(strings)
         at = end - len(rest)
     if op.payload:
@@ -91,7 +91,7 @@ def parse(buffer: bytearray | bytes, length: int) -> Request:
 
 
 def forgets(count: int, payload: Buffer) -> Iterable[tuple[int, int]]:
-    """(nodeid, nlookup) of a BATCH_FORGET, as many as are really there."""
+    """Return the pairs (nodeid, nlookup) of a BATCH_FORGET, at most as many as the payload has."""
     size = wire.FORGET_ONE.size
     present = min(count, len(payload) // size)
     return wire.FORGET_ONE.iter_unpack(payload[: present * size])
@@ -101,7 +101,7 @@ def forgets(count: int, payload: Buffer) -> Iterable[tuple[int, int]]:
 
 
 class Timeout(NamedTuple):
-    """How long the kernel may keep something."""
+    """How long the kernel may cache a name or attributes."""
 
     seconds: int
     nanoseconds: int
@@ -113,33 +113,33 @@ class Timeout(NamedTuple):
 
 
 def refusal(unique: int, code: int) -> bytes:
-    """The answer errno `code`."""
+    """Return the answer with the errno `code`."""
     return wire.OUT_HEADER.pack(16, -code, unique)
 
 
 def notification(code: int, *parts: bytes) -> bytes:
-    """A message the kernel did not ask for."""
+    """Return a notification."""
     body = b"".join(parts)
     return wire.OUT_HEADER.pack(16 + len(body), code, 0) + body
 
 
 def entry(nodeid: int, names: Timeout, attributes: Timeout, attr: Attributes) -> bytes:
-    """fuse_entry_out: the name is node `nodeid`."""
+    """Return fuse_entry_out for node `nodeid`."""
     return _pack_entry(nodeid, 0, names[0], attributes[0], names[1], attributes[1]) + packed(attr)
 
 
 def missing(names: Timeout) -> bytes:
-    """fuse_entry_out: there is no such name, which the kernel may remember."""
+    """Return fuse_entry_out of a negative entry, which the kernel may cache."""
     return entry(0, names, Timeout(0, 0), (0,) * 12)
 
 
 def attributes(timeout: Timeout, attr: Attributes) -> bytes:
-    """fuse_attr_out."""
+    """Return fuse_attr_out."""
     return wire.ATTR_HEAD.pack(timeout[0], timeout[1], 0) + packed(attr)
 
 
 def packed(attr: Attributes) -> bytes:
-    """fuse_attr."""
+    """Return fuse_attr."""
     ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime = attr
     return _pack_attr(
         ino,
@@ -162,7 +162,7 @@ def packed(attr: Attributes) -> bytes:
 
 
 def statx(timeout: Timeout, attr: Attributes, birth_ns: int | None) -> bytes:
-    """fuse_statx_out."""
+    """Return fuse_statx_out."""
     ino, mode, nlink, uid, gid, rdev, size, blocks, blksize, atime, mtime, ctime = attr
     birth = birth_ns or 0
     return wire.STATX_OUT.pack(
@@ -190,11 +190,11 @@ def statx(timeout: Timeout, attr: Attributes, birth_ns: int | None) -> bytes:
 
 
 def joined_names(names: Sequence[bytes]) -> bytes:
-    """What listxattr(2) returns."""
+    """Return the names as listxattr(2) does."""
     return b"".join(name + b"\0" for name in names)
 
 
 def dirent(name: bytes, ino: int, kind: int, cookie: int, described: bytes = b"") -> bytes:
-    """fuse_dirent, or fuse_direntplus behind what LOOKUP would answer; `cookie`: to go on after it."""
+    """Return fuse_dirent, or fuse_direntplus with the entry `described`; `cookie` continues after it."""
     size = len(name)
     return described + _pack_dirent(ino, cookie, size, kind) + name + _PADDING[size % wire.DIRENT_ALIGNMENT]

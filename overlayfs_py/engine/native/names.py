@@ -53,7 +53,7 @@ class NameRequests:
         with state.changing(parent, request.pid):
             node = self._overlay.link(node, parent, name)
         inode = state.nodes.known(node)
-        # This answer is taken in even when it is outdated, which only pages written back can make it.
+        # The kernel accepts this answer even when it is stale, as page write-back can make it.
         return state.answers.entry(node, NOT_KEPT if inode is not None and inode.mapped else None)
 
     def unlink(self, request: Request, name: bytes) -> bytes:
@@ -95,9 +95,11 @@ class NameRequests:
         return self._overlay.readlink(self._state.node(request.nodeid))
 
     def _settled(self, parent: Node, name: bytes) -> Node | None:
-        """What `name` names, when no copy of it is under way; None when the kernel does not hold it."""
+        """Return the node of `name`, None when the kernel does not hold it; postpones while it is
+        copied up.
+        """
         node = self._overlay.known_child(parent, name)
         if node is not None:
             self._state.copying.settled(node)
-            self._state.needs.names(node)  # it may have to be empty
+            self._state.needs.names(node)  # it may be a directory that must be empty
         return node

@@ -1,5 +1,5 @@
-"""What a request must wait for before it can begin: the names of a huge directory, and what is still to be
-forgotten. Both are worked off between other requests.
+"""What a request may have to wait for: the names of a huge directory, and pending FORGETs. Chores do both
+between other requests (benchmarks: list 100,000 names, first).
 """
 
 from overlayfs_py.engine.native.chores import Chores
@@ -7,12 +7,14 @@ from overlayfs_py.engine.native.deferral import Busy, Chore, Deferrals
 from overlayfs_py.engine.native.forgetting import Backlog
 from overlayfs_py.union.overlay import Node, Overlay
 
-# Inodes that are forgotten at once.
+# So many FORGETs are done at once.
 _FEW = 100
 
 
 class Needs:
-    """Each method returns when there is nothing to wait for, and else postpones the request (Busy)."""
+    """Each method returns if there is nothing to wait for; otherwise it postpones the request (raises
+    Busy).
+    """
 
     def __init__(self, overlay: Overlay, deferrals: Deferrals, chores: Chores, forgotten: Backlog) -> None:
         self._overlay = overlay
@@ -20,11 +22,12 @@ class Needs:
         self._chores = chores
         self._forgotten = forgotten
         self._forgetting: Chore | None = None
-        self._listings: dict[Node, Chore] = {}  # directories whose names are being found out
+        self._listings: dict[Node, Chore] = {}  # directories whose names are being read
 
     def names(self, node: Node, *, ordered: bool = False) -> None:
-        """Postpone the request until all names of a directory are known (`ordered`: can be listed): of a huge
-        one they become so between other requests.
+        """Postpone the request until all names of a directory are known (`ordered`: also sorted for listing).
+
+        Those of a huge directory are read between other requests.
         """
         if not node.is_dir or self._overlay.has_names(node, ordered=ordered):
             return
@@ -39,7 +42,7 @@ class Needs:
         raise Busy(chore)
 
     def names_above(self, node: Node) -> None:
-        """`names` of those directories in whose upper a copy-up of `node` makes names."""
+        """Call `names` for the directories in which a copy-up of `node` makes names."""
         for one in self._overlay.copy_up_chain(node):
             if one.parent is not None:
                 self.names(one.parent)
@@ -49,7 +52,7 @@ class Needs:
             then()
 
     def forgotten(self) -> None:
-        """Forget what the kernel has forgotten; postpones the request if that is much."""
+        """Do the pending FORGETs; postpones the request if they are many."""
         if len(self._forgotten) <= _FEW:
             self._forgotten.clear()
             return

@@ -1,4 +1,4 @@
-"""INIT: what the kernel offers, what this engine takes of it, and what follows from that for the session."""
+"""INIT: which of the kernel's features this engine uses, and what follows for the session."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -25,22 +25,22 @@ _ALWAYS = (
     | Init.MAX_PAGES
     | Init.CACHE_SYMLINKS
     | Init.NO_OPENDIR_SUPPORT
-    | Init.HANDLE_KILLPRIV_V2  # else the kernel asks for security.capability before each file's first write
+    | Init.HANDLE_KILLPRIV_V2  # else the kernel reads security.capability before the first write to each file
     | Init.SETXATTR_EXT
     | Init.INIT_EXT
     | Init.DIRECT_IO_ALLOW_MMAP
-    | Init.NO_EXPORT_SUPPORT  # else there are file handles, which are stale as soon as an inode is forgotten
+    | Init.NO_EXPORT_SUPPORT  # else file handles are exported, which become stale with each forgotten inode
 )
 _NEEDED = Init.HANDLE_KILLPRIV_V2 | Init.SETXATTR_EXT | Init.MAX_PAGES
 
 
 class VersionRefused(Exception):
-    """The kernel speaks a protocol this engine does not; the text says what is missing."""
+    """The kernel's protocol version is not supported; the text says what is missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionOptions:
-    """What the mount asks for. `changing`: layers change underneath, so the kernel trusts nothing."""
+    """What the mount requests in INIT. `changing`: layers change underneath, so the kernel must not cache."""
 
     acl: bool = True
     no_open: bool = True
@@ -51,7 +51,7 @@ class SessionOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Negotiated:
-    """What was agreed."""
+    """The result of INIT."""
 
     minor: int
     flags: Init
@@ -70,20 +70,19 @@ def negotiate(
     rest: bytes | memoryview,
     requested: SessionOptions,
 ) -> Negotiated | None:
-    """Answer INIT; None: the kernel must first be told the major version (a newer kernel asks again).
-
-    VersionRefused for a kernel that is too old.
+    """Return the result of INIT; None for a newer major version, which needs our version in the answer first
+    (the kernel then sends INIT again). VersionRefused for a kernel that is too old.
     """
     if major > wire.MAJOR:
         return None
     if major < wire.MAJOR or minor < wire.OLDEST_MINOR:
-        raise VersionRefused(f"the kernel speaks FUSE {major}.{minor}; Linux 5.12 or newer is needed")
+        raise VersionRefused(f"the kernel has FUSE {major}.{minor}; Linux 5.12 or newer is required")
     offered = flags
     if offered & Init.INIT_EXT and len(rest) >= 4:
         offered |= int.from_bytes(rest[:4], sys.byteorder) << 32
     if offered & _NEEDED != _NEEDED:
         missing = ", ".join(flag.name or "" for flag in _NEEDED if not offered & flag)
-        raise VersionRefused(f"the kernel lacks {missing}; Linux 5.12 or newer is needed")
+        raise VersionRefused(f"the kernel lacks {missing}; Linux 5.12 or newer is required")
     if requested.passthrough and not offered & Init.PASSTHROUGH:
         requested = replace(requested, passthrough=False, no_open=True)
     agreed = Init(_wanted(requested) & offered)

@@ -1,6 +1,6 @@
-"""What the kernel is told without having asked: that attributes or listings it keeps are good no longer.
+"""Notifications to the kernel: attributes or listings in its caches are stale.
 
-Of the notifications INVAL_INODE alone is sent; the others deadlock or have no use (docs/decisions/0019).
+Only INVAL_INODE is sent; the other notifications deadlock or have no use (decision 0019).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ from overlayfs_py.engine.native.listings import Listings
 from overlayfs_py.engine.nodes import NodeTable
 from overlayfs_py.union.overlay import Node, Overlay
 
-# Seconds after which an answer has been taken in.
-_TAKEN_IN = 1.0
+# Seconds after which the kernel has applied an answer.
+_APPLIED_AFTER = 1.0
 
 
 class Notices:
-    """`notify` sends the kernel a message that it did not ask for."""
+    """`notify` sends a notification to the kernel."""
 
     def __init__(
         self, overlay: Overlay, nodes: NodeTable, deferrals: Deferrals, notify: Callable[[bytes], None]
@@ -28,9 +28,9 @@ class Notices:
         self.listings = Listings(self._drop_soon)
 
     def attributes_changed(self, node: Node) -> None:
-        """Make the kernel ask again for the attributes of `node`.
+        """Make the kernel read the attributes of `node` again.
 
-        Safe from the loop's thread, as a request under way holds the node: the kernel is not freeing it.
+        Safe in the loop's thread, since the present request holds the node: the kernel is not freeing it.
         """
         inode = self._nodes.known(node)
         if inode is not None:
@@ -38,11 +38,11 @@ class Notices:
             self._notify(message.notification(wire.NOTIFY_INVAL_INODE, body))
 
     def changed(self, node: Node, changer: int) -> None:
-        """`node` was changed by the thread `changer` in a way that makes the kernel drop the attributes it
-        has, but not those on their way to somebody else (fi->attr_version stays): void these too.
+        """The thread `changer` has changed `node`: invalidate attributes on their way to other threads.
 
-        So it is with directories whose entries change, with times of change alone, and with what is written
-        back (`written_back`).
+        The kernel drops its cached attributes with its own request, but for changed directory entries, for a
+        new ctime alone and for page write-back (`written_back`) it does not raise fi->attr_version, so it
+        would still accept older ones.
         """
         self.listings.changed(node)
         inode = self._nodes.known(node)
@@ -50,9 +50,10 @@ class Notices:
             self.attributes_changed(node)
 
     def written_back(self, node: Node) -> None:
-        """Pages of `node` that were changed through a mapping have been written: `changed` by nobody in
-        particular. In a worker's thread, as such a WRITE need not hold the inode: the kernel may be freeing
-        it, for which it waits for our answer, and the notification for that.
+        """Pages of `node` that were changed through a mapping have been written: as `changed`, by any thread.
+
+        A worker sends the notification, since such a WRITE need not hold the inode: the kernel may be freeing
+        it and wait for our answer, while the notification waits for that.
         """
         inode = self._nodes.known(node)
         if inode is None:
@@ -60,17 +61,17 @@ class Notices:
         if inode.clear_requester(0):
             self._void(node)
         if not inode.mapped:
-            inode.mapped = True  # so that LINK is answered with that in mind, but the last one was not
+            inode.mapped = True  # so that later answers to LINK are not cached; an earlier one may be
             if self._overlay.getattr(node).nlink > 1:
-                self._deferrals.later(_TAKEN_IN, lambda: self._void(node))
+                self._deferrals.later(_APPLIED_AFTER, lambda: self._void(node))
 
     def _void(self, node: Node) -> None:
         self._deferrals.start(lambda: self.attributes_changed(node), lambda error: None)
 
     def drop_pages(self, nodes: Sequence[Node]) -> None:
-        """Make the kernel forget the listings it has of these directories; from a worker's thread only.
+        """Make the kernel drop its listings of these directories, or a file's pages; in a worker thread only.
 
-        The kernel may have to wait for a reader of the listing, who may wait for the loop.
+        The kernel may have to wait for a reader of the listing, which may wait for the loop.
         """
         for node in nodes:
             inode = self._nodes.known(node)

@@ -1,4 +1,4 @@
-"""Requests that open files, for a session in which the kernel asks for each open (data=passthrough)."""
+"""Requests that open files, for a session in which the kernel sends each open (data=passthrough)."""
 
 import itertools
 import os
@@ -11,13 +11,13 @@ from overlayfs_py.engine.native.state import SessionState
 from overlayfs_py.engine.setid import may_keep_setid
 from overlayfs_py.union.overlay import Caller, Handle, Node
 
-# The kernel does O_DIRECT itself; a layer's descriptor would want alignment.
+# The kernel handles O_DIRECT itself; a layer's descriptor would require alignment.
 _NOT_FOR_LAYERS = os.O_DIRECT
 _WRITING = os.O_WRONLY | os.O_RDWR
 
 
 class _Opened(NamedTuple):
-    """One open; `writer`: the user who may write by it."""
+    """One open; `writer`: the user that may write through it."""
 
     handle: Handle
     writer: int | None
@@ -45,13 +45,13 @@ class OpenRequests:
             state.needs.names_above(node)
         elif flags & _WRITING:
             state.copying.need_upper(node, data=True)
-        before = CopyUpEffects(self._overlay, node)
+        effects = CopyUpEffects(self._overlay, node)
         handle = self._overlay.open_file(node, flags & ~_NOT_FOR_LAYERS)
-        state.copying.copied(before)
+        state.copying.copied(effects)
         if open_flags & wire.OPEN_KILL_SUIDGID:
             state.drop_setid(node, request)
         opened = self._opened(handle, request.uid)
-        if node in self._backings.written:  # what the kernel knows of times is good no longer
+        if node in self._backings.written:  # the kernel's cached times are stale
             state.notices.attributes_changed(node)
             if flags & _WRITING and not may_keep_setid(request.uid, request.pid):
                 state.drop_setid(node, request)
@@ -84,14 +84,14 @@ class OpenRequests:
         return b""
 
     def give_up(self, body: bytes | memoryview) -> None:
-        """Nobody waits for this answer to OPEN any more: no RELEASE will come for it."""
+        """The kernel dropped this answer to OPEN: close it, since no RELEASE will come."""
         fh, _, _ = wire.OPEN_OUT.unpack_from(body, len(body) - wire.OPEN_OUT.size)
         opened = self._opens.pop(fh, None)
         if opened is not None:
             self._close(opened)
 
     def drop_all(self) -> None:
-        """After the session's end."""
+        """Close all, after the end of the session."""
         for opened in self._opens.values():
             self._overlay.release(opened.handle)
         self._opens.clear()

@@ -1,18 +1,18 @@
-"""Backing files: the kernel reads and writes the layer's file itself, and asks nobody (Linux 6.9).
+"""Backing files: the kernel reads and writes the layer's file itself, without requests (Linux 6.9).
 
-A backing id stands for one real file. While any open of an inode has one, all opens of that inode must have
-the same; and an inode cannot be open both with a backing file and through the FUSE page cache (the kernel
-fails such opens with EIO). So the first open decides for all until the last one is closed:
+A backing id stands for one real file. While any open of an inode has one, all its opens must have the same;
+and an inode cannot be open both with a backing file and through the FUSE page cache (the kernel fails such
+opens with EIO). So the first open decides for all until the last one is closed (decision 0013):
 
-- A file in the upper that is open nowhere gets its upper file.
+- A file in the upper that is not open gets its upper file.
 - A file in a lower of a writable mount is opened through the FUSE page cache, since a write must be able to
   move it to the upper while readers hold it open; they see what is written then, as kernel overlayfs's do.
   Once the last of those opens is closed, the next one gets the upper file.
 - On a read-only mount every file gets its layer's file, so mounts of one image share one page cache.
 
-Writes with a backing file are the daemon's to the layer's file system, so they clear no set-id bits. An
-ordinary user's open for writing therefore clears them at once, and while somebody else has a file open for
-writing it cannot become set-id.
+For the layer's file system, writes through a backing file are the daemon's, so they clear no set-id bits.
+Therefore an ordinary user's open for writing clears them at once, and a file cannot become set-id while
+another ordinary user has it open for writing.
 """
 
 import errno
@@ -36,15 +36,15 @@ _NEVER = (errno.EPERM, errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, errno.ELOOP
 
 
 class Backings:
-    """The opens that live, by node: how many, and with which backing id (0: through the page cache)."""
+    """The present opens by node: how many, and with which backing id (0: through the page cache)."""
 
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
-        # Told why, when no file can have a backing file after all.
+        # Called with the reason if the kernel accepts no backing files.
         self.refused: Callable[[str], None] = lambda why: None
         self._fuse_fd = -1
         self._opens: dict[Node, tuple[int, int]] = {}
-        # Nodes that are open for writing without a request for each write, and who has them open.
+        # Nodes that are open for writing without requests, and the users that have them open.
         self.written: dict[Node, list[int]] = {}
 
     @property
@@ -52,13 +52,14 @@ class Backings:
         return self._fuse_fd >= 0
 
     def enable(self, fuse_fd: int) -> None:
-        """The kernel agreed; `fuse_fd` stays the caller's."""
+        """Use backing files: the kernel has agreed. The caller keeps `fuse_fd`."""
         self._fuse_fd = fuse_fd
 
     def acquire(self, node: Node, real_fd: int, writer: int | None) -> int:
-        """Count one more open of `node`, whose data `real_fd` holds; the backing id to open it with, or 0.
+        """Count one more open of `node`, whose data `real_fd` holds; return the backing id for the answer, or
+        0.
 
-        `writer`: the user who will write.
+        `writer`: the user that may write.
         """
         count, backing_id = self._opens.get(node, (0, _CACHED))
         if count == 0 and self.usable and self._overlay.may_back(node):
@@ -69,7 +70,7 @@ class Backings:
         return backing_id
 
     def release(self, node: Node, writer: int | None) -> None:
-        """One open less."""
+        """Count one open less."""
         count, backing_id = self._opens[node]
         if writer is not None and backing_id != _CACHED:
             self.written[node].remove(writer)
@@ -86,7 +87,7 @@ class Backings:
                 log.debug("backing id %d: %s", backing_id, error)
 
     def foreign_writers(self, node: Node, uid: int) -> bool:
-        """Whether another ordinary user than `uid` may write without our seeing it."""
+        """Whether an ordinary user other than `uid` may write without requests."""
         return any(writer not in (0, uid) for writer in self.written.get(node, ()))
 
     def _register(self, real_fd: int) -> int:
@@ -97,7 +98,7 @@ class Backings:
         except OSError as error:
             if error.errno in _NEVER:
                 self._fuse_fd = -1
-                self.refused(f"the kernel takes no backing file from this layer ({error.strerror})")
+                self.refused(f"the kernel accepts no backing file of this layer ({error.strerror})")
             else:
                 log.debug("no backing file: %s", error)
             return _CACHED

@@ -1,6 +1,6 @@
-"""Answers through a pipe: a file's pages go from its cache to the kernel's request without coming here.
+"""Answers through a pipe: a file's pages go from the page cache to the kernel's request, not through Python.
 
-Saves one of the two copies of a large READ (bench: sequential read, first).
+This saves one of the two copies of a large READ (benchmarks: sequential read, first).
 """
 
 import fcntl
@@ -8,14 +8,14 @@ import os
 
 from overlayfs_py.engine.native.wire import OUT_HEADER, PAGE_SIZE
 
-# As many pages as a process without CAP_SYS_RESOURCE may ask for (fs.pipe-max-size). The header has one, and
-# what begins in the middle of a page takes one more.
+# As many pages as a process without CAP_SYS_RESOURCE may have (fs.pipe-max-size). The header takes one, and
+# data that begins in the middle of a page one more.
 _PIPE_PAGES = 256
 LONGEST = (_PIPE_PAGES - 2) * PAGE_SIZE
 
 
 class Piped:
-    """An answer that lies in the pipe, header and all, `len` bytes of it contents."""
+    """An answer in the pipe: the header and `size` bytes of contents."""
 
     __slots__ = ("pipe", "size")
 
@@ -27,7 +27,7 @@ class Piped:
         return self.size
 
     def taken_back(self) -> bytes:
-        """The contents, out of the pipe again: the answer has to wait, and others need the pipe."""
+        """Read the contents back from the pipe, when the answer must wait and others need the pipe."""
         return self.pipe.take_back(self.size)
 
 
@@ -35,16 +35,17 @@ Body = bytes | memoryview | Piped
 
 
 class AnswerPipe:
-    """Carries one answer at a time. Both ends belong to it until `close`."""
+    """Carries one answer at a time; owns both ends until `close`."""
 
     def __init__(self) -> None:
         self._read_fd = self._write_fd = -1
         self._filled = False
 
     def fill(self, unique: int, fd: int, offset: int, size: int) -> "Piped | bytes":
-        """The answer to READ `unique`: `size` bytes of `fd` from `offset` on, or what there is, as bytes.
+        """Return the answer to READ `unique` with `size` bytes of `fd` at `offset`, or the shorter contents
+        as bytes at the end of the file.
 
-        OSError where the pipe or the file's file system cannot do it.
+        OSError when the pipe or the file system does not support it.
         """
         self._empty()
         os.write(self._write_fd, OUT_HEADER.pack(OUT_HEADER.size + size, 0, unique))
@@ -52,13 +53,13 @@ class AnswerPipe:
         got = 0
         while got < size:
             done = os.splice(fd, self._write_fd, size - got, offset + got, None, os.SPLICE_F_NONBLOCK)
-            if not done:  # the header has promised more
+            if not done:  # the header says more
                 return self.take_back(got)
             got += done
         return Piped(self, size)
 
     def send(self, fuse_fd: int, size: int) -> None:
-        """Hand over the answer with its `size` bytes of contents."""
+        """Send the answer with its `size` bytes of contents."""
         os.splice(self._read_fd, fuse_fd, OUT_HEADER.size + size)
         self._filled = False
 
@@ -79,7 +80,7 @@ class AnswerPipe:
         self._read_fd = self._write_fd = -1
 
     def _empty(self) -> None:
-        """A pipe with nothing in it: a new one when an answer went wrong."""
+        """Make sure that the pipe is empty: open a new one after an unsent answer."""
         if self._filled:
             self.close()
         if self._read_fd < 0:

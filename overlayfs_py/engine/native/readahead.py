@@ -1,6 +1,7 @@
-"""Reading ahead: the kernel's 128 KiB make eight requests of what one request can carry.
+"""Readahead: the kernel's default of 128 KiB makes eight requests where one suffices (benchmarks: sequential
+read, cold).
 
-INIT can only lower the limit of a mount; raising it takes a write to sysfs, which is root's to do.
+INIT can only lower the limit of a mount; raising it takes a write to sysfs, which needs root.
 """
 
 import logging
@@ -14,9 +15,9 @@ READAHEAD = LONGEST
 
 
 def raise_readahead(fuse_fd: int, size: int = READAHEAD) -> bool:
-    """Let the kernel read `size` bytes ahead on the mount that `fuse_fd` serves; False where it may not be.
+    """Let the kernel read `size` bytes ahead on the mount of `fuse_fd`; False when that is not possible.
 
-    The mount's device number is 0:N, N being the connection that the descriptor's fdinfo tells (Linux 6.18).
+    The mount's device number is 0:N, where N is the connection in the descriptor's fdinfo (Linux 6.18).
     """
     try:
         with open(f"/proc/self/fdinfo/{fuse_fd}", encoding="ascii") as info:

@@ -1,4 +1,4 @@
-"""What the handlers of one session share."""
+"""The state that the handlers of one session share."""
 
 import stat
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from overlayfs_py.union.overlay import AttrChanges, Node, Overlay
 
 
 class SessionState:
-    """One session's. `notify` sends the kernel a message it did not ask for."""
+    """The state of one session. `notify` sends a notification to the kernel."""
 
     def __init__(
         self, overlay: Overlay, policy: CachePolicy, deferrals: Deferrals, notify: Callable[[bytes], None]
@@ -38,36 +38,40 @@ class SessionState:
         self.listings = self.notices.listings
         self.needs = Needs(overlay, deferrals, self.chores, self.forgotten)
         self.copying = Copying(overlay, deferrals, self.needs, self.notices)
-        # data=writeback: the kernel collects writes. Sizes and times of files are its own, to be told later.
+        # data=writeback: the kernel collects writes, and keeps sizes and times of files until it writes them
+        # back.
         self.collects = False
         self.pipe: AnswerPipe | None = None
         overlay.remove_large_with(lambda remove: deferrals.start(remove, lambda error: None))
 
     def node(self, nodeid: int) -> Node:
-        """ESTALE for a number the kernel should have forgotten."""
+        """Return the node of `nodeid`; ESTALE for a forgotten one."""
         return self.nodes.inode(nodeid).node
 
     def parent(self, nodeid: int) -> Node:
-        """The directory `nodeid` to change names in; postpones the request until all of them are known."""
+        """Return the directory `nodeid`, to change names in; postpones the request until all names
+        are known.
+        """
         node = self.nodes.inode(nodeid).node
         self.needs.names(node)
         self.needs.names_above(node)
         return node
 
     def changing(self, parent: Node, changer: int) -> "Change":
-        """Within, the thread `changer` changes entries of `parent`, which the union copies up for that: there
-        is nothing long about it, and what is refused changes nothing.
+        """Let the thread `changer` change entries of `parent` inside the block; notify the kernel afterwards.
+
+        The union copies `parent` up for that, which is quick; a refused request changes nothing.
         """
         return Change(self, parent, changer)
 
     def take_back(self, nodeid: int, lookups: int) -> None:
-        """FORGET: the node goes when the kernel holds it no longer."""
+        """Take back `lookups` (FORGET); drop the node when the kernel no longer holds it."""
         node = self.nodes.forget(nodeid, lookups)
         if node is None:
             return
         if node.is_dir:
             self.listings.forget(node)
-        if self.deferrals.busy(node):  # its request was interrupted; a new LOOKUP may find it meanwhile
+        if self.deferrals.busy(node):  # its request was interrupted; a LOOKUP may find it again meanwhile
             self.deferrals.after(node, lambda: self._forget(node))
         else:
             self._forget(node)
@@ -82,8 +86,9 @@ class SessionState:
 
     @contextmanager
     def keeping_mtime(self, node: Node) -> Iterator[None]:
-        """What changes `node` inside does not move its mtime where the kernel keeps that: it tells by SETATTR
-        when the change was made, unless that is the very time it was told last.
+        """Keep the mtime of `node` over changes inside the block, where the kernel keeps the mtime itself.
+
+        The kernel sends the time of the change by SETATTR, unless it equals the time that it received last.
         """
         if not self.collects:
             yield
@@ -93,9 +98,9 @@ class SessionState:
         self.overlay.setattr(node, AttrChanges(mtime_ns=mtime))
 
     def drop_setid(self, node: Node, request: Request) -> None:
-        """Clear set-id bits, as the kernel asks for a change of the contents or the owner.
+        """Clear set-id bits when the kernel requests it with a change of contents or owner.
 
-        It asks for anybody's chown, and for writes by those without CAP_FSETID.
+        It does so for every chown, and for writes by callers without CAP_FSETID.
         """
         attr = self.overlay.getattr(node)
         if not attr.mode & (stat.S_ISUID | stat.S_ISGID):
@@ -106,13 +111,13 @@ class SessionState:
             self.change_mode(node, wanted)
 
     def change_mode(self, node: Node, mode: int) -> None:
-        """Set the permission bits, which the kernel does not know of yet."""
+        """Set the permission bits, and make the kernel read them."""
         self.overlay.setattr(node, AttrChanges(mode=stat.S_IMODE(mode)))
         self.notices.attributes_changed(node)
 
 
 class Change:
-    """See `SessionState.changing`: the kernel is told in the end what its own request does not tell it."""
+    """See `SessionState.changing`; notifies the kernel at the end of what its request does not imply."""
 
     __slots__ = ("_before", "_changer", "_parent", "_state")
 
@@ -132,7 +137,8 @@ class Change:
             self._state.notices.changed(self._parent, self._changer)
 
 
-# What a handler returns is the answer's body; an int is an errno, for refusals too common to be raised.
+# A handler returns the answer's body; or an errno, for refusals that are too common to raise (benchmarks:
+# create+write+close).
 Answer = Body | int | None
 Handler = Callable[..., Answer]
 __all__ = ["Answer", "Handler", "Request", "SessionState"]

@@ -1,7 +1,7 @@
 """The FUSE kernel protocol as data: flags, structures, and one row for each opcode.
 
 Dispatch, debug printing and tests read these rows; nothing here does I/O or knows what a filesystem is.
-Layouts are those of <linux/fuse.h> up to version 7.45, little or big endian as the machine.
+Layouts are those of <linux/fuse.h> up to version 7.45, in the byte order of the machine.
 """
 
 from dataclasses import dataclass, field
@@ -86,7 +86,7 @@ STATX_BASIC_STATS = 0x7FF
 STATX_BTIME = 0x800
 
 OPEN_KILL_SUIDGID = 1 << 0
-WRITE_CACHE = 1 << 0  # written back from the page cache: nobody's write in particular
+WRITE_CACHE = 1 << 0  # written back from the page cache, with no particular writer
 WRITE_KILL_SUIDGID = 1 << 2
 FSYNC_DATA_ONLY = 1 << 0
 SETXATTR_ACL_KILL_SGID = 1 << 0
@@ -102,7 +102,7 @@ _ATTR = "QQQqqqIIIIIIIIII"  # ino size blocks, times, their nanoseconds, mode nl
 _TIME = "qIi"
 
 IN_HEADER = Struct("=IIQQIIIHH")  # len opcode unique nodeid uid gid pid total_extlen padding
-OUT_HEADER = Struct("=IiQ")  # len error unique; a notification has unique 0 and its code as error
+OUT_HEADER = Struct("=IiQ")  # len error unique; in a notification unique is 0 and error its code
 FORGET_ONE = Struct("=QQ")
 
 ATTR = Struct("=" + _ATTR)
@@ -133,9 +133,9 @@ _NOTHING = Struct("=")
 class Op:
     """One opcode. `request`: the fixed part; then `names`, then `text`: strings that end with a NUL.
 
-    `payload`: what follows to the end.
-    `reply`: the fixed part of a good answer, None where it is bare bytes or nothing. `answered` is False for
-    messages that must not be answered. The handler is the method `handler` of the dispatcher.
+    `payload`: what follows to the end. `reply`: the fixed part of a successful answer, None for plain bytes
+    or nothing. `answered` is False for messages that must not be answered. The dispatcher's method `handler`
+    handles it.
     """
 
     opcode: int
@@ -156,12 +156,12 @@ class Op:
 
     @property
     def hands_out(self) -> bool:
-        """Whether a good answer begins with an entry, which counts as a lookup of its node."""
+        """Whether a successful answer begins with an entry, which counts as a lookup of its node."""
         return self.reply is not None and self.reply.size >= ENTRY_OUT.size and self.name != "STATX"
 
     @property
     def arity(self) -> int:
-        """How many arguments a message has: the fields of its fixed part, its strings, its payload."""
+        """How many arguments a message has: fields of the fixed part, strings, payload."""
         fields = self.request.unpack(bytes(self.request.size))
         return len(fields) + self.strings + self.payload
 
@@ -171,7 +171,7 @@ class Op:
 
 
 def _rows() -> tuple[Op, ...]:
-    # Offsets and sizes are signed, as the kernel's loff_t: a negative one gets its errno from the layer.
+    # Offsets and sizes are signed like the kernel's loff_t; for a negative one the layer returns the errno.
     read_write = Struct("=QqIIQI4x")  # fh offset size flags lock_owner open_flags
     lock = Struct("=QQQQIII4x")
     release = Struct("=QIIQ")
@@ -230,10 +230,10 @@ def _rows() -> tuple[Op, ...]:
 
 
 def table(rows: tuple[Op, ...]) -> dict[int, Op]:
-    """The rows by opcode; ValueError when two of them contradict each other."""
+    """Return the rows by opcode; ValueError when they contradict each other."""
     found = {row.opcode: row for row in rows}
     if len(found) != len(rows) or len({row.name for row in rows}) != len(rows):
-        raise ValueError("an opcode or a name stands in two rows")
+        raise ValueError("two rows have the same opcode or name")
     for row in rows:
         if row.request.size % 8 and row.request.size not in (0, 4):
             raise ValueError(f"{row.name}: requests are padded to 8 bytes")
@@ -243,7 +243,7 @@ def table(rows: tuple[Op, ...]) -> dict[int, Op]:
 
 
 OPS = table(_rows())
-# What <linux/fuse.h> says the sizes are: a slip in a format string must not reach the kernel.
+# The sizes in <linux/fuse.h>, so that an error in a format string never reaches the kernel.
 _SIZES = {
     IN_HEADER: 40,
     OUT_HEADER: 16,
