@@ -1,4 +1,4 @@
-"""fusermount3: libfuse's setuid program, through which a user without privilege mounts and unmounts."""
+"""fusermount3: libfuse's setuid program, with which unprivileged users mount and unmount."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ _int = struct.Struct("=i")
 
 
 class FusermountFailed(Exception):
-    """fusermount3 did not do its work; ``str()`` is its own message, on one line."""
+    """fusermount3 failed; ``str()`` is its message, on one line."""
 
 
 class FusermountMissing(FusermountFailed):
-    """There is no fusermount3 on this machine."""
+    """fusermount3 is not installed."""
 
 
 def mount(mountpoint: bytes, options: bytes) -> int:
@@ -32,10 +32,10 @@ def mount(mountpoint: bytes, options: bytes) -> int:
         except OSError:
             process.kill()
             fd = None
-        # Only now, for fusermount3 ends once its message is taken.
+        # Only now, since fusermount3 ends once its message is read.
         message = _finish(process)
     if fd is None:
-        raise FusermountFailed(message or "fusermount3 handed over no descriptor")
+        raise FusermountFailed(message or "fusermount3 returned no descriptor")
     return fd
 
 
@@ -44,12 +44,12 @@ def unmount(mountpoint: bytes, *, lazy: bool) -> None:
     process = _start(["-u", *(["-z"] if lazy else []), "--", mountpoint], None)
     message = _finish(process)
     if process.returncode:
-        raise FusermountFailed(message or f"fusermount3 ended with status {process.returncode}")
+        raise FusermountFailed(message or f"fusermount3 exited with status {process.returncode}")
 
 
 def _receive(channel: socket.socket) -> int | None:
-    """The descriptor that arrives, or None at the end: fusermount3 failed."""
-    # Not socket.recv_fds, which ignores its flags: the descriptor would leak into programs started meanwhile.
+    """Receive the descriptor; None at end of file, after a failure."""
+    # Not socket.recv_fds, which ignores its flags: programs started meanwhile would inherit the descriptor.
     _, messages, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(_int.size), socket.MSG_CMSG_CLOEXEC)
     for level, kind, data in messages:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -84,5 +84,5 @@ def _finish(process: "subprocess.Popen[bytes]") -> str:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return f"fusermount3 did not end within {_TIMEOUT:.0f} s"
+        return f"fusermount3 did not finish within {_TIMEOUT:.0f} s"
     return "; ".join(message.decode(errors="backslashreplace").split("\n")).strip("; ")

@@ -1,4 +1,4 @@
-"""The C library by ctypes: one handle, typed functions and the translation of -1 into ``OSError``."""
+"""The C library through ctypes: one handle, typed functions, and -1 as ``OSError``."""
 
 import ctypes
 import functools
@@ -15,7 +15,7 @@ Function = Callable[..., int]
 
 
 def function(name: str, *argtypes: type) -> Function:
-    """The library's function `name` with its argument types set once: conversions are then done in C."""
+    """Return the function `name` with its argument types set, so that C code converts the arguments."""
     found = _libc[name]
     found.argtypes = argtypes
     found.restype = ctypes.c_int
@@ -23,25 +23,25 @@ def function(name: str, *argtypes: type) -> Function:
 
 
 def system_call(number: int, *argtypes: type) -> Function:
-    """The system call `number`, for which glibc has no wrapper (new calls have one number on all machines).
+    """Return the system call `number`, for calls without a glibc wrapper; new calls have the same number on
+    all machines.
 
-    The result takes the call's own arguments. Integer types narrower than a register have to be given as
-    ``c_long``, since syscall(2) is variadic.
+    Integer types narrower than a register must be ``c_long``, since syscall(2) is variadic.
     """
-    found = _libc["syscall"]  # indexing makes a new object each time, so the types set here are its own
+    found = _libc["syscall"]  # indexing makes a new object, so these types apply to it alone
     found.argtypes = (ctypes.c_long, *argtypes)
     found.restype = ctypes.c_long
     return functools.partial(found, number)
 
 
 def check(result: int) -> int:
-    """`result`, or ``OSError(errno)`` when it is -1."""
+    """Return `result`; raise ``OSError(errno)`` when it is -1."""
     if result < 0:
         raise last_error()
     return result
 
 
 def last_error() -> OSError:
-    """This thread's errno after a failed call, as the matching subclass of ``OSError``."""
+    """Return this thread's errno after a failed call, as ``OSError``."""
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))

@@ -1,14 +1,14 @@
-"""What modes keep even its owner from, for an owner without privilege: /etc/shadow of mode 0, a closed
-directory.
+"""Access to files whose mode denies it even to their unprivileged owner, such as /etc/shadow with mode 0 or a
+file in a closed directory (decision 0033).
 
-A program in a user namespace of its own has CAP_DAC_OVERRIDE over what its user owns (user_namespaces(7)): it
-does the one call for us, and hands over the descriptor that it opened. No mode changes: nobody sees a wider
-one, no crash leaves one behind. Where such namespaces are not allowed, what is in the way has a wider mode
-for that moment.
+A process in its own user namespace has CAP_DAC_OVERRIDE for files of its user (user_namespaces(7)): it makes
+the one call and returns the opened descriptor (`owner_process`). No mode changes, so no other process sees a
+wider one, and a crash leaves none. Where such namespaces are not allowed, the modes in the way are widened
+for the duration of the call.
 
-Every function is the plain call first, so that nothing else pays. It takes a name in an open directory, or
-b"" for what the descriptor (``O_PATH`` too) is of, and follows no link. EACCES: it is not ours, or the
-directory is not.
+Each function tries the plain call first, so that other files cost nothing more. It takes a name in an open
+directory, or b"" for the file of the descriptor (``O_PATH`` too), and follows no link. EACCES: the file or
+the directory is another user's.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 def open_at(dir_fd: int, name: bytes, flags: int) -> int:
-    """Open something that exists; the caller owns the descriptor."""
+    """Open an existing file; the caller owns the descriptor."""
     try:
         return calls.open_at(dir_fd, name, flags)
     except PermissionError as error:
@@ -38,7 +38,7 @@ def open_at(dir_fd: int, name: bytes, flags: int) -> int:
 
 
 def open_beneath(top_fd: int, path: bytes, flags: int) -> int:
-    """As `openat.open_beneath`, through closed directories, too."""
+    """As `openat.open_beneath`, also through closed directories."""
     try:
         return openat.open_beneath(top_fd, path, flags)
     except PermissionError:
@@ -53,7 +53,7 @@ def open_beneath(top_fd: int, path: bytes, flags: int) -> int:
 
 
 def open_in_root(root_fd: int, path: bytes, flags: int) -> int:
-    """As `openat.open_in_root`, through closed directories, too, where user namespaces are allowed."""
+    """As `openat.open_in_root`, also through closed directories where user namespaces are allowed."""
     try:
         return openat.open_in_root(root_fd, path, flags)
     except PermissionError as error:
@@ -61,7 +61,7 @@ def open_in_root(root_fd: int, path: bytes, flags: int) -> int:
 
 
 def getxattr_at(dir_fd: int, name: bytes, xattr: str) -> bytes:
-    """The value; those of ``user.`` ask for read permission, also of the owner."""
+    """Return an xattr's value; ``user.`` xattrs require read permission, also of the owner."""
     try:
         return calls.getxattr_at(dir_fd, name, xattr)
     except PermissionError as error:
@@ -69,7 +69,7 @@ def getxattr_at(dir_fd: int, name: bytes, xattr: str) -> bytes:
 
 
 def setxattr_at(dir_fd: int, name: bytes, xattr: str, value: bytes, flags: int = 0) -> None:
-    """Those of ``user.`` ask for write permission, also of the owner."""
+    """Set an xattr; ``user.`` xattrs require write permission, also of the owner."""
     try:
         calls.setxattr_at(dir_fd, name, xattr, value, flags)
     except PermissionError as error:
@@ -77,7 +77,7 @@ def setxattr_at(dir_fd: int, name: bytes, xattr: str, value: bytes, flags: int =
 
 
 def removexattr_at(dir_fd: int, name: bytes, xattr: str) -> None:
-    """As `setxattr_at`."""
+    """Remove an xattr; permissions as for `setxattr_at`."""
     try:
         calls.removexattr_at(dir_fd, name, xattr)
     except PermissionError as error:
@@ -85,7 +85,7 @@ def removexattr_at(dir_fd: int, name: bytes, xattr: str) -> None:
 
 
 def listxattr_at(dir_fd: int, name: bytes) -> list[str]:
-    """All names."""
+    """Return the names of all xattrs."""
     return at(calls.listxattr_at, dir_fd, name)
 
 
@@ -102,13 +102,13 @@ def stat_at(dir_fd: int, name: bytes) -> os.stat_result:
 
 
 def readlink_at(dir_fd: int, name: bytes) -> bytes:
-    """A symbolic link's target."""
+    """Return a symbolic link's target."""
     return at(lambda fd, name: os.readlink(name, dir_fd=fd), dir_fd, name)
 
 
 def at(call: Callable[[int, bytes], Result], dir_fd: int, name: bytes) -> Result:
-    """What `call` returns of the name in the directory, or of a descriptor of it (``O_PATH``) and b"", if the
-    directory may not be searched.
+    """Return ``call(dir_fd, name)``; if the directory may not be searched, ``call(fd, b"")`` with an
+    ``O_PATH`` descriptor of the file.
     """
     try:
         return call(dir_fd, name)
@@ -123,11 +123,13 @@ def at(call: Callable[[int, bytes], Result], dir_fd: int, name: bytes) -> Result
 
 
 def _insist(refusal: OSError, wanted: int | None, dir_fd: int, *call: Any) -> Any:
-    """Do what was refused. `wanted`: the permission it asks for, None where a wider mode does not help."""
+    """Repeat a refused call. `wanted`: the permission that it needs, None where a wider mode does not
+    help.
+    """
     if refusal.errno != errno.EACCES:
         raise refusal
     from overlayfs_py.syscalls import (
-        owner_process,  # few ever need it, and it takes a tenth of a command's start
+        owner_process,  # rarely needed, and importing it takes a tenth of a command's start
     )
 
     done, result = owner_process.ask(dir_fd, call)
@@ -139,8 +141,10 @@ def _insist(refusal: OSError, wanted: int | None, dir_fd: int, *call: Any) -> An
 
 
 def _with_wider_modes(refusal: OSError, wanted: int, dir_fd: int, call: calls.Call) -> object:
-    """Another process may be at it, too: one that finds a mode wide leaves it alone, so it stays so for
-    nobody.
+    """Make the call with wider modes.
+
+    Another process may do the same. A process that finds a mode wide does not restore it, so no mode stays
+    wide.
     """
     for _ in range(_ATTEMPTS):
         try:

@@ -1,4 +1,4 @@
-"""Times, modes, space and identity of files, without following symbolic links."""
+"""Times, modes, space, flags and file systems of files, without following symbolic links."""
 
 import ctypes
 import errno
@@ -18,12 +18,12 @@ from overlayfs_py.syscalls._libc import (
     system_call,
 )
 
-# chattr(1)'s flags of an inode, and the commands of ioctl(2) for them.
+# Inode flags of chattr(1), and the ioctl(2) commands for them.
 FS_IMMUTABLE_FL, FS_APPEND_FL = 0x10, 0x20
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
 
-# What says that the file system does not know a command of ioctl(2).
+# Errnos that mean: this file system does not support the ioctl(2) command.
 NO_IOCTL = (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 FALLOC_FL_KEEP_SIZE = 0x01
@@ -47,11 +47,11 @@ _fchmodat2 = system_call(452, ctypes.c_long, ctypes.c_char_p, ctypes.c_long, cty
 
 
 def set_times(dir_fd: int, name: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
-    """Set the access and modification time (ns since the epoch, also negative); None leaves one as it is.
+    """Set the access and modification time (ns since 1970, also negative); None leaves one unchanged.
 
     ``b""`` means `dir_fd` itself, which may be any kind of file and an ``O_PATH`` descriptor.
     """
-    if name and atime_ns is not None and mtime_ns is not None:  # what Python can do is twice as fast
+    if name and atime_ns is not None and mtime_ns is not None:  # os.utime is twice as fast
         os.utime(name, ns=(atime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
         return
     atime_s, atime_part = (0, _UTIME_OMIT) if atime_ns is None else divmod(atime_ns, _BILLION)
@@ -63,7 +63,7 @@ def set_times(dir_fd: int, name: bytes, atime_ns: int | None, mtime_ns: int | No
 
 
 def touch(dir_fd: int, name: bytes) -> None:
-    """Set both times to now, which also an append-only file takes; `name` as for `set_times`."""
+    """Set both times to now, which is allowed for append-only files too; `name` as for `set_times`."""
     if _utimensat(dir_fd, name, None, AT_SYMLINK_NOFOLLOW if name else AT_EMPTY_PATH) < 0:
         raise last_error()
 
@@ -77,7 +77,7 @@ def set_mode(dir_fd: int, name: bytes, mode: int) -> None:
     if _fchmodat2(dir_fd, name, stat.S_IMODE(mode), flags) == 0:
         return
     error = last_error()
-    # ENOSYS: Linux before 6.6. EPERM may be the word of an older seccomp filter that does not know the call.
+    # ENOSYS: Linux before 6.6. EPERM: perhaps an older seccomp filter that does not know the call.
     if error.errno not in (errno.ENOSYS, errno.EPERM):
         raise error
     _set_mode_by_proc(dir_fd, name, mode)
@@ -94,9 +94,9 @@ def _set_mode_by_proc(dir_fd: int, name: bytes, mode: int) -> None:
 
 
 def unprotect(fd: int) -> bool:
-    """Take chattr(1)'s immutable and append-only flags off the file or directory of `fd` (not ``O_PATH``).
+    """Remove chattr(1)'s immutable and append-only flags from the file or directory of `fd` (not ``O_PATH``).
 
-    Whether it had one; False, too, where there are no flags, or this process may not change them.
+    Returns whether it had one; False also when there are no flags or this process may not change them.
     """
     try:
         found = _flags.unpack(fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(_flags.size)))[0]
@@ -110,7 +110,7 @@ def unprotect(fd: int) -> bool:
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-    """fallocate(2) with its own mode bits; EOPNOTSUPP when the filesystem cannot do what they ask."""
+    """Call fallocate(2); EOPNOTSUPP when the filesystem does not support `mode`."""
     while _fallocate(fd, mode, offset, length) < 0:
         error = last_error()
         if error.errno != errno.EINTR:
@@ -118,15 +118,12 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
 
 
 def syncfs(fd: int) -> None:
-    """Write the whole filesystem of `fd` to its storage; `fd` may be a directory but not ``O_PATH``."""
+    """Write the whole filesystem of `fd` to its storage; `fd` may be a directory, but not ``O_PATH``."""
     check(_syncfs(fd))
 
 
 def filesystem_uuid(fd: int) -> bytes | None:
-    """The UUID of the filesystem of `fd` (not ``O_PATH``), None where the kernel or filesystem has none.
-
-    All zeros is how a filesystem without a UUID answers: None too.
-    """
+    """Return the UUID of the filesystem of `fd` (not ``O_PATH``); None when it has none, or only zeros."""
     buffer = bytearray(_uuid.size)
     try:
         fcntl.ioctl(fd, _FS_IOC_GETFSUUID, buffer)
@@ -142,7 +139,7 @@ def filesystem_uuid(fd: int) -> bytes | None:
 
 
 def filesystem_type(fd: int) -> int:
-    """statfs(2)'s f_type of the descriptor's file system, O_PATH descriptors included."""
+    """Return statfs(2)'s f_type of the file system of `fd`, which may be ``O_PATH``."""
     buffer = ctypes.create_string_buffer(_STATFS_SIZE)
     check(_fstatfs(fd, buffer))
     return int(ctypes.c_long.from_buffer(buffer).value) & 0xFFFFFFFF

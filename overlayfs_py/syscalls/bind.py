@@ -1,4 +1,4 @@
-"""Binding one directory tree onto another by descriptors alone, so that no path is resolved twice."""
+"""Bind mounts by descriptors, so that no path is resolved twice."""
 
 import ctypes
 import os
@@ -23,16 +23,16 @@ _mount_setattr = system_call(
 
 
 def spare_access_times(tree_fd: int) -> None:
-    """Reading through the detached mount `tree_fd` leaves access times alone; ENOSYS before Linux 5.12."""
+    """Make the detached mount `tree_fd` noatime; ENOSYS before Linux 5.12."""
     attributes = _mount_attr.pack(_MOUNT_ATTR_NOATIME, _MOUNT_ATTR__ATIME, 0, 0)
     check(_mount_setattr(tree_fd, b"", AT_EMPTY_PATH, attributes, _mount_attr.size))
 
 
 def bind_tree(source_fd: int, target_fd: int, *, read_only: bool = False) -> None:
-    """Mount what `source_fd` is (with all that is mounted below it) onto what `target_fd` is.
+    """Mount the tree of `source_fd`, with all mounts below it, onto `target_fd`.
 
-    Both may be O_PATH descriptors; directory on directory, file on file (ENOTDIR otherwise). The new mounts
-    are private: unmounting them later reaches nobody else. Needs CAP_SYS_ADMIN (EPERM).
+    Both may be O_PATH descriptors: two directories or two files (ENOTDIR otherwise). The new mounts are
+    private: unmounting them does not affect other namespaces. Needs CAP_SYS_ADMIN (EPERM).
     """
     clone = _OPEN_TREE_CLONE | _AT_RECURSIVE | AT_EMPTY_PATH | os.O_CLOEXEC
     tree_fd = check(_open_tree(source_fd, b"", clone))

@@ -1,6 +1,6 @@
-"""What only btrfs tells: its UUID, and where subvolumes begin.
+"""Queries that only btrfs answers: its UUID, and the places of its subvolumes.
 
-Each subvolume has a st_dev of its own and inode numbers that begin again, all on one file system.
+Each subvolume has its own st_dev and its own inode numbers, all on one file system.
 """
 
 import errno
@@ -19,14 +19,14 @@ _pair = struct.Struct("=QQ")
 
 
 def filesystem_uuid(fd: int) -> bytes:
-    """The UUID of the btrfs of `fd` (not ``O_PATH``), which FS_IOC_GETFSUUID does not tell. ENOTTY."""
+    """Return the UUID of the btrfs of `fd` (not ``O_PATH``), which has no FS_IOC_GETFSUUID; ENOTTY."""
     buffer = bytearray(_FS_INFO_SIZE)
     fcntl.ioctl(fd, _FS_INFO, buffer)
     return bytes(buffer[_FSID_AT : _FSID_AT + _UUID_SIZE])
 
 
 def directories_with_subvolumes(fd: int) -> frozenset[int]:
-    """The inode numbers of the directories that hold subvolumes, in the subvolume of `fd`. ENOTTY."""
+    """Return the inode numbers of directories that hold subvolumes, in the subvolume of `fd`; ENOTTY."""
     found: set[int] = set()
     first = 0
     while True:

@@ -13,7 +13,7 @@ Call = tuple[Any, ...]  # which of `_CALLS`, the name, and its other arguments
 
 
 def path_of(dir_fd: int, name: bytes) -> bytes:
-    # There is no listxattrat and the like before Linux 6.13; the descriptor keeps this from being a walk.
+    # Before Linux 6.13 there is no listxattrat and the like; the path through the descriptor avoids a walk.
     return b"/proc/self/fd/%d/%b" % (dir_fd, name) if name else b"/proc/self/fd/%d" % dir_fd
 
 
@@ -49,5 +49,5 @@ _CALLS: dict[str, Callable[..., object]] = {
 
 
 def perform(dir_fd: int, call: Call) -> object:
-    """The plain call: a descriptor, a value, or nothing."""
+    """Make the call; return a descriptor, a value, or nothing."""
     return _CALLS[call[0]](dir_fd, *call[1:])

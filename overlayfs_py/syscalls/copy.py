@@ -1,4 +1,6 @@
-"""Copying file contents in the kernel where it can: clones, then copy_file_range by data extents."""
+"""Copy file contents in the kernel where possible: by cloning, else by copy_file_range for each data
+extent.
+"""
 
 import contextlib
 import errno
@@ -9,20 +11,20 @@ from collections.abc import Iterator
 FICLONE = 0x40049409  # _IOW(0x94, 9, int)
 
 _CHUNK = 1 << 20
-_SMALL = 1 << 16  # two calls are quicker than asking for extents and copying each
+_SMALL = 1 << 16  # up to this, read and write are faster than copying by extents
 _RANGE = 1 << 30  # copy_file_range's own limit is just below 2 GiB
 _NEVER_CLONES = frozenset((errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY))
 _CANNOT_COPY = frozenset((errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM))
 
 
 def copy_data(src_fd: int, dst_fd: int, size: int, *, clone: bool = True, dense: bool = False) -> bool:
-    """Make the empty file `dst_fd` hold the first `size` bytes of `src_fd`, with the same holes.
+    """Copy the first `size` bytes of `src_fd` into the empty file `dst_fd`, keeping holes.
 
-    `clone`: whether to try to share the blocks; returned is whether to try it with the next file of these two
-    file systems. `dense`: it is known that `src_fd` has no holes.
+    `clone`: try to share the blocks. Returns whether to try that with the next file of these two file
+    systems. `dense`: `src_fd` has no holes.
 
-    The offset of neither descriptor matters, but that of `src_fd` is moved. On an error (ENOSPC, EDQUOT,
-    EIO, EFBIG ...) the content of `dst_fd` is undefined. EIO: `src_fd` became shorter than `size`.
+    The offsets of both descriptors are ignored; that of `src_fd` moves. After an error (ENOSPC, EDQUOT, EIO,
+    EFBIG ...) the content of `dst_fd` is undefined. EIO: `src_fd` became shorter than `size`.
     """
     if not size:
         return clone
@@ -40,13 +42,14 @@ def copy_data(src_fd: int, dst_fd: int, size: int, *, clone: bool = True, dense:
 
 
 def copy_range(src_fd: int, src_off: int, dst_fd: int, dst_off: int, size: int) -> int:
-    """One copy_file_range(2): the bytes copied, 0 at the end of `src_fd`."""
+    """Call copy_file_range(2) once; return the bytes copied, 0 at the end of `src_fd`."""
     return os.copy_file_range(src_fd, dst_fd, size, src_off, dst_off)
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
-    """pwrite(2), again and again: less than all only where some was written before an error, which whoever
-    goes on there will meet.
+    """Write all of `data` by pwrite(2); return the bytes written.
+
+    Fewer only when an error follows a partial write; the next write there raises it.
     """
     done = os.pwrite(fd, data, offset)
     if done < len(data):
@@ -58,13 +61,13 @@ def write_at(fd: int, data: bytes | memoryview, offset: int) -> int:
 
 
 def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """The (start, end) of what is no hole in the first `size` bytes; one extent where that is unknown."""
+    """Yield (start, end) of the data in the first `size` bytes; one extent where holes are unknown."""
     end = 0
     while end < size:
         try:
             start = os.lseek(fd, end, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+            if error.errno == errno.ENXIO:  # only a hole up to the end
                 return
             if error.errno != errno.EINVAL:
                 raise
@@ -77,18 +80,18 @@ def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _clone(src_fd: int, dst_fd: int) -> bool | None:
-    """Whether the blocks are shared now; None where they never are: two file systems, or one without
-    reflinks.
+    """Share the blocks; whether that worked, None where it never does: between two file systems, or on one
+    without reflinks.
     """
     try:
         fcntl.ioctl(dst_fd, FICLONE, src_fd)
-    except OSError as error:  # or a real trouble, which the copy meets again and reports
+    except OSError as error:  # or another error, which the copy meets again and raises
         return None if error.errno in _NEVER_CLONES else False
     return os.fstat(dst_fd).st_size > 0
 
 
 def is_dense(st: os.stat_result) -> bool:
-    """Whether the file has no holes; False also for one whose blocks say less than its size (compressed)."""
+    """Whether the file has no holes; False also for a compressed file with fewer blocks than its size."""
     return st.st_blocks * 512 >= st.st_size
 
 
@@ -97,13 +100,15 @@ def _is_dense(fd: int) -> bool:
 
 
 def _copy_whole(src_fd: int, dst_fd: int, size: int) -> bool:
-    """Copy a small file without holes at once; False for one that has to be told why it cannot be."""
+    """Copy a small file without holes by one read and one write; False if that was not complete."""
     content = os.pread(src_fd, size, 0)
     return len(content) == size == os.pwrite(dst_fd, content, 0)
 
 
 class _Copier:
-    """Copies byte ranges of one file to the same offsets of another; remembers what the kernel cannot do."""
+    """Copies byte ranges of one file to the same offsets of another; remembers whether the kernel supports
+    it.
+    """
 
     def __init__(self, src_fd: int, dst_fd: int) -> None:
         self._src_fd = src_fd
@@ -125,12 +130,13 @@ class _Copier:
                 done = 0
             if done:
                 return done
-            # A zero is the end of the file, or a filesystem that cannot but does not say so: reading tells.
+            # 0: the end of the file, or a filesystem without support that reports no error; reading tells
+            # which.
             self._in_kernel = False
         return self._read_and_write(offset, min(size, _CHUNK))
 
     def _read_and_write(self, offset: int, size: int) -> int:
-        # Not sendfile: it would need the destination's own offset, and is no faster than a warm 1 MiB buffer.
+        # Not sendfile: it needs the offset of the destination, and is no faster than a warm 1 MiB buffer.
         if self._buffer is None:
             self._buffer = bytearray(_CHUNK)
         with memoryview(self._buffer)[:size] as view:

@@ -1,4 +1,4 @@
-"""The kernel's handle on FUSE connections: ends one from outside, also when its daemon hangs."""
+"""The kernel's control files for FUSE connections: abort a connection, even if its daemon hangs."""
 
 import ctypes
 import os
@@ -15,10 +15,10 @@ _fsmount = system_call(432, ctypes.c_long, ctypes.c_long, ctypes.c_long)
 
 
 def abort_connection(number: int) -> None:
-    """End the connection: whoever waits for an answer gets ECONNABORTED, later requests ENOTCONN, the daemon
-    ENODEV. ENOENT when there is no such connection, EACCES or EPERM when this process may not end it.
+    """Abort the connection: waiting requests get ECONNABORTED, later ones ENOTCONN, the daemon ENODEV.
 
-    Where fusectl is not mounted, root uses a mount of it that nobody else sees.
+    ENOENT when there is no such connection, EACCES or EPERM when this process may not abort it. Where fusectl
+    is not mounted, root uses a private mount of it.
     """
     if os.path.exists(f"{_USUAL}/{number}") or not _is_root():
         fd = os.open(f"{_USUAL}/{number}/abort", os.O_WRONLY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""File handles: a name for an inode that outlives descriptors, renames and remounts."""
+"""File handles: identifiers of inodes that survive descriptors, renames and remounts."""
 
 import ctypes
 import errno
@@ -23,7 +23,7 @@ _open_by_handle_at = function("open_by_handle_at", ctypes.c_int, ctypes.c_char_p
 
 
 def encode_handle(dir_fd: int, name: bytes) -> tuple[int, bytes]:
-    """The (type, f_handle) of `name` in `dir_fd`, or of `dir_fd` itself (``O_PATH`` too) for ``b""``.
+    """Return (type, f_handle) of `name` in `dir_fd`, or of `dir_fd` itself (``O_PATH`` too) for ``b""``.
 
     A symbolic link is not followed. EOPNOTSUPP: the filesystem has no file handles.
     """
@@ -43,7 +43,7 @@ def encode_handle(dir_fd: int, name: bytes) -> tuple[int, bytes]:
 
 
 def open_handle(mount_fd: int, handle_type: int, handle: bytes, flags: int) -> int:
-    """Open the inode that `handle` names on the filesystem of `mount_fd` (not an ``O_PATH`` descriptor).
+    """Open the inode of `handle` on the filesystem of `mount_fd` (not an ``O_PATH`` descriptor).
 
     The caller owns the descriptor, which is close-on-exec. ESTALE: the inode is gone. Needs
     CAP_DAC_READ_SEARCH (EPERM).

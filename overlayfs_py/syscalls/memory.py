@@ -1,4 +1,4 @@
-"""Memory that was freed but that the interpreter and the C library keep for later."""
+"""Give back freed memory that the interpreter and the C library keep for later."""
 
 import ctypes
 import gc
@@ -12,9 +12,10 @@ except AttributeError:  # glibc's own
 
 
 def give_back() -> None:
-    """Return freed memory to the system, as far as that can be done; takes time for all that is not freed.
+    """Return freed memory to the system, as far as possible (benchmarks: memory after they are forgotten).
 
-    A few thousand free objects, which only a full collection drops, can hold all the interpreter's memory.
+    This takes time in proportion to the memory in use. It needs a full collection, since a few thousand free
+    objects can hold all the interpreter's memory.
     """
     gc.collect()
     if _trim is not None:

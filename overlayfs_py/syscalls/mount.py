@@ -1,7 +1,7 @@
-"""Mounting and unmounting FUSE filesystems, and what is mounted where.
+"""Mount and unmount FUSE filesystems, and read the mount table.
 
-mount(2) and umount(2) where this process may use them, fusermount3 otherwise. Nothing here asks the mounted
-filesystem anything but `is_stale` and the check of the mount point, so that a dead mount hangs nobody.
+Uses mount(2) and umount(2) if this process may, fusermount3 otherwise. Only `is_stale` and the check of the
+mount point send requests to the mounted filesystem, so that a dead mount does not hang the caller.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from overlayfs_py.syscalls import _fusermount
 from overlayfs_py.syscalls._libc import check, function
 from overlayfs_py.syscalls.privileges import CAP_SYS_ADMIN, has_capability
 
-if TYPE_CHECKING:  # who only reads the mount table need not wait for all options
+if TYPE_CHECKING:  # reading the mount table needs no options
     from overlayfs_py.options import MountOptions
 
 MS_RDONLY = 1
@@ -31,17 +31,17 @@ MS_NOATIME = 1024
 MS_RELATIME = 1 << 21
 MS_REC = 1 << 14
 MS_PRIVATE = 1 << 18
-# Given by the mounter, it makes FUSE leave the umask to the filesystem, which a default ACL has to override.
+# With it FUSE leaves the umask to the filesystem, since a default ACL overrides the umask.
 MS_POSIXACL = 1 << 16
 
 MNT_FORCE = 1
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
-OWN_TYPE = b"fuse.overlayfs-py"  # but where subtype= says otherwise
+OWN_TYPE = b"fuse.overlayfs-py"  # unless subtype= is set
 
 _DEVICE = "/dev/fuse"
-_SEPARATOR, _ESCAPED = r"([,\\])", r"\\\1"  # in fusermount3's option values
+_SEPARATOR, _ESCAPED = r"([,\\])", r"\\\1"  # special characters in fusermount3's option values
 
 _mount = function("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _umount2 = function("umount2", ctypes.c_char_p, ctypes.c_int)
@@ -54,7 +54,7 @@ class MountRecord:
     mount_id: int
     parent_id: int
     device: int  # st_dev of the filesystem
-    root: bytes  # what of the filesystem is mounted: b"/" but for bind mounts
+    root: bytes  # the mounted part of the filesystem: b"/" except for bind mounts
     mountpoint: bytes
     options: tuple[bytes, ...]  # of this mount: rw, nosuid, noatime ...
     fstype: bytes  # fuse.SUBTYPE
@@ -65,10 +65,10 @@ class MountRecord:
 def mount_fuse(options: MountOptions) -> int:
     """Mount a FUSE filesystem that no daemon serves yet; the caller owns the /dev/fuse descriptor.
 
-    The first message to read from it is FUSE_INIT. Until somebody answers, every use of the mount point
-    waits; when the last copy of the descriptor is closed, the mount is dead (ENOTCONN) but stays. Access
-    checks are always the kernel's (default_permissions), and root's mounts are for everybody unless
-    `allow_root` alone is asked for. MountError names the mount point.
+    The first message on it is FUSE_INIT. Until it is answered, every use of the mount point waits; when the
+    last copy of the descriptor is closed, the mount stays but is dead (ENOTCONN). The kernel always checks
+    access (default_permissions), and all users may use root's mounts unless only `allow_root` is set.
+    MountError names the mount point.
     """
     _check_mountpoint(options.mountpoint)
     refusal: OSError | None = None
@@ -80,7 +80,7 @@ def mount_fuse(options: MountOptions) -> int:
         except OSError as error:
             raise _mount_error(options.mountpoint, _explain(error)) from error
     if options.allow_root and not options.allow_other:
-        raise _mount_error(options.mountpoint, "allow_root needs a mount by root; ask for allow_other")
+        raise _mount_error(options.mountpoint, "allow_root needs a mount by root; use allow_other")
     try:
         return _fusermount.mount(options.mountpoint, _fusermount_options(options))
     except _fusermount.FusermountMissing as error:
@@ -90,11 +90,11 @@ def mount_fuse(options: MountOptions) -> int:
 
 
 def remount(mountpoint: bytes, flags: int) -> None:
-    """Give the mount at `mountpoint` these flags (MS_RDONLY is its filesystem's, too); those of access times
-    stay as they are where none is given.
+    """Set the flags of the mount at `mountpoint` (MS_RDONLY also its filesystem's); those for access times
+    stay if none is given.
 
-    The kernel writes back what it holds of the filesystem, so its daemon has to answer. MountError says why
-    it could not be done, not where.
+    The kernel writes back all cached data, so the daemon must answer. MountError gives the reason without the
+    mount point.
     """
     try:
         check(_mount(None, _canonical(mountpoint), None, MS_REMOUNT | flags, None))
@@ -103,7 +103,7 @@ def remount(mountpoint: bytes, flags: int) -> None:
 
 
 def keep_changes_here() -> None:
-    """Make every mount of this mount namespace private: what is unmounted here is so nowhere else.
+    """Make all mounts of this mount namespace private, so that unmounting here has no effect elsewhere.
 
     OSError when this process may not.
     """
@@ -111,11 +111,11 @@ def keep_changes_here() -> None:
 
 
 def unmount(mountpoint: bytes, *, lazy: bool = False, abort: bool = False) -> None:
-    """Unmount what is topmost at `mountpoint`, also when it is dead; `lazy` detaches it while it is in use.
+    """Unmount the topmost mount at `mountpoint`, even a dead one; `lazy` detaches it while it is in use.
 
-    `abort` ends the connection first, so that whoever waits for a daemon that has gone gets an error (where
-    this process may use umount(2)). MountError when nothing is mounted there or it is busy. The daemon may go
-    on for a moment afterwards.
+    `abort` aborts the connection first, so that processes waiting for a dead daemon get an error (if this
+    process may use umount(2)). MountError when nothing is mounted there or it is busy. The daemon may run for
+    a moment afterwards.
     """
     path = _canonical(mountpoint)
     refusal: OSError | None = None
@@ -137,13 +137,13 @@ def unmount(mountpoint: bytes, *, lazy: bool = False, abort: bool = False) -> No
 
 
 def mounted_filesystem(mountpoint: bytes) -> MountRecord | None:
-    """What is mounted (topmost) at exactly `mountpoint`, dead or alive; None: nothing, or no such path."""
+    """Return the topmost mount at exactly `mountpoint`, dead or alive; None: no mount, or no such path."""
     path = _canonical(mountpoint)
     try:
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW)  # sends no request to the filesystem
     except OSError:
         return None
-    try:  # the descriptor keeps the mount, so that its id cannot come to mean another one
+    try:  # the descriptor keeps the mount, so that its id stays valid
         mount_id = _mount_id(fd)
         found = [record for record in mount_table() if record.mount_id == mount_id]
     finally:
@@ -152,20 +152,20 @@ def mounted_filesystem(mountpoint: bytes) -> MountRecord | None:
 
 
 def mount_table() -> list[MountRecord]:
-    """Every mount of this mount namespace that can be reached from the root directory."""
+    """Return all mounts of this mount namespace that are reachable from the root directory."""
     return parse_mount_table("/proc/self/mountinfo")
 
 
 def parse_mount_table(path: str) -> list[MountRecord]:
-    """The mounts that a process sees, by its ``mountinfo``."""
+    """Return the mounts in a ``mountinfo`` file."""
     with open(path, "rb") as table:
         return [_parse_mountinfo(line) for line in table]
 
 
 def is_stale(mountpoint: bytes) -> bool:
-    """Whether `mountpoint` is a FUSE mount whose daemon has gone.
+    """Whether `mountpoint` is a FUSE mount whose daemon has exited.
 
-    The kernel may answer stat from its cache long after the daemon's end; statfs it never keeps.
+    Checks with statfs, which the kernel never caches, unlike stat.
     """
     try:
         os.statvfs(mountpoint)
@@ -179,7 +179,7 @@ def _check_mountpoint(mountpoint: bytes) -> None:
         found = os.stat(mountpoint)
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
-            text = "a dead FUSE mount is there (its daemon has gone): unmount it first"
+            text = "a dead FUSE mount is there (its daemon has exited): unmount it first"
             raise _mount_error(mountpoint, text) from error
         raise _mount_error(mountpoint, _explain(error)) from error
     if not stat.S_ISDIR(found.st_mode):
@@ -187,7 +187,7 @@ def _check_mountpoint(mountpoint: bytes) -> None:
 
 
 def _may_mount() -> bool:
-    """Whether CAP_SYS_ADMIN is effective, be it only in a user namespace."""
+    """Whether this process has CAP_SYS_ADMIN, at least in its user namespace."""
     try:
         return has_capability(CAP_SYS_ADMIN)
     except FileNotFoundError:  # no /proc
@@ -197,7 +197,9 @@ def _may_mount() -> bool:
 def _mount_directly(options: MountOptions) -> int:
     fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     data = f"fd={fd},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()},default_permissions"
-    if options.allow_other or not options.allow_root:  # only the mount's owner and root are the same here
+    if (
+        options.allow_other or not options.allow_root
+    ):  # here the mount's owner is root, so allow_root alone needs no option
         data += ",allow_other"
     flags = MS_POSIXACL
     for flag, wanted in (
@@ -229,7 +231,7 @@ def _fusermount_options(options: MountOptions) -> bytes:
 
 
 def _canonical(mountpoint: bytes) -> bytes:
-    """`mountpoint` without symbolic links, found without asking the filesystem that is mounted there."""
+    """Return `mountpoint` without symbolic links, without a request to the filesystem mounted there."""
     path = mountpoint
     for _ in range(40):
         head, tail = os.path.split(path.rstrip(b"/"))
@@ -248,7 +250,7 @@ def _mount_id(fd: int) -> int:
         for line in info:
             if line.startswith(b"mnt_id:"):
                 return int(line.split()[1])
-    raise OSError(errno.ENOSYS, "the kernel does not tell mount ids")
+    raise OSError(errno.ENOSYS, "the kernel does not provide mount ids")
 
 
 def _parse_mountinfo(line: bytes) -> MountRecord:
@@ -276,7 +278,7 @@ def _unescape(text: bytes) -> bytes:
 
 def _explain(error: OSError) -> str:
     if error.filename == _DEVICE and error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        return f"{_DEVICE} is not there (is the kernel module fuse loaded?)"
+        return f"{_DEVICE} does not exist (is the kernel module fuse loaded?)"
     if error.filename == _DEVICE:
         return f"{_DEVICE}: {error.strerror}"
     return error.strerror or str(error)
@@ -286,7 +288,7 @@ def _why_not_unmounted(error: OSError) -> str:
     if error.errno == errno.EINVAL:
         return "nothing is mounted there"
     if error.errno == errno.EBUSY:
-        return "it is in use: leave it (cd, open files), or unmount it lazily"
+        return "it is in use (open files, current directories): end that, or unmount it lazily"
     return _explain(error)
 
 
@@ -294,7 +296,7 @@ def _why_not_remounted(error: OSError) -> str:
     if error.errno == errno.EBUSY:
         return f"{error.strerror}: files are open for writing there"
     if error.errno == errno.EPERM:
-        return f"{error.strerror}: only root may; others unmount it and mount it again"
+        return f"{error.strerror}: only root may; as another user unmount it and mount it again"
     return _explain(error)
 
 

@@ -1,7 +1,7 @@
-"""The mount namespace of this process: who else lives in it, and whether something keeps it for later.
+"""The mount namespace of this process: its other processes, and what else keeps it alive.
 
-A mount namespace ends with its last process. One that serves a mount is a process of it, too, so it has to
-find out by itself that all others have left.
+A mount namespace ends with its last process. A daemon is itself one of its processes, so it has to find out
+whether all others have left.
 """
 
 import fcntl
@@ -16,10 +16,10 @@ _NS_GET_USERNS = 0xB701  # ioctl_nsfs(2)
 
 
 def may_know_members() -> bool:
-    """Whether every process that is in this mount namespace can be known by /proc.
+    """Whether /proc shows every process of this mount namespace.
 
-    It takes CAP_SYS_PTRACE in the user namespace that owns the mount namespace: without, another user's
-    process may be in it, and nobody would see. And /proc has to count processes as this process does.
+    That takes CAP_SYS_PTRACE in the user namespace that owns the mount namespace: otherwise processes of
+    other users are not visible. And /proc must belong to this process's PID namespace.
     """
     try:
         if int(os.readlink("/proc/self")) != os.getpid() or not has_capability(CAP_SYS_PTRACE):
@@ -30,7 +30,7 @@ def may_know_members() -> bool:
 
 
 def _owner() -> int:
-    """The number of the user namespace that owns this mount namespace."""
+    """Return the number of the user namespace that owns this mount namespace."""
     fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         owner_fd = fcntl.ioctl(fd, _NS_GET_USERNS)
@@ -43,8 +43,8 @@ def _owner() -> int:
 
 
 def members(counts: Callable[[int], bool]) -> Iterator[int]:
-    """The processes that are in this mount namespace, if only with one of their threads; oldest
-    numbers first, those for which `counts` is false left out.
+    """Yield the processes with a thread in this mount namespace for which `counts` is true, lowest pids first
+    (those with only some of their threads here last).
     """
     ours = mount_namespace("self")
     others = []
@@ -62,8 +62,8 @@ def members(counts: Callable[[int], bool]) -> Iterator[int]:
 
 
 def is_kept() -> bool:
-    """Whether this mount namespace has a name that somebody may enter it by: a file in another one that it is
-    bound to (``unshare --mount=FILE``), or an open descriptor of another process.
+    """Whether processes may still enter this mount namespace: through a file that it is bound to in another
+    one (``unshare --mount=FILE``), or through another process's open descriptor.
     """
     ours = mount_namespace("self")
     name = f"mnt:[{ours}]"

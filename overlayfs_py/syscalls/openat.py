@@ -1,4 +1,4 @@
-"""Opening beneath a directory (openat2) and taking a private mount of one (open_tree)."""
+"""Open beneath a directory (openat2), and clone a directory as a private mount (open_tree)."""
 
 import contextlib
 import ctypes
@@ -32,8 +32,8 @@ def open_beneath(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, one_mou
 
     No symbolic link is followed anywhere in `path` (ELOOP; the last component itself can be opened with
     ``O_PATH | O_NOFOLLOW``), and neither ``..`` nor an absolute path leaves `dir_fd` (EXDEV). `mode` counts
-    only when `flags` create something, and the umask applies to it as usual. `one_mount`: what is mounted on
-    the way or at the end is not entered either (EXDEV).
+    only when `flags` create a file; the umask applies to it as usual. `one_mount`: do not enter other mounts,
+    on the way or at the end (EXDEV).
     """
     return _open(dir_fd, path, flags, mode, _RESOLVE | (RESOLVE_NO_XDEV if one_mount else 0))
 
@@ -41,8 +41,8 @@ def open_beneath(dir_fd: int, path: bytes, flags: int, mode: int = 0, *, one_mou
 def open_in_root(root_fd: int, path: bytes, flags: int) -> int:
     """Open `path` as a process whose root is `root_fd` would; the caller owns the close-on-exec descriptor.
 
-    Symbolic links are followed, but like ``..`` and a leading slash never lead out of `root_fd`, whatever
-    is swapped meanwhile; the magic links of /proc are refused (ELOOP).
+    Symbolic links are followed, but like ``..`` and a leading slash they never lead out of `root_fd`, even if
+    another process changes the path meanwhile; the magic links of /proc are refused (ELOOP).
     """
     return _open(root_fd, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
@@ -54,7 +54,7 @@ def _open(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
         if fd >= 0:
             return fd
         error = last_error()
-        # EAGAIN: a rename somewhere on the machine kept the kernel from telling whether ".." stays beneath.
+        # EAGAIN: a concurrent rename, so that the kernel could not check whether ".." stays beneath.
         # EINTR: a signal, while a FIFO or a network file system made the open wait.
         if error.errno not in (errno.EAGAIN, errno.EINTR):
             break
@@ -62,17 +62,17 @@ def _open(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> int:
 
 
 def clone_tree(path: bytes) -> int:
-    """A private mount of the directory `path` alone: what is mounted below it does not show, now or later,
-    and reading through it leaves access times alone, also those of symlinks (as ovl_get_layers has it).
+    """Return a readable directory descriptor in a private mount of `path`; the caller owns it.
 
-    Returns an ordinary readable directory descriptor inside that mount; the caller owns it, and the mount
-    lives as long as anything opened through it. Needs CAP_SYS_ADMIN (EPERM).
+    Mounts below the directory, present and future, do not appear in it, and reading through it changes no
+    access times, also not of symlinks (as in ovl_get_layers). The mount lives as long as anything opened
+    through it. Needs CAP_SYS_ADMIN (EPERM).
     """
     tree_fd = check(_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC))
     try:
         with contextlib.suppress(OSError):  # an old kernel
             spare_access_times(tree_fd)
-        # What open_tree gives is O_PATH: no reading, no fsync, no ioctl.
+        # open_tree returns an O_PATH descriptor, which allows no read, fsync or ioctl.
         return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree_fd)
     finally:
         os.close(tree_fd)

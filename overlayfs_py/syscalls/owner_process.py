@@ -1,7 +1,7 @@
-"""The program that is root over what its user owns, in a user namespace, and how `as_owner` asks it.
+"""A process that is root over its user's files, in a user namespace, and its client for `as_owner`.
 
-A request is a descriptor and what to do beneath it, an answer an errno and what came of it. The program ends
-with its parent, or when nobody has asked for a while.
+A request is a descriptor and a call to make with it; an answer is an errno and a result. The process ends
+with its parent, or after some seconds without a request.
 """
 
 import contextlib
@@ -20,16 +20,17 @@ from overlayfs_py.syscalls.calls import Call, perform
 _IDLE_SECONDS = 10.0
 _PATIENCE = 30.0
 _READY = b"ready"
-_MOST = 1 << 17  # bytes of a message: an extended attribute has 64 KiB at most
+_MOST = 1 << 17  # bytes of a message; an extended attribute has at most 64 KiB
 _FD = Struct("=i")
 _CLONE_NEWUSER = 0x10000000
 
-_Answer = tuple[int, Any]  # an errno, what came of it
+_Answer = tuple[int, Any]  # an errno, a result
 
 
 class _Client:
-    """The program, started when it is first needed, and again when it has ended since; each process has one
-    of its own. Several threads may ask, and be interrupted: each question has its own socket for the answer.
+    """Starts the process when it is needed; each of our processes has its own.
+
+    Several threads may use it, and may be interrupted: each request has its own socket for the answer.
     """
 
     def __init__(self) -> None:
@@ -37,13 +38,13 @@ class _Client:
         self._socket: socket.socket | None = None
 
     def ask(self, dir_fd: int, call: Call) -> tuple[bool, Any]:
-        """Whether it was done, and what came of it: the program may not be allowed to do it either, or to
-        exist.
+        """Make the call in the process; return (True, result), or (False, None) if it may not make the call
+        either, or cannot run. OSError: the call failed.
         """
         if self._pid != os.getpid():
             self._start()
         answer = self._try(dir_fd, call)
-        if answer is None and self._socket is not None:  # it has ended, as nobody had asked for a while
+        if answer is None and self._socket is not None:  # it has ended since the last request
             self._start()
             answer = self._try(dir_fd, call)
         if answer is None or answer[0] == errno.EACCES:
@@ -69,7 +70,7 @@ class _Client:
         return None
 
     def _start(self) -> None:
-        """Without a program that answers there is no socket."""
+        """Start the process; leave no socket if it does not answer."""
         if self._socket is not None:
             self._socket.close()
         self._pid, self._socket = os.getpid(), None
@@ -84,14 +85,14 @@ class _Client:
 
 
 def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
-    """A message and the descriptors that came with it: close-on-exec, which socket.recv_fds cannot do."""
+    """Receive a message and its descriptors, close-on-exec, which socket.recv_fds does not support."""
     room = socket.CMSG_SPACE(2 * _FD.size)
     message, came, _, _ = connection.recvmsg(_MOST, room, socket.MSG_CMSG_CLOEXEC)
     return message, [fd for _, _, data in came for (fd,) in _FD.iter_unpack(data)]
 
 
 def _spawn(theirs: socket.socket) -> None:
-    """Run `serve` in a program whose standard input is this socket, which is closed here."""
+    """Run `serve` in a process whose standard input is this socket, and close the socket here."""
     actions = [
         (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
@@ -101,15 +102,15 @@ def _spawn(theirs: socket.socket) -> None:
     with theirs:
         pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions)
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)  # it goes on as a child of nobody
+        os.waitpid(pid, 0)  # only the intermediate child; the process is a grandchild
 
 
 def serve() -> None:
-    """The program: answer until nobody asks any more."""
+    """Run the process: answer until the requests end."""
     if os.fork():
         os._exit(0)
     os.setsid()
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # somebody may wait for the end of a pipe
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the caller's parent may wait for end of file of a pipe
     os.chdir("/")
     with contextlib.suppress(OSError), socket.socket(fileno=0) as asked:
         _enter()
@@ -128,7 +129,7 @@ def serve() -> None:
 
 
 def _enter() -> None:
-    """Become root over our own files; OSError where that is not allowed."""
+    """Become root over our own files by a user namespace; OSError where that is not allowed."""
     uid, gid = os.geteuid(), os.getegid()
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER):
         raise OSError(ctypes.get_errno(), "unshare")

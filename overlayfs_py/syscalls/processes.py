@@ -1,7 +1,7 @@
-"""What /proc says of other processes: whether they live, which mounts they see, what they have open.
+"""Other processes in /proc: whether they run, which mounts they see, which files they have open.
 
-Nothing here asks a file system that is mounted, so that no dead or stopped FUSE daemon hangs it. Of processes
-of other users it may learn nothing: they are passed over.
+Nothing here sends requests to a mounted file system, so that a dead or stopped FUSE daemon cannot hang it.
+Processes of other users may be unreadable: they are skipped.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from overlayfs_py.syscalls._libc import check, system_call
 from overlayfs_py.syscalls.mount import MountRecord, parse_mount_table
-from overlayfs_py.syscalls.statx import device_unasked
+from overlayfs_py.syscalls.statx import device_without_request
 
 _FUSE = "/dev/fuse"
 _pidfd_getfd = system_call(438, ctypes.c_long, ctypes.c_long, ctypes.c_long)
@@ -24,12 +24,12 @@ _FLOCK = re.compile(rb": FLOCK +ADVISORY +WRITE (\d+) ([0-9a-f]+):([0-9a-f]+):(\
 
 
 def pids() -> list[int]:
-    """Every process that is seen from here, oldest numbers first."""
+    """Return all visible processes, lowest pids first."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 def state_of(pid: int) -> str:
-    """R, S, D, T, Z ... as ps(1) has it; empty when there is no such process."""
+    """Return the state as in ps(1): R, S, D, T, Z ...; empty when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return chr(file.read().rpartition(b") ")[2][0])
@@ -38,12 +38,12 @@ def state_of(pid: int) -> str:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a signal or a debugger has stopped it."""
+    """Whether a signal or a debugger has stopped the process."""
     return state_of(pid) in ("T", "t")
 
 
 def is_ending(pid: int) -> bool:
-    """Whether it has ended, or SIGKILL has been sent to it."""
+    """Whether the process has ended, or SIGKILL is pending for it."""
     if state_of(pid) in ("", "Z", "X"):
         return True
     found = _PENDING.search(_read(f"/proc/{pid}/status"))
@@ -51,30 +51,30 @@ def is_ending(pid: int) -> bool:
 
 
 def parent_of(pid: int) -> int:
-    """The process that started it, or has inherited it; 0 when it has ended."""
+    """Return the parent process; 0 when the process has ended."""
     words = _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
     return int(words[1]) if len(words) > 1 else 0
 
 
 def command_of(pid: int) -> str:
-    """The name of its program, as ps(1) shows it."""
+    """Return the name of the program, as ps(1) shows it."""
     return os.fsdecode(_read(f"/proc/{pid}/comm")).rstrip("\n") or "?"
 
 
 def words_of(pid: int) -> list[bytes]:
-    """Its command line; empty when it has ended."""
+    """Return the command line; empty when the process has ended."""
     return _read(f"/proc/{pid}/cmdline").split(b"\0")[:-1]
 
 
 def wait_readable(fd: int, seconds: float | None) -> bool:
-    """Whether `fd` is readable (a pidfd: its process has ended) within that time; None: without limit."""
+    """Wait until `fd` is readable (a pidfd: its process has ended); False after `seconds`; None: no limit."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(None if seconds is None else round(seconds * 1000)))
 
 
 def mount_namespace(pid: int | str, thread: int | None = None) -> int | None:
-    """The number of its mount namespace; None when it has ended, or when this process may not know."""
+    """Return the number of the mount namespace; None when the process has ended or is not readable."""
     task = f"/task/{thread}" if thread is not None else ""
     try:
         return os.stat(f"/proc/{pid}{task}/ns/mnt").st_ino
@@ -83,12 +83,12 @@ def mount_namespace(pid: int | str, thread: int | None = None) -> int | None:
 
 
 def root_of(pid: int) -> str:
-    """Where its root directory is."""
+    """Return the path of the root directory."""
     return _target(f"/proc/{pid}/root")
 
 
 def mounts_of(pid: int) -> list[MountRecord]:
-    """The mounts that it can reach from its root directory; none when this process may not know."""
+    """Return the mounts reachable from its root directory; none when the process is not readable."""
     try:
         return parse_mount_table(f"/proc/{pid}/mountinfo")
     except OSError:
@@ -96,9 +96,9 @@ def mounts_of(pid: int) -> list[MountRecord]:
 
 
 def lock_holders(device: int, inode: int) -> list[int]:
-    """Who has locked the file with flock(2), by /proc/locks.
+    """Return the processes that have locked the file with flock(2), by /proc/locks.
 
-    btrfs has another device there than stat(2) says; then it is the holder's own descriptors that count.
+    On btrfs /proc/locks shows another device than stat(2); then the holder's open files decide.
     """
     found = []
     for pid, major, minor, number in _FLOCK.findall(_read("/proc/locks")):
@@ -120,23 +120,25 @@ def _opened(pid: int) -> set[tuple[int, int]]:
 
 
 def may_look_into(pid: int) -> bool:
-    """Whether its descriptors can be known."""
+    """Whether its descriptors and its mount namespace are readable."""
     return os.access(f"/proc/{pid}/fd", os.R_OK | os.X_OK) and mount_namespace(pid) is not None
 
 
 def opened_names(pid: int) -> set[str]:
-    """What its descriptors are, by name."""
+    """Return the targets of its descriptors."""
     return {_target(fd) for fd in _descriptors(pid)}
 
 
 def serves_fuse(pid: int) -> bool:
-    """Whether it has /dev/fuse open."""
+    """Whether the process has /dev/fuse open."""
     return any(_target(fd) == _FUSE for fd in _descriptors(pid))
 
 
 def connection_of(pid: int) -> int | None:
-    """The number of the living FUSE connection that it answers: that of its mount's device. None: it has none
-    (yet, any more), or a kernel before 6.17 does not say.
+    """Return the number of the live FUSE connection that the process serves, which is its mount's device
+    number.
+
+    None: it has none, or the kernel is older than 6.17.
     """
     for fd in _descriptors(pid):
         if _target(fd) == _FUSE:
@@ -147,9 +149,9 @@ def connection_of(pid: int) -> int | None:
 
 
 def _is_disconnected(pid: int, fd: int) -> bool:
-    """Whether its file system has ended. The descriptor says so still, when the number means another mount.
+    """Whether the connection of this descriptor has ended; its number may belong to another mount then.
 
-    Unknown counts as no: the descriptor of another process takes the right to trace it.
+    False when unknown, since access to another process's descriptor requires the right to trace it.
     """
     try:
         pid_fd = os.pidfd_open(pid)
@@ -170,16 +172,16 @@ def _is_disconnected(pid: int, fd: int) -> bool:
 
 
 def uses_device(pid: int, device: int) -> bool:
-    """Whether it has something of that file system open, mapped, or as its directory."""
+    """Whether the process uses that file system: open files, mappings, current or root directory."""
     places = [f"/proc/{pid}/cwd", f"/proc/{pid}/root", *_descriptors(pid)]
-    if any(device_unasked(place) == device for place in places):
+    if any(device_without_request(place) == device for place in places):
         return True
     mapped = b" %02x:%02x " % (os.major(device), os.minor(device))
     return mapped in _read(f"/proc/{pid}/maps")
 
 
 def threads_of(pid: int) -> list[int]:
-    """Its threads; the first has the number of the process."""
+    """Return its threads; the first has the number of the process."""
     try:
         return sorted(map(int, os.listdir(f"/proc/{pid}/task")))
     except OSError:
@@ -203,5 +205,5 @@ def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
-    except OSError:  # it has ended, or is somebody else's
+    except OSError:  # it has ended, or is another user's
         return b""

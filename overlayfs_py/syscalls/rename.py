@@ -1,4 +1,4 @@
-"""renameat2: rename without replacing, exchanging two names, or leaving a whiteout behind."""
+"""renameat2(2): rename without replacing, exchange two names, or leave a whiteout."""
 
 import ctypes
 
@@ -14,6 +14,6 @@ _renameat2 = function(
 
 
 def renameat2(src_dir_fd: int, src: bytes, dst_dir_fd: int, dst: bytes, flags: int = 0) -> None:
-    """Rename `src` to `dst`. A flag the filesystem lacks is EINVAL; symbolic links are never followed."""
+    """Rename `src` to `dst`. EINVAL: the filesystem does not support a flag. No symbolic link is followed."""
     if _renameat2(src_dir_fd, src, dst_dir_fd, dst, flags) < 0:
         raise last_error()

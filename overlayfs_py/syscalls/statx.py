@@ -1,4 +1,4 @@
-"""What statx(2) alone says: when an inode was born, its flags, and its device without its being asked."""
+"""What only statx(2) provides: birth time, attributes, and the device number without a request."""
 
 import ctypes
 import os
@@ -21,9 +21,9 @@ _statx = function("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c
 
 
 def birth_time_ns(dir_fd: int, name: bytes) -> int | None:
-    """The birth time of `name` in `dir_fd` (b"": of the descriptor itself), no symbolic link followed.
+    """Return the birth time of `name` in `dir_fd` (b"": of the descriptor itself); no link is followed.
 
-    None where the file system keeps none.
+    None when the file system has none.
     """
     found = ctypes.create_string_buffer(_SIZE)
     flags = AT_SYMLINK_NOFOLLOW | (0 if name else AT_EMPTY_PATH)
@@ -35,14 +35,14 @@ def birth_time_ns(dir_fd: int, name: bytes) -> int | None:
 
 
 def attributes(dir_fd: int, name: bytes) -> int:
-    """STATX_ATTR_* of `name` in `dir_fd` (b"": of the descriptor itself), no symbolic link followed."""
+    """Return STATX_ATTR_* of `name` in `dir_fd` (b"": of the descriptor itself); no link is followed."""
     found = ctypes.create_string_buffer(_SIZE)
     check(_statx(dir_fd, name, AT_SYMLINK_NOFOLLOW if name else AT_EMPTY_PATH, 0, found))
     return int(_ATTRIBUTES.unpack_from(found, _ATTRIBUTES_AT)[0])
 
 
-def device_unasked(path: str) -> int | None:
-    """st_dev of what a path of /proc leads to, without asking the file system; None when it leads nowhere."""
+def device_without_request(path: str) -> int | None:
+    """Return st_dev of the target of a /proc link, without a request to its file system; None: no target."""
     found = ctypes.create_string_buffer(_SIZE)
     if _statx(AT_FDCWD, path.encode(), _AT_STATX_DONT_SYNC, 0, found) < 0:
         return None

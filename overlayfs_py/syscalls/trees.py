@@ -1,4 +1,4 @@
-"""Removing a directory tree of any depth, which neither recursion nor long paths can do."""
+"""Remove a directory tree of any depth, without recursion and without long paths."""
 
 import errno
 import itertools
@@ -16,12 +16,12 @@ _O_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def remove_tree(name: bytes, *, dir_fd: int | None = None) -> None:
-    """Remove directory `name` (below `dir_fd`, which stays the caller's) and all in it; no link is followed,
-    and nothing that is mounted there entered.
+    """Remove directory `name` (below `dir_fd`, which the caller keeps) with its contents.
 
-    Whatever can be removed is; for what stays the first error is raised. Directories that keep an ordinary
-    user out are opened up first, and chattr(1)'s flags taken off. Each directory is emptied of its files, its
-    subdirectories are moved up to the top, and then it goes.
+    No link is followed and no other mount entered. Everything that can be removed is removed; then the first
+    error is raised. Closed directories of an ordinary user are opened first, and chattr(1)'s flags removed.
+    Each directory's files are unlinked and its subdirectories moved to the top; then the directory is
+    removed.
     """
     head, last = os.path.split(name)
     above_fd = os.open(head or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
@@ -40,12 +40,12 @@ def remove_tree(name: bytes, *, dir_fd: int | None = None) -> None:
 
 
 def remove_file(name: bytes, *, dir_fd: int | None = None) -> None:
-    """Unlink anything but a directory, be it immutable or append-only."""
+    """Unlink anything but a directory, also if it is immutable or append-only."""
     _unprotected(lambda: os.unlink(name, dir_fd=dir_fd), entry=(name, dir_fd))
 
 
 class _Emptying:
-    """Removes all that is in `top_fd`; `error` is the first one for which something stayed."""
+    """Removes the contents of `top_fd`; `error` is the first error, if any."""
 
     def __init__(self, top_fd: int) -> None:
         self.error: OSError | None = None
@@ -63,7 +63,9 @@ class _Emptying:
                 self._note(error, child)
 
     def _remove_directory(self, child: bytes) -> list[bytes]:
-        """Remove a directory of the top; its directories are at the top then, under new names."""
+        """Remove a directory of the top, after moving its subdirectories to the top; return their new
+        names.
+        """
         fd = _open_to_empty(child, self._top_fd)
         try:
             moved = [new for below in self._without_files(fd) if (new := self._move_up(below, fd))]
@@ -79,7 +81,7 @@ class _Emptying:
         new = next(self._names)
         try:
             if _is_kept_out():
-                set_mode(dir_fd, name, 0o700)  # moving a directory writes to it
+                set_mode(dir_fd, name, 0o700)  # moving a directory to another one writes to it
 
             def move() -> None:
                 os.rename(name, new, src_dir_fd=dir_fd, dst_dir_fd=self._top_fd)
@@ -91,7 +93,7 @@ class _Emptying:
             return None
 
     def _without_files(self, dir_fd: int) -> list[bytes]:
-        """Unlink all but the directories; the names of those."""
+        """Unlink all but the directories; return their names."""
         directories = []
         for name, _, kind in read_dirents(dir_fd):
             if kind == DT_DIR:
@@ -117,7 +119,9 @@ class _Emptying:
 def _unprotected(
     action: Callable[[], object], *fds: int, entry: tuple[bytes, int | None] | None = None
 ) -> None:
-    """Do it; when that is not permitted, once more without the flags of these directories and this entry."""
+    """Do `action`; after EPERM remove chattr's flags from these directories and this entry, and do it
+    again.
+    """
     try:
         action()
     except PermissionError:
@@ -130,7 +134,7 @@ def _unprotected(
 
 
 def _unprotect_entry(name: bytes, dir_fd: int | None) -> bool:
-    """As `unprotect`, by name. Only files and directories can have flags."""
+    """As `unprotect`, by name; only files and directories have flags."""
     kind = stat.S_IFMT(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
     if kind not in (stat.S_IFREG, stat.S_IFDIR):
         return False
@@ -146,16 +150,16 @@ def _unprotect_entry(name: bytes, dir_fd: int | None) -> bool:
 
 def _open_to_empty(name: bytes, dir_fd: int) -> int:
     if _is_kept_out():
-        with suppress(PermissionError):  # another's: then it must do as it is
+        with suppress(PermissionError):  # another user's: try it as it is
             set_mode(dir_fd, name, 0o700)
     try:
         return open_beneath(dir_fd, name, _O_DIRECTORY, one_mount=True)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        raise OSError(errno.EBUSY, "something is mounted there") from None
+        raise OSError(errno.EBUSY, "a file system is mounted there") from None
 
 
 def _is_kept_out() -> bool:
-    """Whether modes count for this process."""
+    """Whether modes apply to this process."""
     return os.geteuid() != 0

@@ -1,4 +1,4 @@
-"""Starting to write a file's pages to the disk before anybody waits for them."""
+"""Start writing a file's pages to the disk before a sync waits for them."""
 
 import ctypes
 
@@ -10,8 +10,8 @@ _sync_file_range = function("sync_file_range", ctypes.c_int, ctypes.c_int64, cty
 
 
 def start_writeback(fd: int, offset: int, count: int) -> None:
-    """Let the kernel begin to write these bytes out, so that the sync that follows has less to wait for.
+    """Start writing these bytes out, so that a later sync waits less.
 
-    Durable is only what is synced afterwards, which also tells of errors; none is told here.
+    Only that sync makes them durable and reports errors; this call reports none.
     """
     _sync_file_range(fd, offset, count, _WRITE)
