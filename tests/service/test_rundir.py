@@ -189,7 +189,7 @@ def run(*words):
     assert done.returncode == 0, done
     return done
 started = run(command, '-o', f'lowerdir={top}/lower0,upperdir={top}/upper,workdir={top}/work', merged)
-assert 'control socket in /tmp/overlayfs-py-65534-' in started.stderr, started
+assert 'control socket is in /tmp/overlayfs-py-65534-' in started.stderr, started
 assert [m['mountpoint'] for m in json.loads(run(command + 'ctl', 'list', '--json').stdout)] == [merged]
 run(command + 'ctl', 'umount', merged)
 assert os.listdir('/tmp/overlayfs-py-65534') == []

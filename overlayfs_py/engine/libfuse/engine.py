@@ -68,6 +68,6 @@ def create(overlay: "Overlay", options: ServiceOptions) -> LibfuseEngine:
     """Make the engine, for `open_engine`."""
     if options.data in ("passthrough", "writeback"):
         raise EngineUnavailable(
-            f"data={options.data} is not available with engine=pyfuse3: use engine=native"
+            f"data={options.data} needs engine=native; it is not available with pyfuse3"
         )
     return LibfuseEngine(overlay, options)
