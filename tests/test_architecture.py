@@ -223,6 +223,17 @@ def test_tests_mirror_modules() -> None:
     assert {name for name, mirror in mirrors.items() if not mirror.exists()} == set(NO_MIRROR)
 
 
+def test_speed_tricks_name_their_benchmarks() -> None:
+    """`(bench: ROW; ROW)` in a comment or docstring of the union: each row is in docs/benchmarks.md."""
+    rows = set(re.findall(r"^\| ([^|]+?) \|", (TOP / "docs/benchmarks.md").read_text(), re.MULTILINE))
+    strays = []
+    for path in _sources("overlayfs_py/union"):
+        text = re.sub(r"\n\s*(?:# )?", " ", path.read_text())
+        for named in re.findall(r"\bbench: ([^()]+)\)", text):
+            strays += [f"{_name(path)}: {row}" for row in named.split("; ") if row not in rows]
+    assert not strays
+
+
 def test_no_catch_all_modules() -> None:
     """A module is named after its one idea."""
     vague = {"utils", "util", "helpers", "helper", "manager", "handler", "handlers", "common", "misc"}

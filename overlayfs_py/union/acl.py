@@ -8,7 +8,7 @@ from collections.abc import Callable
 _VERSION = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")  # tag, permissions, id
 _USER_OBJ, _GROUP_OBJ, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
-_USER, _GROUP = 0x02, 0x08  # the entries that name somebody
+_USER, _GROUP = 0x02, 0x08  # the entries with an id
 _MINIMAL = {_USER_OBJ, _GROUP_OBJ, _OTHER}
 
 

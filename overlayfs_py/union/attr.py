@@ -16,7 +16,7 @@ OVERFLOW_ID = 65534
 
 
 class Attr(NamedTuple):
-    """What GETATTR answers; times in nanoseconds, `blocks` in 512-byte units."""
+    """Attributes as GETATTR returns them; times in nanoseconds, `blocks` in 512-byte units."""
 
     ino: int
     mode: int
@@ -36,8 +36,8 @@ NOW = 1 << 80  # a time, in nanoseconds, that no time is
 
 
 class AttrChanges(NamedTuple):
-    """What SETATTR asks for; None leaves a field alone. `mode` holds permission bits only. A time may be
-    NOW, which says that nobody chose it.
+    """Changes as SETATTR requests them; None leaves a field alone. `mode` holds permission bits only. A time
+    may be NOW: the time of the change, taken from the file system's own clock.
     """
 
     mode: int | None = None
@@ -49,7 +49,9 @@ class AttrChanges(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Who asks: the ids that own what is created, and the umask to apply when no default ACL does."""
+    """The caller of an operation: the ids that own what it creates, and the umask, which a default ACL
+    replaces.
+    """
 
     uid: int = 0
     gid: int = 0
@@ -101,7 +103,7 @@ def format_override(uid: int, gid: int, mode: int) -> bytes:
     return b"%d:%d:0%o" % (uid, gid, stat.S_IMODE(mode))
 
 
-# A named tuple's own constructor is Python; this one is not.
+# A named tuple's own constructor is Python; this one is not (bench: stat, first).
 _attr: Callable[[tuple[int, ...]], Attr] = functools.partial(tuple.__new__, Attr)
 
 

@@ -1,6 +1,13 @@
 """Making a directory's index: the names of all its parts merged, a buffer of them at a time.
 
-So that whoever has a huge directory made need not keep others waiting for all of it.
+`building` is an iterator: after each step the engine may serve other requests, so a listing of a hundred
+thousand names keeps none of them waiting (bench: list 100,000 names, first). `probe` merges a single name by
+the same rules, for lookups that come before the list is complete and for directories that cannot be listed.
+
+The rules are those of ovl_dir_read_merged (fs/overlayfs/readdir.c). The upper comes first: its names are
+taken as they are, its whiteouts noted. Then each lower, topmost first: a name that is hidden is skipped, a
+whiteout hides the name from the next layer on, a directory under a directory becomes a further part of it,
+and anything else under a name that is taken hides what is below it.
 """
 
 import errno
@@ -23,8 +30,8 @@ Dirent = tuple[bytes, int, int]  # name, inode number, d_type
 
 
 def probe(stack: Stack, node: Node, index: DirIndex, name: bytes, *, covers: bool = True) -> None:
-    """Merge one name of a directory that cannot be listed. Without `covers` what the topmost entry hides is
-    of no interest, and not looked for.
+    """Merge one name of a directory that is not listed. Without `covers` what the topmost entry hides is not
+    looked for, as a reader needs only what shows.
     """
     flagged = node.xattr_whiteouts
     if node.upper is not None:
@@ -56,7 +63,9 @@ def _look(real: Real, name: bytes) -> list[Dirent]:
 
 
 def building(stack: Stack, node: Node, index: DirIndex) -> Iterator[None]:
-    """Fill `index` with all names of `node`. Until it is exhausted, what is there is of no use."""
+    """Fill `index` with all names of `node`. Until it is exhausted the index is not usable: a name that is in
+    it may still be hidden, and one that is not may still come.
+    """
     if node.nlink == 0:
         return  # removed: its names are gone and nothing may be made in it
     flagged = node.xattr_whiteouts
@@ -80,7 +89,9 @@ def building(stack: Stack, node: Node, index: DirIndex) -> Iterator[None]:
 
 
 def _parts(stack: Stack, index: DirIndex, position: int, real: Real) -> Iterator[list[Dirent]]:
-    """The names of one part, and in `index` which of them are on other file systems."""
+    """Yield the names of one part, and note in `index` which of them are on other file systems: their d_ino
+    is not their st_ino.
+    """
     fd = real.open_dir()
     try:
         for found in dirents_in_parts(fd):
@@ -97,6 +108,8 @@ def _parts(stack: Stack, index: DirIndex, position: int, real: Real) -> Iterator
         os.close(fd)
 
 
+# A listing tells types, so only character devices are looked at to find whiteouts, and regular files only
+# where the directory says that it holds xattr whiteouts (bench: list 10,000 names, first).
 def _is_whiteout(stack: Stack, real: Real, name: bytes, kind: int, xattr_whiteouts: bool) -> bool:
     if kind == DT_CHR:
         return is_whiteout_device(real.child(name).stat())
@@ -121,7 +134,12 @@ def _add_upper(stack: Stack, index: DirIndex, real: Real, xattr_whiteouts: bool,
 class _Merge:
     """Adds lower directories to an index, topmost first.
 
-    A whiteout, or a non-directory under a directory, hides the name in the layers below it only.
+    A whiteout, or a non-directory under a directory, hides the name in the layers below it only. In an AUFS
+    layer the whiteout of a name may stand beside the name itself: so what a part hides takes effect when the
+    part ends (`end_part`), whatever the order of its names.
+
+    `undecided`: names under a whiteout of the upper for which no lower entry was found yet. One that is found
+    is noted with the whiteout, since a directory made there must then be opaque.
     """
 
     def __init__(self, stack: Stack, index: DirIndex) -> None:

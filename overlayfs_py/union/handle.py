@@ -2,8 +2,8 @@
 
 Because every handle reads through its node, an open file sees what is written after a
 copy-up, and a node can be read and written without any open (engines that get no OPEN).
-Whether anybody has a file open or not, its descriptor may be closed between two operations
-and opened again by the next: `Stack.data_fds` bounds them.
+Whether a file is open or not, its descriptor may be closed between two operations and opened again by the
+next: `Stack.data_fds` bounds them.
 """
 
 import contextlib
@@ -76,7 +76,9 @@ def _take(stack: Stack, node: Node, fd: int, *, writable: bool) -> None:
 
 
 def open_reading(real: Real) -> int:
-    """A descriptor to read a file by, for the caller to close; a lower's access time stays as it is."""
+    """Open a file to read it; the caller closes the descriptor. A lower's access time stays as it is: a layer
+    may be shared, and reading it must leave no trace (ovl_path_open).
+    """
     if real.layer.is_upper:
         return real.open(os.O_RDONLY)
     try:

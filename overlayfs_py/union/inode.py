@@ -22,7 +22,9 @@ _PAIR = struct.Struct("<QQ")
 
 
 class InodeNumbers:
-    """Maps (st_dev, st_ino) to the number the mount shows. `first`: the st_dev whose numbers are kept."""
+    """Maps (st_dev, st_ino) to the number that the mount shows. `first`: the st_dev whose numbers are
+    kept.
+    """
 
     __slots__ = ("_tags", "_taken", "first")
 
@@ -37,7 +39,7 @@ class InodeNumbers:
             self._take(dev, _FIRST_TAG + len(self._tags))
 
     def knows(self, dev: int) -> bool:
-        """Whether numbers of this file system can be told; else `meet` it first."""
+        """Whether this file system has a tag; else call `meet` first."""
         return dev in self._tags
 
     def meet(self, dev: int, place: bytes) -> None:

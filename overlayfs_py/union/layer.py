@@ -3,7 +3,12 @@
 A `Real` is a file or directory of one layer, addressed by its parent's descriptor
 and a single name, so no path is ever walked and no symlink followed. An inode
 that lost its name (or a layer's root) has no parent and is addressed by its own
-descriptor instead. What modes deny to us who own it is read all the same: whoever asks was allowed to.
+descriptor instead. What modes deny to the daemon, which owns it, is read all the same: the kernel has checked
+that the caller may.
+
+Descriptors are O_PATH, and there are few of them: a directory's is opened when something in it is needed, and
+the cache of the mount closes the oldest ones. So names hold the truth and descriptors only speed it up
+(bench: stat, first; memory with 100,000 known inodes).
 """
 
 import os
@@ -211,7 +216,7 @@ class Real:
 
     def detach(self, open_fd: int = -1) -> None:
         """Keep the inode reachable by descriptor: its name is about to go. The owner closes `fd` by
-        `drop`. `open_fd`: somebody else's descriptor of it, if there is one.
+        `drop`. `open_fd`: another descriptor of it, if there is one, which is duplicated.
         """
         if self.parent is None:
             return

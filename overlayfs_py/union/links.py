@@ -4,6 +4,17 @@ The index directory holds, for each copied-up lower inode with several names, on
 upper inode, named by the lower's origin handle in hex. `overlay.nlink` on it tells how the
 union's link count differs from the upper inode's (``U+n``) or the lower's (``L+n``); see
 fs/overlayfs/util.c ovl_nlink_start.
+
+Why two forms: the count of names that users see changes together with one of the two real counts, or with
+neither, and a crash may come before or after any call. So before each call the mark is written in the form
+that the call leaves true:
+
+- A lower name gets its link in the upper (copy-up, `copyup.link_up`): the upper's count rises, the users'
+  does not. The mark is relative to the lower's count meanwhile, which never changes.
+- A name in the upper is removed or added (`remove.prepare_unlink`, `create.link`): both counts change by one
+  in the same call. The mark is relative to the upper's count (`store_nlink`).
+
+Ours alone is `WORK/nlink` (`store_count`): removing one name of a large lower file need not copy it up.
 """
 
 import contextlib
@@ -24,7 +35,12 @@ _ENOUGH_ROOM = 1 << 20
 
 
 def hard_link_key(stack: Stack, real: Real, st: os.stat_result) -> Key | None:
-    """The real inode's identity when several names may share it, else None."""
+    """Return the real inode's identity when several names may share a node, else None.
+
+    Names in the upper always do. Lower names do if they stay one file whatever is done to them: with an
+    index, or when nothing can be copied up. Otherwise a copy-up breaks the link, and each name is a node of
+    its own.
+    """
     if st.st_nlink > 1 and (real.layer.is_upper or (stack.link_lowers and _can_join(stack, real, st))):
         return st.st_dev, st.st_ino
     return None
@@ -38,7 +54,10 @@ def _can_join(stack: Stack, real: Real, st: os.stat_result) -> bool:
 
 
 def register(stack: Stack, node: Node, key: Key) -> None:
-    """Let later lookups of other names find `node` by the real inode `key`."""
+    """Let later lookups of other names find `node` by the real inode `key`.
+
+    A node may have two keys: the lower inode's and, once it is copied up, the upper inode's.
+    """
     if key not in node.keys:
         node.keys += (key,)
     stack.hard_links[key] = node
@@ -62,6 +81,8 @@ def needs_index(stack: Stack, node: Node) -> bool:
 def unlinking_copies(stack: Stack, node: Node) -> bool:
     """Whether the copy-up that makes the index entry comes before a name of `node` goes, as in the kernel
     (ovl_nlink_start). Where that would copy much data, or there is hardly room, names are counted instead.
+
+    Removing files must work on a full disk, and `rm` of one of two names of a large file should not write it.
     """
     if not needs_index(stack, node):
         return False
@@ -77,7 +98,11 @@ def adopt_index(
     stack: Stack, node: Node, origin: bytes | None, lower_key: Key, lower_nlink: int
 ) -> Node | None:
     """Connect `node` with the index entry of its `origin`, if there is one; a node that another name already
-    has is returned instead. `lower_nlink`: the origin's link count, 0 when it cannot be told.
+    has is returned instead. `lower_nlink`: the origin's link count, 0 when it is unknown.
+
+    For lower names that is how a copy-up under another name is found (ovl_lookup_index): the node gets the
+    index entry as its upper part. For upper names it only adds the count and the numbers of the lower. An
+    entry of another type, or one that fits another inode, is ignored.
     """
     if not origin or stack.upper is None:
         return None
@@ -133,7 +158,7 @@ def _fits(stack: Stack, node: Node, origin: bytes, entry: FileMarks) -> bool:
 
 
 def load_count(stack: Stack, node: Node, origin: bytes | None, lower_nlink: int) -> None:
-    """Take in how many names went of a lower hard link that has no index entry."""
+    """Take in how many names went of a lower hard link that has no index entry (`store_count`)."""
     if stack.upper is None or not stack.work.counted or not origin:
         return
     name = origin.hex().encode()
@@ -149,8 +174,9 @@ def load_count(stack: Stack, node: Node, origin: bytes | None, lower_nlink: int)
 def store_count(stack: Stack, node: Node) -> None:
     """A name of a lower hard link without an index entry went: keep how many did, for the next mount.
 
-    A crash before this, or no room for it, shows one link too many: then the index entry that a later copy-up
-    makes stays when the last name goes, and nothing worse.
+    The whiteout came first, this follows. A crash before this, or no room for it, shows one link too many:
+    then the index entry that a later copy-up makes stays when the last name goes, and nothing worse. The
+    other order would show one link too few, and the last name could vanish from the count while it is there.
     """
     lower = node.lowers[0]
     with contextlib.suppress(OSError):
@@ -172,7 +198,7 @@ def store_count(stack: Stack, node: Node) -> None:
 
 
 def drop_count(stack: Stack, origin: bytes) -> None:
-    """The index entry counts from now on, or no name is left."""
+    """Remove a stored count: the index entry has it from now on, or no name is left."""
     name = origin.hex().encode()
     if name in stack.work.counted:
         stack.work.counted.discard(name)
@@ -219,14 +245,19 @@ def _union_nlink(mark: bytes | None, upper_nlink: int, lower_nlink: int) -> int:
 
 
 def store_nlink(stack: Stack, node: Node) -> None:
-    """Write the union's link count relative to the upper's; do this before the upper's own count changes."""
+    """Write the union's link count relative to the upper's, before one call changes both by one.
+
+    ``U+1`` with two links means three names. After unlink(2) of one it is ``U+1`` with one link: two names.
+    """
     if node.indexed and node.upper is not None:
         difference = node.nlink - node.upper.stat().st_nlink
         marks.set_xattr(node.upper, stack.marks.nlink, b"U%+d" % difference)
 
 
 def drop_index(stack: Stack, node: Node, origin: bytes | None) -> None:
-    """Remove the index entry of a node whose last name is gone."""
+    """Remove the index entry of a node whose last name is gone. The node is stashed by now, if it is in use:
+    the entry was the last name of its inode.
+    """
     if origin is not None and stack.upper is not None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(origin.hex().encode(), dir_fd=stack.work.index.fd)

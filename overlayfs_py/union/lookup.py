@@ -3,6 +3,15 @@
 The rules are the kernel's (fs/overlayfs/namei.c ovl_lookup): the topmost entry decides the type;
 directories merge downwards until an opaque mark, a whiteout or a non-directory; a redirect
 changes the name looked for in the layers below it.
+
+The kernel asks each layer of the parent for the name. Here the parent's index (`listing`) already says which
+parts have it, so whiteouts were dealt with, a missing name costs no system call, and a lookup stats the
+topmost part only (bench: stat, first; missing name, first). What the index cannot say is read here: marks of
+directories, which say how deep the merge goes, and of files in the upper, which say where data and number
+are.
+
+A lookup changes nothing on the disk. Nodes are made here and attached by the caller, so that one that is
+refused half way leaves no trace.
 """
 
 import errno
@@ -26,16 +35,21 @@ from overlayfs_py.union.stack import Stack
 
 
 def resolve(stack: Stack, parent: Node, name: bytes) -> Node | None:
-    """The node `name` of `parent`, None when there is none; a node not yet known is made but not attached.
+    """Return the node `name` of `parent`, None when there is none; a node not yet known is made but not
+    attached.
 
-    Raises ENAMETOOLONG; EPERM for a redirect or metacopy that this mount does not follow.
+    Raises ENAMETOOLONG; EPERM for a redirect or metacopy that this mount does not follow; EIO for a redirect
+    that is malformed or a metacopy file whose data is missing.
     """
     found = find(stack, parent, name)
     return None if found is None else found[0]
 
 
 def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result | None] | None:
-    """As `resolve`, with the stat of the node's top part where finding it took one."""
+    """As `resolve`, with the stat of the node's top part where finding it took one.
+
+    LOOKUP answers with attributes, and this stat saves them a second one (bench: stat, first).
+    """
     node = parent.children.get(name) if parent.children else None
     if node is not None:
         return node, None
@@ -46,7 +60,7 @@ def find(stack: Stack, parent: Node, name: bytes) -> tuple[Node, os.stat_result 
 
 
 def node_of(stack: Stack, parent: Node, name: bytes, entry: Entry) -> tuple[Node, os.stat_result | None]:
-    """The node of what `parent` holds under `name`, as its index says; see `find`."""
+    """Return the node of what `parent` holds under `name`, as the index entry says; see `find`."""
     positions = entry[0]
     part = _part(parent, positions[0])
     real = Real(part.layer, part, name)
@@ -67,7 +81,10 @@ def _is_dir(real: Real) -> bool:
 
 
 def root_node(stack: Stack) -> Node:
-    """The root: all layers' roots merge, but for an AUFS opaque mark in one of them."""
+    """Return the root node: all layers' roots merge, but for an AUFS opaque mark in one of them.
+
+    As in the kernel, `overlay.opaque` and redirects on the roots of layers do not count (ovl_get_root).
+    """
     node = Directory(None, b"")
     flagged: set[int] = set()
     if stack.upper is not None:
@@ -93,7 +110,12 @@ def root_node(stack: Stack) -> Node:
 
 
 class _DirMerge:
-    """Collects the parts of one merged directory, reading marks on the way down."""
+    """Collects the parts of one merged directory, reading marks on the way down.
+
+    The state of ovl_lookup_data: whether the last part ends the merge (`done`), or sends the search on to
+    another name below it (`redirect`, `below`). Each mark is read once, when its part is added, because what
+    is below counts only if the mark allows it.
+    """
 
     def __init__(self, stack: Stack, node: Node) -> None:
         self.stack = stack
@@ -102,11 +124,16 @@ class _DirMerge:
         self.flagged: set[int] = set()
         self.path = node.name  # what the parts are called in the layers reached so far
         self.redirect: bytes | None = None
-        self.below = UPPER  # layer position after which the search goes on
+        self.below = UPPER  # layer position below which the search continues
         self.done = False
 
     def add(self, real: Real, *, last: bool) -> None:
-        """Take `real` as the next part; `last`: nothing can merge below it."""
+        """Take `real` as the next part; `last`: nothing can merge below it.
+
+        Marks of a part in the bottom layer could only hide or redirect what is below, so they are not read:
+        one system call less for each directory of a plain two-layer mount (bench: scandir+stat of 10,000,
+        first).
+        """
         upper = real.layer.is_upper
         position = UPPER if upper else len(self.lowers)
         if upper:
@@ -123,6 +150,7 @@ class _DirMerge:
         self._follow(real, marks)
 
     def _follow(self, real: Real, marks: DirMarks) -> None:
+        """Decide how the merge continues below `real`. An opaque mark wins over a redirect beside it."""
         self.below = real.layer.position
         if marks.opaque:
             self.done = True
@@ -137,6 +165,13 @@ class _DirMerge:
 
 
 def _directory(stack: Stack, parent: Node, name: bytes, reals: list[Real], st: os.stat_result) -> Node:
+    """Merge the parts that the index names, `reals`, until a mark ends that or leads elsewhere.
+
+    They are directories, but for one case: beside a directory of the upper the index names a lower's file,
+    since removing the directory needs a whiteout for it. The file ends the merge.
+
+    The number shown is that of the topmost lower part, which a copy-up leaves as it is (ovl_map_dev_ino).
+    """
     node = Directory(parent, name)
     merge = _DirMerge(stack, node)
     last = len(stack.lowers) - 1
@@ -160,7 +195,12 @@ def _number(stack: Stack, real: Real) -> int:
 
 
 def _merge_redirected(stack: Stack, parent: Node, merge: _DirMerge) -> None:
-    """Go on below the part that has the redirect, at the place the redirect names."""
+    """Continue below the part that has the redirect, at the place that the redirect names.
+
+    A part found there may have a redirect of its own, from which the search goes on again. Each round starts
+    below the layer of the last part, so it ends. A whiteout or a file at the place ends the merge, and so
+    does an opaque directory on the way there (`sealed`): what is below it is not below that place any more.
+    """
     while merge.redirect is not None and not merge.done:
         redirect, below = merge.redirect, merge.below
         merge.redirect = None
@@ -175,10 +215,15 @@ def _merge_redirected(stack: Stack, parent: Node, merge: _DirMerge) -> None:
 
 
 def _inode(stack: Stack, parent: Node, name: bytes, entry: Entry, real: Real, st: os.stat_result) -> Node:
-    """A non-directory: a node of its own, or the one its other names already have."""
+    """Return the node of a non-directory: its own, or the one that its other names already have.
+
+    In this order, as each step may find the node: by the real inode, for other names in the same layer; by
+    the index, for a lower name whose inode was copied up under another. A file that may be a metacopy has its
+    data looked for before that, as a node without data could not be used.
+    """
     several = st.st_nlink > 1
     key = hard_link_key(stack, real, st) if several else None
-    # Also with one link left: its other names may have been removed while somebody has it open.
+    # Also with one link left: its other names may have been removed while it is open.
     known = stack.hard_links.get((st.st_dev, st.st_ino)) if stack.hard_links else None
     if known is not None:
         return known
@@ -187,7 +232,9 @@ def _inode(stack: Stack, parent: Node, name: bytes, entry: Entry, real: Real, st
         _upper_inode(stack, parent, node, entry[0], real, st)
     else:
         node.lowers = (real,)
-        listed = entry[1]  # as a rule the same number, and then one object is enough
+        # As a rule the listing's number, and then one int object serves both (bench: memory with 100,000
+        # known inodes).
+        listed = entry[1]
         node.ino = stack.number(real, st.st_dev, listed if listed == st.st_ino else st.st_ino)
         if node.kind == stat.S_IFREG and (real.layer.position < len(stack.lowers) - 1 or stack.data_lowers):
             _find_data(stack, parent, node, real)
@@ -206,9 +253,17 @@ def _inode(stack: Stack, parent: Node, name: bytes, entry: Entry, real: Real, st
 def _upper_inode(
     stack: Stack, parent: Node, node: Node, positions: tuple[int, ...], real: Real, st: os.stat_result
 ) -> None:
+    """Fill in a node whose topmost part is in the upper: its marks, its data if it is a metacopy, its number.
+
+    A copy keeps the number of the inode that it was copied from, so that nothing that holds a file by its
+    number sees a copy-up (the kernel's constant st_ino). Of several names of a lower inode without an index
+    only the uncopied ones can have it: the copy is another file now, and shows its own number.
+    """
     node.upper = real
     node.ino = stack.number(real, st.st_dev, st.st_ino)
-    # The kernel moves a metacopy without an origin into a directory it does not mark impure.
+    # Only directories marked impure hold entries with marks: elsewhere symlinks and special files need no
+    # listxattr. Regular files do, as the kernel moves a metacopy without an origin into a directory it does
+    # not mark impure.
     marks = stack.marks.read_file(real) if parent.impure or node.is_file else NO_FILE_MARKS
     if marks.protection:
         stack.protected[node] = marks.protection
@@ -230,9 +285,13 @@ def _upper_inode(
 def _origin(
     stack: Stack, node: Node, marks: FileMarks, covered: list[Real], st: os.stat_result
 ) -> Origin | None:
-    """The lower inode that an upper one, whose stat is `st`, was copied from; None when it cannot be told.
+    """Return the lower inode that an upper one, whose stat is `st`, was copied from; None when it is
+    unknown.
 
-    `covered`: what the lowers have under its name, topmost first.
+    `covered`: what the lowers have under its name, topmost first. Three ways, from the surest: the handle, on
+    the upper's own file system; the path that was kept when the inode left its name (`Marks.source`), if the
+    handle is right for what is there; the name that it covers, in the same way. See `origin` for why a
+    handle alone is not believed elsewhere.
     """
     handle = marks.origin or b""
     found = stack.origins.find(handle)
@@ -255,7 +314,12 @@ def _covered_nlink(covered: list[Real], ino: int) -> int:
 
 
 def _find_data(stack: Stack, parent: Node, node: Node, real: Real) -> None:
-    """Give a metacopy file the lower file that has its data; a file that is no metacopy is left alone."""
+    """Give a metacopy file the lower file that has its data; a file that is no metacopy is left alone.
+
+    Its lowers may be metacopies, too, each with a redirect: the chain is followed to the first file with
+    data, through data-only layers at its end (ovl_lookup_data_layers). EIO where it ends
+    without data: an empty file in place of a full one would be worse than an error.
+    """
     marks = stack.marks.read_file(real)
     if not marks.metacopy:
         return
@@ -280,6 +344,10 @@ def _find_data(stack: Stack, parent: Node, node: Node, real: Real) -> None:
 
 
 def _next_data(stack: Stack, parent: Node, target: bytes, below: int) -> Real | None:
+    """Return the topmost regular file below position `below` at `target`. What is there and is no file ends
+    the search: a metacopy file continues by files only. Data-only layers have no names of their own in the
+    merged view, so only an absolute target reaches into them.
+    """
     for candidate in candidates(stack, parent, target, below):
         real = candidate.real
         return real if real is not None and stat.S_ISREG(real.stat().st_mode) else None
@@ -301,9 +369,11 @@ def _data_only(layer: Layer, target: bytes) -> Real | None:
 
 
 def list_dir(stack: Stack, node: Node, names: Iterable[bytes] | None = None) -> Listing:
-    """A snapshot of a directory, or of some of its `names`, with the inode numbers that stat shows.
+    """Return a snapshot of a directory, or of some of its `names`, with the inode numbers that stat shows.
 
-    An upper entry with an origin has its lower's number; those are only in impure or merged places.
+    An upper entry with an origin has its lower's number; those are only in impure or merged places, and each
+    of them costs a lookup. All other numbers come from the listings themselves. With layers on one file
+    system they are the ones to show, without a look at each (`plain`; bench: list 10,000 names, first).
     """
     entries = []
     index = dir_index(stack, node)
@@ -347,6 +417,9 @@ def names_after(stack: Stack, node: Node, cookie: int, most: int) -> list[tuple[
 
 
 def _shown_number(stack: Stack, node: Node, name: bytes, fallback: int) -> int:
+    """Return the number that stat shows for an entry with marks; the listed one where a lookup is refused, so
+    that one bad entry does not make the whole directory unreadable.
+    """
     try:
         child = resolve(stack, node, name)
     except OSError:

@@ -19,7 +19,7 @@ from overlayfs_py.union.stack import Stack
 class FinalMetadata(NamedTuple):
     """What writing and chown strip, so it is set when everything else is done: the mode, None when it is
     right already, and the file capability. `stripped`: there was one, which the copy does not get, or may
-    not get as nobody but root can set it.
+    not get, as only root can set it.
     """
 
     mode: int | None

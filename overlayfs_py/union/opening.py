@@ -1,6 +1,14 @@
 """Opening a stack: what must hold before anything is mounted.
 
 Errors say in one line which directory is wrong; nothing stays open or changed that the next mount minds.
+
+The order is a part of the safety. First comes all that may be refused, without a change on the disk:
+overlapping paths, the locks on upper and work directory, the lowers. Then, under the locks, what a crash left
+is ended: the rename that was under way (`pending`), and the temporary inodes (`workdir`). The abilities are
+probed in the clean work directory, and the index is opened last, as its marks have the prefix that the probe
+has chosen.
+
+Layers are opened once, as descriptors of their roots. What happens to their paths afterwards is of no effect.
 """
 
 import os
@@ -25,7 +33,9 @@ _OVERLAYFS_SUPER_MAGIC = 0x794C7630
 
 
 def open_stack(options: UnionOptions) -> Stack:
-    """Open and check all layers; LayerError names the directory that is wrong."""
+    """Open and check all layers; the caller closes the stack. LayerError names the directory that is wrong,
+    and then nothing stays open. InUse: another mount has the upper or the work directory.
+    """
     if not options.lower and not options.data_lower:
         raise LayerError("no lowerdir given: name at least one lower directory")
     count = len(options.lower) + len(options.data_lower) + (2 if options.upper else 0)
@@ -62,6 +72,9 @@ def open_lowers(stack: Stack) -> None:
 
 
 def _open_upper(stack: Stack, path: bytes) -> Upper:
+    """Open, check and lock upper and work directory. They must be on one file system, since every new entry
+    is renamed from the one to the other.
+    """
     options = stack.options
     if options.work is None:
         raise LayerError(f"upperdir {shown(path)}: needs a workdir on the same file system")
@@ -87,7 +100,8 @@ def _open_upper(stack: Stack, path: bytes) -> Upper:
 
 def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
     """Open one layer; a lower through a private mount of its own where allowed, which hides what is
-    mounted in it.
+    mounted in it, as the kernel does (clone_private_mount). An upper is opened as it is: it and the work
+    directory must be in one mount, as rename(2) does not cross mounts (EXDEV).
     """
     fd = _open_directory(what, path)
     private = False
@@ -109,8 +123,10 @@ def _open_layer(stack: Stack, what: str, path: bytes, position: int) -> Layer:
 
 
 def _aufs(option: str, layer: Layer) -> str:
-    """What names beginning with ``.wh.`` are in a lower. In another overlay's merged view, and in an upper of
-    the kernel's (which marks its root with a UUID since Linux 6.6), they are names that users gave.
+    """Return what names beginning with ``.wh.`` are in a lower: on (marks), off (names), or auto.
+
+    In another overlay's merged view, and in an upper of the kernel's (which marks its root with a UUID since
+    Linux 6.6), they are names that users gave. Taking one for a mark would hide a file.
     """
     if option == "auto":
         merged = filesystem_type(layer.root.fd) == _OVERLAYFS_SUPER_MAGIC
@@ -120,7 +136,9 @@ def _aufs(option: str, layer: Layer) -> str:
 
 
 def open_upper_to_read(stack: Stack, path: bytes, work: bytes | None) -> Upper:
-    """An upper that nothing is written to: no lock, and of a work directory only the index that is there."""
+    """Open an upper that nothing is written to: no lock, and of a work directory only the index that is
+    there.
+    """
     layer = _open_layer(stack, "upperdir", path, -1)
     layer.noatime = True
     with ExitStack() as opened:
@@ -150,8 +168,8 @@ def _open_directory(what: str, path: bytes) -> int:
 
 
 def _ancestors(path: bytes) -> set[tuple[int, int]]:
-    """(st_dev, st_ino) of the directory and of all directories above it, so bind mounts cannot hide an
-    overlap.
+    """Return (st_dev, st_ino) of the directory and of all directories above it. Names would not do: bind
+    mounts give one directory several.
     """
     path = os.path.realpath(path)
     found = set()
@@ -164,6 +182,11 @@ def _ancestors(path: bytes) -> set[tuple[int, int]]:
 
 
 def _refuse_overlap(upper: bytes, work: bytes, lowers: Sequence[bytes]) -> None:
+    """Raise LayerError where upper or work directory is one of the others, or inside of it, or around it.
+
+    What is written would then appear in a lower that is taken not to change (ovl_check_layer). Lowers may
+    overlap each other: nothing is written to them.
+    """
     above: dict[bytes, set[tuple[int, int]]] = {}
     own: dict[bytes, tuple[int, int]] = {}
     named = [
@@ -195,7 +218,10 @@ def _refuse_overlap(upper: bytes, work: bytes, lowers: Sequence[bytes]) -> None:
 
 
 def _prepare(stack: Stack) -> None:
-    """Choose the prefix of the marks; with an upper end what a crash left, probe it, open its index."""
+    """Choose the prefix of the marks; with an upper end what a crash left, probe it, open its index.
+
+    Without an upper nothing can be probed, so the prefix is what the privileges allow to be read.
+    """
     options = stack.options
     trusted = not options.userxattr and is_administrator()
     upper = stack.upper
@@ -224,7 +250,7 @@ def _prepare(stack: Stack) -> None:
 
 
 def _declare_overrides(root: Real, name: str) -> None:
-    """A layer's root says by an xattr of its own that those of its files count, as fuse-overlayfs has it."""
+    """Mark an upper's root: its own xattr says that those of its files count, as in fuse-overlayfs."""
     if get_xattr(root, name) is None:
         st = root.stat()
         set_xattr(root, name, format_override(st.st_uid, st.st_gid, st.st_mode))

@@ -1,7 +1,7 @@
 """The names of a directory in the order of a number made from each, its cookie: as ext4 lists them.
 
-Whoever goes on behind a cookie misses nothing that was there all the time and sees nothing twice, whatever
-was added or removed meanwhile. Names are held once, in short sorted runs, so that a change costs
+A reader that continues behind a cookie misses nothing that was there all the time and sees nothing twice,
+whatever was added or removed meanwhile. Names are held once, in short sorted runs, so that a change costs
 microseconds however many there are.
 """
 
@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 
-_BITS = 40  # whoever hands them out has room for something of his own
+_BITS = 40  # which leaves room in a cookie for bits of the engine
 _MASK = (1 << _BITS) - 1
 _FEW = 4  # each cookie has this bit: smaller numbers are others' (. and ..)
 _RUN, _LONGEST = 512, 2048

@@ -36,7 +36,7 @@ _ASKABLE = (stat.S_IFDIR, stat.S_IFREG)
 
 
 class Origin(NamedTuple):
-    """The lower inode that an upper one comes from; `nlink` is 0 where only the number could be told."""
+    """The lower inode that an upper one comes from; `nlink` is 0 where only the number is known."""
 
     dev: int
     ino: int
@@ -135,7 +135,7 @@ class Origins:
 
     def find(self, origin: bytes) -> Origin | None:
         """The lower inode that `origin` names on the upper's own file system; None when it is gone, is
-        elsewhere or cannot be told.
+        elsewhere or unknown.
         """
         parsed = _decode(origin)
         if parsed is None or self._home is None or parsed[0] != self._home_uuid:

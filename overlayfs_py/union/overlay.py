@@ -152,8 +152,8 @@ class Overlay:
         return parent.children.get(name) if parent.children is not None else None
 
     def forget(self, node: Node) -> int:
-        """Nobody outside refers to `node` any more: drop it, its index and its descriptors. Returns how many
-        names the indexes held that went.
+        """Drop a node that the engine does not refer to any more, with its index and its descriptors. Return
+        how many names the dropped indexes held.
         """
         self._stack.dir_fds.trim()
         return forgetting.forget(self._stack, node)
@@ -191,7 +191,7 @@ class Overlay:
         try:
             return node, attributes.from_stat(self._stack, node, st)
         except BaseException:
-            self.forget(node)  # nobody outside will hear of it
+            self.forget(node)  # the caller gets no node
             raise
 
     def link(self, node: Node, parent: Node, name: bytes) -> Node:
@@ -215,11 +215,11 @@ class Overlay:
         remove.rmdir(self._stack, parent, name)
 
     def check_link(self, node: Node, parent: Node, name: bytes) -> None:
-        """Raise what `link` would refuse; for whoever copies `node` up first, as all of `check_*`."""
+        """Raise what `link` would refuse; for an engine that copies `node` up first, as all of `check_*`."""
         create.check_link(self._stack, node, parent, name)
 
     def check_unlink(self, parent: Node, name: bytes) -> Node:
-        """Raise what `unlink` would refuse; the node whose name goes."""
+        """Raise what `unlink` would refuse; return the node whose name goes."""
         return remove.check_unlink(self._stack, parent, name)
 
     def rename(self, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int = 0) -> None:
@@ -316,7 +316,9 @@ class Overlay:
         return protection.query(self._stack, node, command, data)
 
     def change_flags(self, node: Node, command: int, data: bytes) -> bytes:
-        """FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR; whoever writes next is asked whether it may."""
+        """FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR; the next write is checked again, also through an open
+        handle.
+        """
         copyup.copy_up(self._stack, node, data=False)
         found = protection.change(self._stack, node, command, data)
         if not node.unlinked:  # else it could not be opened again
@@ -362,7 +364,7 @@ class Overlay:
         return node.fd if node.fd >= 0 else self._readable(node)
 
     def write(self, node: Node, offset: int, data: bytes | memoryview) -> int:
-        """Write `data` at `offset`; copies up when nobody did. Returns how much of it the disk took."""
+        """Write `data` at `offset`, after a copy-up if it needs one. Return how many bytes were written."""
         fd = self._writable(node)
         return write_at(fd, data, offset) if node.fd_writable else handle.append(node, offset, data)
 
@@ -457,8 +459,8 @@ class Overlay:
         return self._stack.spare()
 
     def rest(self) -> None:
-        """Nobody has asked for anything for a while: keep no file open for writing, so that the file system
-        of the upper can be remounted read-only meanwhile.
+        """After a while without requests: keep no file open for writing, so that the file system of the upper
+        can be remounted read-only meanwhile.
         """
         cache = self._stack.data_fds
         for node in [node for node in cache.owners if node.fd_writable]:

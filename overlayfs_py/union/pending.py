@@ -2,8 +2,11 @@
 ends those that a crash interrupted.
 
 ``WORK/pending`` holds the one that is under way: ``paths`` says which names of the upper it is about,
-``moved`` is what is between two names. In the mount nobody sees a state in between, as the union does one
+``moved`` is what is between two names. The mount never shows a state in between, as the union does one
 thing after the other. See docs/decisions/0024.
+
+The record comes first and is durable, so whatever a crash leaves half done is named in it. Only one rename is
+under way at a time: with the record in place nothing else is begun.
 """
 
 import contextlib
@@ -31,7 +34,14 @@ class Pending:
     def swap(self, first: Real, second: Real) -> None:
         """Exchange two names; `first` is in the upper, `second` there or in the work directory.
 
-        At any moment a crash leaves what `finish` turns into the old state or the new one.
+        At any moment a crash leaves what `finish` turns into the old state or the new one:
+
+        1. `first` -> `moved`. The name `first` is free: `finish` moves it back there. The old state.
+        2. `second` -> `first`. Only `second` is free: `finish` moves it there. The new state. (If `second` is
+           in the work directory it is not in the record, and `moved`, which belongs there, is removed.)
+        3. `moved` -> `second`. Nothing is left to do but to remove the record.
+
+        If a step fails the ones before it are taken back.
         """
         first_fd, first_name = first.at()
         second_fd, second_name = second.at()
@@ -50,7 +60,12 @@ class Pending:
                 raise
 
     def leave(self, whiteout: Real, old: Real, new: Real) -> None:
-        """Rename `old` to `new`, both in the upper, and put `whiteout` from the work directory at `old`."""
+        """Rename `old` to `new`, both in the upper, and put `whiteout` from the work directory at `old`.
+
+        1. `whiteout` -> `moved`. Nothing has changed: `old` is taken, so `finish` removes the whiteout.
+        2. `old` -> `new`. The name `old` is free: `finish` puts the whiteout there. The new state.
+        3. `moved` -> `old`. Done.
+        """
         old_fd, old_name = old.at()
         new_fd, new_name = new.at()
         made_fd, made_name = whiteout.at()
@@ -64,7 +79,9 @@ class Pending:
             os.rename(_MOVED, old_name, src_dir_fd=fd, dst_dir_fd=old_fd)
 
     def _in_upper(self, real: Real) -> bool:
-        """Not by its layer: what was copied up still has that of the work directory."""
+        """Whether a name is below the upper's root. Its layer does not say: what was copied up keeps that of
+        the work directory.
+        """
         top = real
         while top.parent is not None:
             top = top.parent
@@ -72,8 +89,11 @@ class Pending:
 
     @contextlib.contextmanager
     def _recorded(self, reals: list[Real]) -> Iterator[int]:
-        """The descriptor of ``pending``; within, its record names `reals`. It stays when something failed
-        half way, and then nothing else is begun (EIO): the next mount ends it.
+        """Yield the descriptor of ``pending``; within, its record names `reals`.
+
+        The record is synced before anything moves, unless volatile: after a crash of the machine a rename
+        without its record would be lost. It stays when something failed half way, and then nothing else is
+        begun (EIO): the next mount ends it. A record that was cut off names nothing; nothing had moved.
         """
         fd = self._open()
         record = b"".join(real.layer_path() + b"\0" for real in reals)
@@ -119,7 +139,10 @@ class Pending:
             os.unlink(_PATHS, dir_fd=fd)
 
     def _put(self, fd: int, paths: list[bytes]) -> bool:
-        """Put what is between two names to the first that is free; a copy that is not needed goes."""
+        """Put what is between two names to the first of `paths` that is free. If none is, a single path means
+        that the rename was done, and what is left over goes. False: the upper was changed, and neither is
+        right.
+        """
         for path in paths:
             real = self._upper.root
             for name in path.split(b"/")[1:]:

@@ -1,4 +1,9 @@
-"""What the layers' file systems and our privileges allow, probed once when a stack is opened."""
+"""What the layers' file systems and our privileges allow, probed once when a stack is opened.
+
+Each ability is tried, not derived from the name of a file system: what a kernel's file system can do depends
+on its version, its mount options and the user namespace. Trying leaves nothing: temporary inodes in the work
+directory, which go at once, or by the next mount if a crash comes between.
+"""
 
 import errno
 import os
@@ -31,7 +36,7 @@ class Capabilities:
 
 
 def probe_upper(work: WorkDir, *, trusted: bool) -> Capabilities:
-    """Try each ability on a throw-away file in the work directory; it is gone afterwards."""
+    """Return what the upper's file system allows; raises OSError only where no file can be made at all."""
     temp = work.new_temp()
     fd, name = temp.at()
     file_fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd)
@@ -55,6 +60,9 @@ def probe_upper(work: WorkDir, *, trusted: bool) -> Capabilities:
 
 
 def _takes_xattr(fd: int, name: str) -> bool:
+    """Whether an xattr can be set; refused by the file system (EOPNOTSUPP) or for want of privileges
+    (EPERM).
+    """
     try:
         os.setxattr(fd, name, b"y")
     except OSError:
@@ -63,6 +71,7 @@ def _takes_xattr(fd: int, name: str) -> bool:
 
 
 def _reads_acl(fd: int) -> bool:
+    """Whether files have ACLs here: ENODATA means that this one merely has none."""
     try:
         os.getxattr(fd, ACL_ACCESS)
     except OSError as e:
@@ -71,6 +80,9 @@ def _reads_acl(fd: int) -> bool:
 
 
 def _makes_whiteouts(work: WorkDir) -> bool:
+    """Whether 0:0 character devices can be made. Since Linux 5.8 that needs no privilege, but some file
+    systems and user namespaces refuse it; whiteouts are files with an xattr then.
+    """
     temp = work.new_temp()
     fd, name = temp.at()
     try:
@@ -82,8 +94,9 @@ def _makes_whiteouts(work: WorkDir) -> bool:
 
 
 def _renames(work: WorkDir, flag: int) -> bool:
-    """Whether renameat2 takes `flag` and does as it says: the old name is still there afterwards. With inodes
-    that take no block: a full disk does not look like a file system that cannot.
+    """Whether renameat2 takes `flag` and does as it says: the old name is still there afterwards. (One that
+    ignored it would have moved the name.) Tried with inodes that take no block, so that a full disk does not
+    look like a file system without the ability.
     """
     old, new = work.new_temp(), work.new_temp()
     fd, old_name = old.at()
@@ -102,8 +115,8 @@ def _renames(work: WorkDir, flag: int) -> bool:
 
 
 def silly_rename_prefix(work: WorkDir) -> bytes:
-    """How the names begin under which the file system keeps files that are removed while they are open, as
-    FUSE and NFS do; empty where it needs none.
+    """Return how the names begin under which the file system keeps files that are removed while they are
+    open, as FUSE and NFS do ("silly rename"); empty where it needs none. Listings leave such names out.
     """
     fd, name = work.new_temp().at()
     open_fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd)
@@ -117,7 +130,7 @@ def silly_rename_prefix(work: WorkDir) -> bytes:
 
 
 def _names(dir_fd: int) -> list[bytes]:
-    """What a directory holds, by an O_PATH descriptor of it."""
+    """List a directory by an O_PATH descriptor of it."""
     return os.listdir(b"/proc/self/fd/%d" % dir_fd)
 
 

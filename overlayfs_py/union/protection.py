@@ -78,7 +78,7 @@ def check_change(stack: Stack, node: Node, *, touching: bool = False) -> None:
 
 
 def check_open(stack: Stack, node: Node, flags: int) -> None:
-    """Before a file is opened, or its contents are changed by whoever needs no open (O_APPEND)."""
+    """Before a file is opened, or its contents are changed without an open (as by O_APPEND)."""
     if not flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC):
         return
     found = protection(stack, node)

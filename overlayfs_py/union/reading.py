@@ -1,8 +1,8 @@
 """A stack of directories read without a mount, by the code that a mount finds names with.
 
-For whoever wants to know what an upper changes and what shows in the end: nothing is written, no lock is
-taken, and no node is kept longer than its reader keeps it. The directories may change meanwhile: what has
-gone is nothing, and nothing leads out of a layer.
+It shows what an upper changes and what results: for commit, diff, export and fsck. Nothing is written, no
+lock is taken, and no node is kept longer than its reader keeps it. The directories may change meanwhile: what
+has gone is nothing, and nothing leads out of a layer.
 """
 
 import errno
@@ -25,8 +25,8 @@ __all__ = ["Marks", "Node", "Reading", "Real", "list_xattrs", "read_xattr"]
 
 
 class _IndexMarks(Marks):
-    """Those of index entries are read once: whoever takes an upper apart while it is read removes them from
-    inodes that have further names.
+    """Marks of index entries are read once, at the start: a caller that takes an upper apart while it reads
+    removes them from inodes that have further names.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -108,7 +108,7 @@ class Reading:
     def lookup(self, directory: Node, name: bytes) -> Node | None:
         """What the mount shows as `name` of `directory`; None for nothing. Each name has a node of its own.
 
-        EIO: a redirect that makes no sense, or a metacopy file whose data is missing.
+        EIO: a malformed redirect, or a metacopy file whose data is missing.
         """
         stack = self._stack
         stack.trim()

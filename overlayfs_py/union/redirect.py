@@ -2,6 +2,11 @@
 
 A redirect is a name among the lower siblings, or an absolute path in the view that the lower
 layers give together; fs/overlayfs/dir.c ovl_get_redirect, namei.c ovl_lookup_layer.
+
+It is written before the move that needs it and says where the lower parts are already, so it is true before
+the move and after it (`rename`). The path is walked by the rules of a lookup, layer by layer: directories on
+the way may be whiteouts, files, opaque or redirected themselves. Redirects are data that anyone may have put
+into a layer, so a path is names only, without . and .., and each is looked up beneath the layer's root.
 """
 
 import errno
@@ -17,7 +22,11 @@ _REDIRECT_MAX = 256  # the kernel's redirect_max
 
 
 def lower_path(stack: Stack, parent: Node, name: bytes) -> bytes:
-    """The path of entry `name` of `parent` as the lowers have it; EXDEV when too long for a redirect."""
+    """Return the path of entry `name` of `parent` as the lowers have it; EXDEV when too long for a redirect.
+
+    Upwards through the merged view: a directory that was moved is at its redirect in the lowers, not at its
+    name here. An absolute redirect ends the way, as it says the rest.
+    """
     parts = [name]
     node: Node | None = parent
     while node is not None and node.parent is not None:
@@ -34,7 +43,9 @@ def lower_path(stack: Stack, parent: Node, name: bytes) -> bytes:
 
 
 def data_path(stack: Stack, node: Node) -> bytes | None:
-    """Where a metacopy file's data is, None when its redirect says so already; EXDEV when too far away."""
+    """Return the path to a metacopy file's data, None when its redirect says it already; EXDEV when it is too
+    long.
+    """
     present = marks.get_xattr(node.upper, stack.marks.redirect) if node.upper is not None else None
     if present is not None and present.startswith(b"/"):
         return None
@@ -49,7 +60,9 @@ def point_to_data(stack: Stack, node: Node) -> None:
 
 
 def combine(current: bytes, redirect: bytes) -> bytes:
-    """Where to look below a part found at `current` (a name or an absolute path) that has `redirect`."""
+    """Return where to look below a part found at `current` (a name or an absolute path) that has `redirect`.
+    A relative one replaces the last name.
+    """
     if redirect.startswith(b"/") or not current.startswith(b"/"):
         return redirect
     return current[: current.rindex(b"/") + 1] + redirect
@@ -66,7 +79,10 @@ class Candidate:
 
 
 def candidates(stack: Stack, parent: Node, redirect: bytes, below: int) -> list[Candidate]:
-    """What the layers under position `below` have at the redirect's target, topmost first. EIO: malformed."""
+    """Return what the layers under position `below` have at the redirect's target, topmost first.
+
+    EIO for a malformed one, as from the kernel (ovl_check_redirect): a wrong guess would show wrong contents.
+    """
     absolute = redirect.startswith(b"/")
     names = [n for n in redirect.split(b"/") if n]
     if not names or b".." in names or b"." in names or (not absolute and len(names) > 1):
@@ -88,7 +104,11 @@ class _Search:
         self.found: list[Candidate] = []
 
     def layer(self, start: Real) -> bool:
-        """Look in one layer; False: the layers below do not count."""
+        """Look in one layer; False: the layers below do not count.
+
+        They do not below a whiteout or a file on the way, since what they have at the path is hidden, and
+        neither below an opaque directory, of which the parts found so far are all (`sealed`).
+        """
         real = start
         names = self.names
         sealed = False

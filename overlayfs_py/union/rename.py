@@ -3,6 +3,18 @@
 The decisions are the kernel's ovl_rename (fs/overlayfs/dir.c): EXDEV for a directory that is in a
 lower layer unless redirect_dir=on, RENAME_WHITEOUT refused, everything else done in one
 renameat2 on the upper, or in several renames where that has no flags (`exchange`).
+
+What is on the disk after each step of `rename`, in this order, and why a crash there is harmless:
+
+1. Both directories and the entry are copied up. Copies look like what they were copied from.
+2. The directory that gets the entry is marked impure. Readers then look for numbers elsewhere; nothing more.
+3. The entry is marked, while it still has its old name: with a redirect that says where its lower parts are
+   anyway, or as opaque where it has no lower part that the mark could hide.
+4. A directory that is replaced, empty but for whiteouts, is exchanged with an empty opaque one: as empty.
+5. One call moves the entry and leaves the whiteout. Before it the old state shows, after it the new one.
+6. A whiteout that hides nothing may be left at the old name, until it is removed.
+
+After step 5 only tables in memory change, and the index entry of an inode whose last name was replaced.
 """
 
 import errno
@@ -48,7 +60,10 @@ from overlayfs_py.union.stack import Stack
 
 
 class _Side:
-    """One end of a rename: a name in a directory, and the node there, if any."""
+    """One end of a rename: a name in a directory, and the node there, if any.
+
+    Resolving the node and listing the directory come first: both may fail, and nothing is changed yet.
+    """
 
     __slots__ = ("index", "name", "node", "parent")
 
@@ -78,7 +93,10 @@ class _Side:
 
 
 def check_flags(flags: int) -> None:
-    """EINVAL for flags a user's rename cannot have: a whiteout left behind is the union's own business."""
+    """Raise EINVAL for flags that a user's rename cannot have.
+
+    RENAME_WHITEOUT is one of them: through the mount it would make a whiteout, which is no user's to make.
+    """
     if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
         fail(errno.EINVAL)
 
@@ -86,7 +104,12 @@ def check_flags(flags: int) -> None:
 def rename(
     stack: Stack, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int = 0
 ) -> None:
-    """renameat2 on the merged view; errno as the kernel's overlayfs gives it."""
+    """Do renameat2 on the merged view; the errno of a refusal is the one of the kernel's overlayfs.
+
+    Raises EROFS, ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EPERM (protected), and EXDEV: for a directory
+    with lower parts without redirect_dir=on, for a redirect that is too long, between subvolumes of the
+    upper.
+    """
     if flags:
         check_flags(flags)
     stack.require_upper()
@@ -94,10 +117,12 @@ def rename(
     new = _Side(stack, new_parent, new_name)
     exchange = bool(flags & RENAME_EXCHANGE)
     _check(stack, old, new, flags)
-    if old.node is new.node:
+    if old.node is new.node:  # two names of one inode: rename(2) does nothing
         return
     _copy_up_both(stack, old, new, exchange=exchange)
     _mark_moved(stack, old, new)
+    # A name that begins with .wh. is marked as a name before it is there, and so before a crash can come
+    # between.
     stack.marks.keep_name(old.directory, name)  # for the whiteout
     stack.marks.keep_name(new.directory, new_name)
     if exchange:
@@ -113,7 +138,11 @@ def rename(
 def check(
     stack: Stack, parent: Node, name: bytes, new_parent: Node, new_name: bytes, flags: int
 ) -> tuple[Node, ...]:
-    """All that `rename` refuses, before anything is copied up; the files that it will copy up."""
+    """Raise what `rename` would refuse, and return the files that it will copy up.
+
+    For an engine that copies long files up in a thread, before it calls `rename`. A refusal must come first:
+    a copy made for nothing would stay in the upper.
+    """
     check_flags(flags)
     if _in_upper(parent, name, there=True) and _in_upper(new_parent, new_name, there=False):
         return ()  # nothing is copied up, and `rename` itself looks before it changes anything
@@ -136,6 +165,11 @@ def _in_upper(parent: Node, name: bytes, *, there: bool) -> bool:
 
 
 def _check(stack: Stack, old: _Side, new: _Side, flags: int) -> None:
+    """Raise every refusal, in the order of the kernel's checks: programs tell them apart by the first.
+
+    vfs_rename's own come first (missing, existing, protected, types), then those of ovl_rename. The length of
+    redirects is the last: it is checked here, too, as the upper must not change before an EXDEV.
+    """
     source, target = old.node, new.node
     exchange, noreplace = bool(flags & RENAME_EXCHANGE), bool(flags & RENAME_NOREPLACE)
     if source is None or (exchange and target is None) or new.parent.nlink == 0:
@@ -166,6 +200,7 @@ def _check(stack: Stack, old: _Side, new: _Side, flags: int) -> None:
 
 
 def _copy_up_both(stack: Stack, old: _Side, new: _Side, *, exchange: bool) -> None:
+    """Give both directories and what moves an upper part; a file that is replaced counts its names first."""
     copy_up_dir(stack, new.parent)
     copy_up_dir(stack, old.parent)
     _have_upper_name(stack, old)
@@ -176,22 +211,27 @@ def _copy_up_both(stack: Stack, old: _Side, new: _Side, *, exchange: bool) -> No
 
 
 def _have_upper_name(stack: Stack, side: _Side) -> None:
-    """The side's own name must be in the upper, as a link of the index entry where the inode is there
-    already.
+    """Make the side's own name exist in the upper, as rename(2) can only move what is there.
+
+    An inode that was copied up under another name has an index entry, and this name becomes a link to it.
     """
     node = side.inode
     if node.is_dir:
         copy_up_dir(stack, node)
     elif node.upper is None:
-        node.prefer(side.parent, side.name)
+        node.prefer(side.parent, side.name)  # of several names it is copied up under the one that moves
         copy_up(stack, node, data=False)
     if not in_upper(side.index.entries[side.name]):
         link_up(stack, node, side.parent, side.name)
 
 
 def _mark_moved(stack: Stack, side: _Side, target: _Side) -> None:
-    """Before a node leaves its name: a redirect to its lower parts, or an opaque mark where it would
-    merge.
+    """Before a node leaves its name: mark where its lower parts are, or that it has none.
+
+    ovl_rename calls ovl_set_redirect and ovl_set_opaque at the same point. Both marks are true of the node
+    where it is now, so a crash between mark and move changes nothing: the redirect names the place that the
+    lookup by name finds, too, and only a directory without lower parts becomes opaque. Without the mark the
+    node would lose its lower parts by the move, or merge with what the lowers have at its new name.
     """
     node = side.inode
     if node.carries_marks:
@@ -206,6 +246,9 @@ def _mark_moved(stack: Stack, side: _Side, target: _Side) -> None:
 
 
 def _wants_redirect(stack: Stack, node: Node) -> bool:
+    """Whether lower parts belong to it that a lookup by its new name would not find: those of a merged
+    directory, or the data of a metacopy file.
+    """
     return bool(node.lowers) and (node.is_dir or node.metacopy or becomes_metacopy(stack, node))
 
 
@@ -217,24 +260,34 @@ def _redirect(stack: Stack, side: _Side, target: _Side) -> bytes | None:
     node = side.node
     if node is None or not _wants_redirect(stack, node):
         return None
+    # A name is enough among siblings. A hard-linked file may be found by names in other directories, too, and
+    # from there a name alone would lead elsewhere.
     siblings = side.parent is target.parent and (node.is_dir or node.lowers[0].stat().st_nlink == 1)
     present = marks.get_xattr(node.upper, stack.marks.redirect) if node.upper is not None else None
     if present is not None and (siblings or present.startswith(b"/")):
-        return None
+        return None  # an absolute one holds wherever it moves to
     name = side.name if present is None else present
     return name if siblings else lower_path(stack, side.parent, name)
 
 
 def _move(stack: Stack, old: _Side, new: _Side) -> None:
-    """A plain rename: what was at the new name is gone, a whiteout stays at the old one where a lower has
-    it.
+    """Move the entry in one call that also leaves a whiteout at the old name, where a lower has that name.
+
+    Without the whiteout the lower's entry would be there again. So neither may come alone: a crash between
+    rename and whiteout would show the entry twice, and between whiteout and rename not at all. Three ways:
+
+    - The new name is a whiteout in the upper: exchange the two. A directory can replace a whiteout in no
+      other way, and the whiteout arrives where one is needed. Where none is needed it hides nothing until it
+      is removed, so a crash before that is harmless.
+    - The old name needs a whiteout: RENAME_WHITEOUT.
+    - Neither: rename(2), which also replaces a whiteout by a file.
     """
     victim = new.node
     leave_whiteout = covered(old.index.entries.get(old.name))
     new_whiteout = new.name in new.index.whiteouts
     if victim is not None and victim.upper is not None:
         if victim.is_dir:
-            victim.upper.dir_fd()
+            victim.upper.dir_fd()  # open while it has a name, as it may be in use
             clear_whiteouts(stack, victim, new.directory, new.name)
         else:
             keep_reachable(stack, victim, new.directory, new.name)
@@ -250,6 +303,9 @@ def _move(stack: Stack, old: _Side, new: _Side) -> None:
 
 
 def _rename_leaving_whiteout(stack: Stack, old: _Side, new: _Side) -> None:
+    """Rename with a whiteout left behind: by the file system, or by one made beforehand in the work directory
+    (on uppers without RENAME_WHITEOUT, or where whiteouts are files with an xattr).
+    """
     if leaves_whiteouts(stack):
         rename_leaving(stack, old.real(), new.real(), None)
         return
@@ -262,6 +318,10 @@ def _rename_leaving_whiteout(stack: Stack, old: _Side, new: _Side) -> None:
 
 
 def _finish_move(stack: Stack, old: _Side, new: _Side, *, whiteout: bool) -> None:
+    """Update the tables: what was replaced loses its name, both indexes follow, the node has its new name.
+
+    The directory entry keeps its listed inode number: a rename changes no number.
+    """
     node, victim = old.inode, new.node
     if victim is not None:
         if victim.is_dir:
@@ -283,6 +343,7 @@ def _readdress(node: Node, old: _Side, new: _Side) -> None:
 
 
 def _rename_node(node: Node, old: _Side, new: _Side) -> None:
+    """Give the node its new name; one that is not known stays so, as it would never be forgotten."""
     known = old.parent.children is not None and old.parent.children.get(old.name) is node
     node.detach(old.parent, old.name)
     if known:
@@ -292,6 +353,10 @@ def _rename_node(node: Node, old: _Side, new: _Side) -> None:
 
 
 def _finish_exchange(old: _Side, new: _Side) -> None:
+    """Update the tables after an exchange. Neither name is covered by a whiteout: both still have an entry.
+
+    Whether `first` is addressed by its old name is decided before `second` gets that address.
+    """
     first, second = old.inode, new.inode
     first_ino, second_ino = old.index.entries[old.name][1], new.index.entries[new.name][1]
     note_upper(old.index, old.name, second_ino, second.kind)

@@ -1,4 +1,9 @@
-"""Changing attributes: size, owner, mode and times of the upper inode, copied up first."""
+"""Changing attributes: size, owner, mode and times of the upper inode, copied up first.
+
+Each is a system call of its own, so a crash may come between. That is as it is on any file system: a
+program's chmod and chown are separate calls, and one SETATTR with several fields comes from one such call
+plus what the kernel adds (set-id bits that go, a time). The copy-up before them is complete or not there.
+"""
 
 import errno
 import os
@@ -18,8 +23,8 @@ from overlayfs_py.union.stack import Stack, override_name
 
 
 def check(stack: Stack, node: Node, changes: AttrChanges) -> None:
-    """All that is refused before anything is changed: EROFS, a size that cannot be, EOVERFLOW for an owner
-    without a mapping.
+    """Raise what is refused before anything is changed: EROFS, EISDIR or EINVAL for a size, EPERM for
+    protected files, EOVERFLOW for an owner without a mapping.
     """
     stack.require_upper()
     times = AttrChanges(atime_ns=changes.atime_ns, mtime_ns=changes.mtime_ns)
@@ -33,14 +38,18 @@ def check(stack: Stack, node: Node, changes: AttrChanges) -> None:
 
 
 def setattr_node(stack: Stack, node: Node, changes: AttrChanges) -> None:
-    """Apply `changes` in the order size, owner, mode, times: each may disturb those after it."""
+    """Apply `changes` in the order size, owner, mode, times: each may disturb those after it.
+
+    Writing and chown clear set-id bits, so the mode comes after them, and all three move times, so these come
+    last. A truncation copies up only the bytes that stay; other changes copy metadata only, with metacopy.
+    """
     check(stack, node, changes)
     if changes.size is not None:
         truncate(stack, node, changes.size)
     elif node.upper is None:
         copy_up(stack, node, data=False)
     if node.is_dir:
-        node.inherits = None
+        node.inherits = None  # the group that new entries get may be another now
     if stack.options.xattr_permissions and node.kind != stat.S_IFLNK:
         _override(stack, node, changes)
     else:
@@ -50,6 +59,9 @@ def setattr_node(stack: Stack, node: Node, changes: AttrChanges) -> None:
 
 
 def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
+    """Change the real owner and mode, by the descriptor where the upper file is open for writing: quicker
+    than by name (bench: create+write+close).
+    """
     real = node.top
     if changes.uid is not None or changes.gid is not None:
         ids = map_owner(stack, changes.uid, changes.gid)
@@ -66,6 +78,9 @@ def _own(stack: Stack, node: Node, changes: AttrChanges) -> None:
 
 
 def _set_times(node: Node, atime_ns: int | None, mtime_ns: int | None) -> None:
+    """Set the times that are given. Two of NOW are left to the file system, whose clock stamps writes: ours
+    may be ahead of it by a tick, and a file would seem to be newer than what is written after it.
+    """
     if (atime_ns, mtime_ns) == (NOW, NOW):
         attrs.touch(*node.top.at())
         return

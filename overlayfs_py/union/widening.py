@@ -1,4 +1,4 @@
-"""What modes keep even their owner from, for a daemon that is no more than that owner (no CAP_DAC_OVERRIDE).
+"""Widening modes that keep even their owner out, for a daemon that is an ordinary user (no CAP_DAC_OVERRIDE).
 
 The kernel has checked what the caller may do. What the daemon then does for it needs more: to put copies
 and whiteouts into a directory of mode 0555, to move one to another place, to mark it. So when an operation
@@ -24,12 +24,18 @@ Result = TypeVar("Result")
 
 
 def denies_owner(stack: Stack, mode: int) -> bool:
-    """Whether a directory of this mode would keep the daemon from changing, or moving, it."""
+    """Whether a directory of this mode would keep the daemon from changing it, or from moving it: rename(2)
+    of a directory to another one writes its `..`.
+    """
     return stack.confined and mode & stat.S_IRWXU != stat.S_IRWXU
 
 
 class _Widened:
-    """Upper parts with their modes as they were, by descriptors, as their names may change."""
+    """Upper parts with their modes as they were, by descriptors, as their names may change.
+
+    Only the owner's bits are added: for everyone else nothing changes, at no moment. `give_back` runs
+    whatever happens, in the reverse order, so that each directory can still be reached.
+    """
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -63,7 +69,9 @@ class _Widened:
         return True
 
     def widen_all(self, args: tuple[object, ...]) -> bool:
-        """Widen the nodes that an operation is about, and what they call by the name that follows them."""
+        """Widen the nodes among an operation's arguments, and the entry that a name after a node stands
+        for.
+        """
         count = 0
         for position, node in enumerate(args):
             if not isinstance(node, Node):

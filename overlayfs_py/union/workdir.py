@@ -1,8 +1,15 @@
-"""The work directory: temporary names, the index directory, the volatile marker, and the lock on all of it.
+"""The work directory: temporary names, the index directory, the volatile mark, and the lock on all of it.
 
 Layout as the kernel's: ``WORK/work`` for inodes under construction (emptied at mount),
 ``WORK/index`` for indexed hard links, ``WORK/work/incompat/volatile`` while data may be lost by a
 crash of the machine. ``WORK/nlink`` is ours: how many names went of hard links that have no index entry.
+
+Everything that is not complete, or not needed any more, is in ``WORK/work`` and nowhere else. So a crash
+leaves its remains there, and emptying it at the next mount is all the repair that is needed
+(ovl_workdir_cleanup). What must survive is kept out of it: the index, the counts, and ``WORK/pending``
+(`pending`).
+
+It must be on the upper's file system, as most operations end with a rename from the one to the other.
 """
 
 import contextlib
@@ -25,6 +32,9 @@ _LARGE = 32 * 1024
 class WorkDir:
     """Owns the descriptors of its parts and the lock; `temp` is where inodes are made before they get their
     name.
+
+    `lock` comes before `prepare`: what lies in the directory may be another live mount's, being made right
+    now.
     """
 
     def __init__(self, path: bytes, root_fd: int, fds: FdCache[Real], held: Held) -> None:
@@ -39,7 +49,9 @@ class WorkDir:
         self.counted: set[bytes] = set()  # the names in it
 
     def lock(self) -> None:
-        """Take the directory for this mount; InUse when another one has it."""
+        """Take the directory for this mount; InUse when another one has it. flock(2) ends with the process,
+        so a crash leaves no lock behind.
+        """
         self._lock_fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.layer.root.fd)
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,7 +60,12 @@ class WorkDir:
             raise InUse(f"workdir {os.fsdecode(self.layer.path)}", (found.st_dev, found.st_ino)) from None
 
     def prepare(self, *, volatile: bool) -> None:
-        """Empty the temporary directory; a crash left nothing there that anything else refers to."""
+        """Empty the temporary directory and make it anew; LayerError where that fails.
+
+        A crash left nothing there that anything else refers to. The mark of a volatile mount lies there, too,
+        and is looked at before it goes: the data it speaks of is in the upper, which cannot be repaired. A
+        crash half way leaves less of the same, and the next mount continues.
+        """
         root_fd = self.layer.root.fd
         if not volatile:
             self._refuse_lost_data(root_fd)
@@ -67,6 +84,7 @@ class WorkDir:
         self.temp.fd = os.open(b"work", O_DIRFD, dir_fd=root_fd)
 
     def _empty(self, root_fd: int) -> None:
+        """Remove `work`, mostly empty, so one rmdir(2) is enough (bench: start to a usable mount)."""
         with contextlib.suppress(FileNotFoundError):
             try:
                 os.rmdir(b"work", dir_fd=root_fd)
@@ -74,7 +92,11 @@ class WorkDir:
                 remove_tree(b"work", dir_fd=root_fd)
 
     def _refuse_lost_data(self, root_fd: int) -> None:
-        """A volatile mount of an earlier boot may have lost data; one of this boot lost none (page cache)."""
+        """Raise LayerError after a volatile mount of an earlier boot, which may have lost data.
+
+        One of this boot lost none, however it ended: what it wrote is in the page cache. The kernel refuses
+        both (ovl_workdir_cleanup_recurse), as it does not know when the mark was made.
+        """
         if not os.path.isdir(b"/proc/self/fd/%d/%s" % (root_fd, _VOLATILE)):
             return
         try:
@@ -97,7 +119,9 @@ class WorkDir:
             f.write(_boot_id())
 
     def make_index(self) -> None:
-        """Open the index directory, made when it is missing."""
+        """Open the index directory, made when it is missing. It is never emptied: its entries are names of
+        inodes in the upper, and the next mount needs them.
+        """
         with contextlib.suppress(FileExistsError):
             os.mkdir(b"index", 0o700, dir_fd=self.layer.root.fd)
             _own(self.layer.root.fd, b"index")
@@ -121,7 +145,9 @@ class WorkDir:
         self.counted.update(os.fsencode(name) for name in os.listdir(b"/proc/self/fd/%d" % self.counts.fd))
 
     def temp_name(self) -> bytes:
-        """A name not used before in `temp`."""
+        """Return a name not used before in `temp`. Names are counted and never used again, so what could not
+        be removed is not in the way, and no check for an existing name is needed.
+        """
         self._serial += 1
         return b"#%x" % self._serial
 
@@ -132,6 +158,8 @@ class WorkDir:
     def discard(self, real: Real) -> None:
         """Remove a temporary inode, directory or not; it may be gone already. For a large directory
         `remove_large` says when, and in which thread.
+
+        Errors are ignored: nothing refers to it, and the next mount removes what is left.
         """
         fd, name = real.at()
         with contextlib.suppress(OSError):

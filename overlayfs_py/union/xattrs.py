@@ -157,7 +157,7 @@ def check_remove(stack: Stack, node: Node, name: bytes) -> bool:
     stack.require_upper()
     key = os.fsdecode(name)
     _refuse_acl(stack, key)
-    check_change(stack, node, touching=key == CAPABILITY)  # which whoever appends drops
+    check_change(stack, node, touching=key == CAPABILITY)  # which an append drops, too
     if _is_reserved(stack, key):
         fail(errno.ENODATA)
     if key == ACL_DEFAULT and not node.is_dir:
@@ -176,7 +176,7 @@ def removexattr(stack: Stack, node: Node, name: bytes) -> None:
     try:
         marks.remove_xattr(node.top, _on_disk(key))
     except OSError as e:
-        # Whoever saw it in the lower and wants it gone has it gone: the copy was made without.
+        # The lower has it and the copy was made without: what the caller wants gone is gone.
         if e.errno != errno.ENODATA or key != CAPABILITY or node not in stack.stripped:
             raise
     stack.stripped.discard(node)
