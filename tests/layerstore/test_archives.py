@@ -223,5 +223,5 @@ def test_needless_blobs_do_not_stay(cli: Cli) -> None:
 
 def test_a_rootfs_is_no_image(cli: Cli) -> None:
     assert "layerstore import" in cli.fail("load", stdin=tarball(ROOTFS))
-    assert "no tar" in cli.fail("load", stdin=b"hello" * 200)
+    assert "not a tar" in cli.fail("load", stdin=b"hello" * 200)
     assert "image archive" in cli.fail("load", stdin=b"")

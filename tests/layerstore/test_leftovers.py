@@ -134,7 +134,7 @@ def test_a_leftover_that_stays(store: Cli, where: Path) -> None:
     for repair in ([], ["--repair"]):
         done = store.call("fsck", *repair)
         assert done.returncode == 1
-        [line] = [line for line in done.stdout.decode().splitlines() if "cannot be removed" in line]
+        [line] = [line for line in done.stdout.decode().splitlines() if "removing it failed" in line]
         assert str(left) in line
         assert "it is mounted: unmount it" in line
     unmount_below(left)

@@ -96,5 +96,5 @@ def test_wrong_words(cli: Cli) -> None:
     assert "number of stars" in cli.fail("search", "--filter", "stars=many", "localhost:1/x")
     assert "true or false" in cli.fail("search", "--filter", "is-official=yes", "localhost:1/x")
     assert "host name" in cli.fail("search", "not_a.host:x/y")
-    assert "a term" in cli.fail("search", "docker.io/")
+    assert "search term" in cli.fail("search", "docker.io/")
     assert "cannot reach" in cli.fail("search", "localhost:1/x")
