@@ -1,6 +1,6 @@
 """What Ctrl-C does while our programs load, and wherever there is nothing to clean up."""
 
-# The built-in part of `signal`, which loads nothing; it has no types.
+# The built-in part of `signal`, which imports nothing else; it has no types.
 from _signal import (  # type: ignore[import-not-found]
     SIG_DFL,
     SIGINT,

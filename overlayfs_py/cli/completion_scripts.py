@@ -1,7 +1,8 @@
-"""What bash, zsh and fish read to complete a command of ours: the line goes to it, its answer is shown.
+"""Completion scripts for bash, zsh and fish: they pass the line to the command and show its answer.
 
-An answer has a line a word, ``TYPE,WORD`` and what it means after a tab. ``plain`` is a whole word, ``part``
-one that goes on without a blank, which click's own scripts lack; ``dir`` and ``file``: the shell knows.
+An answer has one line for each candidate: ``TYPE,WORD``, a tab and its meaning. The types: ``plain`` is a
+whole word; ``part`` continues without a blank, which click's own scripts do not support; with ``dir`` and
+``file`` the shell completes paths itself.
 """
 
 _BASH = """\

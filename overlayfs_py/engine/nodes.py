@@ -166,7 +166,7 @@ class NodeTable:
         self._gone += count
         if self._gone > _MANY and self._gone > 4 * len(self._by_id):
             self._gone = 0
-            self._by_id = dict(self._by_id)  # a dict keeps the room it once had
+            self._by_id = dict(self._by_id)  # a dict never shrinks
             self._on_shrink()
 
     def clear(self) -> list[Node]:

@@ -1,4 +1,4 @@
-"""Options: frozen records, the table of every option, and the two readers (mount string, TOML file)."""
+"""Mount options: frozen records, the table of all options, readers for mount strings and TOML files."""
 
 from overlayfs_py.options.parse import escape, parse_options, split_options
 from overlayfs_py.options.records import IdRange, MountOptions, Options, ServiceOptions, UnionOptions

@@ -26,7 +26,7 @@ class Kind(Enum):
 
 
 class Row(NamedTuple):
-    """One option. `target`: the record and field it fills; `values`: what a flag or a word means there."""
+    """One option. `target`: the record and field that it sets; `values`: the value for each word."""
 
     name: str
     kind: Kind
@@ -212,5 +212,5 @@ GROUPS = {
     "Not supported": UNSUPPORTED,
 }
 ROWS: dict[str, Row] = {row.name: row for rows in GROUPS.values() for row in rows}
-# fstab's own words, of which each program takes what it knows: mount(8) hands them all on.
+# Prefixes of fstab's options for other programs; mount(8) passes all of them on.
 SILENT_PREFIXES = ("x-", "X-")

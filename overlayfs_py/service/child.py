@@ -1,6 +1,6 @@
 """``overlayfs_py.mount()``: a mount in a child process, for Python programs.
 
-The child serves in the foreground and stops when this process ends or closes its end of the pair.
+The child serves in the foreground, and stops when this process ends or closes its socket to the child.
 """
 
 import contextlib

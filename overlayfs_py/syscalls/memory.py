@@ -7,7 +7,7 @@ from overlayfs_py.syscalls._libc import Function, function
 
 try:
     _trim: Function | None = function("malloc_trim", ctypes.c_size_t)
-except AttributeError:  # glibc's own
+except AttributeError:  # only glibc has it
     _trim = None
 
 

@@ -67,7 +67,5 @@ class LibfuseEngine:
 def create(overlay: "Overlay", options: ServiceOptions) -> LibfuseEngine:
     """Make the engine, for `open_engine`."""
     if options.data in ("passthrough", "writeback"):
-        raise EngineUnavailable(
-            f"data={options.data} needs engine=native; it is not available with pyfuse3"
-        )
+        raise EngineUnavailable(f"data={options.data} needs engine=native; it is not available with pyfuse3")
     return LibfuseEngine(overlay, options)

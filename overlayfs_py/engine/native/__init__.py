@@ -1,1 +1,1 @@
-"""The native engine: the FUSE kernel protocol itself, spoken over /dev/fuse by one plain thread."""
+"""The native engine: the FUSE kernel protocol on /dev/fuse, served by one plain thread."""

@@ -16,7 +16,7 @@ _DEVICE = "/dev/cpu_dma_latency"
 _DRIVER = "/sys/devices/system/cpu/cpuidle/current_driver"
 _AT_ONCE = struct.pack("=i", 0)  # µs
 _WHENEVER = struct.pack("=i", 2_000_000_000)  # PM_QOS_CPU_LATENCY_DEFAULT_VALUE
-# It concerns every idle processor, so only where those are few.
+# The request affects every idle processor, so it is made only where there are few.
 _MOST_PROCESSORS = 8
 
 
@@ -88,7 +88,7 @@ class CpuLatencyRequest:
 
 
 def _pays() -> bool:
-    """Whether halting is left to haltpoll, the driver of virtual machines, on few enough processors."""
+    """Whether haltpoll, the driver of virtual machines, manages halting, and on few enough processors."""
     try:
         with open(_DRIVER, encoding="ascii") as driver:
             return driver.read().strip() == "haltpoll" and (os.cpu_count() or 0) <= _MOST_PROCESSORS

@@ -60,7 +60,7 @@ class Postponed(Exception):
 
 
 class Busy(Exception):
-    """Raised by a handler: `node` is being copied up, so the request has to be done again afterwards."""
+    """Raised by a handler: `node` is being copied up; the request is repeated afterwards."""
 
     def __init__(self, node: Awaited) -> None:
         super().__init__("waits for a copy-up, a chore or a thaw")
@@ -179,6 +179,6 @@ class Deferrals:
         return True
 
     def close(self) -> None:
-        """Wait for the workers."""
+        """Wait until all workers have finished."""
         self._closed = True
         self._pool.shutdown(wait=True)

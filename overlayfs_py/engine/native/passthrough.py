@@ -6,8 +6,8 @@ opens with EIO). So the first open decides for all until the last one is closed 
 
 - A file in the upper that is not open gets its upper file.
 - A file in a lower of a writable mount is opened through the FUSE page cache, since a write must be able to
-  move it to the upper while readers hold it open; they see what is written then, as kernel overlayfs's do.
-  Once the last of those opens is closed, the next one gets the upper file.
+  copy it up while readers have it open; the readers then see what is written. Once the last of these opens is
+  closed, the next one gets the upper file.
 - On a read-only mount every file gets its layer's file, so mounts of one image share one page cache.
 
 For the layer's file system, writes through a backing file are the daemon's, so they clear no set-id bits.
