@@ -240,9 +240,9 @@ def status(mount: OverlayMount, verb: str = "status") -> dict[str, Any]:
         return dict(daemon.ask(verb))
 
 
-def unmount(root: bytes, patience: float = 10.0) -> None:
+def unmount(root: bytes, seconds: float = 10.0) -> None:
     """Unmount, waiting a moment for whoever still has it open; then lazily, and complain."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + seconds
     while True:
         try:
             rawcalls.umount(root)

@@ -7,11 +7,11 @@ from pathlib import Path
 _INTERVAL = 0.005
 
 
-def wait_until(condition: Callable[[], object], *, what: str = "it", patience: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], *, what: str = "it", seconds: float = 20.0) -> None:
     """Return once `condition()` is true; AssertionError when it never is."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited {patience:.0f} s for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
         time.sleep(_INTERVAL)
 
 

@@ -79,7 +79,7 @@ def settle(work: Path, name: str, *, force: bool = False) -> bool:
         if force:
             for pid in holders:
                 _force(pid, name)
-        return open_when_free(look, _run_dir(), patience=_STOP_SECONDS, remedy=f"layerstore umount -f {name}")
+        return open_when_free(look, _run_dir(), seconds=_STOP_SECONDS, remedy=f"layerstore umount -f {name}")
     except OverlayError as error:
         raise InUse(str(error)) from None
 

@@ -57,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; usage: {USAGE}")
 
     def format_help(self) -> str:
-        lines = [f"  {words:<18}{said}" for words, said in options_of(self)]
+        lines = [f"  {words:<18}{text}" for words, text in options_of(self)]
         return f"usage: {USAGE}\n\n{DESCRIPTION}\n" + "\n".join(lines) + f"\n\nexamples:\n{EXAMPLES}"
 
 

@@ -44,8 +44,8 @@ def _mount_page() -> Iterator[str]:
     for title, rows in GROUPS.items():
         yield f'.SH "MOUNT OPTIONS: {title.upper()}"'
         for row in rows:
-            said = row.meaning if row.kind is not Kind.REFUSED else f"{effect(row)}: {row.meaning}"
-            yield from (".TP", f".B {roff(form(row))}", roff(said))
+            text = row.meaning if row.kind is not Kind.REFUSED else f"{effect(row)}: {row.meaning}"
+            yield from (".TP", f".B {roff(form(row))}", roff(text))
     yield from _examples(mounting.EXAMPLES)
     yield from (
         ".SH SEE ALSO",
@@ -83,8 +83,8 @@ def _head(program: str, says: str, usages: Iterable[str]) -> Iterator[str]:
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    for words, said in mounting.options_of(parser):
-        yield from (".TP", f".B {roff(words)}", roff(said))
+    for words, text in mounting.options_of(parser):
+        yield from (".TP", f".B {roff(words)}", roff(text))
 
 
 def _examples(text: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from overlayfs_py.options import Options
 from overlayfs_py.service.companions import detach_when_alone
 from overlayfs_py.service.control import ControlSocket, Verb
 from overlayfs_py.service.freezing import Freezer
-from overlayfs_py.service.keepers import keepers, said
+from overlayfs_py.service.keepers import describe, keepers
 from overlayfs_py.service.mountpoint import LiveMount
 from overlayfs_py.service.notify import Notifier
 from overlayfs_py.syscalls.mount import mount_fuse, unmount
@@ -203,7 +203,9 @@ class Daemon:
             await trio.sleep(_LINGER)
             if found := await trio.to_thread.run_sync(partial(keepers, connection, besides=[os.getpid()])):
                 log.warning(
-                    "%s: stopping while still in use by %s", shown(self.options.mount.mountpoint), said(found)
+                    "%s: stopping while still in use by %s",
+                    shown(self.options.mount.mountpoint),
+                    describe(found),
                 )
                 return
 

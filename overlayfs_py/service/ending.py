@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from overlayfs_py.errors import MountError
 from overlayfs_py.service import client
-from overlayfs_py.service.keepers import keepers, said, shown_here
+from overlayfs_py.service.keepers import describe, keepers, mounts_here
 from overlayfs_py.syscalls import processes
 from overlayfs_py.syscalls.fusectl import abort_connection
 
@@ -59,11 +59,11 @@ class Ending:
         if not found:
             return ""
         remedy = f"end that process, or run {self._remedy}"
-        return f", but its daemon (pid {self.pid}) still serves {said(found)}: {remedy}"
+        return f", but its daemon (pid {self.pid}) still serves {describe(found)}: {remedy}"
 
     def is_shown_here(self) -> bool:
         """Whether it is mounted in this mount namespace; True when that is unknown."""
-        return self.connection is None or bool(shown_here(self.connection))
+        return self.connection is None or bool(mounts_here(self.connection))
 
     def force(self, run_dir: bytes) -> None:
         """End the daemon even if its mount is in use: by a request, else by aborting its FUSE connection.

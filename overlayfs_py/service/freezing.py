@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("overlayfs_py.freeze")
 
 # Seconds that requests in progress may take to end (a copy-up may be long) before the freeze fails.
-PATIENCE = 60.0
+_END_SECONDS = 60.0
 # Seconds for writing pages once changes are held; a page that a held request has locked cannot be written.
 _LAST_PAGES = 2.0
 _LOOK_EVERY = 0.25
@@ -75,7 +75,7 @@ class Freezer:
         if self.holds:
             raise MountError(f"{self._shown} is already frozen")
         self._ended = "requests in progress do not end"
-        with trio.move_on_after(PATIENCE) as self._freezing:
+        with trio.move_on_after(_END_SECONDS) as self._freezing:
             try:
                 since, pages_left = await self._hold(mount)
                 until = None if timeout is None else time.monotonic() + timeout

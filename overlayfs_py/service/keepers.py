@@ -49,7 +49,7 @@ def connection_of(pid: int, run_dir: bytes | None) -> int | None:
     return found
 
 
-def shown_here(connection: int) -> list[MountRecord]:
+def mounts_here(connection: int) -> list[MountRecord]:
     """Return the mounts of this FUSE connection in our mount namespace, topmost last."""
     device = os.makedev(0, connection)
     return [record for record in mount_table() if record.device == device]
@@ -74,7 +74,7 @@ def keepers(connection: int, *, besides: Collection[int] = ()) -> list[Keeper]:
     return [_keeper([pid], None) for pid in users]
 
 
-def said(found: Collection[Keeper]) -> str:
+def describe(found: Collection[Keeper]) -> str:
     """``pid 4242 (sleep) in another mount namespace; pid 7 ...``."""
     return "; ".join(map(str, found))
 
@@ -120,7 +120,7 @@ def _is_ours(pid: int) -> bool:
     return any(name in word for word in words for name in _NAMES)
 
 
-def place_of(pid: int, *, found: Collection[Keeper] = ()) -> bytes | None:
+def mountpoint_of(pid: int, *, found: Collection[Keeper] = ()) -> bytes | None:
     """Return where the daemon's overlay was mounted, by its keepers or by its command line; None: unknown."""
     for keeper in found:
         if keeper.mountpoint is not None:

@@ -15,18 +15,18 @@ from overlayfs_py.errors import InUse, LayerError, MountError, shown
 from overlayfs_py.service.keepers import (
     FORCE,
     connection_of,
+    describe,
     keepers,
     may_be_daemon,
-    place_of,
-    said,
-    shown_here,
+    mountpoint_of,
+    mounts_here,
 )
 from overlayfs_py.syscalls import processes
 
 log = logging.getLogger("overlayfs_py")
 
 # Seconds to wait for an ending daemon, which may have much to write.
-PATIENCE = 60.0
+_WAIT_SECONDS = 60.0
 _TELL_AFTER = 1.0
 _LOOK_EVERY = 0.05
 # The lock may be released between its refusal and our search for its holder.
@@ -39,7 +39,7 @@ def open_when_free(
     opener: Callable[[], Opened],
     run_dir: bytes | None,
     *,
-    patience: float = PATIENCE,
+    seconds: float = _WAIT_SECONDS,
     remedy: str | None = None,
 ) -> Opened:
     """Call `opener` until it no longer raises InUse for a daemon that is ending; return its result.
@@ -62,8 +62,8 @@ def open_when_free(
                 time.sleep(_LOOK_EVERY)
                 continue
             check_ending(refusal.what, holder, run_dir, remedy)
-            if waited > patience:
-                why = f"{_overlay(holder)} has been stopping for {patience:g} s and still has it"
+            if waited > seconds:
+                why = f"{_overlay(holder)} has been stopping for {seconds:g} s and still has it"
                 raise LayerError(f"{refusal.what}: {why}; mount again after it has stopped") from None
             if waited > _TELL_AFTER and not told:
                 told = True
@@ -72,7 +72,7 @@ def open_when_free(
                     refusal.what,
                     holder,
                 )
-        wait_a_little(holder)
+        wait_briefly(holder)
 
 
 def check_ending(what: str, holder: int, run_dir: bytes | None, remedy: str | None = None) -> None:
@@ -98,14 +98,14 @@ def _who_has_it(holder: int, run_dir: bytes | None, remedy: str | None) -> str |
     connection = connection_of(holder, run_dir)
     if connection is None:
         return None
-    if here := shown_here(connection):
+    if here := mounts_here(connection):
         return f"the overlay on {shown(here[-1].mountpoint)} (pid {holder}); unmount it first"
     found = keepers(connection, besides=[holder])
     if not found:
         return None
-    place = place_of(holder, found=found) or _asked(holder, run_dir)
+    place = mountpoint_of(holder, found=found) or _asked(holder, run_dir)
     remedy = remedy or f"{FORCE} {shown(place) if place else 'it'}"
-    return f"{_overlay(holder, place)}, kept alive by {said(found)}: end that process, or run {remedy}"
+    return f"{_overlay(holder, place)}, kept alive by {describe(found)}: end that process, or run {remedy}"
 
 
 def _asked(holder: int, run_dir: bytes | None) -> bytes | None:
@@ -118,11 +118,11 @@ def _asked(holder: int, run_dir: bytes | None) -> bytes | None:
 
 
 def _overlay(holder: int, place: bytes | None = None) -> str:
-    place = place or place_of(holder)
+    place = place or mountpoint_of(holder)
     return f"the overlay that was on {shown(place)} (pid {holder})" if place else f"an overlay (pid {holder})"
 
 
-def wait_a_little(pid: int) -> None:
+def wait_briefly(pid: int) -> None:
     """Wait a short time for the process to end; it may release the lock before that."""
     try:
         pid_fd = os.pidfd_open(pid)

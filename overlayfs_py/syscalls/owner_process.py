@@ -18,7 +18,7 @@ from overlayfs_py.errors import fail
 from overlayfs_py.syscalls.calls import Call, perform
 
 _IDLE_SECONDS = 10.0
-_PATIENCE = 30.0
+_ANSWER_SECONDS = 30.0
 _READY = b"ready"
 _MOST = 1 << 17  # bytes of a message; an extended attribute has at most 64 KiB
 _FD = Struct("=i")
@@ -62,7 +62,7 @@ class _Client:
         with answers, contextlib.suppress(OSError):
             with theirs:
                 socket.send_fds(asked, [pickle.dumps(call)], [dir_fd, theirs.fileno()])
-            answers.settimeout(_PATIENCE)
+            answers.settimeout(_ANSWER_SECONDS)
             message, fds = _receive(answers)
             if message:
                 number, result = pickle.loads(message)
@@ -77,7 +77,7 @@ class _Client:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.suppress(OSError):
             _spawn(theirs)
-            ours.settimeout(_PATIENCE)
+            ours.settimeout(_ANSWER_SECONDS)
             if ours.recv(len(_READY)) == _READY:
                 self._socket = ours
         if self._socket is None:

@@ -306,7 +306,7 @@ def test_a_load_that_is_killed(cli: Cli, number: signal.Signals) -> None:
     with process:
         process.stdin.write(archive[: 5 << 20])
         process.stdin.flush()
-        wait_until(lambda: any((cli.root / BLOBS).glob("[0-9a-f]*")), patience=30)
+        wait_until(lambda: any((cli.root / BLOBS).glob("[0-9a-f]*")), seconds=30)
         process.send_signal(number)
         process.wait(30)
     if number == signal.SIGKILL:

@@ -81,10 +81,10 @@ def daemon_pid(layers: Layers) -> int:
     return int(found["pid"])
 
 
-def wait_gone(pid: int, patience: float = 20.0) -> None:
+def wait_gone(pid: int, seconds: float = 20.0) -> None:
     """Wait until a process that is not our child has ended."""
     pid_fd = os.pidfd_open(pid) if _alive(pid) else -1
-    wait_until(lambda: not _alive(pid), what=f"the end of {pid}", patience=patience)
+    wait_until(lambda: not _alive(pid), what=f"the end of {pid}", seconds=seconds)
     if pid_fd >= 0:
         os.close(pid_fd)
 

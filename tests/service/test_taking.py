@@ -96,7 +96,7 @@ def test_the_wait_has_an_end(layers: Layers) -> None:
             raise InUse(f"workdir {layers.work}", (status.st_dev, status.st_ino))
 
         with pytest.raises(LayerError, match=rf"{layers.merged} \(pid {pid}\) has been stopping for 0.2 s"):
-            taking.open_when_free(take, None, patience=0.2)
+            taking.open_when_free(take, None, seconds=0.2)
         wait_gone(pid)
 
 
