@@ -1,6 +1,6 @@
 """Inode numbers of the union: constant across copy-up and remount, unique under the mount's one st_dev.
 
-A file is told by the st_dev and st_ino of its own: one layer may span several file systems (btrfs
+A file is identified by its own st_dev and st_ino: one layer may span several file systems (btrfs
 subvolumes, mounts, an overlay). Files of the first layer's file system keep their numbers; those of
 every other carry its tag in the high bits (the kernel's xino); a number too large for that is hashed. Tags
 do not depend on how many there are, so that no number changes when one more is met.

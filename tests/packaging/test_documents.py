@@ -148,6 +148,7 @@ PHRASES = {
     r"who(?:ever)? asks?\b": "the caller, the client",
     r"nobody answers": "without an answer",
     r"without a word": "silently",
+    r"here and now": "at once, inline",
     r"came? to be\b": "was completed",
 }
 
@@ -157,6 +158,7 @@ def test_documents_and_scripts_are_in_plain_english(phrase: str) -> None:
     """Short active sentences with the verbs that people use."""
     texts = [
         *DOCUMENTS,
+        *ROOT.glob("overlayfs_py/**/*.py"),
         *(path for path in ROOT.glob("scripts/**/*") if path.is_file() and path.suffix != ".pyc"),
     ]
     pattern = re.compile(rf"\b(?:{phrase})", re.IGNORECASE)
