@@ -1,4 +1,4 @@
-"""The functions through which an operation tells its caller what it notices and how far it is."""
+"""Functions that an operation calls to report remarks and progress."""
 
 from collections.abc import Callable
 

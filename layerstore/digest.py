@@ -1,8 +1,8 @@
 """Content digests: the validated value, and streams that compute or check one on the way.
 
 A `Digest` is always ``sha256:`` and 64 lower-case hexadecimal digits, so it is safe in a path; anything
-else is refused before it is used for anything. Other algorithms of the OCI grammar are refused too:
-no registry client writes them.
+else is refused before it is used. Other algorithms of the OCI grammar are refused, too: no registry client
+writes them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _GRAMMAR = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
 class Readable(Protocol):
-    """What a stage of a read pipeline needs from the stage before it."""
+    """What each stage of a read pipeline needs of the stage before it."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
@@ -36,7 +36,7 @@ class Digest(str):
 
     @classmethod
     def of(cls, data: bytes) -> Digest:
-        """The digest of these bytes."""
+        """Return the digest of these bytes."""
         return cls("sha256:" + hashlib.sha256(data).hexdigest())
 
     @property
@@ -51,7 +51,7 @@ class Digest(str):
 
 
 def chain_ids(diff_ids: Iterable[Digest]) -> Iterator[tuple[Digest, Digest]]:
-    """Each diffID, bottom first, with the chainID of the stack up to it (image-spec, config.md)."""
+    """Yield each diffID, bottom first, with the chainID of the stack up to it (image-spec, config.md)."""
     chain_id = None
     for diff_id in diff_ids:
         chain_id = diff_id if chain_id is None else Digest.of(f"{chain_id} {diff_id}".encode())
@@ -59,7 +59,7 @@ def chain_ids(diff_ids: Iterable[Digest]) -> Iterator[tuple[Digest, Digest]]:
 
 
 class Hasher:
-    """Counts and digests the bytes it is given."""
+    """Counts and digests the bytes that are written to it."""
 
     __slots__ = ("_sha", "size")
 
@@ -85,7 +85,7 @@ class HashingWriter:
         self.hasher = Hasher()
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of `data`, also when `out` is a raw file that takes less at a time."""
+        """Write all of `data`, also to a raw file that takes less at a time."""
         view = memoryview(data)
         while view:
             written = self._out.write(view)
@@ -102,10 +102,10 @@ class HashingWriter:
 
 
 class VerifyingReader:
-    """Reads `source` and insists on its digest *and* its exact size; does not own `source`.
+    """Reads `source` and checks its digest *and* its exact size; does not own `source`.
 
-    DigestMismatch is raised by the read that meets the end (or the first byte too many), so nobody who reads
-    to the end can miss it. A reader that stops early calls `verify()`, which reads the rest.
+    The read that reaches the end, or the first byte too many, raises DigestMismatch, so a reader that reads
+    to the end cannot miss it. One that stops early calls `verify()`, which reads the rest.
     """
 
     __slots__ = ("_hasher", "_source", "_verified", "digest", "size")
@@ -134,7 +134,7 @@ class VerifyingReader:
         return data
 
     def verify(self) -> None:
-        """Read what is left and check it; idempotent."""
+        """Read the rest and check it; idempotent."""
         while self.read(1 << 20):
             pass
 

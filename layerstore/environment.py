@@ -1,4 +1,4 @@
-"""The only place that reads the environment: where the store is, and the time images are given."""
+"""The only module that reads the environment: where the store is, the time of new images, limits."""
 
 import os
 import time
@@ -12,7 +12,7 @@ SYSTEM_ROOT = Path("/var/lib/layerstore")
 
 
 def default_root() -> Path:
-    """``$LAYERSTORE_ROOT``, ``/var/lib/layerstore`` for root, else the user's data directory."""
+    """Return ``$LAYERSTORE_ROOT``, ``/var/lib/layerstore`` for root, else the user's data directory."""
     if given := os.environ.get("LAYERSTORE_ROOT"):
         return Path(given)
     if os.geteuid() == 0:
@@ -27,21 +27,21 @@ def _home() -> Path:
     with suppress(RuntimeError):
         if (home := Path.home()).is_absolute():
             return home
-    raise LayerstoreError("no home directory: say with --root or $LAYERSTORE_ROOT where the store is")
+    raise LayerstoreError("no home directory: set --root or $LAYERSTORE_ROOT to the path of the store")
 
 
 def limits() -> str:
-    """``$LAYERSTORE_LIMITS``: what input may cost, as ``NAME=N,...``."""
+    """Return ``$LAYERSTORE_LIMITS``: limits for input, as ``NAME=N,...``."""
     return os.environ.get("LAYERSTORE_LIMITS", "")
 
 
 def is_debugging() -> bool:
-    """``$LAYERSTORE_DEBUG``: an internal error shows its traceback."""
+    """Return whether ``$LAYERSTORE_DEBUG`` is set: an internal error shows its traceback."""
     return bool(os.environ.get("LAYERSTORE_DEBUG"))
 
 
 def source_date_epoch() -> int | None:
-    """SOURCE_DATE_EPOCH as whole seconds (reproducible-builds.org), None when unset."""
+    """Return SOURCE_DATE_EPOCH as whole seconds (reproducible-builds.org), None when unset."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
     if not text:
         return None
@@ -54,13 +54,13 @@ def source_date_epoch() -> int | None:
 
 
 def creation_time() -> str:
-    """The time new images carry, in RFC 3339 with nanoseconds: SOURCE_DATE_EPOCH or now."""
+    """Return the time of new images, in RFC 3339 with nanoseconds: SOURCE_DATE_EPOCH or now."""
     epoch = source_date_epoch()
     return format_time(time.time_ns() if epoch is None else epoch * 1_000_000_000)
 
 
 def format_time(ns: int) -> str:
-    """RFC 3339 in UTC, trailing zeros of the fraction left out as Go writes it."""
+    """Format a time in RFC 3339 in UTC, without trailing zeros of the fraction, as Go does."""
     seconds, rest = divmod(ns, 1_000_000_000)
     text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     fraction = f".{rest:09d}".rstrip("0").rstrip(".")
@@ -68,7 +68,7 @@ def format_time(ns: int) -> str:
 
 
 def auth_files() -> list[Path]:
-    """The files with credentials for registries, the first one being that which a login writes to.
+    """Return the files with credentials for registries; a login writes to the first.
 
     ``$REGISTRY_AUTH_FILE`` alone when it is set (podman's rule); else docker's file, then podman's.
     """
@@ -83,7 +83,7 @@ def auth_files() -> list[Path]:
 
 
 def find_program(name: str) -> Path | None:
-    """A program of that name in an absolute directory of PATH: never one of the current directory."""
+    """Find a program in the absolute directories of PATH: never one in the current directory."""
     for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
         path = Path(directory, name)
         if path.is_absolute() and path.is_file() and os.access(path, os.X_OK):

@@ -1,8 +1,8 @@
 """The errors of layerstore: what went wrong with an image, a layer or the store.
 
-``str()`` of each is one complete line for the user: what, where and, where there is one, the way
-out. Nothing here knows about exit codes; the command line turns every `LayerstoreError` into that line
-and exit status 1. An `OSError` of the machine (ENOSPC, EIO) is not wrapped: it is the world's fault.
+``str()`` of each is one complete line for the user: what failed, on what, why, and what to do, if anything.
+Nothing here knows about exit codes; the command line turns every `LayerstoreError` into that line and exit
+status 1. An `OSError` of the machine (ENOSPC, EIO) is not wrapped: neither the user nor the image caused it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ printable, one_line = shown, for_people
 
 
 def shortened(text: str) -> str:
-    """A line that people can read: hostile paths are thousands of characters long."""
+    """Shorten a text to a readable line: hostile paths are thousands of characters long."""
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
 
 
 def checked_text(text: str, what: str) -> str:
-    """`text` for a document, which is UTF-8 whatever the locale is; LayerstoreError says that `what` is none.
+    """Return `text` for a document, which is UTF-8 in any locale; LayerstoreError when `what` is not UTF-8.
 
-    The bytes of words that Python could not decode stand in them as surrogates (PEP 383).
+    Bytes of arguments that Python could not decode are surrogates in it (PEP 383).
     """
     try:
         return text.encode(errors="surrogateescape").decode()
@@ -38,7 +38,7 @@ def checked_text(text: str, what: str) -> str:
 
 @contextmanager
 def naming(path: bytes) -> Iterator[None]:
-    """An error of the system's within is one of this path of a tree, whatever call it came from."""
+    """Within, give each OSError the path `path`, whichever system call raised it."""
     try:
         yield
     except OSError as error:
@@ -46,7 +46,7 @@ def naming(path: bytes) -> Iterator[None]:
 
 
 def explain(error: Exception) -> str:
-    """An error in one line; of one of the machine, on which file, and what."""
+    """Return an error as one line; an OSError with its file and its reason."""
     if not isinstance(error, OSError):
         return str(error)
     what = error.strerror or str(error)
@@ -54,7 +54,7 @@ def explain(error: Exception) -> str:
 
 
 class LayerstoreError(Exception):
-    """Base of the package's errors. What a message quotes of an image cannot act on a terminal."""
+    """Base of the package's errors. Quoted parts of images are escaped: they cannot act on a terminal."""
 
     def __init__(self, line: str = "") -> None:
         super().__init__(one_line(line))
@@ -65,15 +65,15 @@ class NotFound(LayerstoreError):
 
 
 class OtherPlatforms(NotFound):
-    """An image is for other machines than the one it is wanted for."""
+    """The image is for another platform than the requested one."""
 
 
 class AlreadyExists(LayerstoreError):
-    """The name is taken."""
+    """The name is in use."""
 
 
 class InUse(LayerstoreError):
-    """The thing cannot be changed or removed while something else uses it."""
+    """It cannot be changed or removed while something else uses it."""
 
 
 class InvalidReference(LayerstoreError):
@@ -81,11 +81,11 @@ class InvalidReference(LayerstoreError):
 
 
 class InvalidDigest(LayerstoreError):
-    """A digest does not follow the grammar: it must not be used for anything, least of all a path."""
+    """A digest does not follow the grammar: it must not be used, least of all as a path."""
 
 
 class DigestMismatch(LayerstoreError):
-    """Content is not what its descriptor says: another digest, or another size."""
+    """Content does not match its descriptor: another digest, or another size."""
 
 
 class InvalidImage(LayerstoreError):
@@ -97,9 +97,7 @@ class UnsupportedMedia(LayerstoreError):
 
 
 class LimitExceeded(LayerstoreError):
-    """Hostile or broken input would need more of something than the caller allows. `limit` is the name of
-    the one that the user can raise.
-    """
+    """Hostile or broken input exceeds a limit. `limit` is the name of the limit, if the user can raise it."""
 
     def __init__(self, what: str, limit: str = "") -> None:
         self.what = what
@@ -108,7 +106,7 @@ class LimitExceeded(LayerstoreError):
 
 
 class InvalidLayer(LayerstoreError):
-    """A layer tar that cannot be unpacked safely and completely; names the entry when there is one."""
+    """A layer tar that cannot be unpacked safely and completely; names the entry, if one is at fault."""
 
     def __init__(self, why: str, path: bytes | None = None) -> None:
         self.why = why
@@ -122,7 +120,7 @@ class InvalidLayer(LayerstoreError):
 
 
 class Unrepresentable(LayerstoreError):
-    """Something in a workspace has no form in a layer; the commit fails rather than lose it."""
+    """A file of a workspace cannot be stored in a layer; the commit fails instead of losing it."""
 
     def __init__(self, path: bytes, why: str) -> None:
         self.why = why

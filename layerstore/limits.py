@@ -1,8 +1,7 @@
-"""What an image may cost before it is refused: one frozen record, with defaults that honest images never
-meet.
+"""How much an image may use before it is refused: one frozen record, with defaults above any honest image.
 
-`current()` are those in force in this process: the defaults, changed by ``$LAYERSTORE_LIMITS``, or what
-`set_current` was given (the command line's ``--limit``).
+`current()` returns the limits of this process: the defaults, changed by ``$LAYERSTORE_LIMITS``, or those of
+`set_current` (the command line's ``--limit``).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _NUMBER = re.compile(r"([0-9]{1,18})([KMGT]?)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Each limit raises LimitExceeded, but a name that is too long is an InvalidLayer; none is a hint.
+    """Exceeding a limit raises LimitExceeded; a name that is too long raises InvalidLayer.
 
     The ratio counts only after `ratio_floor` bytes, as a few kilobytes of zeros may shrink a lot; gzip cannot
     do better than 1032:1, so the default only meets zstd, xz and bzip2 bombs.
@@ -37,7 +36,7 @@ class Limits:
     max_global_pax: int = 64 * KIB  # bytes of all global PAX records, which apply to every later entry
     max_file_size: int = 16 * TIB  # declared, also by a sparse file that stores nothing
     max_sparse_extents: int = 1_000_000
-    max_window: int = 128 * MIB  # memory a zstd or xz stream may ask for
+    max_window: int = 128 * MIB  # memory that a zstd or xz stream may need
     max_document: int = 4 * MIB  # a manifest, a configuration: what registries accept
     max_index: int = 32 * MIB  # index.json of a layout with a great many images
     max_depth: int = 64  # of nested arrays and objects in JSON
@@ -51,26 +50,27 @@ _current: list[Limits] = []
 
 
 def current() -> Limits:
-    """The limits in force in this process."""
+    """Return the limits of this process."""
     if not _current:
         _current.append(parse(environment.limits().split(",")))
     return _current[0]
 
 
 def set_current(limits: Limits) -> None:
-    """Put other limits in force, for all threads of this process."""
+    """Replace the limits, for all threads of this process."""
     _current[:] = [limits]
 
 
 def names() -> dict[str, str]:
-    """The limits as users name them, with their defaults as users write them."""
+    """Return the limits with the names and the default values that users write."""
     return {_name(field.name): _shown(getattr(DEFAULT_LIMITS, field.name)) for field in _FIELDS}
 
 
 def parse(words: Iterable[str], base: Limits = DEFAULT_LIMITS) -> Limits:
-    """`base`, changed by words like ``entries=50M`` (K, M, G, T are powers of 1024); empty ones are nothing.
+    """Return `base`, changed by words like ``entries=50M`` (K, M, G, T are powers of 1024); empty words are
+    ignored.
 
-    LayerstoreError for what is no limit or no number.
+    Raises LayerstoreError for an unknown limit or a bad number.
     """
     fields = {_name(field.name): field.name for field in _FIELDS}
     changes = {}
@@ -78,9 +78,9 @@ def parse(words: Iterable[str], base: Limits = DEFAULT_LIMITS) -> Limits:
         name, _, text = word.partition("=")
         number = _NUMBER.fullmatch(text)
         if name not in fields:
-            raise LayerstoreError(f"there is no limit {name!r}; the limits are {', '.join(fields)}")
+            raise LayerstoreError(f"unknown limit {name!r}; the limits are {', '.join(fields)}")
         if number is None:
-            raise LayerstoreError(f"the limit {word!r} is not NAME=N, N being a number as 500, 64K or 2G")
+            raise LayerstoreError(f"invalid limit {word!r}: write NAME=N, with N such as 500, 64K or 2G")
         changes[fields[name]] = int(number[1]) * _UNITS[number[2]]
     return dataclasses.replace(base, **changes)
 

@@ -1,7 +1,6 @@
 """Media types of the OCI image specification and their Docker schema 2 counterparts.
 
-Only names and their relations live here; what a document of each type must look like
-is `model`'s affair.
+Names and their relations only; `model` knows what a document of each type looks like.
 """
 
 from typing import Literal
@@ -50,15 +49,15 @@ _OCI_NAME = {
 
 
 def layer_type(compression: Compression) -> str:
-    """The OCI media type of a layer tarball compressed this way."""
+    """Return the OCI media type of a layer tarball with this compression."""
     return _OCI_LAYER_TYPE[compression]
 
 
 def layer_compression(media_type: str) -> Compression | None:
-    """How a layer of this type is compressed; None: not a layer type we know."""
+    """Return the compression of a layer of this type; None: not a known layer type."""
     return _LAYER_COMPRESSION.get(media_type)
 
 
 def oci_name(media_type: str) -> str:
-    """The OCI name of a Docker type (an OCI manifest names its layers so); any other type as it is."""
+    """Return the OCI name of a Docker type, as OCI manifests need; any other type unchanged."""
     return _OCI_NAME.get(media_type, media_type)

@@ -1,9 +1,9 @@
 """Frozen OCI documents, parsed strictly: descriptor, manifest, index, image configuration.
 
-Whoever holds a parsed document keeps the bytes it came from beside it, since its digest is of those
-bytes; nothing here is ever written back from the parsed form. Parsing refuses what has led other tools
-astray: oversized or deeply nested JSON, a document that is a manifest and an index at once
-(CVE-2021-41190), a media type that contradicts the content, negative sizes, digests outside the grammar.
+The caller keeps the bytes of a parsed document, since its digest is that of those bytes; a document is never
+written again from its parsed form. Parsing refuses what other tools have misread: oversized or deeply nested
+JSON, a document that is a manifest and an index at once (CVE-2021-41190), a media type that contradicts the
+content, negative sizes, digests outside the grammar.
 """
 
 import os
@@ -26,30 +26,30 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class HostPath(str):
-    """A path of this machine in a document of this package's own: any bytes, in any locale.
+    """A path of this machine in a document of this package: any bytes, in any locale.
 
-    In JSON a byte that is not UTF-8 is NUL, which no path has, and two hexadecimal digits.
+    In JSON a byte that is not UTF-8 is written as NUL, which no path contains, and two hexadecimal digits.
     """
 
     __slots__ = ()
 
     @property
     def text(self) -> str:
-        """What stands in the document."""
+        """Return the text of the document."""
         path = os.fsencode(self).decode(errors="surrogateescape")
         return _NOT_UTF8.sub(lambda found: f"\0{ord(found[0]) - 0xDC00:02x}", path)
 
     @classmethod
     def parse(cls, text: str) -> "HostPath":
-        """The path that stands so in a document. ValueError when it is none."""
+        """Return the path of a document's text; ValueError for an invalid one."""
         path = _ESCAPED_BYTE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
         if "\0" in path:
-            raise ValueError("a path has a NUL in it")
+            raise ValueError("a path contains a NUL")
         return cls(os.fsdecode(path.encode(errors="surrogateescape")))
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an image runs on."""
+    """The platform of an image."""
 
     architecture: str = ""
     os: str = ""
@@ -72,7 +72,7 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 def _none() -> list[Descriptor]:
-    """The default of a list that is written even when it is empty."""
+    """Return the default of a list that is written also when it is empty."""
     return []
 
 
@@ -103,14 +103,14 @@ class Index(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 
 
 class RootFS(msgspec.Struct, frozen=True, kw_only=True):
-    """The layers of an image as diffIDs, bottom first."""
+    """The diffIDs of an image's layers, bottom first."""
 
     type: str = "layers"
     diff_ids: list[Digest] = []
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step that made the image; an empty layer has no entry in the manifest."""
+    """One step of the image's history; an empty layer has no entry in the manifest."""
 
     created: str | None = None
     author: str = ""
@@ -120,7 +120,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Runtime(msgspec.Struct, frozen=True, rename="pascal"):
-    """What the object named ``config`` in a configuration may hold where it holds it; only used to check
+    """The fields of the object ``config`` in a configuration, each of them optional; only used to check
     it.
     """
 
@@ -138,7 +138,7 @@ class _Runtime(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An image's configuration as far as this package reads it; the rest is in `document`."""
+    """An image's configuration: the fields that this package reads; `document` has all."""
 
     architecture: str = ""
     os: str = ""
@@ -196,31 +196,31 @@ def parse_config(raw: bytes) -> ImageConfig:
 
 
 def parse_list(raw: bytes, kind: type[T], what: str) -> list[T]:
-    """A list of documents that Go programs write, as docker's ``manifest.json``."""
+    """Decode a list of documents written by Go programs, such as docker's ``manifest.json``."""
     return _decode_as_go(raw, list[kind], what)  # type: ignore[valid-type]
 
 
 def parse_document(raw: bytes) -> dict[str, Any]:
-    """A JSON object with all its fields, under the same limits."""
+    """Decode a JSON object with all its fields, under the same limits."""
     return _decode(raw, dict[str, Any], "document")
 
 
 def decode(raw: bytes, kind: type[T]) -> T:
-    """A document of this package's own as `kind`, under the same limits."""
+    """Decode a document of this package as `kind`, under the same limits."""
     return _decode(raw, kind, kind.__name__.lower())
 
 
 def encode(document: object) -> bytes:
-    """Compact JSON with sorted keys: the same document is always the same bytes."""
+    """Encode compact JSON with sorted keys: equal documents are equal bytes."""
     return msgspec.json.encode(document, order="sorted", enc_hook=_encode_own)
 
 
 def _decode_as_go(
     raw: bytes, kind: type[T], what: str, *, keep: frozenset[str] = frozenset(), is_index_file: bool = False
 ) -> T:
-    """Decode a document that Go programs write: null stands for whatever a field is when it is not there.
+    """Decode a document written by Go programs: null means the default of a field.
 
-    Fields of the document itself in `keep` are left as they are.
+    Top-level fields in `keep` are left unchanged.
     """
     if b"null" not in raw:
         return _decode(raw, kind, what, is_index_file=is_index_file)
@@ -274,11 +274,11 @@ def _check_depth(raw: bytes, what: str, most: int) -> None:
 
 
 def _check_document(version: int, inner: str, outer: str, allowed: frozenset[str], what: str) -> None:
-    """The type inside the document and the one its descriptor gives must agree and fit."""
+    """Check that the media type in the document and that of its descriptor agree and are of this kind."""
     if version != 2:
         raise UnsupportedMedia(f"unsupported {what}: schemaVersion {version} is not 2")
     if inner and outer and inner != outer:
-        raise InvalidImage(f"invalid {what}: it says {inner} but is described as {outer}")
+        raise InvalidImage(f"invalid {what}: its media type is {inner}, but its descriptor says {outer}")
     if (inner or outer) and (inner or outer) not in allowed:
         raise InvalidImage(f"invalid {what}: its media type is {inner or outer}")
 

@@ -1,7 +1,7 @@
 """Image references in docker's grammar: ``[host[:port]/]repo[:tag][@digest]``.
 
-A reference keeps the name as the user gave it ("short names as given"); `familiar` is what
-is shown and stored, `canonical` what a registry or containerd calls the same thing.
+A reference keeps the name as the user wrote it; `familiar` is the form for display and storage, `canonical`
+the full name of registries and containerd.
 """
 
 import re
@@ -33,12 +33,14 @@ class Reference:
 
     @property
     def repository(self) -> str:
-        """The name without tag and digest, as given."""
+        """The name without tag and digest, as written."""
         return self.path if self.domain is None else f"{self.domain}/{self.path}"
 
     @property
     def full_repository(self) -> str:
-        """The repository as registries and containerd call it: ``debian`` is ``docker.io/library/debian``."""
+        """The full repository name of registries and containerd: ``debian`` is
+        ``docker.io/library/debian``.
+        """
         domain, path = self.domain or _DEFAULT_DOMAIN, self.path
         if domain == "index.docker.io":
             domain = _DEFAULT_DOMAIN
@@ -50,7 +52,7 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """Repository and tag, as shown in listings and kept in ``index.json``."""
+        """Repository and tag, as in listings and ``index.json``."""
         return self.repository if self.tag is None else f"{self.repository}:{self.tag}"
 
     @property
@@ -63,7 +65,7 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """Parse a reference; InvalidReference says what is wrong with it."""
+    """Parse a reference; InvalidReference when it does not follow the grammar."""
     name, at, digest_text = text.partition("@")
     digest = Digest(digest_text) if at else None
     name, tag = _split_tag(name)
@@ -86,7 +88,7 @@ def parse(text: str) -> Reference:
 
 
 def parse_tag(text: str) -> Reference:
-    """Parse a reference that is to be given to an image: it may not carry a digest."""
+    """Parse a reference that names an image; InvalidReference when it has a digest."""
     ref = parse(text)
     if ref.digest is not None:
         raise InvalidReference(f"invalid reference {text!r}: an image cannot be named by a digest")
@@ -94,7 +96,7 @@ def parse_tag(text: str) -> Reference:
 
 
 def _split_tag(name: str) -> tuple[str, str | None]:
-    """Cut a tag off: the colon after the last slash (one before it is a port)."""
+    """Split off the tag: the colon after the last slash (one before it is a port)."""
     head, colon, tail = name.rpartition(":")
     if not colon or "/" in tail or tail.endswith("]"):
         return name, None
@@ -102,7 +104,7 @@ def _split_tag(name: str) -> tuple[str, str | None]:
 
 
 def _split_domain(name: str) -> tuple[str | None, str]:
-    """docker's rule: the first component is a host if it has a dot, a colon, capitals or is localhost."""
+    """Split off the host, by docker's rule: a first component with a dot, a colon, capitals, or localhost."""
     first, slash, rest = name.partition("/")
     if slash and is_host(first):
         return first, rest

@@ -1,7 +1,7 @@
-"""Taking back what was only for the moment, whatever ends that moment.
+"""Undo a temporary change, whatever ends the block that needed it.
 
-A signal may raise an exception at any instant, also in the midst of a ``finally`` that removes something. One
-who is told to stop unwinds once (`layerstore.cli.interrupts`), so that trying again is enough.
+A signal may raise an exception at any instant, also inside a ``finally`` that removes something. A process
+unwinds only once (`layerstore.cli.interrupts`), so that a second attempt is enough.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def undone(undo: Callable[[], object]) -> Iterator[None]:
-    """`undo` is done at the end; once more if that is interrupted, so it must be idempotent."""
+    """Call `undo` at the end; again if that is interrupted, so it must be idempotent."""
     try:
         yield
     finally:

@@ -1,5 +1,5 @@
-"""Blobs: content under its digest. In by temporary file, verification, fsync and rename; out verified
-again.
+"""Blobs: content under its digest. Written by temporary file, verification, fsync and rename; verified again
+when read.
 """
 
 import io
@@ -27,7 +27,7 @@ _EAGER = 8 << 20
 
 
 class _EagerFile(io.FileIO):
-    """A file whose bytes go to the disk while more are made, so that the sync at its end has little left."""
+    """A file whose bytes are written back while more come, so that the fsync at its end has little to do."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, "wb", closefd=False)
@@ -44,7 +44,7 @@ class _EagerFile(io.FileIO):
 
 @dataclass(slots=True)
 class BlobTemp:
-    """A blob being written; invisible until `publish`. Made by `new_blob`, which also cleans up."""
+    """A blob that is being written; invisible until `publish`. `new_blob` makes it and cleans up."""
 
     file: IO[bytes]  # unbuffered
     _path: Path
@@ -57,7 +57,7 @@ class BlobTemp:
             view = view[self.file.write(view) :]
 
     def publish(self, digest: Digest, size: int) -> None:
-        """Give the blob its name. The caller computed `digest` and `size` from the very bytes it wrote."""
+        """Give the blob its name. The caller computed `digest` and `size` from the bytes that it wrote."""
         fd = self.file.fileno()
         written = os.fstat(fd).st_size
         if written != size:
@@ -70,13 +70,13 @@ class BlobTemp:
 
 @contextmanager
 def new_blob(store: Store) -> Iterator[BlobTemp]:
-    """A temporary blob; whatever was not published by the end is removed."""
+    """Yield a temporary blob; it is removed at the end unless it was published."""
     with store.temp_file(store.blobs) as (path, fd), _EagerFile(fd) as file:
         yield BlobTemp(file, path, store.blobs)
 
 
 def put_bytes(store: Store, data: bytes) -> Digest:
-    """Store a small document; returns its digest."""
+    """Store a small document; return its digest."""
     digest = Digest.of(data)
     with new_blob(store) as blob:
         blob.write(data)
@@ -85,12 +85,14 @@ def put_bytes(store: Store, data: bytes) -> Digest:
 
 
 def path_of(store: Store, digest: Digest) -> Path:
-    """Where a blob lies, whether it is there or not."""
+    """Return the path of a blob, which may be missing."""
     return store.blobs / digest.hex
 
 
 def is_present(store: Store, descriptor: Descriptor) -> bool:
-    """Whether a regular file of the right size lies under the digest (its content is checked when read)."""
+    """Whether a regular file of the right size has the digest as its name (its content is checked when
+    read).
+    """
     try:
         status = path_of(store, descriptor.digest).lstat()
     except FileNotFoundError:
@@ -100,7 +102,7 @@ def is_present(store: Store, descriptor: Descriptor) -> bool:
 
 @contextmanager
 def open_blob(store: Store, descriptor: Descriptor) -> Iterator[VerifyingReader]:
-    """Read a blob; whoever reads to the end has verified it."""
+    """Open a blob to read; reading to the end verifies it. NotFound."""
     try:
         fd = durable.open_regular(path_of(store, descriptor.digest))
     except FileNotFoundError:
@@ -110,7 +112,7 @@ def open_blob(store: Store, descriptor: Descriptor) -> Iterator[VerifyingReader]
 
 
 def read_blob(store: Store, descriptor: Descriptor, *, is_index_file: bool = False) -> bytes:
-    """A whole document, verified."""
+    """Return a whole document, verified."""
     allowed = current()
     name, most = ("index", allowed.max_index) if is_index_file else ("document", allowed.max_document)
     if descriptor.size > most:
@@ -120,7 +122,7 @@ def read_blob(store: Store, descriptor: Descriptor, *, is_index_file: bool = Fal
 
 
 def digest_of(stream: Readable) -> tuple[Digest, int]:
-    """Read a stream to its end for its digest and size."""
+    """Read a stream to its end; return its digest and size."""
     hasher = Hasher()
     while data := stream.read(_CHUNK):
         hasher.update(data)

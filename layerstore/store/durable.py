@@ -1,4 +1,4 @@
-"""Small crash-safe file operations: replacing a file whole, directory fsync, reading only regular files."""
+"""Small crash-safe file operations: replace a file, fsync a directory, read only regular files."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 @contextmanager
 def filling(path: Path) -> Iterator[None]:
-    """Errors of a write(2) that found no room, which name no file, name `path`."""
+    """Within, give errors of write(2) without room the name `path`, as the system gives none."""
     try:
         yield
     except OSError as error:
@@ -28,7 +28,7 @@ def filling(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened_dir(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A descriptor of a directory, closed at the end."""
+    """Yield a descriptor of a directory, closed at the end."""
     fd = os.open(path, flags | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield fd
@@ -43,30 +43,29 @@ def fsync_dir(directory: Path) -> None:
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Let two names change places, at once; the caller makes that durable. LayerstoreError where the file
-    system cannot.
+    """Exchange two names in one step; the caller makes that durable. LayerstoreError where the file system
+    cannot.
     """
     try:
         renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
     except OSError as error:
         if error.errno == errno.EINVAL:
-            why = "cannot exchange two names, as it must for this"
+            why = "cannot exchange two names, which this needs"
             raise LayerstoreError(f"the file system of {other.parent} {why}") from None
         raise
 
 
 def mode_in(directory: Path) -> int:
-    """The mode of a new file: read by whoever may read its directory, whatever the umask."""
+    """Return the mode of a new file: readable to those who may read its directory, whatever the umask."""
     return directory.stat().st_mode & 0o044 | 0o600
 
 
 def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
-    """Write a small file so that any reader, and any crash, sees the old or the new content whole.
+    """Replace a small file so that readers, also after a crash, see the old content or the new one, whole.
 
-    Without `mode` it is read by whoever may read its directory.
+    Without `mode` it is readable to those who may read its directory.
 
-    The caller holds a lock that keeps others from writing the same file: the temporary name is always the
-    same.
+    The caller holds a lock that excludes other writers of the file: the temporary name is always the same.
     """
     temp = path.with_name(TEMP_PREFIX + path.name)
     try:
@@ -84,7 +83,7 @@ def replace_file(path: Path, data: bytes, *, mode: int | None = None) -> None:
 
 
 def open_regular(path: Path) -> int:
-    """Open a regular file for reading; the caller owns the fd. A symbolic link or special file is refused."""
+    """Open a regular file to read; the caller owns the fd. LayerstoreError for a symlink or special file."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
@@ -93,7 +92,7 @@ def open_regular(path: Path) -> int:
 
 
 def read_capped(path: Path, limit: int, name: str = "") -> bytes:
-    """The whole of a regular file that may not be longer than `limit`, which users know as `name`."""
+    """Return the content of a regular file of at most `limit` bytes; `name` is the limit's name for users."""
     with open(open_regular(path), "rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:

@@ -1,12 +1,13 @@
-"""``index.json``: which manifests the store holds and what they are called.
+"""``index.json``: the manifests that the store holds, and their names.
 
 A name is the annotation ``org.opencontainers.image.ref.name`` (skopeo's and umoci's way), holding repository
-and tag as docker shows them: ``skopeo inspect oci:ROOT/oci:debian:latest``. containerd's full name stands
-beside it. An image that lost its name to another stays, nameless, until it is removed. At docker's manifests
-the name stands elsewhere in the file (`twins`), which nobody who reads it here sees.
+and tag as docker shows them: ``skopeo inspect oci:ROOT/oci:debian:latest``. containerd's full name is in a
+second annotation. An image whose name was given to another stays, without a name, until it is removed. For
+manifests of docker's types the name is at another entry of the file (`twins`); this module hides that.
 
-An entry that came from the registry its name leads to, or went there, says so by containerd's label
-``containerd.io/distribution.source.HOST=REPOSITORY``: then, as in docker, it has a digest to be found by.
+An image that was pulled from the registry of its name, or pushed there, has containerd's label
+``containerd.io/distribution.source.HOST=REPOSITORY``. As in docker, only such an image has a repository
+digest.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,18 +30,18 @@ Entries = list[Descriptor]
 
 
 def name_of(entry: Descriptor) -> str | None:
-    """The name of an entry, None for a nameless one."""
+    """Return the name of an entry, None for one without a name."""
     return (entry.annotations or {}).get(REF_NAME)
 
 
 def read(store: Store) -> Index:
-    """The index as it is now; a symbolic link in its place is refused."""
+    """Return the index as it is now; LayerstoreError for a symbolic link in its place."""
     stored = _stored(store)
     return msgspec.structs.replace(stored, manifests=twins.shown(stored.manifests))
 
 
 def all_stored(store: Store) -> Entries:
-    """Every entry of the file, what stands in for docker's manifests too."""
+    """Return every entry of the file, including twins of docker's manifests."""
     return _stored(store).manifests
 
 
@@ -51,24 +52,24 @@ def _stored(store: Store) -> Index:
 
 
 def raw(store: Store) -> bytes:
-    """The index as it lies there."""
+    """Return the index as it is in the file."""
     return durable.read_capped(store.oci / "index.json", limits.current().max_index, "index")
 
 
 def source_of(entry: Descriptor) -> str | None:
-    """The repository of the entry's name, when the registry is known to have had the manifest there."""
+    """Return the repository of the entry's name, if its registry is known to have had the manifest."""
     name = name_of(entry)
     try:
         ref = reference.parse(name) if name else None
     except LayerstoreError:
-        return None  # a name of another tool's
+        return None  # a name from another tool
     if ref is None or not _source(ref).items() <= (entry.annotations or {}).items():
         return None
     return ref.repository
 
 
 def add(store: Store, manifest: Descriptor, ref: Reference | None, *, in_registry: bool = False) -> None:
-    """Enter a manifest under a name (taking the name from another image) or without one. Idempotent.
+    """Add a manifest under a name, which another image loses, or without a name. Idempotent.
 
     `in_registry`: the registry has it in the repository of that name.
     """
@@ -77,8 +78,8 @@ def add(store: Store, manifest: Descriptor, ref: Reference | None, *, in_registr
 
 
 def mark_sources(store: Store, digest: Digest, ref: Reference, *, in_registry: bool) -> None:
-    """Note that the registry has a manifest in the repository of `ref`, or forget it, for all its names of
-    that repository.
+    """Record that the registry has a manifest in the repository of `ref`, or remove that record, for all its
+    names of that repository.
     """
 
     def marked(entry: Descriptor) -> Descriptor:
@@ -91,19 +92,19 @@ def mark_sources(store: Store, digest: Digest, ref: Reference, *, in_registry: b
 
 
 def remove_name(store: Store, name: str) -> None:
-    """Take a name away, and the entry with it."""
+    """Remove a name and its entry."""
     _update(store, lambda entries: [entry for entry in entries if name_of(entry) != name])
 
 
 def remove(store: Store, digest: Digest) -> None:
-    """Take a manifest out under all its names."""
+    """Remove a manifest under all its names."""
     _update(store, lambda entries: [entry for entry in entries if entry.digest != digest])
 
 
 def _update(
     store: Store, change: Callable[[Entries], Entries], new: Mapping[Digest, Descriptor] | None = None
 ) -> None:
-    """Change the entries; `new` are twins to enter."""
+    """Write the changed entries; `new` are twins to add."""
     with store.locked():
         index = _stored(store)
         entries = change(twins.shown(index.manifests))
@@ -132,18 +133,18 @@ def _added(entries: Entries, manifest: Descriptor, ref: Reference | None, *, in_
 
 
 def _full_name(ref: Reference) -> str:
-    """containerd's name for an image: with the digest when it was pulled by that."""
+    """Return containerd's name of an image: with the digest if it was pulled by digest."""
     return ref.canonical if ref.digest is None else f"{ref.canonical}@{ref.digest}"
 
 
 def _source(ref: Reference) -> dict[str, str]:
-    """The annotation that says that a registry has a manifest in the repository of `ref`."""
+    """Return the annotation that records that a registry has a manifest in the repository of `ref`."""
     domain, _, path = ref.full_repository.partition("/")
     return {f"{_SOURCE}{domain}": path}
 
 
 def _is_of(entry: Descriptor, ref: Reference) -> bool:
-    """Whether an entry's name is one of the repository of `ref`."""
+    """Whether an entry's name is in the repository of `ref`."""
     try:
         return _source(reference.parse(name_of(entry) or "")) == _source(ref)
     except LayerstoreError:
@@ -161,6 +162,6 @@ def _nameless(entry: Descriptor) -> Descriptor:
 
 
 def _without_needless(entries: Entries) -> Entries:
-    """Drop nameless entries of manifests that have a name too."""
+    """Drop entries without a name of manifests that also have a name."""
     named = {entry.digest for entry in entries if name_of(entry) is not None}
     return [entry for entry in entries if name_of(entry) is not None or entry.digest not in named]

@@ -1,8 +1,8 @@
-"""Whether unpacked layers are what their blobs give, each over the layers below it.
+"""Check that unpacked layers equal their blobs, each over the layers below it.
 
-A layer is judged by unpacking its blob once more beside it, over layers that were found sound before. What
-lies there for several stacks is judged in the first; what was set aside (`layernames`) is sound if it is
-right for any.
+The blob is unpacked again beside the layer, over layers that were found sound before, and the two are
+compared. A layer of several stacks is checked in the first; one that was set aside (`layernames`) is sound if
+it is right for any.
 """
 
 import errno
@@ -24,7 +24,7 @@ _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Fault(NamedTuple):
-    """A directory that is not what it should be."""
+    """A directory that differs from its blob, and how."""
 
     path: Path
     diff_id: Digest
@@ -33,7 +33,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Stacked:
-    """A layer of an image, and what is below it."""
+    """A layer of an image with the layers below it."""
 
     place: Place
     blob: Descriptor
@@ -42,7 +42,7 @@ class _Stacked:
 
 
 class LayerCheck:
-    """Knows the layers of the images it is told, and which of the store's directories are sound."""
+    """Checks the layers of the images that are added; `faults` yields the unsound directories."""
 
     def __init__(self, store: Store, note: Note) -> None:
         self._store = store
@@ -53,14 +53,14 @@ class LayerCheck:
         self._judged: set[Path] = set()
 
     def add(self, image_layers: Iterable[tuple[Descriptor, Digest]]) -> None:
-        """The layers of one image, bottom first."""
+        """Add the layers of one image, bottom first."""
         pairs = list(image_layers)
         below: _Stacked | None = None
         for depth, (place, (blob, _)) in enumerate(zip(places_of(d for _, d in pairs), pairs, strict=True)):
             below = self._stacks.setdefault(place.own, _Stacked(place, blob, below, depth))
 
     def faults(self) -> Iterator[Fault]:
-        """Judge what the store has of these layers. What no image has is not looked at."""
+        """Check the unpacked layers of these images. Layers of no image are not checked."""
         for stacked in sorted(self._stacks.values(), key=lambda one: (one.depth, one.place.own)):
             paths = list(self._unjudged(stacked.place))
             if paths:
@@ -98,14 +98,14 @@ class LayerCheck:
                 raise
             why = "not compared with its blob, as there is no room"
             self._note(f"{why}: layer {diff_id}: {explain(error)}")
-            for path in paths:  # what is above it can only be judged over it
+            for path in paths:  # the layers above can only be checked over it
                 self._sound.setdefault(path.name, path)
 
     def _skip(self, diff_id: Digest) -> None:
-        self._note(f"not checked: layer {diff_id}: what is below it is not unpacked, or damaged")
+        self._note(f"not checked: layer {diff_id}: a layer below it is not unpacked, or is damaged")
 
     def _lowers(self, stacked: _Stacked) -> list[Path] | None:
-        """The layers below, topmost first; None when one of them is not there, or not sound."""
+        """Return the layers below, topmost first; None when one of them is missing or unsound."""
         found = []
         below = stacked.below
         while below is not None:
@@ -118,7 +118,11 @@ class LayerCheck:
 
     def _compare(self, place: Place, path: Path, temp_fd: int, depends: bool) -> None:
         if depends and path.name == place.shared:
-            self._fails(place, path, "it is another over other layers, and cannot lie there for all of them")
+            self._fails(
+                place,
+                path,
+                "it depends on the layers below it, so images must not share it",
+            )
             return
         fd = os.open(path, _DIR)
         try:
@@ -126,7 +130,7 @@ class LayerCheck:
         finally:
             os.close(fd)
         if difference is not None:
-            self._fails(place, path, f"/{printable(difference)} is not as in its blob")
+            self._fails(place, path, f"/{printable(difference)} differs from its blob")
             return
         self._sound.setdefault(place.own if depends else place.shared, path)
         self._judged.add(path)

@@ -1,12 +1,12 @@
-"""Under which name an unpacked layer lies in ``layers/``.
+"""The names of unpacked layers in ``layers/``.
 
-A layer that is the same over any others lies there once, under its diffID, for all images that have it. One
-that is not (a directory that its tar only implies, a hard link into a layer below) has a place for each
-stack, under the stack's chainID; over nothing, where that is the diffID again, with ``.base`` behind it.
+A layer whose content is the same over any other layers is there once, under its diffID, for all images that
+have it. One whose content depends on them (a directory that its tar only implies, a hard link into a layer
+below) has a directory for each stack, named by the stack's chainID; without layers below, where that equals
+the diffID, by the diffID and ``.base``.
 
-Stores made before there were two names had everything under the diffID. What is found there then is set
-aside, with ``.old`` behind it (``.old.1``, if need be): it is believed by nobody, but taken when it proves to
-be what a layer gives.
+Older stores had everything under the diffID. Such a directory is set aside, with the suffix ``.old`` (or
+``.old.1``): it is not trusted, but used once a check has shown that it equals the layer.
 """
 
 import re
@@ -23,7 +23,7 @@ _NAME = re.compile(rf"[0-9a-f]{{64}}(\.base|{_OLD})?")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The names that one layer of an image may have."""
+    """The possible names of one layer of an image."""
 
     diff_id: Digest
     own: str  # in this stack alone
@@ -37,7 +37,7 @@ class Place:
         return self.diff_id.hex + SET_ASIDE
 
     def find(self, store: Store) -> Path | None:
-        """Where the layer lies; None when it is not unpacked."""
+        """Return the layer's directory; None when it is not unpacked."""
         if not store.knows_its_layers:
             return None  # and could not be written to, or it would
         for name in (self.own, self.shared):
@@ -47,31 +47,31 @@ class Place:
         return None
 
     def expect(self, store: Store) -> Path:
-        """The same, or where it will most likely lie."""
+        """Return the same, or the directory that it will most likely have."""
         return self.find(store) or store.layers / self.shared
 
 
 def places_of(diff_ids: Iterable[Digest]) -> Iterator[Place]:
-    """The places of an image's layers, bottom first."""
+    """Return the places of an image's layers, bottom first."""
     for diff_id, chain_id in chain_ids(diff_ids):
         yield Place(diff_id, chain_id.hex if chain_id != diff_id else f"{diff_id.hex}.base")
 
 
 def is_place(name: str) -> bool:
-    """Whether a layer may lie under this name."""
+    """Whether a layer may have this name."""
     return _NAME.fullmatch(name) is not None
 
 
 def is_set_aside(name: str) -> bool:
-    """Whether a store made before had this under a diffID."""
+    """Whether this was set aside from an older store."""
     return is_place(name) and SET_ASIDE in name
 
 
 def digest_in(name: str) -> Digest:
-    """The diffID or the chainID that such a name is made of."""
+    """Return the diffID or chainID in such a name."""
     return Digest(f"sha256:{name[:64]}")
 
 
 def all_names(store: Store) -> list[str]:
-    """Under which names something lies in ``layers/``, sorted."""
+    """Return the names in ``layers/``, sorted."""
     return list(filter(is_place, store.names(store.layers)))

@@ -1,7 +1,7 @@
 """Unpacked layers: the directories in ``layers/``, read-only, the lowerdirs of every mount.
 
-A layer is unpacked beside its final place, made durable, then renamed: it is there whole or not at all.
-Which place that is, `layernames` says.
+A layer is unpacked under a temporary name, made durable, then renamed: it is there whole or not at all.
+`layernames` decides its name.
 """
 
 import errno
@@ -29,10 +29,11 @@ _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def uses_userxattr(store: Store) -> bool:
-    """Whether overlay marks must be ``user.overlay.*`` here: only the real root may set ``trusted.``."""
+    """Whether overlay marks must be ``user.overlay.*`` here: only the real root may set ``trusted.*``."""
     if os.geteuid() != 0:
         return True
-    # The kernel asks who we are, not where, and the store may be read-only, or full.
+    # Tried on a memory file: the privilege decides, not the file system, and the store may be read-only or
+    # full.
     fd = os.memfd_create("probe")
     try:
         os.setxattr(fd, _PROBE, b"")
@@ -48,15 +49,15 @@ def uses_userxattr(store: Store) -> bool:
 def unpack(
     store: Store, layers: Sequence[tuple[Descriptor, Digest]], *, progress: Progress | None = None, note: Note
 ) -> list[Path]:
-    """Unpack what is not unpacked yet of an image's layers (bottom first); their directories, topmost
-    first.
+    """Unpack those of an image's layers (bottom first) that are not unpacked yet; return the directories of
+    all, topmost first.
     """
     lowers: list[Path] = []
     places = places_of(diff_id for _, diff_id in layers)
     for (descriptor, _), place in zip(layers, places, strict=True):
         path = place.find(store)
         if path is None:
-            # Whoever comes second waits on the blob and then finds the layer in place.
+            # A second process waits on the blob and then finds the layer in place.
             with locking.locked(blobs.path_of(store, descriptor.digest)):
                 path = place.find(store) or _unpack_one(store, descriptor, place, lowers, progress, note)
         lowers.insert(0, path)
@@ -97,7 +98,7 @@ def apply(
     lowers: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> "ApplyResult":
-    """Unpack a layer tar into a temporary directory, with as many rights as this process has."""
+    """Unpack a layer tar into a temporary directory, with all privileges that this process has."""
     from layerstore.layer.unpack.apply import (
         apply_layer,  # a tenth of a commit's start, which unpacks nothing
     )
@@ -114,9 +115,9 @@ def apply(
 
 
 def publish(store: Store, temp: Path, fd: int, place: Place, *, depends: bool) -> Path:
-    """Make an unpacked layer durable and give it its name, which is returned; one that is already there wins.
+    """Make an unpacked layer durable, give it its name and return that; a layer that is already there stays.
 
-    So does the same layer of a store made before, set aside there: workspaces know its inodes.
+    So does the same layer of an older store that was set aside: the inodes of workspaces refer to it.
     """
     syncfs(fd)
     path = store.layers / (place.own if depends else place.shared)
@@ -127,7 +128,7 @@ def publish(store: Store, temp: Path, fd: int, place: Place, *, depends: bool) -
 
 
 def _is_same(old: Path, fd: int) -> bool:
-    """Whether there is such a directory, and it is what `fd` is."""
+    """Whether `path` exists and is the directory of `fd`."""
     try:
         old_fd = os.open(old, _DIR)
     except FileNotFoundError:
@@ -141,7 +142,7 @@ def _is_same(old: Path, fd: int) -> bool:
 
 
 def _take_place(source: Path, path: Path) -> bool:
-    """Rename a directory; False when it has gone. One that is in its place wins."""
+    """Rename a directory; False when it is gone. A directory that has the name already stays."""
     try:
         os.rename(source, path)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Advisory locks on directories, and temporary names that a dead process cannot keep alive.
+"""Advisory locks on directories, and temporary names that a dead process does not keep.
 
 A lock is flock(2) on a directory of the store itself, so nothing extra lies in the store and a
-killed process leaves no lock behind. A temporary file or directory is locked by its maker for as
-long as it lives: one that nobody holds is a leftover and may be removed.
+killed process leaves no lock behind. A process locks its temporary files and directories while it works on
+them: one without a lock is a leftover and may be removed.
 """
 
 import fcntl
@@ -16,9 +16,10 @@ TEMP_PREFIX = ".tmp-"
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False) -> Iterator[int]:
-    """Hold a lock on a directory or a file; waits. Threads and processes alike exclude each other.
+    """Wait for a lock on a directory or a file, and hold it. It excludes threads and processes alike.
 
-    Yields the descriptor that has it: a child that inherits it holds the lock too, until both have closed it.
+    Yields the descriptor that has it. A child that inherits it holds the lock, too, until both have closed
+    it.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -39,17 +40,19 @@ def try_locked(directory: Path) -> Iterator[bool]:
 
 
 def temp_name() -> str:
-    """A name in the store's directories that is never a finished object."""
+    """Return a name that no finished object of the store's directories has."""
     return TEMP_PREFIX + os.urandom(8).hex()
 
 
 def hold(fd: int) -> None:
-    """Mark a fresh temporary as alive until `fd` is closed. Call under a lock on the store's root."""
+    """Mark a new temporary as in use until `fd` is closed. Call under a lock on the store's root."""
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def leftovers(directory: Path) -> Iterator[Path]:
-    """Temporaries of this directory whose makers are gone. Call under the exclusive lock on the root."""
+    """Return temporaries of this directory whose processes are gone. Call under the exclusive lock on the
+    root.
+    """
     with os.scandir(directory) as entries:
         names = [entry.name for entry in entries if entry.name.startswith(TEMP_PREFIX)]
     for name in names:
@@ -58,7 +61,7 @@ def leftovers(directory: Path) -> Iterator[Path]:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        except OSError:  # a symbolic link, or closed: nothing that anybody holds
+        except OSError:  # a symbolic link, or closed: not in use
             yield path
             continue
         try:

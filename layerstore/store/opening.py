@@ -1,4 +1,4 @@
-"""Which store an operation works on: the one its caller names, else the environment's."""
+"""Open the store of an operation: the one that the caller names, else the environment's."""
 
 import os
 from pathlib import Path

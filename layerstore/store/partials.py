@@ -1,8 +1,8 @@
-"""Downloads that are not whole yet: ``partial/<hex>``, kept so that the next attempt goes on from there.
+"""Incomplete downloads: ``partial/<hex>``, kept so that the next attempt continues from there.
 
-A partial is locked by whoever works on it, so that two processes never load the same blob twice: the second
-waits, then finds it in the store. Its bytes count for nothing until the whole has the right digest and size;
-then it becomes the blob by fsync and rename. The directory is there only while it is needed.
+The process that downloads a blob locks its partial, so that two processes never download the same blob: the
+second waits, then finds it in the store. The bytes are not trusted until all of them have the right digest
+and size; then the partial becomes the blob by fsync and rename. The directory exists only while it is needed.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from layerstore.store.store import Store
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 1 << 20
-EXPIRY = 7 * 86400.0  # seconds after which nobody comes back for a partial
+EXPIRY = 7 * 86400.0  # seconds after which an unused partial is removed
 
 
 def directory(store: Store) -> Path:
@@ -30,7 +30,9 @@ def directory(store: Store) -> Path:
 
 
 class Partial:
-    """A blob being loaded: `size` bytes of it are here. Made by `resume`, which owns the descriptor."""
+    """A blob that is being downloaded: `size` bytes of it are here. Made by `resume`, which owns the
+    descriptor.
+    """
 
     def __init__(self, path: Path, fd: int, descriptor: Descriptor) -> None:
         self.descriptor = descriptor
@@ -44,7 +46,7 @@ class Partial:
         return self._hasher.size
 
     def append(self, data: bytes) -> None:
-        """Add the next bytes; DigestMismatch when they are more than the blob has."""
+        """Append the next bytes; DigestMismatch when the blob has fewer."""
         if self.size + len(data) > self.descriptor.size:
             raise DigestMismatch(
                 f"blob {self.descriptor.digest}: longer than the {self.descriptor.size} bytes it should have"
@@ -55,13 +57,15 @@ class Partial:
         self._hasher.update(data)
 
     def restart(self) -> None:
-        """Forget every byte."""
+        """Drop all bytes."""
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._hasher = Hasher()
 
     def publish(self, store: Store) -> None:
-        """Make it the blob. DigestMismatch, and the bytes are gone, when they are not what was described."""
+        """Make it the blob. DigestMismatch when the bytes do not match the descriptor; then they are
+        dropped.
+        """
         found, size = self._hasher.digest(), self.size
         if (found, size) != (self.descriptor.digest, self.descriptor.size):
             self.restart()
@@ -83,9 +87,10 @@ class Partial:
 
 @contextmanager
 def resume(store: Store, descriptor: Descriptor) -> Iterator[Partial | None]:
-    """Go on with a blob, or start it; waits for whoever is at it. None: it is in the store.
+    """Continue a download or start one; wait for another process that has it. Yields None when the blob is in
+    the store.
 
-    What was not published by the end is kept for the next time, unless it is empty.
+    Bytes that were not published at the end are kept for the next attempt.
     """
     opened = _open(store, descriptor)
     if opened is None:
@@ -105,7 +110,7 @@ def resume(store: Store, descriptor: Descriptor) -> Iterator[Partial | None]:
 
 
 def kept(store: Store, descriptor: Descriptor) -> int:
-    """How many bytes an earlier attempt left of a blob."""
+    """Return how many bytes of a blob an earlier attempt left."""
     try:
         return (directory(store) / descriptor.digest.hex).lstat().st_size
     except FileNotFoundError:
@@ -113,7 +118,7 @@ def kept(store: Store, descriptor: Descriptor) -> int:
 
 
 def sweep(store: Store, *, older_than: float = 0.0) -> int:
-    """Remove partials that nobody works on and nobody touched for so long; returns the bytes freed."""
+    """Remove unlocked partials that were not touched for so long; return the bytes freed."""
     freed = 0
     try:
         names = [name for name in os.listdir(directory(store)) if _HEX.fullmatch(name)]
@@ -121,7 +126,7 @@ def sweep(store: Store, *, older_than: float = 0.0) -> int:
         return 0
     for name in names:
         path = directory(store) / name
-        with suppress(OSError):  # gone, worked on, or no file of ours
+        with suppress(OSError):  # gone, in use, or not a file of ours
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,7 +141,9 @@ def sweep(store: Store, *, older_than: float = 0.0) -> int:
 
 
 def _open(store: Store, descriptor: Descriptor) -> tuple[Path, int] | None:
-    """The partial's path and its locked fd (the caller's); None when the blob is in the store."""
+    """Return the partial's path and its locked fd, which the caller owns; None when the blob is in the
+    store.
+    """
     path = directory(store) / descriptor.digest.hex
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while not blobs.is_present(store, descriptor):
@@ -148,7 +155,7 @@ def _open(store: Store, descriptor: Descriptor) -> tuple[Path, int] | None:
         fcntl.flock(fd, fcntl.LOCK_EX)
         if _is_still(path, fd):
             return path, fd
-        os.close(fd)  # whoever had it finished it, or gave it up
+        os.close(fd)  # the other process finished it, or gave it up
     return None
 
 

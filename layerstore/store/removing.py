@@ -1,4 +1,4 @@
-"""Taking things of the store away: never fatal for what stays, nor a step into what is mounted there."""
+"""Remove parts of the store, without harm to the rest and never inside a mount."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from overlayfs_py.syscalls.trees import remove_file, remove_tree
 
 
 def remove(path: Path) -> OSError | None:
-    """Remove a file or a tree, as far as that is possible; why some of it stays, and where. Idempotent."""
+    """Remove a file or a tree as far as possible; return why and where some of it stays. Idempotent."""
     try:
         if path.is_dir() and not path.is_symlink():
             remove_tree(os.fsencode(path))
@@ -28,7 +28,7 @@ def remove(path: Path) -> OSError | None:
 
 
 def mounts_in(path: Path) -> Iterator[Path]:
-    """What is mounted on a directory of the store, or anywhere below it."""
+    """Return what is mounted on a directory of the store, or below it."""
     top = Path(os.path.realpath(path))
     for record in mount_table():
         place = Path(os.fsdecode(record.mountpoint))
@@ -37,6 +37,6 @@ def mounts_in(path: Path) -> Iterator[Path]:
 
 
 def refuse_mounts(path: Path) -> None:
-    """InUse when anything is mounted in a directory that is to be changed as a whole."""
+    """Raise InUse when anything is mounted in a directory that is to be changed as a whole."""
     for place in mounts_in(path):
         raise InUse(f"{place} is mounted: unmount it first")

@@ -1,9 +1,9 @@
 """The store's root: an OCI image layout, unpacked layers and workspaces under one directory.
 
-Everything below becomes visible by one rename; what a killed process left under a temporary name is
-removed when the store is next opened. Locks: `Store.locked` (the root) guards names and ``index.json`` for
-moments; `Store.writing` (``oci/``) is shared by whoever adds blobs to an image and exclusive for a sweep of
-unused ones.
+Everything below becomes visible by one rename; leftovers of killed processes have temporary names and are
+removed when the store is opened. Locks: `Store.locked` (the root) guards names and ``index.json``, for
+moments; `Store.writing` (``oci/``) is shared by processes that add blobs of an image, and exclusive for a
+sweep.
 """
 
 import os
@@ -26,7 +26,7 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _EMPTY_INDEX = b'{"manifests":[],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}'
 
 
-# On layers/: what is in it has its names from `layernames`. Older versions had everything under its diffID.
+# An xattr of layers/: its names are those of `layernames`. Older versions had everything under its diffID.
 _NAMED = stat.S_ISVTX
 _DIFF_ID = re.compile(r"[0-9a-f]{64}")
 SET_ASIDE = ".old"
@@ -34,10 +34,10 @@ SET_ASIDE = ".old"
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Paths, locks and temporary names of one store. Make one with `Store.open`."""
+    """Paths, locks and temporary names of one store. `Store.open` makes one."""
 
     root: Path
-    is_there: bool = True  # else it is empty
+    is_there: bool = True  # False: an empty store without a directory
 
     @property
     def oci(self) -> Path:
@@ -53,7 +53,7 @@ class Store:
 
     @property
     def knows_its_layers(self) -> bool:
-        """Whether what is unpacked may be believed: not in a store that an older version made."""
+        """Whether unpacked layers can be trusted: not in a store of an older version."""
         return bool(self.layers.stat().st_mode & _NAMED)
 
     @property
@@ -62,10 +62,10 @@ class Store:
 
     @classmethod
     def open(cls, root: Path, *, make: bool = True) -> "Store":
-        """Open a store, making it where there is none, and clear what killed processes left behind.
+        """Open a store, make it if it does not exist, and remove leftovers of killed processes.
 
-        Not to `make` it makes of none an empty one, of which nothing is on disk. On a read-only file system a
-        store is taken as it is.
+        Without `make`, a store that does not exist is an empty one, and nothing is written. A store on a
+        read-only file system is used as it is.
         """
         path = Path(os.path.abspath(root))
         try:
@@ -85,30 +85,34 @@ class Store:
         return store
 
     def share(self) -> None:
-        """Let everybody read the images of this store."""
+        """Make the images of this store readable to everyone."""
         with self.locked():
             places.open_to_others(self.root)
 
     def names(self, directory: Path) -> list[str]:
-        """The finished objects in one of the store's directories, sorted."""
+        """Return the finished objects in one of the store's directories, sorted."""
         names = sorted(os.listdir(directory)) if self.is_there else []
         return [name for name in names if not name.startswith(locking.TEMP_PREFIX)]
 
     def locked(self, *, shared: bool = False) -> AbstractContextManager[int]:
-        """The lock on names and ``index.json``; held for moments only."""
+        """Hold the lock on names and ``index.json``, for moments only."""
         return locking.locked(self.root, shared=shared)
 
     def writing(self) -> AbstractContextManager[int]:
-        """Held from the first blob of an image to its entry in ``index.json``: no blob is swept meanwhile."""
+        """Hold this from the first blob of an image to its entry in ``index.json``: no sweep runs
+        meanwhile.
+        """
         return locking.locked(self.oci, shared=True) if self.is_there else nullcontext(-1)
 
     def sweeping(self) -> AbstractContextManager[bool]:
-        """The right to remove blobs and layers that no image needs; yields False when somebody is writing."""
+        """Hold the right to remove unused blobs and layers; yields False while another process is writing."""
         return locking.try_locked(self.oci) if self.is_there else nullcontext(True)
 
     @contextmanager
     def temp_file(self, directory: Path) -> Iterator[tuple[Path, int]]:
-        """A temporary file beside its final name, and its fd (owned here); removed if it was not renamed."""
+        """Yield a temporary file beside its final name, and its fd (owned here); removed unless it was
+        renamed.
+        """
         path = directory / locking.temp_name()
         with ExitStack() as held, undone(lambda: remove(path)), durable.filling(directory):
             with self.locked(shared=True):
@@ -119,8 +123,8 @@ class Store:
 
     @contextmanager
     def temp_dir(self, directory: Path) -> Iterator[tuple[Path, int]]:
-        """A temporary directory beside its final name, and an fd on it; removed if it was not renamed. What
-        cannot be removed stays for `clear_leftovers`.
+        """Yield a temporary directory beside its final name, and an fd on it; removed unless it was renamed.
+        What cannot be removed stays for `clear_leftovers`.
         """
         path = directory / locking.temp_name()
         with ExitStack() as held, undone(lambda: remove(path)), durable.filling(directory):
@@ -133,9 +137,8 @@ class Store:
             yield path, fd
 
     def discard(self, path: Path) -> None:
-        """Remove a directory of the store: gone at once under its name, then bit by bit. InUse, and nothing
-        has happened, when something is mounted in it; what else cannot be removed stays for
-        `clear_leftovers`.
+        """Remove a directory of the store: its name goes at once, its content afterwards. InUse, with nothing
+        changed, when something is mounted in it. What cannot be removed stays for `clear_leftovers`.
         """
         refuse_mounts(path)
         grave = path.with_name(locking.temp_name())
@@ -148,7 +151,7 @@ class Store:
                 locking.hold(fd)
 
     def clear_leftovers(self) -> list[OSError]:
-        """Remove what killed processes left behind, as far as that is possible; why some of it stays."""
+        """Remove leftovers of killed processes as far as possible; return why some of them stay."""
         if not self.is_there:
             return []
         with self.locked():
@@ -165,8 +168,8 @@ class Store:
             self._set_layers_aside()
 
     def _set_layers_aside(self) -> None:
-        """What an older layerstore has unpacked may be what another image shows: see `layernames`. Mounts
-        that use it hold its directories open, and go on.
+        """Set aside the unpacked layers of an older version, which may be wrong for another image
+        (`layernames`). Mounts that use them hold their directories open and continue.
         """
         names = os.listdir(self.layers)
         for name in filter(_DIFF_ID.fullmatch, names):

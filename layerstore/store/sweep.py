@@ -1,7 +1,7 @@
 """Remove blobs and unpacked layers that no image of the store needs: mark from ``index.json``, then sweep.
 
-Nothing is removed while anybody is adding an image (its blobs are in the store before its name is), nor when
-something in the index cannot be read: then what it needs is not known.
+Nothing is removed while a process adds an image, whose blobs are in the store before its name is, nor when an
+entry of the index cannot be read, since what it needs is unknown then.
 """
 
 import re
@@ -23,7 +23,7 @@ _ANY_DIGEST = re.compile(rb"sha256:([0-9a-f]{64})")
 
 @dataclass(slots=True)
 class Needed:
-    """What images need, by name: blobs, and unpacked layers (`layernames`). Apart, as the blob of an
+    """The blobs and unpacked layers that images need, by name (`layernames`). Two sets, as the blob of an
     uncompressed layer has the unpacked layer's name, and one may be needed without the other.
     """
 
@@ -33,14 +33,14 @@ class Needed:
     mounted: Collection[Digest] = ()  # diffIDs
 
     def has_layer(self, name: str) -> bool:
-        """Whether a layer must stay: an image needs it, or a mount may use it that an older store had."""
+        """Whether a layer must stay: an image needs it, or a mount from an older store may use it."""
         return name in self.layers or (is_set_aside(name) and digest_in(name) in self.mounted)
 
 
 @dataclass(slots=True)
 class Swept:
-    """What a sweep removed, and why it left what it could not; `alone` is False when it did nothing, as
-    somebody was writing.
+    """What a sweep removed, and why some of it stays. `alone` is False when it did nothing because another
+    process was writing.
     """
 
     alone: bool = True
@@ -57,10 +57,10 @@ def sweep(
     only: Collection[Digest] | None = None,
     mounted: Collection[Digest] = (),
 ) -> Swept:
-    """Remove what neither the index nor the manifests in `extra` lead to.
+    """Remove what neither the index nor the manifests in `extra` need.
 
-    With `only`, no other blobs are looked at, and no layers. `mounted`: diffIDs of what mounts use. It stays.
-    Does nothing when somebody is writing; what is left over then goes with the next sweep.
+    With `only`, only these blobs are considered, and no layers. `mounted`: diffIDs that mounts use, which
+    stay. Does nothing while another process is writing; the next sweep removes the rest then.
     """
     with store.sweeping() as alone:
         if not alone:
@@ -75,7 +75,7 @@ def sweep(
 
 
 def needed_by(store: Store, entries: Iterable[Descriptor]) -> Needed:
-    """All blobs and layers that these images need."""
+    """Return all blobs and layers that these images need."""
     needed = Needed()
     stand_ins = twins.known(index.all_stored(store))
     for entry in entries:
@@ -92,7 +92,7 @@ def _mark(store: Store, entry: Descriptor, needed: Needed) -> None:
     try:
         raw = blobs.read_blob(store, entry)
     except NotFound:
-        return  # it is gone already, and so is what only it could tell
+        return  # it is gone, and so is what it refers to
     if entry.media_type in media.INDEXES:
         for nested in model.parse_index(raw, entry.media_type).manifests:
             _mark(store, nested, needed)
@@ -137,7 +137,7 @@ def _sweep_blobs(
         if only is None or digest in only:
             path = store.blobs / name
             if path.is_dir():
-                continue  # whoever made it there: no blob, and fsck says so
+                continue  # not a blob; fsck reports it
             size = usage.file_size(path)
             if (error := remove(path)) is not None:
                 swept.kept.append(error)

@@ -1,4 +1,4 @@
-"""Whether two directory trees are the same, to the last xattr: an unpacked layer against its blob."""
+"""Compare two directory trees, including xattrs: an unpacked layer with its blob."""
 
 import os
 import stat
@@ -18,8 +18,8 @@ _WHITEOUTS = {whiteout.namespace(user).whiteout for user in (True, False)}
 
 
 class _Line(NamedTuple):
-    """A path with what can be compared at once. The descriptor, a directory's own and else that of the one
-    it is in, is open until the next line is asked for.
+    """A path with what can be compared without reading it. The descriptor, of the directory itself or of the
+    one that holds the file, is open until the next line is requested.
     """
 
     path: bytes
@@ -29,10 +29,10 @@ class _Line(NamedTuple):
 
 
 def first_difference(one_fd: int, other_fd: int) -> bytes | None:
-    """The first path, in a fixed order, at which two trees differ; None when they are equal.
+    """Return the first path, in a fixed order, at which two trees differ; None when they are equal.
 
-    Compared are names, types, modes, owners, sizes, times, devices, link targets, xattrs and contents; but
-    no times of directories and whiteouts, as some have the time of their unpacking.
+    Compares names, types, modes, owners, sizes, times, devices, link targets, xattrs and contents, except
+    times of directories and whiteouts: some of these have the time of their unpacking.
     """
     for one, other in zip_longest(_lines(one_fd), _lines(other_fd)):
         if one is None or other is None or not _is_same(one, other):
@@ -56,7 +56,7 @@ def _is_same(one: _Line, other: _Line) -> bool:
 def _lines(top_fd: int) -> Iterator[_Line]:
     yield _Line(b".", _of_dir(top_fd), top_fd, b".")
     fd = os.dup(top_fd)
-    levels = [(b".", _names(fd))]  # one descriptor at a time, however deep it goes
+    levels = [(b".", _names(fd))]  # one descriptor at a time, at any depth
     try:
         while levels:
             path, names = levels[-1]

@@ -1,10 +1,10 @@
-"""Docker's manifests, readable by name for tools that know OCI's media types only.
+"""Docker's manifests, made readable by name for tools that know only OCI's media types.
 
 skopeo and umoci find an image of a layout by its name only where the entry, the manifest and what it lists
-have OCI's types. The manifest that a registry has under docker's types is kept byte for byte, so there is a
-twin: an OCI manifest of the same configuration and layers. In ``index.json`` the name stands at the twin,
-which says whom it stands for, and docker's manifest has no name; whoever reads the index through `index` sees
-the name at docker's manifest and no twin.
+have OCI's types. A manifest that a registry has under docker's types is kept byte for byte, and gets a twin:
+an OCI manifest of the same configuration and layers. In ``index.json`` the twin has the name and an
+annotation with the digest of docker's manifest, which has no name. Readers that use `index` see the name at
+docker's manifest and no twin.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from layerstore.model import Descriptor
 from layerstore.store import blobs
 from layerstore.store.store import Store
 
-_STANDS_FOR = "layerstore.stands-for"  # docker's digest, and the twin's own: another tool may copy the words
+_STANDS_FOR = "layerstore.stands-for"  # docker's digest and its own: tools may copy the annotation
 _MAX_DEPTH = 4
 
 
 def shown(stored: Iterable[Descriptor]) -> list[Descriptor]:
-    """The entries as they are meant: names at the manifests they are for, no twins."""
+    """Return the entries with the names at docker's manifests, without twins."""
     entries = list(stored)
     listed = {entry.digest: entry for entry in entries}
     meant = [None if (digest := _meant_by(entry)) is None else listed.get(digest) for entry in entries]
@@ -40,12 +40,12 @@ def shown(stored: Iterable[Descriptor]) -> list[Descriptor]:
 
 
 def known(stored: Iterable[Descriptor]) -> dict[Digest, Descriptor]:
-    """The twins there are, by the digest they stand for."""
+    """Return the twins, by the digest of docker's manifest."""
     return {real: entry for entry in stored if (real := _meant_by(entry)) is not None}
 
 
 def written(entries: Iterable[Descriptor], twins: Mapping[Digest, Descriptor]) -> list[Descriptor]:
-    """The entries as they stand in ``index.json``, with these twins."""
+    """Return the entries for ``index.json``, with these twins."""
     stored: list[Descriptor] = []
     bare: set[Digest] = set()
     for entry in entries:
@@ -62,7 +62,7 @@ def written(entries: Iterable[Descriptor], twins: Mapping[Digest, Descriptor]) -
 
 
 def made(store: Store, entry: Descriptor) -> dict[Digest, Descriptor]:
-    """The twin of a manifest or an index of docker's, put into the store; nothing where none can be made.
+    """Make the twin of docker's manifest or index and put it into the store; empty where none can be made.
 
     Call with `Store.writing` held, as for any blob.
     """
@@ -71,12 +71,12 @@ def made(store: Store, entry: Descriptor) -> dict[Digest, Descriptor]:
     try:
         twin = _twin(store, entry, 0)
     except LayerstoreError:
-        return {}  # what is wrong with it is told to who uses it
+        return {}  # using it reports what is wrong
     return {} if twin is None else {entry.digest: twin}
 
 
 def _meant_by(entry: Descriptor) -> Digest | None:
-    """Whom an entry stands for; None for one that stands for itself."""
+    """Return the digest of docker's manifest for a twin; None for other entries."""
     real, _, twin = (entry.annotations or {}).get(_STANDS_FOR, "").partition(" ")
     try:
         return Digest(real) if twin == entry.digest else None

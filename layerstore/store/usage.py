@@ -1,4 +1,4 @@
-"""What things take on disk: allocated blocks, a hard-linked file once, no link followed."""
+"""Disk usage: allocated blocks, each hard-linked file once, symbolic links not followed."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _PASSED_OVER = (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ELOOP, errno.EN
 
 
 def file_size(path: Path) -> int:
-    """What one file takes; 0 when it has gone."""
+    """Return the disk usage of one file; 0 when it is gone."""
     try:
         return path.lstat().st_blocks * 512
     except FileNotFoundError:
@@ -22,7 +22,7 @@ def file_size(path: Path) -> int:
 
 
 def tree_size(top: Path) -> int:
-    """What a directory takes with all below it; what vanishes or may not be read meanwhile is not counted."""
+    """Return the disk usage of a directory tree, without what vanishes meanwhile or may not be read."""
     total = file_size(top)
     linked: set[int] = set()
     with suppress(FileNotFoundError, PermissionError, NotADirectoryError):
@@ -37,7 +37,7 @@ def tree_size(top: Path) -> int:
 
 
 def _directory_size(top_fd: int, path: bytes, pending: list[bytes], linked: set[int]) -> int:
-    """Of the names in one directory; those of directories are added to `pending`."""
+    """Return the disk usage of the entries of one directory; its directories are added to `pending`."""
     total = 0
     try:
         fd = as_owner.open_beneath(top_fd, path, _O_DIRECTORY)

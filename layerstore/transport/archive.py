@@ -1,8 +1,8 @@
 """Read an image archive, compressed or not, in one pass: every file in it becomes a blob of the store.
 
-Nothing of the archive ever becomes a path: its names are keys of a table, and a link in it is a name in that
-table or nothing. What the files mean is `oci_archive`'s and `docker_archive`'s affair; whoever reads removes
-the blobs that no image needs in the end (`Archive.added`).
+Names in the archive never become paths: they are keys of a table, and a link must name a key. `oci_archive`
+and `docker_archive` know what the files mean; the caller removes blobs that no image needs afterwards
+(`Archive.added`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from layerstore.store.store import Store
 
 _MAX_LINKS = 8  # in a row
 _BLOB = re.compile(r"blobs/([^/]+)/([^/]+)")
-# What docker before 25 wrote beside each layer for its predecessors, and nobody reads any more.
+# What docker before 25 wrote beside each layer for older versions, and is not read any more.
 _NEEDLESS = re.compile(r"[^/]+/(VERSION|json)|repositories")
 
 
 @dataclass(slots=True)
 class Archive:
-    """What is in an archive, by name. `added` are the blobs that were not in the store before."""
+    """The files of an archive, by name. `added`: the blobs that were not in the store before."""
 
     store: Store
     added: set[Digest] = field(default_factory=set)
@@ -47,14 +47,16 @@ class Archive:
     _links: dict[str, str] = field(default_factory=dict)
 
     def document(self, name: str, *, is_index_file: bool = False) -> bytes | None:
-        """A small file of the archive; None when there is none. A link in its place is refused."""
+        """Return a small file of the archive; None when it is missing, InvalidImage when it is a link."""
         if name in self._links:
             raise InvalidImage(f"invalid archive: {name} is a link")
         found = self._files.get(name)
         return None if found is None else blobs.read_blob(self.store, found, is_index_file=is_index_file)
 
     def file(self, name: str) -> Descriptor:
-        """Digest and size of a file that a document of the archive names; links within it are followed."""
+        """Return digest and size of a file that a document of the archive names; links within it are
+        followed.
+        """
         path = _normal(name, name)
         for _ in range(_MAX_LINKS):
             if path in self._files:
@@ -62,10 +64,10 @@ class Archive:
             if path not in self._links:
                 break
             path = self._links[path]
-        raise InvalidImage(f"invalid archive: {_shown(name)} is named, but not there")
+        raise InvalidImage(f"invalid archive: {_shown(name)} is missing")
 
     def take(self, entry: Entry, members: TarReader) -> None:
-        """Take in one member; its contents come from `members`."""
+        """Add one member, with its content from `members`."""
         name = _normal(entry.name.decode("utf-8", "surrogateescape"), entry.name)
         if entry.kind == DIRECTORY or _NEEDLESS.fullmatch(name):
             return
@@ -79,13 +81,13 @@ class Archive:
             raise InvalidImage(f"invalid archive: {_shown(name)} is not an ordinary file")
         found = self._keep(entry, members, expected)
         if self._files.setdefault(name, found) != found:
-            raise InvalidImage(f"invalid archive: {_shown(name)} is there twice, with different contents")
+            raise InvalidImage(f"invalid archive: {_shown(name)} occurs twice, with different contents")
 
     def _link(self, name: str, entry: Entry) -> None:
         target = entry.linkname.decode("utf-8", "surrogateescape")
         if entry.kind == SYMLINK:
             if target.startswith("/"):
-                raise InvalidImage(f"invalid archive: the link {_shown(name)} leads out of it")
+                raise InvalidImage(f"invalid archive: the link {_shown(name)} points outside of it")
             target = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
         self._links[name] = _normal(target, entry.name)
 
@@ -115,9 +117,9 @@ def read(
     limits: Limits | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Fill `archive` from a tar; call with `Store.writing` held. InvalidImage for what is no whole archive.
+    """Fill `archive` from a tar; call with `Store.writing` held. InvalidImage for an incomplete archive.
 
-    `progress` is told how much of `stream` has been read.
+    Calls `progress` with the number of bytes read from `stream`.
     """
     limits = limits or current()
     limits = dataclasses.replace(limits, max_entries=min(limits.max_entries, limits.max_members))
@@ -138,15 +140,15 @@ def read(
 
 
 def _normal(name: str, shown: str | bytes) -> str:
-    """A name without ``.`` and doubled slashes; InvalidImage for one that would leave the archive."""
+    """Return a name without ``.`` and doubled slashes; InvalidImage for one that points outside."""
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if name.startswith("/") or ".." in parts or "\0" in name:
-        raise InvalidImage(f"invalid archive: the name {_shown(shown)} leads out of it")
+        raise InvalidImage(f"invalid archive: the name {_shown(shown)} points outside of it")
     return "/".join(parts)
 
 
 def _digest_in(name: str) -> Digest | None:
-    """The digest that the name of a blob promises; InvalidImage when it is none."""
+    """Return the digest in the name of a blob; InvalidImage when it is invalid."""
     found = _BLOB.fullmatch(name)
     if found is None:
         return None

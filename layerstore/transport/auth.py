@@ -1,7 +1,7 @@
-"""Authorization for one registry: answers its challenge, keeps a token for each scope until it runs out.
+"""Authorization for one registry: answers its challenge, keeps a token for each scope until it expires.
 
-A registry's token is sent to that registry only, and the user's credentials only to it or to the realm it
-names, which must be as safe as the registry itself (TLS, or this machine).
+A registry's token is sent to that registry only, and the user's credentials only to it or to the realm in its
+challenge, which must be as safe as the registry itself (TLS, or this machine).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from layerstore.transport.pace import awaiting_answer
 from layerstore.transport.reading import read_all
 from layerstore.transport.retry import STATUSES, Retry, asked_wait, transient
 
-_DEFAULT_SECONDS = 60.0  # what the specification gives a token that does not say
+_DEFAULT_SECONDS = 60.0  # the lifetime of a token without one, by the specification
 _MARGIN = 10.0
 _ANSWER_LIMIT = 1 << 20
 _CLIENT = "layerstore"
@@ -34,7 +34,7 @@ Scopes = tuple[str, ...]
 
 
 class Authorizer:
-    """Gives requests their Authorization. `lookup` finds the user's credentials, once they are needed."""
+    """Adds Authorization to requests. `lookup` finds the user's credentials when they are first needed."""
 
     def __init__(
         self,
@@ -57,38 +57,40 @@ class Authorizer:
 
     @property
     def credentials(self) -> Credentials | None:
-        """The user's, None for an anonymous one."""
+        """The user's credentials, None for anonymous access."""
         if not self._looked_up:
             self._credentials, self._looked_up = self._lookup(), True
         return self._credentials
 
     @property
     def hint(self) -> str:
-        """What somebody without credentials can do about a refusal."""
+        """Return advice for a refusal without credentials; empty with them."""
         anonymous = self._looked_up and self._credentials is None
         return f" (layerstore login {self._host}?)" if anonymous else ""
 
     def learn(self, response: httpx.Response) -> None:
-        """Take the challenge of a first answer."""
+        """Store the challenge of a first response."""
         self._challenge = challenge.parse(response.headers.get_list("www-authenticate"))
 
     def header(self, scopes: Scopes) -> str | None:
-        """The Authorization for a request that needs these scopes; None before the registry asked for one."""
+        """Return the Authorization for a request with these scopes; None before a challenge."""
         with self._lock:
             return self._header(scopes)
 
     def challenged(self, response: httpx.Response, used: str | None, scopes: Scopes) -> bool:
-        """The registry refused `used` with 401: whether there is another to try."""
+        """After a 401 for `used`: whether there is another Authorization to try."""
         asked = challenge.parse(response.headers.get_list("www-authenticate"))
         with self._lock:
             if asked is None:
                 return False
             if self._challenge is not None and self._header(scopes) != used:
-                return True  # another thread has been through this already
+                return True  # another thread has done this already
             self._challenge = asked
             self._tokens.pop(scopes, None)
             if asked.scheme == "basic" and self.credentials is None:
-                raise LoginNeeded(f"{self._host} wants a login: layerstore login {self._host}", status=401)
+                raise LoginNeeded(
+                    f"{self._host} requires a login: run layerstore login {self._host}", status=401
+                )
             return self._header(scopes) != used
 
     def _header(self, scopes: Scopes) -> str | None:
@@ -99,7 +101,7 @@ class Authorizer:
             return None if credentials is None else credentials.basic
         if credentials is not None and credentials.registry_token:
             if not _fits_a_header(credentials.registry_token):
-                raise LoginNeeded(f"the token kept for {self._host} is none", status=401)
+                raise LoginNeeded(f"the stored token for {self._host} is invalid", status=401)
             return f"Bearer {credentials.registry_token}"
         token, until = self._tokens.get(scopes, ("", 0.0))
         if time.monotonic() >= until:
@@ -108,7 +110,7 @@ class Authorizer:
         return f"Bearer {token}"
 
     def _fetch(self, asked: Challenge, scopes: Scopes) -> tuple[str, float]:
-        """A token for these scopes from the realm, and how many seconds it lasts."""
+        """Return a token for these scopes from the realm, and its lifetime in seconds."""
         realm = self._realm(asked)
         retry = Retry(f"cannot get a token from {redacted(realm)}", self._options, self._stop)
         wanted = scopes or tuple(filter(None, [asked.parameters.get("scope", "")]))
@@ -121,7 +123,7 @@ class Authorizer:
                 retry.pause(error)
         token = document.get("token") or document.get("access_token")
         if not isinstance(token, str) or not _fits_a_header(token):
-            raise RegistryError(f"{redacted(realm)} gave no token")
+            raise RegistryError(f"{redacted(realm)} returned no token")
         seconds = document.get("expires_in")
         valid = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0
         return token, float(seconds) if valid and seconds is not None else _DEFAULT_SECONDS
@@ -133,7 +135,7 @@ class Authorizer:
         except (httpx.InvalidURL, ValueError):
             realm = httpx.URL("")
         if realm.scheme not in {"http", "https"} or not realm.host or realm.userinfo:
-            raise RegistryError(f"{self._host} names a token server that is none: {line(text)}")
+            raise RegistryError(f"{self._host} names an invalid token server: {line(text)}")
         if realm.scheme == "http" and not is_loopback(realm.host) and self._options.tls_verify:
             raise RegistryError(f"{self._host} names a token server without TLS: {redacted(realm)}")
         return realm
@@ -177,7 +179,7 @@ class Authorizer:
         try:
             return model.parse_document(body)
         except LayerstoreError:
-            raise RegistryError(f"{redacted(request.url)} gave no token") from None
+            raise RegistryError(f"{redacted(request.url)} returned no token") from None
 
 
 def _fits_a_header(token: str) -> bool:

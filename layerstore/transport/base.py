@@ -1,4 +1,4 @@
-"""What every transfer shares: its settings, how it tells its progress, and how it is stopped."""
+"""What all transfers share: settings, progress reports, and how to stop them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ BlobReport = Callable[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryOptions:
-    """How a registry is spoken to. The defaults suit the internet.
+    """Settings for connections to a registry. The defaults suit the internet.
 
-    `tls_verify` False accepts any certificate and, where there is no TLS at all, plain HTTP; plain HTTP is
-    otherwise spoken to this machine alone. `cert_dir` stands in for ``/etc/docker/certs.d/HOST`` and its
-    like, `authfile` for the files docker and podman keep credentials in.
+    `tls_verify` False accepts any certificate, and plain HTTP where there is no TLS; otherwise plain HTTP is
+    for this machine only. `cert_dir` replaces ``/etc/docker/certs.d/HOST`` and the like, `authfile` the files
+    in which docker and podman store credentials.
     """
 
     tls_verify: bool = True
     cert_dir: Path | None = None
     authfile: Path | None = None
-    jobs: int = 4  # blobs under way at once
-    attempts: int = 6  # in a row without progress
+    jobs: int = 4  # blobs at the same time
+    attempts: int = 6  # failures in a row without progress
     backoff: float = 0.5  # seconds before the second attempt; doubled each time
-    max_wait: float = 60.0  # the longest pause a registry's Retry-After is obeyed for
+    max_wait: float = 60.0  # the longest Retry-After that is obeyed
     connect_timeout: float = 15.0
     timeout: float = 60.0  # without a single byte
     min_rate: int = meter.MIN_RATE  # bytes a second, on average of `rate_window` seconds of waiting
@@ -42,7 +42,7 @@ class RegistryOptions:
 
 
 class Stop:
-    """Set once: every transfer ends at its next byte, every pause at once."""
+    """Once set, every transfer ends at its next byte, and every pause at once."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -60,4 +60,4 @@ class Stop:
 
 
 def ignore(digest: Digest, state: BlobState, done: int, total: int) -> None:
-    """A `BlobReport` for when nobody looks."""
+    """A `BlobReport` that does nothing."""

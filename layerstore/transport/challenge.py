@@ -1,4 +1,4 @@
-"""``WWW-Authenticate``: what kind of authorization a registry asks for (RFC 9110, section 11)."""
+"""``WWW-Authenticate``: the kind of authorization that a registry requires (RFC 9110, section 11)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SCHEME = re.compile(r"\s*,?\s*([A-Za-z0-9_-]{1,64})(?=\s|,|$)(?!\s*=)")
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One scheme a registry accepts, with what belongs to it."""
+    """One scheme that a registry accepts, with its parameters."""
 
     scheme: Literal["basic", "bearer"]
     parameters: dict[str, str] = field(default_factory=dict)
 
 
 def parse(headers: Sequence[str]) -> Challenge | None:
-    """The best of all challenges, Bearer before Basic; None: no scheme that is known."""
+    """Return the best of all challenges, Bearer before Basic; None without a known scheme."""
     found = [challenge for header in headers for challenge in _of_header(header[:16384])]
     return min(found, key=lambda challenge: challenge.scheme != "bearer", default=None)
 

@@ -1,4 +1,4 @@
-"""The one place requests go through: authorization, redirects, and which answers are worth another attempt.
+"""All requests go through here: authorization, redirects, and which responses are worth another attempt.
 
 `once` makes one attempt, `call` as many as the options allow. Authorization goes to the registry's own
 origin only; a redirect from TLS to plain HTTP is refused.
@@ -31,7 +31,7 @@ Body = Callable[[], Iterable[bytes]]  # called anew for each attempt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A request as it is meant: made again, it is sent again. `url` is absolute or a path of the API."""
+    """A request that can be sent any number of times. `url` is absolute or a path of the API."""
 
     method: str
     url: str
@@ -43,7 +43,7 @@ class Call:
 
 
 class Client:
-    """Speaks to one registry. Use as a context manager; safe to use from several threads."""
+    """A client of one registry. Use as a context manager; safe for several threads."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class Client:
 
     @contextmanager
     def once(self, call: Call) -> Iterator[httpx.Response]:
-        """One attempt; the body is still to be read, its errors become `Transient`.
+        """Make one attempt; the caller reads the body, whose errors become `Transient`.
 
-        Transient for what may work later, RegistryError for an answer that is not in `call.ok`.
+        Transient for what may work later, RegistryError for a status that is not in `call.ok`.
         """
         self.stop.check()
         url = self._base.join(call.url)
@@ -82,7 +82,9 @@ class Client:
                 response.close()
 
     def ping(self, domain: str) -> bool:
-        """Ask the registry who it is and what authorization it wants. False: not by this scheme."""
+        """Send a first request, for the authorization that the registry requires. False: it does not use this
+        scheme.
+        """
         call = Call(
             method="GET",
             url="/v2/",
@@ -100,7 +102,7 @@ class Client:
         return response.status_code != 400
 
     def call(self, call: Call, limit: int = 0) -> tuple[httpx.Response, bytes]:
-        """The answer and, up to `limit` bytes, its body, after as many attempts as it takes."""
+        """Return the response and up to `limit` bytes of its body, after as many attempts as allowed."""
         retry = Retry(call.what, self.options, self.stop)
         while True:
             try:
@@ -122,10 +124,11 @@ class Client:
         raise refusal(call.what, status, response.reason_phrase, body, hint=self._authorizer.hint)
 
     def _authorized(self, call: Call, url: httpx.URL) -> httpx.Response:
-        """Send with what authorization there is; when that is refused, once more with another."""
+        """Send with the present authorization; when it is refused, once more with another."""
         used = self._authorizer.header(call.scopes)
         response = self._redirected(call, url, used)
-        # A challenge of another host, where a redirect led to, is none of ours: it would get the credentials.
+        # The challenge of another host, reached by a redirect, is ignored: that host would get the
+        # credentials.
         if response.status_code == 401 and _origin(response.url) == _origin(self._base):
             read_some(response)
             if self._authorizer.challenged(response, used, call.scopes):
@@ -145,14 +148,14 @@ class Client:
         raise RegistryError(f"{call.what}: more than {_REDIRECTS} redirects")
 
     def target(self, base: httpx.URL | str, location: str) -> httpx.URL:
-        """Where a Location leads to; RegistryError when that is less safe than where it came from."""
+        """Return the target of a Location; RegistryError when it is less safe than its origin."""
         try:
             url = httpx.URL(base).join(location)
         except (httpx.InvalidURL, ValueError):
-            raise RegistryError(f"{redacted(base)} redirects to something that is no URL") from None
+            raise RegistryError(f"{redacted(base)} redirects to an invalid URL") from None
         safe = url.scheme == "https" or (url.scheme == "http" and self._base.scheme == "http")
         if not safe or not url.host:
-            raise RegistryError(f"{redacted(base)} redirects to a place without TLS: {redacted(url)}")
+            raise RegistryError(f"{redacted(base)} redirects to a URL without TLS: {redacted(url)}")
         return url
 
     def _send(self, call: Call, url: httpx.URL, authorization: str | None) -> httpx.Response:
@@ -160,7 +163,7 @@ class Client:
         if authorization is not None and _origin(url) == _origin(self._base):
             headers["Authorization"] = authorization
         content = None if call.body is None else call.body()
-        url = url.copy_with(userinfo=b"")  # httpx would make Basic authorization of it
+        url = url.copy_with(userinfo=b"")  # httpx would send it as Basic authorization
         request = self._http.build_request(call.method, url, headers=headers, content=content)
         with awaiting_answer(self.options):
             return self._http.send(request, stream=True, follow_redirects=False)
@@ -201,7 +204,8 @@ def _http_client(host: str, options: RegistryOptions, *, local: bool) -> httpx.C
     timeout = httpx.Timeout(options.timeout, connect=options.connect_timeout, pool=None)
     limits = httpx.Limits(max_connections=options.jobs + 2, max_keepalive_connections=options.jobs + 2)
     if local:
-        # Nobody means a proxy for this machine itself. This transport is for plain HTTP: it trusts no one.
+        # A proxy is never meant for this machine itself. This transport is for plain HTTP: it has no
+        # certificates.
         plain = httpx.HTTPTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), limits=limits)
         secure = tls.LazyTransport(
             lambda: bounded_transport(
@@ -221,7 +225,7 @@ def _http_client(host: str, options: RegistryOptions, *, local: bool) -> httpx.C
         )
         return bounded(client, options)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise RegistryError(f"cannot use the proxy that the environment names: {error}") from None
+        raise RegistryError(f"cannot use the proxy of the environment: {error}") from None
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -1,7 +1,7 @@
-"""Who the user is to a registry: the files of docker and podman, and docker's credential helpers.
+"""The user's credentials for registries: the files of docker and podman, and docker's credential helpers.
 
-Looked up from the most special key to the host alone (podman's keys may name a repository), in one file after
-the other. Secrets are in no `repr`.
+Each file is searched from the most specific key to the host alone (podman's keys may name a repository).
+Secrets are in no `repr`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A name and a password, or a token in their place."""
+    """A name and a password, or a token instead."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -39,17 +39,19 @@ class Credentials:
 
     @property
     def basic(self) -> str:
-        """The value of a Basic Authorization header."""
+        """Return the value of a Basic Authorization header."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
 def key_of(host: str) -> str:
-    """The key of a host in docker's file, and what a helper is asked for."""
+    """Return the key of a host in docker's file and for helpers."""
     return DOCKER_HUB_KEY if host in _HUB_HOSTS else host
 
 
 def find(host: str, repository: str, files: Sequence[Path]) -> Credentials | None:
-    """The first credentials for this repository; None: nobody has any. LayerstoreError for a broken file."""
+    """Return the first credentials for this repository, None without any. LayerstoreError for a broken
+    file.
+    """
     for path in files:
         document = read(path)
         found = _from_helper(document, host) or _from_file(document, host, repository)
@@ -59,7 +61,7 @@ def find(host: str, repository: str, files: Sequence[Path]) -> Credentials | Non
 
 
 def store(host: str, credentials: Credentials, path: Path) -> str | None:
-    """Keep credentials in `path` or in the helper it names; returns the helper's name, None for the file."""
+    """Store credentials in `path` or in the helper it names; return the helper's name, None for the file."""
     with _changing(path) as document:
         helper = _helper_for(document, host)
         if helper is not None:
@@ -75,7 +77,7 @@ def store(host: str, credentials: Credentials, path: Path) -> str | None:
 
 
 def forget(host: str, path: Path) -> bool:
-    """Remove the credentials of a host from `path` and the helper it names; whether there were any."""
+    """Remove the credentials of a host from `path` and the helper it names; return whether there were any."""
     if not path.exists():
         return False
     with _changing(path) as document:
@@ -90,7 +92,7 @@ def forget(host: str, path: Path) -> bool:
 
 
 def read(path: Path) -> Document:
-    """A file of credentials; empty when there is none."""
+    """Read a file of credentials; empty when it is missing."""
     try:
         raw = durable.read_capped(Path(os.path.realpath(path)), _LIMIT)
     except (FileNotFoundError, NotADirectoryError):
@@ -104,7 +106,9 @@ def read(path: Path) -> Document:
 
 
 def write(path: Path, document: Document) -> None:
-    """Replace a file of credentials at once, readable for its owner only. Under the lock of `_changing`."""
+    """Replace a file of credentials in one step, readable to its owner only. Under the lock of
+    `_changing`.
+    """
     raw = json.dumps(document, indent="\t", ensure_ascii=False).encode() + b"\n"
     durable.replace_file(Path(os.path.realpath(path)), raw, mode=0o600)
 
@@ -140,7 +144,7 @@ def _section(document: Document, name: str, path: Path) -> Document:
 
 
 def _drop(auths: Document, host: str) -> bool:
-    """Take a host out under all the forms its key has had."""
+    """Remove a host under all forms of its key."""
     keys = [key for key in auths if _plain(key) in {_plain(key_of(host)), host}]
     for key in keys:
         del auths[key]
@@ -191,7 +195,7 @@ def _keys(host: str, repository: str) -> Iterator[str]:
 
 
 def _plain(key: str) -> str:
-    """A key without the scheme and the API's path that docker once wrote."""
+    """Return a key without the scheme and the API's path, which older dockers wrote."""
     bare = key.removeprefix("https://").removeprefix("http://").rstrip("/")
     return bare.removesuffix("/v1").removesuffix("/v2")
 

@@ -1,7 +1,7 @@
 """docker's credential helpers: ``docker-credential-NAME get|store|erase``, JSON on standard input and output.
 
-The program is one of an absolute directory of PATH, started without a shell; its name comes from a file and
-may not be a path.
+The program is searched in the absolute directories of PATH and started without a shell; its name comes from a
+file and must not be a path.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from layerstore.transport.errors import line
 from overlayfs_py.service.subprocesses import running
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SECONDS = 60  # it may ask its user
-_NOT_FOUND = "credentials not found"  # how every helper words it
+_SECONDS = 60  # it may prompt the user
+_NOT_FOUND = "credentials not found"  # the text of every helper
 
 
 def get(helper: str, server: str) -> tuple[str, str] | None:
-    """User name and secret for a server; None when the helper has none."""
+    """Return user name and secret for a server; None when the helper has none."""
     try:
         answer = _run(helper, "get", server)
     except _HelperFailed as error:
@@ -32,11 +32,9 @@ def get(helper: str, server: str) -> tuple[str, str] | None:
         document = json.loads(answer)
         username, secret = document["Username"], document["Secret"]
     except (ValueError, KeyError, TypeError):
-        raise LayerstoreError(
-            f"docker-credential-{helper} answered something else than credentials"
-        ) from None
+        raise LayerstoreError(f"docker-credential-{helper} returned no valid credentials") from None
     if not isinstance(username, str) or not isinstance(secret, str):
-        raise LayerstoreError(f"docker-credential-{helper} answered something else than credentials")
+        raise LayerstoreError(f"docker-credential-{helper} returned no valid credentials")
     return (username, secret) if username or secret else None
 
 
@@ -53,12 +51,12 @@ def erase(helper: str, server: str) -> None:
 
 
 class _HelperFailed(LayerstoreError):
-    """The helper ended with an error."""
+    """The helper failed."""
 
 
 def _run(helper: str, verb: str, words: str) -> bytes:
     if not _NAME.fullmatch(helper):
-        raise LayerstoreError(f"not the name of a credential helper: {line(repr(helper))}")
+        raise LayerstoreError(f"invalid name of a credential helper: {line(repr(helper))}")
     name = f"docker-credential-{helper}"
     program = environment.find_program(name)
     if program is None:
@@ -68,7 +66,7 @@ def _run(helper: str, verb: str, words: str) -> bytes:
         with running([str(program), verb], **streams) as process:
             out, err = process.communicate(words.encode(), _SECONDS)
     except subprocess.TimeoutExpired:
-        raise LayerstoreError(f"{name} {verb} does not end") from None
+        raise LayerstoreError(f"{name} {verb} did not finish within {_SECONDS} seconds") from None
     except OSError as error:
         raise LayerstoreError(f"cannot run {program}: {error.strerror}") from None
     if process.returncode != 0:

@@ -1,8 +1,8 @@
 """The docker-archive: ``manifest.json`` of every docker from 1.10 on, read and written.
 
-Before docker 25 an archive held no manifests, only configurations and plain layers: the image ID is kept,
-and the manifest is made anew, always the same one. Since 25 there is an image layout in it too, which keeps
-the digests; then this document and that layout must tell of the same images.
+Before docker 25 an archive had no manifests, only configurations and uncompressed layers: the image ID stays
+the same, and the manifest is made here, always the same one. Since 25 it also has an image layout, which
+keeps the digests; this document and the layout must then describe the same images.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class ManifestItem(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 def packed(archive: Archive, layout: Sequence[Packed]) -> list[Packed] | None:
-    """The images that ``manifest.json`` tells of, complete; None when there is none.
+    """Return the images of ``manifest.json``, complete; None without that file.
 
-    An image that `layout` holds too is taken from there, with its digest.
+    An image that is also in `layout` is taken from there, with its digest.
     """
     raw = archive.document("manifest.json")
     if raw is None:
@@ -61,7 +61,7 @@ def packed(archive: Archive, layout: Sequence[Packed]) -> list[Packed] | None:
 
 
 def manifest_document(entries: Iterable[tuple[Image, Sequence[Reference]]]) -> bytes:
-    """``manifest.json`` for images whose blobs lie in an image layout beside it, as docker 25 writes it."""
+    """Return ``manifest.json`` for images whose blobs are in an image layout beside it, as docker 25 does."""
     return model.encode(
         [
             ManifestItem(
@@ -76,7 +76,7 @@ def manifest_document(entries: Iterable[tuple[Image, Sequence[Reference]]]) -> b
 
 
 def repositories_document(entries: Iterable[tuple[Image, Sequence[Reference]]]) -> bytes:
-    """``repositories``, which only docker before 1.10 reads, but which others look for."""
+    """Return ``repositories``, for docker before 1.10 and tools that expect it."""
     found: dict[str, dict[str, str]] = {}
     for image, refs in entries:
         for ref in refs if image.layers else ():
@@ -121,7 +121,9 @@ def _layers(
 
 
 def _layer(archive: Archive, found: Descriptor, diff_id: Digest) -> Descriptor:
-    """A layer as it will stand in the manifest; what no manifest can describe is stored uncompressed."""
+    """Return a layer's descriptor for the manifest; a layer that no media type describes is stored
+    uncompressed.
+    """
     with blobs.open_blob(archive.store, found) as stream:
         compression = LayerReader(stream, limits.current()).compression
     digest = found.digest if compression == "none" else _digest_inside(archive, found)
@@ -155,7 +157,7 @@ def _decompressed(archive: Archive, found: Descriptor) -> Descriptor:
 
 
 def _check_agreement(found: Sequence[Packed], layout: Sequence[Packed]) -> None:
-    """The same name must not mean one image to those who read the one document and another to the rest."""
+    """Raise InvalidImage if the two documents give one name to different images."""
     meant: dict[str, Digest] = {}
     for one in (*layout, *found):
         for name in one.names:

@@ -1,7 +1,7 @@
-"""One blob from a registry into the store: resumed where it broke off, whenever that was.
+"""Download one blob from a registry into the store; continue an earlier attempt, however old.
 
-It comes over one connection as long as every connection has a blob of its own; a large one that is left when
-the others are done is got in pieces by all (`pieces`), if the registry takes ranges.
+It uses one connection as long as every connection has a blob of its own. When the other blobs are done, all
+connections download pieces of a large one (`pieces`), if the registry supports ranges.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from layerstore.transport.registry import Repository
 from layerstore.transport.retry import PROGRESS, Retry
 
 _LARGE = 8 * PIECE
-_FAST = 64 << 20  # bytes a second over one connection: more of them would only cost processor time
-_TRIAL = 0.25  # seconds to find that out
-_PATIENCE = 0.2  # seconds between two looks at whether to stop
+_FAST = 64 << 20  # bytes a second over one connection, above which more connections gain nothing
+_TRIAL = 0.25  # seconds to measure that
+_PATIENCE = 0.2  # seconds between two checks for a stop
 
 
 class Download:
-    """A blob to get: `run` gets it; `help`, by threads that have nothing else to do, makes it faster."""
+    """A blob to download: `run` does it; idle threads call `help` to make it faster."""
 
     def __init__(
         self, repository: Repository, store: Store, descriptor: Descriptor, report: BlobReport
@@ -41,23 +41,25 @@ class Download:
         self._descriptor = descriptor
         self._report = report
         self._pieces: Pieces | None = None
-        self._is_offered = threading.Event()  # there are pieces to get, or there never will be
+        self._is_offered = threading.Event()  # there are pieces to download, or never will be
         self._helpers = 0
 
     @property
     def is_large(self) -> bool:
-        """Whether help may be of use."""
+        """Whether `help` may be useful."""
         return self._descriptor.size >= _LARGE
 
     def run(self) -> None:
-        """Get it unless the store has it. DigestMismatch when the registry's is another than described."""
+        """Download it unless the store has it. DigestMismatch when the content does not match the
+        descriptor.
+        """
         try:
             self._run()
         finally:
             self._is_offered.set()
 
     def help(self) -> None:
-        """Get pieces of it, once it has been begun, until there is nothing left to do."""
+        """Download pieces of it, once it has begun, until none is left."""
         self._helpers += 1
         while not self._is_offered.wait(_PATIENCE):
             self._repository.client.stop.check()
@@ -78,14 +80,14 @@ class Download:
                     partial.publish(self._store)
                     break
                 except DigestMismatch:
-                    # What an earlier run left may have been damaged since; what came just now was not.
+                    # Bytes of an earlier run may be damaged; those of this run are not.
                     if not left_over:
                         raise
                     left_over = False
             self._report(digest, "done", total, total)
 
     def _fill(self, partial: Partial) -> None:
-        """Bring a partial to its full size, over as many connections as it takes."""
+        """Complete a partial, over as many connections as needed."""
         digest, total = partial.descriptor.digest, partial.descriptor.size
         client = self._repository.client
         retry = Retry(f"cannot get the blob {digest} of {self._repository.name}", client.options, client.stop)
@@ -101,18 +103,18 @@ class Download:
                 retry.pause(error)
 
     def _share(self, partial: Partial) -> None:
-        """Get what is left of it in pieces, together with the helpers."""
+        """Download the rest in pieces, together with the helpers."""
         self._pieces = Pieces(self._repository, partial, self._report)
         self._is_offered.set()
         try:
-            with suppress(NoRanges):  # the registry said it could: what is left comes in one piece then
+            with suppress(NoRanges):  # although the registry offered ranges: the rest comes in one piece then
                 self._pieces.work()
                 self._pieces.wait()
         finally:
             self._pieces.end()
 
     def _receive(self, partial: Partial) -> bool:
-        """One connection's worth of bytes. True: it was broken off, as others are there to help."""
+        """Download over one connection. True: it was ended because helpers are there."""
         digest, total = partial.descriptor.digest, partial.descriptor.size
         stop = self._repository.client.stop
         with self._repository.client.once(self._repository.blob(digest, partial.size)) as response:
@@ -132,7 +134,7 @@ class Download:
 
 
 class _Pace:
-    """How fast a partial grows on one connection."""
+    """Measures how fast a partial grows over one connection."""
 
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
@@ -140,13 +142,13 @@ class _Pace:
 
     @property
     def is_slow(self) -> bool:
-        """Whether other connections would bring more: this machine itself is not what holds it up."""
+        """Whether more connections would be faster: this machine is not the bottleneck."""
         passed = time.monotonic() - self._began
         return passed >= _TRIAL and self._partial.size - self._had < _FAST * passed
 
 
 def _position(partial: Partial, response: httpx.Response) -> None:
-    """Make the partial fit what the registry is about to send."""
+    """Make the partial match what the registry is about to send."""
     if response.status_code == 416:
         partial.restart()
         raise Transient("416 the registry cannot send the rest", status=416)

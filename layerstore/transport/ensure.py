@@ -25,8 +25,8 @@ def ensure_image(
 ) -> None:
     """Make sure that the store has `image`, pulling it as `policy` says.
 
-    ``never`` raises NotFound with the command to run when the image is missing. An ID is never pulled: no
-    registry knows it, and what it stands for does not change.
+    ``never`` raises NotFound with the command to run when the image is missing. An ID is never pulled:
+    registries do not know it, and its image does not change.
     """
     wanted = platforms.parse_optional(platform)
     try:
@@ -35,11 +35,13 @@ def ensure_image(
         if not _is_name(image):
             raise
         if policy == "never":
-            raise NotFound(f"{error} (get it with `layerstore pull {image}` or --pull missing)") from None
+            raise NotFound(f"{error} (run `layerstore pull {image}` or use --pull missing)") from None
     else:
         if policy != "always" or not _is_named(found, image):
             return
-    from layerstore.transport.pull import pull_image  # loads the HTTP client, which a present image spares
+    from layerstore.transport.pull import (
+        pull_image,
+    )  # loads the HTTP client, which is not needed for a present image
 
     pull_image(
         open_store(root, make=True),

@@ -1,4 +1,4 @@
-"""What a registry says no to, in one line without secrets."""
+"""Errors of registries, each as one line without secrets."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class MissingRemote(RegistryError, NotFound):
 
 
 class LoginNeeded(RegistryError):
-    """The registry wants credentials, or others than it was given."""
+    """The registry requires credentials, or refuses those it received."""
 
 
 class Stopped(LayerstoreError):
-    """This transfer was given up because another failed or the user ended all of them."""
+    """This transfer was stopped because another one failed or the user interrupted all."""
 
     def __init__(self) -> None:
         super().__init__("stopped")
 
 
 class Transient(Exception):
-    """Something that may well work when it is done again; never leaves the package."""
+    """A failure that may be temporary; it never leaves the package."""
 
     def __init__(
         self, reason: str, *, status: int = 0, after: float | None = None, refused: bool = False
@@ -46,25 +46,25 @@ class Transient(Exception):
         super().__init__(reason)
         self.refused = refused  # there was not even a connection
         self.status = status
-        self.after = after  # seconds the registry asks to wait
+        self.after = after  # seconds to wait, as requested by the registry
 
 
 def redacted(url: httpx.URL | str) -> str:
-    """A URL as messages may show it: without user, password and query, as signed URLs carry rights there."""
-    import httpx  # takes longer to import than most verbs take to run, all of which may name these errors
+    """Return a URL for messages: without user, password and query, which gives access in signed URLs."""
+    import httpx  # importing it takes longer than most verbs run, and all of them import these errors
 
     url = httpx.URL(url)
     return f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}{url.path}"
 
 
 def line(text: str) -> str:
-    """Foreign text as part of a message: printable, on one line, not too long."""
+    """Return foreign text for a message: printable, on one line, not too long."""
     flat = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return flat if len(flat) <= _SHOWN else flat[: _SHOWN - 1] + "…"
 
 
 def refusal(what: str, status: int, reason: str, body: bytes, *, hint: str = "") -> RegistryError:
-    """The error a response that is not a success stands for; `body` is what the registry says about it."""
+    """Return the error for a response that is no success; `body` is the registry's text about it."""
     codes, said = explained(body)
     message = f"{what}: {status} {said or line(reason)}".rstrip()
     if status in {401, 403}:
@@ -75,7 +75,7 @@ def refusal(what: str, status: int, reason: str, body: bytes, *, hint: str = "")
 
 
 def explained(body: bytes) -> tuple[tuple[str, ...], str]:
-    """Codes and messages of the specification's error document; nothing for any other body."""
+    """Return codes and messages of the specification's error document; empty for another body."""
     try:
         entries = model.parse_document(body).get("errors")
     except LayerstoreError:

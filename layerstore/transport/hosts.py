@@ -1,4 +1,4 @@
-"""Names of hosts: which are this machine, and where docker.io really is."""
+"""Names of hosts: whether one is this machine, and the real host of docker.io."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _HUB_API = "registry-1.docker.io"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host (without port) is this machine (localhost, 127.0.0.0/8, ::1); nothing is looked up."""
+    """Whether a host (without port) is this machine (localhost, 127.0.0.0/8, ::1), without a DNS query."""
     if host.rstrip(".").lower() == "localhost":
         return True
     try:
@@ -19,12 +19,12 @@ def is_loopback(host: str) -> bool:
 
 
 def without_port(domain: str) -> str:
-    """The host of ``host[:port]``; an IPv6 one stays in its brackets."""
+    """Return the host of ``host[:port]``; an IPv6 address stays in brackets."""
     if domain.startswith("["):
         return domain.partition("]")[0] + "]"
     return domain.partition(":")[0]
 
 
 def api_host(domain: str) -> str:
-    """Where a domain's registry is spoken to."""
+    """Return the host of a domain's registry."""
     return _HUB_API if domain in {DOCKER_HUB, f"index.{DOCKER_HUB}"} else domain

@@ -1,4 +1,4 @@
-"""Where a tarball is read from: a file, a URL or an open stream."""
+"""Read a tarball from a file, a URL or an open stream."""
 
 import http.client
 import os
@@ -35,7 +35,8 @@ def open_input(source: str | Readable) -> Iterator[Readable]:
             yield _Download(response, source)
     else:
         try:
-            # Without a buffer, whose lock a thread waiting for a named pipe would hold against closing.
+            # Unbuffered: a thread that waits for a named pipe would hold the buffer's lock, and closing would
+            # wait.
             file = open(source, "rb", buffering=0)  # noqa: SIM115 - only the opening is to be explained
         except FileNotFoundError:
             raise NotFound(f"no such file: {source}") from None
@@ -55,12 +56,14 @@ class _Download:
     def read(self, size: int = -1, /) -> bytes:
         began = time.monotonic()
         try:
-            # Only what has arrived: waiting for the rest may never end.
+            # Only what has arrived: the rest may never come.
             data = self._response.read() if size < 0 else self._response.read1(size)
         except (OSError, http.client.HTTPException) as error:
             raise LayerstoreError(f"cannot read {self._url}: {error}") from None
         if self._meter.is_too_slow(len(data), time.monotonic() - began):
-            raise LayerstoreError(f"cannot read {self._url}: it sends less than {MIN_RATE} bytes a second")
+            raise LayerstoreError(
+                f"cannot read {self._url}: the server sends less than {MIN_RATE} bytes a second"
+            )
         self._count += len(data)
         if not data and size != 0 and self._expected is not None and self._count < self._expected:
             raise LayerstoreError(f"{self._url} ended after {self._count} of {self._expected} bytes")
@@ -69,7 +72,9 @@ class _Download:
 
 @contextmanager
 def _hung_up(response: http.client.HTTPResponse) -> Iterator[None]:
-    """Shut down the connection at the end, even while a thread reads from it: closing would wait for that."""
+    """Shut down the connection at the end, even while a thread reads from it, for which closing would
+    wait.
+    """
     if response.isclosed():  # the body is empty
         yield
         return
@@ -82,7 +87,7 @@ def _hung_up(response: http.client.HTTPResponse) -> Iterator[None]:
 
 
 def _quoted(url: str) -> str:
-    """Escape what a path or a query may not contain, as Go's client does."""
+    """Escape characters that a path or a query must not contain, as Go's client does."""
     parts = urlsplit(url)
     path, query = (quote(part, safe="%/:?@!$&'()*+,;=~") for part in (parts.path, parts.query))
     return parts._replace(path=path, query=query).geturl()

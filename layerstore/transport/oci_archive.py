@@ -1,6 +1,6 @@
-"""The OCI image layout inside an archive: which images it holds, whole, and how one is written.
+"""The OCI image layout inside an archive: read its complete images, and write one.
 
-Manifests are kept byte for byte in both directions, so digests are too.
+Manifests are kept byte for byte in both directions, and so are digests.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _MAX_DEPTH = 4
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """An image in an archive: its manifest or index, and the names it has there."""
+    """An image in an archive: its manifest or index, and its names there."""
 
     entry: Descriptor
     names: tuple[str, ...]
 
 
 class Layout(NamedTuple):
-    """The images in an archive's layout; and what is none, under its name or digest, with what it is."""
+    """The images in an archive's layout; and other entries, by name or digest, with their kind."""
 
     images: list[Packed]
     left_out: list[tuple[str, UnsupportedMedia]]
 
 
 def packed(archive: Archive) -> Layout | None:
-    """The images of the layout, each once, all of them complete; None when the archive holds no layout."""
+    """Return the images of the layout, each once and complete; None when the archive has no layout."""
     raw = archive.document("index.json", is_index_file=True)
     if raw is None:
         return None
@@ -58,9 +58,9 @@ def packed(archive: Archive) -> Layout | None:
     for entry in model.parse_index(raw, is_index_file=True).manifests:
         known = entries.setdefault(entry.digest, entry)
         if (known.size, known.media_type) != (entry.size, entry.media_type):
-            raise InvalidImage(f"invalid archive: {entry.digest} is described in two ways")
+            raise InvalidImage(f"invalid archive: {entry.digest} has two different descriptors")
         annotations = entry.annotations or {}
-        # docker and containerd keep the tag alone in the one, and the whole name in the other.
+        # docker and containerd write only the tag in the one, and the whole name in the other.
         name = annotations.get(index.FULL_NAME) or annotations.get(index.REF_NAME)
         found.setdefault(entry.digest, []).extend([name] if name else [])
     layout = Layout([], [])
@@ -76,7 +76,7 @@ def packed(archive: Archive) -> Layout | None:
 
 
 def _check_whole(store: Store, entry: Descriptor) -> None:
-    """Raise unless all that the image needs is in the store; of an index, at least one of its images."""
+    """Raise unless the image is complete in the store; of an index, at least one of its images."""
     whole = False
     for manifest in manifests(store, entry):
         image = images.load(store, manifest)
@@ -89,22 +89,22 @@ def _check_whole(store: Store, entry: Descriptor) -> None:
 
 
 def without_image(store: Store, entry: Descriptor) -> LayerstoreError:
-    """What is wrong with an index that leads to no image in the store: it lists none, or has lost them."""
+    """Return the error for an index without an image in the store: it lists none, or they are missing."""
     listed = (leaf.entry for leaf in find.leaves(store, entry))
     if any(platforms.may_be_image(one) and not blobs.is_present(store, one) for one in listed):
-        return NotFound(f"none of the images of {entry.digest} is here")
+        return NotFound(f"none of the images of {entry.digest} is present")
     return UnsupportedMedia(f"{entry.digest} is not an image but an index without one")
 
 
 def manifests(store: Store, entry: Descriptor) -> Iterator[Descriptor]:
-    """The images an entry leads to that are in the store: of an index some may have been left out."""
+    """Return the images of an entry that are in the store: of an index, some may have been left out."""
     for one in documents(store, entry):
         if one.media_type in media.MANIFESTS and (one is entry or _is_image(store, one)):
             yield one
 
 
 def documents(store: Store, entry: Descriptor) -> Iterator[Descriptor]:
-    """The manifest, or the index and below it all indexes and manifests that are in the store."""
+    """Return the manifest, or the index with all indexes and manifests below it that are in the store."""
     if entry.media_type not in media.INDEXES | media.MANIFESTS:
         raise UnsupportedMedia(f"invalid manifest: {entry.digest} is not an image but {entry.media_type}")
     yield from _documents(store, entry, 0)
@@ -122,7 +122,9 @@ def _documents(store: Store, entry: Descriptor, depth: int) -> Iterator[Descript
 
 
 def reference_of(name: str) -> Reference | None:
-    """A name in an archive as docker shows it (``docker.io/library/`` left out); None when it is none."""
+    """Return a name in an archive as docker shows it (without ``docker.io/library/``); None if it is
+    invalid.
+    """
     try:
         ref = reference.parse(name)
     except (InvalidReference, InvalidDigest):
@@ -135,7 +137,7 @@ def reference_of(name: str) -> Reference | None:
 
 
 def index_document(entries: Iterable[tuple[Descriptor, Sequence[Reference]]], *, tag_only: bool) -> bytes:
-    """``index.json`` of an archive; `tag_only`: as docker writes it, with the tag alone as ref.name."""
+    """Return ``index.json`` of an archive; `tag_only`: with the tag alone as ref.name, as docker does."""
     listed: list[Descriptor] = []
     for entry, refs in entries:
         for ref in refs:
@@ -148,7 +150,7 @@ def index_document(entries: Iterable[tuple[Descriptor, Sequence[Reference]]], *,
 
 
 def _is_image(store: Store, entry: Descriptor) -> bool:
-    """An index may list attestations and the like beside images."""
+    """Whether an entry of an index is an image: it may also list attestations and the like."""
     try:
         manifest = model.parse_manifest(blobs.read_blob(store, entry), entry.media_type)
         images.check_is_image(manifest, entry.digest)

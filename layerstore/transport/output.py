@@ -1,4 +1,4 @@
-"""Where an archive is written: a file that appears complete or not at all, or a stream."""
+"""Write an archive to a file, which appears complete or not at all, or to a stream."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from layerstore.undoing import undone
 
 _NO_TMPFILE = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOSYS))
 
-_MODE = 0o600  # as docker: an image holds what its users may not read, such as /etc/shadow
+_MODE = 0o600  # as docker: an image may hold secrets, such as /etc/shadow
 
 OutputTarget = str | os.PathLike[str] | IO[bytes]
 
@@ -23,8 +23,8 @@ OutputTarget = str | os.PathLike[str] | IO[bytes]
 def open_output(target: OutputTarget) -> Iterator[IO[bytes]]:
     """Yield a file to write to.
 
-    A path gets its name once everything is written and on disk; a device, a pipe or an open stream is written
-    directly. A stream is flushed and stays the caller's.
+    A regular file gets its name when everything is written and synced; a device, a pipe or an open stream is
+    written directly. A stream is flushed and stays open.
     """
     if not isinstance(target, str | os.PathLike):
         yield target

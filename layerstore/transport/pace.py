@@ -1,8 +1,8 @@
-"""How slow a connection may be: a byte now and then is no transfer.
+"""Minimum rates of connections: a byte now and then must not keep a request waiting for ever.
 
-httpx bounds the wait for each next byte only, so that a byte a second, or interim answers (1xx) without end,
-keep a request waiting for ever. Here what comes and goes must have a least rate, averaged over the time spent
-waiting for it (not over the time its reader takes), and an answer must begin some time.
+httpx only limits the wait for the next byte, so a byte a second, or interim responses (1xx) without end,
+would keep a request waiting. Here data must have a minimum rate, averaged over the time spent waiting for it
+(not over the time of its reader), and a response must begin within a time limit.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import httpx
 from layerstore.transport.base import RegistryOptions
 from layerstore.transport.meter import Meter
 
-_HEAD = 1 << 20  # bytes before an answer's body: more comes from somebody who does not mean to answer
-_awaited = threading.local()  # .seconds, .bytes: what the answer that this thread waits for may still take
+_HEAD = 1 << 20  # bytes of headers and interim responses; more is an attack
+_awaited = threading.local()  # .seconds, .bytes: left for the response that this thread waits for
 
 
 class TooSlow(httpcore.TimeoutException):
-    """What was sent or received kept us waiting. The message says how, after the URL."""
+    """The connection is too slow. The message follows the URL."""
 
 
 def bounded(client: httpx.Client, options: RegistryOptions) -> httpx.Client:
-    """Make every connection of a client subject to `options`."""
+    """Apply the limits of `options` to every connection of a client."""
     for transport in {client._transport, *client._mounts.values()}:
         if isinstance(transport, httpx.HTTPTransport):
             bounded_transport(transport, options)
@@ -36,7 +36,7 @@ def bounded(client: httpx.Client, options: RegistryOptions) -> httpx.Client:
 
 
 def bounded_transport(transport: httpx.HTTPTransport, options: RegistryOptions) -> httpx.HTTPTransport:
-    """The same for one transport. httpx has no public way to its connections."""
+    """Do the same for one transport. httpx has no public access to its connections."""
     pool = transport._pool
     pool._network_backend = _Backend(pool._network_backend, options)
     return transport
@@ -44,7 +44,7 @@ def bounded_transport(transport: httpx.HTTPTransport, options: RegistryOptions) 
 
 @contextmanager
 def awaiting_answer(options: RegistryOptions) -> Iterator[None]:
-    """Within this an answer is waited for, twice `timeout` at most after the last byte was sent."""
+    """Within, limit the wait for a response to twice `timeout` after the last byte was sent."""
     _awaited.seconds, _awaited.bytes = 2 * options.timeout, _HEAD
     try:
         yield
@@ -65,7 +65,7 @@ class _Backend(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection that breaks with a timeout when it is too slow."""
+    """A connection that fails with a timeout when it is too slow."""
 
     def __init__(self, real: httpcore.NetworkStream, options: RegistryOptions) -> None:
         self._real = real
@@ -81,11 +81,11 @@ class _Stream(httpcore.NetworkStream):
         if hasattr(_awaited, "seconds"):
             _awaited.bytes -= len(data)
             if now - self._sent_at > _awaited.seconds or _awaited.bytes < 0:
-                raise TooSlow("does not come to its answer")
+                raise TooSlow("does not complete its response")
         if self._reads:
             self._count(len(data), now - began)
         else:
-            # What the registry needs to think of an answer is bounded by the timeout.
+            # The time before a response begins is limited by the timeout.
             self._reads = True
             self._meter.restart()
         return data
@@ -101,7 +101,7 @@ class _Stream(httpcore.NetworkStream):
 
     def _count(self, size: int, seconds: float) -> None:
         if self._meter.is_too_slow(size, seconds):
-            raise TooSlow(f"moves less than {self._options.min_rate} bytes a second")
+            raise TooSlow(f"transfers less than {self._options.min_rate} bytes a second")
 
     def close(self) -> None:
         self._real.close()

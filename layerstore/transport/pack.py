@@ -1,6 +1,6 @@
-"""Write images as an archive: the image layout that every newer tool reads and, for docker, its documents.
+"""Write images as an archive: the image layout, which every newer tool reads, and docker's documents.
 
-The same images give the same bytes: names sorted, no times, no owners. Every blob is verified on its way out.
+Equal images give equal bytes: names sorted, no times, no owners. Every blob is verified while it is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ToPack:
-    """An image to write, under these names; `image` is the one `manifest.json` tells of."""
+    """An image to write, under these names; `image` is the one for `manifest.json`."""
 
     entry: Descriptor
     image: Image
@@ -54,7 +54,7 @@ def write(
 
 
 def _blobs(store: Store, chosen: Sequence[ToPack]) -> dict[Digest, Descriptor]:
-    """All that the images need and the store has: of an index, some images may not be here."""
+    """Return all blobs of the images that the store has: of an index, some images may be missing."""
     found: dict[Digest, Descriptor] = {}
     for one in chosen:
         for document in oci_archive.documents(store, one.entry):

@@ -1,4 +1,4 @@
-"""Lists that a registry gives page by page."""
+"""Read lists that a registry returns page by page."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ _MAX_PAGES = 1000
 
 
 def pages(client: Client, url: str, what: str, scopes: Scopes) -> Iterator[dict[str, Any]]:
-    """The documents of a list, as far as the registry links from one to the next; `what` cannot be done if
-    not.
-    """
+    """Yield the documents of a list, by the registry's links from one to the next; `what` begins messages."""
     further: str | None = url
     for _ in range(_MAX_PAGES):
         if further is None:

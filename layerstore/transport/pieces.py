@@ -1,8 +1,8 @@
-"""One large blob over several connections: pieces asked for by range, put together in order.
+"""Download one large blob over several connections: pieces requested by range and written in order.
 
-A piece waits in memory until all before it have been written, so that what is on disk is always a beginning
-of the blob, which the next attempt can go on from, and the digest is made in passing. How far anybody reads
-ahead of what is written is bounded, and so is the memory.
+A piece stays in memory until all pieces before it are written. So the file on disk is always a beginning of
+the blob, from which the next attempt can continue, and the digest is computed on the way. The distance
+between downloading and writing is limited, and so is the memory.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from layerstore.transport.registry import Repository
 from layerstore.transport.retry import PROGRESS, Retry
 
 PIECE = 8 << 20
-_AHEAD = 5  # pieces begun and not written yet
-_PATIENCE = 0.2  # seconds between two looks at whether to stop
+_AHEAD = 5  # pieces that were begun and are not written yet
+_PATIENCE = 0.2  # seconds between two checks for a stop
 
 
 class NoRanges(Exception):
-    """The registry sends something else than the range it was asked for."""
+    """The registry does not send the requested range."""
 
 
 class Pieces:
-    """The pieces of one blob from what is there of it to its end; `work` is for any number of threads."""
+    """The missing pieces of one blob; any number of threads may call `work`."""
 
     def __init__(self, repository: Repository, partial: Partial, report: BlobReport) -> None:
         self._repository = repository
@@ -40,7 +40,9 @@ class Pieces:
         self._changed = threading.Condition()
 
     def work(self) -> None:
-        """Get pieces until there is none left to get. NoRanges, for everybody, when that is no way here."""
+        """Download pieces until none is left. NoRanges, in every thread, when the registry sends no
+        ranges.
+        """
         while (piece := self._claim()) is not None:
             try:
                 self._deliver(piece[0], self._get(*piece))
@@ -49,7 +51,7 @@ class Pieces:
                 raise
 
     def wait(self) -> None:
-        """Until everything is written, or somebody failed (NoRanges)."""
+        """Return when everything is written, or a thread failed (NoRanges)."""
         with self._changed:
             while self._partial.size < self._partial.descriptor.size:
                 if self._failed:
@@ -58,7 +60,7 @@ class Pieces:
                 self._changed.wait(_PATIENCE)
 
     def end(self) -> None:
-        """Nobody writes to the partial any more once this returns; what is still on its way is dropped."""
+        """End all writing to the partial before this returns; pieces that are still under way are dropped."""
         with self._changed:
             self._failed = True
             self._changed.notify_all()
@@ -66,7 +68,7 @@ class Pieces:
                 self._changed.wait(_PATIENCE)
 
     def _claim(self) -> tuple[int, int] | None:
-        """Begin and end of the next piece; waits while too many are on their way."""
+        """Return begin and end of the next piece; wait while too many are under way."""
         total = self._partial.descriptor.size
         with self._changed:
             while (
@@ -85,7 +87,7 @@ class Pieces:
             self._changed.notify_all()
 
     def _deliver(self, start: int, got: list[bytes]) -> None:
-        """Write what is now in order; one thread at a time does so, for all."""
+        """Write the pieces that are next in order; one thread at a time does so, for all."""
         with self._changed:
             self._ready[start] = got
             if self._writing or self._failed:
@@ -108,7 +110,7 @@ class Pieces:
             return ready
 
     def _get(self, start: int, end: int) -> list[bytes]:
-        """One piece, over as many connections as it takes."""
+        """Download one piece, over as many connections as needed."""
         repository, digest = self._repository, self._partial.descriptor.digest
         retry = Retry(
             f"cannot get the blob {digest} of {repository.name}",
@@ -127,7 +129,7 @@ class Pieces:
         return got
 
     def _receive(self, got: list[bytes], at: int, end: int) -> None:
-        """One connection's worth of bytes `at` to `end`, added to `got`."""
+        """Download bytes `at` to `end` over one connection, appended to `got`."""
         client, digest = self._repository.client, self._partial.descriptor.digest
         with client.once(self._repository.blob(digest, at, end)) as response:
             if not is_range_from(response, at):

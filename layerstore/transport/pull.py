@@ -1,4 +1,6 @@
-"""An image from a registry into the store: its documents, then its blobs, then its entry in the index."""
+"""Pull an image from a registry into the store: its documents, then its blobs, then its entry in the
+index.
+"""
 
 import os
 from collections.abc import Callable, Iterable
@@ -25,7 +27,7 @@ _RESERVE = 16 << 20  # bytes of the file system that a pull leaves free
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
-    """The image pulled, its digest in the registry, and whether that is new to the store."""
+    """The pulled image, its digest in the registry, and whether it is new to the store."""
 
     reference: str  # the full name
     digest: Digest
@@ -44,11 +46,12 @@ def pull_image(
     begun: TransferBegun = ignore_transfer,
     note: Note,
 ) -> Pulled:
-    """Get the image `target` from its registry, except what the store or an earlier attempt has already.
+    """Download the image `target` from its registry, without the parts that the store or an earlier attempt
+    has.
 
     Of an image for several platforms the store gets the index and this machine's image or, with
     `all_platforms`, every image; with `wanted` only that platform's image, without the index. Calls `begun`
-    with the layers to come before the first of them moves.
+    with the layers before the first of them is downloaded.
     """
     if target.digest is not None:
         target = Reference(target.domain, target.path, None, target.digest)  # as docker: the tag is dropped
@@ -118,8 +121,8 @@ def _load_config(repo: Repository, store: Store, manifest: Manifest) -> None:
 
 
 def _check_space(store: Store, missing: Iterable[Descriptor]) -> None:
-    """Raise LayerstoreError if the image cannot fit, before hours of downloading."""
+    """Raise LayerstoreError if there is not enough space, before hours of downloading."""
     needed = sum(descriptor.size - partials.kept(store, descriptor) for descriptor in missing)
     status = os.statvfs(store.root)
     if needed > max(0, status.f_bavail * status.f_frsize - _RESERVE):
-        raise LayerstoreError(f"the image takes {needed} bytes, more than are free in {store.root}")
+        raise LayerstoreError(f"the image needs {needed} bytes, more than are free in {store.root}")

@@ -1,4 +1,4 @@
-"""The body of a response as bytes, never more than expected, and where in a blob it begins."""
+"""Read the body of a response, never more than expected, and check where in a blob it begins."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import httpx
 
 from layerstore.errors import LimitExceeded
 
-_SECONDS = 120.0  # a document that takes longer comes from somebody who wants to keep us waiting
+_SECONDS = 120.0  # for a document; a registry that takes longer does so on purpose
 _RANGE = re.compile(r"bytes (\d{1,19})-")
 
 
 def is_range_from(response: httpx.Response, start: int) -> bool:
-    """Whether what comes is a part of the blob (206) that begins there."""
+    """Whether the response is a part of the blob (206) that begins there."""
     match = _RANGE.match(response.headers.get("content-range", ""))
     return response.status_code == 206 and match is not None and int(match[1]) == start
 
 
 def read_all(response: httpx.Response, limit: int, what: str) -> bytes:
-    """The whole body as it came over the wire; closes the response. LimitExceeded when it is longer."""
+    """Return the whole body as transferred; close the response. LimitExceeded when it is longer."""
     try:
         data = bytearray()
         until = time.monotonic() + _SECONDS
@@ -29,14 +29,14 @@ def read_all(response: httpx.Response, limit: int, what: str) -> bytes:
             if len(data) > limit:
                 raise LimitExceeded(f"{what} is larger than {limit} bytes")
             if time.monotonic() > until:
-                raise httpx.ReadTimeout(f"{what} comes too slowly")
+                raise httpx.ReadTimeout(f"{what} arrives too slowly")
         return bytes(data)
     finally:
         response.close()
 
 
 def read_some(response: httpx.Response, limit: int = 64 << 10) -> bytes:
-    """The beginning of a body, for a message; closes the response and does not mind how it ends."""
+    """Return the beginning of a body, for a message; close the response and ignore errors."""
     try:
         data = bytearray()
         for piece in response.iter_raw():

@@ -1,6 +1,6 @@
-"""A repository of a registry: the requests of the OCI distribution specification, each as one function.
+"""A repository of a registry: one function for each request of the OCI distribution specification.
 
-Knows URLs, statuses and headers; moves no blob's content (that is `download` and `upload`).
+Knows URLs, statuses and headers; `download` and `upload` move the content of blobs.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from layerstore.transport.errors import MissingRemote, RegistryError, line
 from layerstore.transport.paging import pages
 
 _ACCEPT = ", ".join([media.OCI_INDEX, media.OCI_MANIFEST, media.DOCKER_INDEX, media.DOCKER_MANIFEST])
-_DONE = frozenset({200, 201, 202, 203, 204})  # registries differ in which of them they say
+_DONE = frozenset({200, 201, 202, 203, 204})  # registries differ in which of them they send
 _VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A manifest or an index as the registry keeps it, byte for byte."""
+    """A manifest or an index as the registry has it, byte for byte."""
 
     descriptor: Descriptor
     raw: bytes
@@ -34,7 +34,7 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class UploadSession:
-    """An upload that the registry has begun: where to, and the fewest bytes of a chunk but the last."""
+    """An upload that the registry has begun: its URL, and the minimum size of all chunks but the last."""
 
     place: httpx.URL
     least: int = 0
@@ -42,10 +42,10 @@ class UploadSession:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """One repository. `push` asks for the right to write from the start, so that one token does for all."""
+    """One repository. `push` requests write access from the start, so that one token is enough."""
 
     client: Client
-    name: str  # for people: HOST/PATH
+    name: str  # for messages: HOST/PATH
     path: str  # in the API
     push: bool = False
 
@@ -54,7 +54,7 @@ class Repository:
         return (scope(self.path, "pull,push" if self.push else "pull"),)
 
     def manifest(self, word: str, expected: Descriptor | None = None) -> Fetched:
-        """The manifest under a tag or a digest; with `expected` exactly that one."""
+        """Return the manifest of a tag or a digest; with `expected` exactly that one."""
         most = limits.current().max_document
         limit = most if expected is None else min(expected.size, most)
         call = Call(
@@ -73,20 +73,20 @@ class Repository:
         _check_claim(response, digest, self._shown(word))
         kind = _media_type(response, raw)
         if kind not in media.MANIFESTS | media.INDEXES:
-            raise UnsupportedMedia(f"{self._shown(word)} is no image: its media type is {line(kind)}")
+            raise UnsupportedMedia(f"{self._shown(word)} is not an image: its media type is {line(kind)}")
         return Fetched(Descriptor(media_type=kind, digest=digest, size=len(raw)), raw)
 
     def tags(self) -> Iterator[str]:
-        """All tags, page by page."""
+        """Return all tags, read page by page."""
         what = f"cannot list the tags of {self.name}"
         for document in pages(self.client, f"/v2/{self.path}/tags/list", what, self.scopes):
             tags = document.get("tags") or []
             if not isinstance(tags, list) or not all(reference.is_tag(tag) for tag in tags):
-                raise RegistryError(f"{self.name}: the registry's list of tags is none")
+                raise RegistryError(f"{self.name}: the registry's list of tags is invalid")
             yield from tags
 
     def put_manifest(self, word: str, descriptor: Descriptor, raw: bytes) -> None:
-        """Store a manifest under a tag or its digest."""
+        """Push a manifest under a tag or its digest."""
         call = Call(
             method="PUT",
             url=f"/v2/{self.path}/manifests/{word}",
@@ -115,7 +115,7 @@ class Repository:
         return True
 
     def blob(self, digest: Digest, start: int, end: int | None = None) -> Call:
-        """The request for a blob from byte `start` on, or for the bytes before `end` alone."""
+        """Return the request for a blob from byte `start` on, up to `end` if given."""
         ranged = start > 0 or end is not None
         return Call(
             method="GET",
@@ -127,7 +127,7 @@ class Repository:
         )
 
     def document(self, descriptor: Descriptor) -> bytes:
-        """A blob that is a small document, verified."""
+        """Return a small blob, verified."""
         most = limits.current().max_document
         if descriptor.size > most:
             raise LimitExceeded(f"blob {descriptor.digest} is larger than {most} bytes", "document")
@@ -137,7 +137,7 @@ class Repository:
         return raw
 
     def begin_upload(self, digest: Digest, mount_from: str | None = None) -> UploadSession | None:
-        """Begin to upload a blob. None: the registry has it, mounted from another repository or by itself."""
+        """Begin to upload a blob. None: the registry has it, or has mounted it from another repository."""
         query = f"?mount={digest.replace(':', '%3A')}&from={mount_from}" if mount_from else ""
         call = Call(
             method="POST",
@@ -153,7 +153,7 @@ class Repository:
         return UploadSession(self.location(response), least_chunk(response))
 
     def upload_call(self, method: str, place: httpx.URL | str, headers: dict[str, str], body: Body) -> Call:
-        """A request that carries (a part of) a blob."""
+        """Return a request with a blob, or a part of one."""
         return Call(
             method=method,
             url=str(place),
@@ -165,20 +165,20 @@ class Repository:
         )
 
     def upload_status(self, place: httpx.URL) -> Call:
-        """How much of an upload the registry has."""
+        """Return how much of an upload the registry has."""
         return Call(
             method="GET",
             url=str(place),
-            what=f"cannot go on with an upload to {self.name}",
+            what=f"cannot continue an upload to {self.name}",
             scopes=self.scopes,
             ok=_DONE,
         )
 
     def location(self, response: httpx.Response) -> httpx.URL:
-        """Where an upload goes on."""
+        """Return where an upload continues."""
         location = response.headers.get("location", "")
         if not location:
-            raise RegistryError(f"{self.name}: the registry does not say where to upload to")
+            raise RegistryError(f"{self.name}: the registry sends no URL for the upload")
         return self.client.target(response.url, location).copy_with(fragment=None)
 
     def blob_url(self, digest: Digest) -> str:
@@ -189,18 +189,18 @@ class Repository:
 
 
 def least_chunk(response: httpx.Response) -> int:
-    """The fewest bytes of a chunk that the registry takes, 0 when it does not say."""
+    """Return the registry's minimum size of a chunk, 0 when it sends none."""
     said = response.headers.get("oci-chunk-min-length", "")
     return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else 0
 
 
 def scope(path: str, actions: str) -> str:
-    """What a token is asked for."""
+    """Return the scope of a token."""
     return f"repository:{path}:{actions}"
 
 
 def _media_type(response: httpx.Response, raw: bytes) -> str:
-    """What the registry calls the document; where it only says JSON, what the document calls itself."""
+    """Return the media type of the response; where that is plain JSON, the one in the document."""
     kind: str = response.headers.get("content-type", "").partition(";")[0].strip()
     if kind not in _VAGUE:
         return kind
@@ -212,7 +212,7 @@ def _media_type(response: httpx.Response, raw: bytes) -> str:
 
 
 def _check_claim(response: httpx.Response, digest: Digest, what: str) -> None:
-    """The digest the registry says a manifest has, when it says one."""
+    """Return the registry's digest of a manifest, if it sends one."""
     claim = response.headers.get("docker-content-digest")
     if not claim:
         return
@@ -221,4 +221,4 @@ def _check_claim(response: httpx.Response, digest: Digest, what: str) -> None:
     except InvalidDigest:
         return  # sha512, say: nothing to compare with
     if claimed != digest:
-        raise DigestMismatch(f"{what}: the registry calls {claimed} what is {digest}")
+        raise DigestMismatch(f"{what}: the digest is {digest}, but the registry says {claimed}")

@@ -1,4 +1,4 @@
-"""From a reference to the repository it names, with the user's credentials at hand."""
+"""Connect to the repository of a reference, with the user's credentials."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from layerstore.transport.registry import Repository
 
 
 def auth_files(options: RegistryOptions) -> list[Path]:
-    """Where credentials are looked for; a login writes to the first."""
+    """Return the files with credentials; a login writes to the first."""
     return environment.auth_files() if options.authfile is None else [options.authfile]
 
 
 def split(ref: Reference) -> tuple[str, str]:
-    """The domain and the path of a reference's repository, docker.io's filled in."""
+    """Return domain and path of a reference's repository, with docker.io as the default."""
     domain, _, path = ref.full_repository.partition("/")
     return domain, path
 
@@ -32,20 +32,20 @@ def split(ref: Reference) -> tuple[str, str]:
 def open_repository(
     ref: Reference, options: RegistryOptions, stop: Stop, note: Note, *, push: bool = False
 ) -> Iterator[Repository]:
-    """The repository of a reference, connected to."""
+    """Yield the repository of a reference, connected."""
     domain, path = split(ref)
     with open_registry(domain, path, options, stop, note) as client:
         yield Repository(client, f"{domain}/{path}", path, push)
 
 
 def open_registry(domain: str, path: str, options: RegistryOptions, stop: Stop, note: Note) -> Client:
-    """A registry, connected to with the user's credentials for `path` of it; the caller closes the client."""
+    """Connect to a registry, with the user's credentials for its `path`; the caller closes the client."""
 
     def lookup() -> Credentials | None:
         try:
             return credentials.find(domain, path, auth_files(options))
         except LayerstoreError as error:
-            # Most of what is pulled is public: a helper that does not work need not hinder that.
+            # Most images are public: a broken helper must not prevent a pull.
             note(f"no credentials for {domain}: {error}")
             return None
 

@@ -1,4 +1,4 @@
-"""Which documents and images of a repository a reference stands for, before any of their blobs is loaded."""
+"""Find the documents and images of a reference in a repository, before any blob is downloaded."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MAX_PLATFORMS = 256
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """All documents to keep, what the name will stand for first; the images, the chosen one first; and what
-    an index has beside images (attestations and the like).
+    """All documents to keep, with the one that gets the name first; the images, with the chosen one first;
+    and the other entries of an index (attestations and the like).
     """
 
     documents: list[Fetched]
@@ -30,8 +30,8 @@ class Resolved:
 
 
 def resolve(repo: Repository, top: Fetched, wanted: Platform | None, *, all_platforms: bool) -> Resolved:
-    """What to load of `top`: the image `wanted` without an index around it, or the index with this machine's
-    image or all. UnsupportedMedia for what is no image.
+    """Return what to download of `top`: the image `wanted` without its index, or the index with this
+    machine's image or all. UnsupportedMedia for anything but an image.
     """
     source = _Source(repo, top)
     if top.descriptor.media_type in media.MANIFESTS:
@@ -68,7 +68,7 @@ def _resolve_all(source: _Source, top: Fetched, what: str) -> Resolved:
 
 
 class _Source:
-    """The documents of a repository, each fetched once, `top` first of all."""
+    """Fetches documents of a repository, each once, `top` first."""
 
     def __init__(self, repo: Repository, top: Fetched) -> None:
         self._repo = repo
@@ -83,7 +83,7 @@ class _Source:
         return self.fetch(index).raw
 
     def says(self, entry: Descriptor) -> Platform | None:
-        """What an image's own configuration says; None for what is no image."""
+        """Return the platform in an image's configuration; None for anything but an image."""
         try:
             manifest = _image_manifest(self.fetch(entry))
             return platforms.of_config(model.parse_config(self._repo.document(manifest.config)))

@@ -1,4 +1,4 @@
-"""When to try again and how long to wait before: exponential back-off, and the registry's own wish."""
+"""When to try again: exponential back-off, and the registry's Retry-After."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from layerstore.transport.errors import RegistryError, Transient, line, redacted
 from layerstore.transport.pace import TooSlow
 
 STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-PROGRESS = 64 << 10  # bytes that make an attempt that failed worth another
+PROGRESS = 64 << 10  # bytes after which a failed attempt counts as progress
 _LONGEST = 15.0
 
 
 class Retry:
-    """Counts the failures in a row of one piece of work and pauses between them."""
+    """Counts failures in a row and pauses between attempts."""
 
     def __init__(self, what: str, options: RegistryOptions, stop: Stop) -> None:
         self.failures = 0
@@ -30,11 +30,11 @@ class Retry:
         self._stop = stop
 
     def progressed(self) -> None:
-        """The last attempt failed, yet what it did remains: count anew."""
+        """The last attempt failed after some progress: count anew."""
         self.failures = 0
 
     def pause(self, error: Transient) -> None:
-        """Wait before the next attempt; RegistryError when there were enough."""
+        """Wait before the next attempt; RegistryError after too many."""
         self.failures += 1
         if self.failures >= self._options.attempts:
             raise RegistryError(
@@ -44,7 +44,7 @@ class Retry:
         if error.after is not None:
             if error.after > self._options.max_wait:
                 raise RegistryError(
-                    f"{self._what}: {error}, and the registry asks to wait {error.after:.0f} seconds",
+                    f"{self._what}: {error}; the registry requests a pause of {error.after:.0f} seconds",
                     status=error.status,
                 ) from None
             wait = max(wait, error.after)
@@ -52,7 +52,7 @@ class Retry:
 
 
 def asked_wait(response: httpx.Response) -> float | None:
-    """Retry-After, in seconds or as a date; None when absent or senseless."""
+    """Return the Retry-After, given in seconds or as a date; None when missing or invalid."""
     text = response.headers.get("retry-after", "").strip()
     if text.isdigit():
         return float(text[:9])
@@ -70,7 +70,7 @@ def transient(request_to: httpx.URL) -> Iterator[None]:
         yield
     except httpx.TimeoutException as error:
         cause = error.__cause__
-        said = str(cause) if isinstance(cause, TooSlow) else "does not answer in time"
+        said = str(cause) if isinstance(cause, TooSlow) else "does not respond in time"
         raise Transient(f"{redacted(request_to)} {said}") from None
     except (httpx.TransportError, httpx.StreamError) as error:
         said = re.sub(r"\[Errno -?\d+\] ", "", line(str(error)))

@@ -1,4 +1,4 @@
-"""Looking for repositories: docker hub's search, which some other registries have too, and the catalogue."""
+"""Search for repositories: docker hub's search, which some other registries have, too, and the catalogue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CATALOG_SCOPE = "registry:catalog:*"
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A repository that a registry has."""
+    """A repository of a registry."""
 
     name: str
     description: str = ""
@@ -33,8 +33,8 @@ class _ResultPage(msgspec.Struct, frozen=True):
 
 
 def search(client: Client, domain: str, term: str, limit: int) -> Iterator[SearchResult]:
-    """What a registry finds for `term`: by the first form of search, else all of its catalogue that has it in
-    the name.
+    """Return a registry's results for `term`: of docker hub's search, else the repositories of the catalogue
+    with it in their name.
     """
     what = f"cannot search {domain}"
     try:
@@ -51,12 +51,12 @@ def _found(client: Client, origin: str, term: str, limit: int, what: str) -> lis
     try:
         return msgspec.convert(document, _ResultPage).results
     except msgspec.ValidationError as error:
-        raise InvalidImage(f"{what}: its answer is none: {error}") from None
+        raise InvalidImage(f"{what}: invalid response: {error}") from None
 
 
 def _listed(client: Client, term: str, what: str) -> Iterator[SearchResult]:
     for document in pages(client, "/v2/_catalog", what, (_CATALOG_SCOPE,)):
         names: Any = document.get("repositories") or []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise RegistryError(f"{what}: its catalogue is none")
+            raise RegistryError(f"{what}: invalid catalogue")
         yield from (SearchResult(name=name) for name in names if term in name)

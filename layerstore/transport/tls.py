@@ -1,4 +1,4 @@
-"""The TLS settings for one registry: the system's authorities, and the files docker and podman look for.
+"""The TLS settings for one registry: the system's authorities, and the files of docker and podman.
 
 ``/etc/containers/certs.d/HOST[:PORT]`` and ``/etc/docker/certs.d/HOST[:PORT]`` hold authorities (``*.crt``)
 and client certificates (``NAME.cert`` with ``NAME.key``).
@@ -20,7 +20,7 @@ CERTS_DIRS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 
 
 def context(host: str, options: RegistryOptions) -> ssl.SSLContext:
-    """What to demand of a registry's certificate, and what to show it."""
+    """Return the TLS settings: trusted authorities and the client's certificates."""
     made = ssl.create_default_context()
     if not options.tls_verify:
         made.check_hostname = False
@@ -33,13 +33,13 @@ def context(host: str, options: RegistryOptions) -> ssl.SSLContext:
 
 
 def check(options: RegistryOptions) -> None:
-    """Refuse a directory of certificates that is none, whether it will be needed or not."""
+    """Raise RegistryError for a missing directory of certificates, before it is needed."""
     if options.cert_dir is not None and not options.cert_dir.is_dir():
         raise RegistryError(f"no such directory of certificates: {options.cert_dir}")
 
 
 class LazyTransport(httpx.BaseTransport):
-    """A transport made when the first request needs it: to read the system's authorities takes long."""
+    """A transport that is made at the first request: reading the system's authorities takes long."""
 
     def __init__(self, make: Callable[[], httpx.BaseTransport]) -> None:
         self._make = make

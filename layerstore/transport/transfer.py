@@ -1,4 +1,4 @@
-"""What a pull or a push is about to move: reports of progress only know blobs."""
+"""The layers of a pull or a push, for progress: `BlobReport` only knows blobs."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +9,7 @@ from layerstore.reference import Reference
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
-    """The image's layers by the digest of the blob that moves, in docker's order.
+    """The image's layers by the digest of the blob, in docker's order.
 
     A pull lists them bottom first, a push top first. `shown` is the digest that docker prints for each: the
     blob's in a pull, the diffID in a push. A pull of an image that the store has completely lists none.
@@ -17,7 +17,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 
     ref: Reference
     shown: Mapping[Digest, Digest]
-    elsewhere: Mapping[Digest, str] = {}  # repositories of the registry that a blob may be mounted from
+    elsewhere: Mapping[Digest, str] = {}  # repositories of the registry from which a blob may be mounted
 
 
 TransferBegun = Callable[[Transfer], None]

@@ -1,9 +1,10 @@
-"""One blob from the store to a registry: mounted if another repository has it, resumed where it broke off.
+"""Upload one blob from the store to a registry: mount it if another repository has it, resume after a
+failure.
 
-A blob goes in one request, its bytes in PATCH and its digest in PUT, as every registry takes it. Where that
-fails it is continued from where the registry says it stands, in chunks, so that less is lost next time, and
-of a size the registry takes. A registry whose word about that turns out false is not asked again, and in the
-end gets one PUT with everything. Nothing is sent that the registry has.
+A blob is sent in one PATCH, followed by a PUT with its digest: every registry accepts this. After a failure
+it continues at the offset that the registry reports, in chunks, so that less is lost next time, and of a size
+that the registry accepts. If a reported offset proves wrong, the registry is not asked again, and the last
+attempt is one PUT with everything. Nothing is sent that the registry has.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from layerstore.transport.registry import Repository, UploadSession, least_chunk
 from layerstore.transport.retry import Retry
 
 _PIECE = 256 << 10
-_SMALL = 1 << 20  # goes in one PUT: a request less
+_SMALL = 1 << 20  # sent in one PUT, which saves a request
 _CHUNK = 16 << 20
 _SMALLER = (
     4 << 20,
     1 << 20,
     256 << 10,
-)  # chunks for registries, and what is before them, that refuse larger ones
+)  # chunk sizes for registries and proxies that refuse larger ones
 _RANGE = re.compile(r"(?:bytes[= ])?0-(\d{1,19})")
 _FORGOTTEN = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 _GONE = frozenset({404, 410})
-_OTHER_WAY = frozenset({400, 404, 405, 411, 415, 501})  # statuses of registries that know one way only
+_OTHER_WAY = frozenset({400, 404, 405, 411, 415, 501})  # statuses of registries that support one form only
 _REFUSALS = 16  # 416s in one upload
-_FINAL = frozenset({413, 429})  # one PUT with everything would only be more of what is refused
+_FINAL = frozenset({413, 429})  # one PUT with everything would be refused, too
 
 
 def upload(
@@ -46,7 +47,7 @@ def upload(
     report: BlobReport,
     mount_from: str | None = None,
 ) -> None:
-    """Bring a blob to the registry unless it is there."""
+    """Upload a blob unless the registry has it."""
     digest, total = descriptor.digest, descriptor.size
     if repository.has_blob(digest):
         report(digest, "present", total, total)
@@ -59,7 +60,7 @@ def upload(
                 report(digest, "mounted", total, total)
                 return
         except RegistryError:
-            pass  # no right to read there, or no such thing as mounting: it is sent then
+            pass  # no read access there, or no mounting: it is sent then
     fd = durable.open_regular(blobs.path_of(store, digest))
     try:
         _send(_Upload(repository, descriptor, fd, report), session, store)
@@ -84,13 +85,13 @@ def _send(upload: _Upload, session: UploadSession | None, store: Store) -> None:
 
 
 def _explain(store: Store, descriptor: Descriptor) -> None:
-    """The registry got other bytes than described: DigestMismatch when the store has no others."""
+    """After the registry reported other bytes: raise DigestMismatch when the store's blob is damaged."""
     with blobs.open_blob(store, descriptor) as stream:
         stream.verify()
 
 
 class _Upload:
-    """An upload under way. `_offset` bytes are with the registry, at `_place`."""
+    """An upload. The registry has `_offset` bytes, at `_place`."""
 
     def __init__(self, repository: Repository, descriptor: Descriptor, fd: int, report: BlobReport) -> None:
         options: RegistryOptions = repository.client.options
@@ -102,18 +103,18 @@ class _Upload:
         self._retry = Retry(
             f"cannot push the blob {descriptor.digest} to {repository.name}", options, self.stop
         )
-        self._chunk = options.chunk_size  # 0: all that is left
-        self._least = 0  # bytes of a chunk but the last
+        self._chunk = options.chunk_size  # 0: everything left
+        self._least = 0  # minimum size of all chunks but the last
         self._whole = descriptor.size <= _SMALL and not self._chunk
         self._has_begun = self._was_whole = self._switched = False
         self._place: httpx.URL | None = None
         self._offset = self._sent = self._furthest = 0
         self._refusals = 0
-        self._is_trusted = True  # what the registry says it has
-        self._is_resumed = False  # and goes on from there, which it has not accepted yet
+        self._is_trusted = True  # whether its reported offsets are right
+        self._is_resumed = False  # it continues at a reported offset that the registry has not confirmed
 
     def run(self, session: UploadSession | None) -> None:
-        """Bring it there, in as many attempts as make progress. RegistryError."""
+        """Upload it, with new attempts as long as there is progress. RegistryError."""
         if session is not None:
             self._begin(session)
         while True:
@@ -128,12 +129,12 @@ class _Upload:
                     raise
 
     def may_be_whole(self, error: RegistryError) -> bool:
-        """Whether one PUT with everything is worth a try after all else failed."""
+        """Whether to try one PUT with everything, after all else failed."""
         refused = isinstance(error, LoginNeeded) or error.status in _FINAL
         return self._has_begun and not (refused or self._was_whole)
 
     def send_whole(self) -> None:
-        """One attempt with one PUT. Transient, RegistryError."""
+        """Make one attempt with one PUT. Transient, RegistryError."""
         self._begin_anew()
         self._whole = True
         self._attempt()
@@ -144,7 +145,7 @@ class _Upload:
             if self._place is None:
                 session = self._repository.begin_upload(self.descriptor.digest)
                 if session is None:
-                    return  # a registry may have found it by itself
+                    return  # a registry may have found the blob itself
                 self._begin(session)
             elif self._whole:
                 self._was_whole = True
@@ -164,14 +165,14 @@ class _Upload:
         self._place, self._offset, self._sent, self._is_resumed = None, 0, 0, False
 
     def _demand(self, least: int) -> bool:
-        """Take note of the smallest chunk a registry takes; whether ours get larger by that."""
+        """Store the registry's minimum chunk size; return whether ours get larger."""
         self._least = max(self._least, least)
         grows = 0 < self._chunk < self._least
         self._chunk = self._least if grows else self._chunk
         return grows
 
     def _patch(self, place: httpx.URL) -> None:
-        """Send the next chunk, or all that is left. What is accepted is there: the digest is checked."""
+        """Send the next chunk, or everything left. The final digest verifies accepted bytes."""
         start, size = self._offset, self.descriptor.size
         end = min(start + self._chunk, size) if self._chunk else size
         headers = {"Content-Length": str(end - start)}
@@ -189,7 +190,7 @@ class _Upload:
             self._is_trusted = self._is_trusted and (said is None or start < said <= end or end == 1)
 
     def _put(self, place: httpx.URL, start: int) -> None:
-        """End the upload, with all of the content when nothing of it was sent before."""
+        """Finish the upload, with all of the content if none was sent before."""
         digest, end = self.descriptor.digest, self.descriptor.size
         url = f"{str(place).rstrip('?')}{'&' if place.query else '?'}digest={digest.replace(':', '%3A')}"
         headers = {"Content-Length": str(end - start)}
@@ -198,7 +199,7 @@ class _Upload:
             pass
 
     def _step_back(self, response: httpx.Response, start: int, end: int) -> None:
-        """416: the registry is elsewhere than we are, or the chunk is of a size that it does not take."""
+        """Handle a 416: the registry has another offset, or refuses the size of the chunk."""
         self._refusals += 1
         if self._refusals > _REFUSALS:
             raise self._refused()
@@ -206,8 +207,8 @@ class _Upload:
             self._begin_anew()
             return
         if self._is_resumed:
-            self._is_trusted = False  # it refuses what it just asked for
-            raise Transient("416 the registry does not take what it says is missing", status=416)
+            self._is_trusted = False  # it refuses the offset that it reported
+            raise Transient("416 the registry refuses the bytes after its own offset", status=416)
         if "location" in response.headers:
             self._place = self._repository.location(response)
         said = _confirmed(response) if "range" in response.headers else self._status()
@@ -220,10 +221,12 @@ class _Upload:
 
     def _refused(self) -> RegistryError:
         what = f"cannot push the blob {self.descriptor.digest} to {self._repository.name}"
-        return RegistryError(f"{what}: 416 at every size of chunks", status=416)
+        return RegistryError(f"{what}: 416 for every chunk size", status=416)
 
     def _recover(self, error: Transient) -> bool:
-        """After a failure: go on from where the registry says, else anew. True: it has all of it."""
+        """After a failure: continue at the registry's offset, else from the start. True: it has
+        everything.
+        """
         size = self.descriptor.size
         self._report(self.descriptor.digest, "retrying", self._offset, size)
         said = None if self._whole or self._place is None or not self._is_trusted else self._status()
@@ -235,14 +238,14 @@ class _Upload:
             self._furthest = self._offset
             self._retry.progressed()
         elif error.status == 0 and self._chunk:
-            self._shrink(self._chunk)  # what is before the registry may break off what is too large for it
+            self._shrink(self._chunk)  # a proxy may end requests that are too large for it
         self._chunk = max(self._chunk or _CHUNK, self._least)
         self._retry.pause(error)
-        # The answer to the last request may have got lost.
+        # The response to the last request may be lost.
         return self._place is None and self._repository.has_blob(self.descriptor.digest)
 
     def _status(self) -> int | None:
-        """How much of it the registry says it has; None when it does not know, or not any more."""
+        """Return the registry's offset; None when it has none, or no longer."""
         if self._place is None:
             return None
         try:
@@ -255,11 +258,11 @@ class _Upload:
             return None
 
     def _may_resume(self, said: int | None) -> bool:
-        """Whether the registry can have that much, and has not been wrong before."""
+        """Whether an offset is possible, and earlier ones were right."""
         return self._is_trusted and said is not None and said <= self._sent
 
     def _adapt(self, error: RegistryError) -> bool:
-        """Whether to do it anew in another form, because the registry does not take this one."""
+        """Whether to start again in another form, because the registry does not support this one."""
         if self._place is None:
             return False
         forgotten = error.status in _GONE and not self._whole and self._offset > 0
@@ -279,7 +282,7 @@ class _Upload:
         return True
 
     def _shrink(self, refused: int) -> bool:
-        """Smaller chunks than what was refused; False when the registry takes none."""
+        """Use smaller chunks than the refused one; False when the registry accepts none."""
         for size in _SMALLER:
             if self._least <= size < refused:
                 self._chunk = size
@@ -300,9 +303,9 @@ class _Upload:
 
 
 def _confirmed(response: httpx.Response) -> int | None:
-    """How many bytes the registry says it has: ``Range: 0-LAST``; None when it does not say."""
+    """Return the offset in a response, ``Range: 0-LAST``; None without one."""
     match = _RANGE.fullmatch(response.headers.get("range", ""))
     if match is None:
         return None
     last = int(match[1])
-    return last + 1 if last else 0  # "0-0" is how most say "nothing"
+    return last + 1 if last else 0  # most registries send "0-0" for "nothing"

@@ -1,4 +1,4 @@
-"""Do several things at once in threads: the first failure stops the others, and so does an interruption."""
+"""Run tasks in several threads: the first failure stops the others, and so does an interruption."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from layerstore.transport.base import Stop
 from layerstore.transport.errors import Stopped
 
-_GRACE = 5.0  # seconds the others get to notice that one failed
+_GRACE = 5.0  # seconds for the others to notice a failure
 
 Task = Callable[[], None]
 
 
 def run_all(tasks: Sequence[Task], jobs: int, stop: Stop) -> None:
-    """Run all tasks, `jobs` at a time, in their order; raises what the first one to fail raised.
+    """Run all tasks, `jobs` at a time, in their order; raise the first failure.
 
-    The threads are daemons and need no cleaning up, as all a transfer leaves is what the next one resumes:
-    an interruption does not wait for a connection that is stuck.
+    The threads are daemons and need no cleaning up, as the next transfer resumes what this one leaves: an
+    interruption does not wait for a stuck connection.
     """
     pending: queue.SimpleQueue[Task] = queue.SimpleQueue()
     for task in tasks:

@@ -1,7 +1,7 @@
-"""``-v HOST:PATH``: directories and files of the host, bound over places in a mounted workspace.
+"""``-v HOST:PATH``: directories and files of the host, bind-mounted into a mounted workspace.
 
-A target is opened once, beneath the mount's root and without following any symbolic link, and the very thing
-that was opened is mounted on: an image cannot steer a mount elsewhere (CVE-2021-30465 and its kin).
+A target is opened once, beneath the mount's root and without following any symbolic link, and the mount goes
+on that descriptor: an image cannot redirect it (CVE-2021-30465 and similar).
 """
 
 import errno
@@ -24,11 +24,11 @@ _EXPLAINED = {
 
 
 def parse(text: str) -> Bind:
-    """``HOST:PATH[:ro|rw]`` as a bind; the host's side must exist."""
+    """Parse ``HOST:PATH[:ro|rw]``; the path on the host must exist."""
     parts = text.split(":")
     mode = parts.pop() if len(parts) > 2 and parts[-1] in {"ro", "rw"} else "rw"
     if len(parts) != 2 or not all(parts):
-        raise LayerstoreError(f"invalid volume {text!r}: HOST:PATH or HOST:PATH:ro is needed")
+        raise LayerstoreError(f"invalid volume {text!r}: write HOST:PATH or HOST:PATH:ro")
     source, target = parts
     if not source.startswith(("/", ".")):
         raise LayerstoreError(
@@ -41,9 +41,7 @@ def parse(text: str) -> Bind:
 
 
 def bind_all(mountpoint: Path, binds: Sequence[Bind]) -> None:
-    """Make the binds of a workspace in its mount; on failure those already made stay for the caller to
-    undo.
-    """
+    """Make the binds of a workspace in its mount; after a failure the caller undoes those that were made."""
     root_fd = os.open(mountpoint, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for bind in binds:
@@ -53,12 +51,12 @@ def bind_all(mountpoint: Path, binds: Sequence[Bind]) -> None:
 
 
 def unbind_all(mountpoint: Path, binds: Sequence[Bind]) -> None:
-    """Undo the binds, the last first; one that is gone already is passed over."""
+    """Undo the binds, the last first; those that are gone are skipped."""
     present = set(overlay.mounts_below(mountpoint))
     for bind in reversed(binds):
         target = os.fsencode(mountpoint) + os.fsencode(bind.target)
         if target in present:
-            overlay.unmount(target, lazy=True)  # with whatever the host has mounted below its side
+            overlay.unmount(target, lazy=True)  # with mounts of the host below its path
 
 
 def _bind_one(root_fd: int, bind: Bind) -> None:

@@ -1,4 +1,4 @@
-"""Making a workspace: its directories, the root's attributes, the init layer."""
+"""Make a workspace: its directories, the attributes of the root, the init layer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ def make(
     progress: Progress | None,
     note: Note,
 ) -> Workspace:
-    """A new workspace over an image; it appears whole or not at all."""
+    """Make a new workspace over an image; it appears complete or not at all."""
     image = found.image
     with records.new_workspace(store, name) as (chosen, temp):
         lowers = layers.unpack(store, image.layers, progress=progress, note=note)
@@ -36,7 +36,7 @@ def make(
         places = [*(init_layer.DOCKER_PLACES if init else ()), *init_layer.bind_places(binds)]
         if lowers:
             records.copy_root_attributes(lowers[0], temp / "upper")
-        if places or not lowers:  # an image without layers still needs something below the upper
+        if places or not lowers:  # an image without layers needs a lower, too
             _make_init(store, temp, lowers, places)
         record = Record(
             name=chosen,
@@ -62,5 +62,5 @@ def _make_init(store: Store, temp: Path, lowers: list[Path], places: Sequence[in
     make_directory(work)
     init_layer.fill(init, work, lowers, places, userxattr=layers.uses_userxattr(store))
     remove(work)
-    # Making places in the root has moved its times, which the mount's root must not show.
+    # Making the places has changed the times of the root, which the mount must not show.
     records.copy_root_attributes(lowers[0], init)

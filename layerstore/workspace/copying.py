@@ -1,6 +1,7 @@
 """Copy a file or a tree between two open directories: every step by descriptor and name, no link followed.
 
-Files appear whole, under a temporary name first. Owners are the caller's unless they are to be kept.
+Files are written under a temporary name and appear complete. They belong to the caller, unless owners are
+kept.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """A directory under way: both sides, the names still to do, and what it will look like."""
+    """A directory that is being copied: both sides, the names left, and its final attributes."""
 
     src_fd: int
     dst_fd: int
@@ -49,7 +50,7 @@ class Copier:
     _top_fd: int = -1
 
     def copy(self, src_fd: int, target: CopyTarget) -> None:
-        """Copy what the ``O_PATH`` descriptor `src_fd` is of to `target`."""
+        """Copy the object of the ``O_PATH`` descriptor `src_fd` to `target`."""
         self._top_fd = target.dir_fd
         status = os.fstat(src_fd)
         if not stat.S_ISDIR(status.st_mode):
@@ -71,7 +72,7 @@ class Copier:
                 os.close(level.dst_fd)
 
     def _next(self, level: _Level) -> _Level | None:
-        """Copy the names of a directory up to its next subdirectory, which is entered."""
+        """Copy entries of a directory up to its next subdirectory, and enter that."""
         for name in level.names:
             path = level.path + b"/" + name if level.path else name
             fd = open_child(level.src_fd, name, path)
@@ -102,7 +103,7 @@ class Copier:
         except OSError as error:
             if error.errno in {errno.ENOTDIR, errno.ELOOP}:
                 raise LayerstoreError(
-                    f"cannot overwrite what is no directory with one: {printable(path)}"
+                    f"cannot overwrite a non-directory with a directory: {printable(path)}"
                 ) from None
             raise
         try:
@@ -131,7 +132,7 @@ class Copier:
         except OSError as error:
             if error.errno == errno.EISDIR:
                 raise LayerstoreError(
-                    f"cannot overwrite a directory with what is none: {printable(path)}"
+                    f"cannot overwrite a directory with a non-directory: {printable(path)}"
                 ) from None
             raise OSError(error.errno, error.strerror, printable(path)) from None
         finally:
@@ -139,7 +140,7 @@ class Copier:
                 os.unlink(temp, dir_fd=dst_fd)
 
     def _link(self, status: os.stat_result, dst_fd: int, temp: bytes, path: bytes) -> bool:
-        """Another name of a file that has been copied already becomes another name of the copy."""
+        """Link a further name of a file that was copied before to its copy."""
         if status.st_nlink < 2 or stat.S_ISLNK(status.st_mode):
             return False
         first = self._links.setdefault((status.st_dev, status.st_ino), path)
@@ -186,7 +187,7 @@ class Copier:
             self.progress(self.copied)
 
     def _dress(self, src_fd: int, dst_fd: int, status: os.stat_result) -> None:
-        """Owner, then mode (which a chown takes bits from), xattrs, times."""
+        """Set the owner, then the mode (chown clears bits of it), xattrs, times."""
         if self.archive:
             os.fchown(dst_fd, status.st_uid, status.st_gid)
         os.fchmod(dst_fd, self._mode(status))
@@ -200,7 +201,7 @@ class Copier:
         os.utime(dst_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def _mode(self, status: os.stat_result) -> int:
-        """Without its owner a set-id bit would mean another user."""
+        """Return the mode without set-id bits unless the owner is kept: they would mean another user."""
         mode = stat.S_IMODE(status.st_mode)
         if self.archive or stat.S_ISDIR(status.st_mode):
             return mode
@@ -217,7 +218,7 @@ def _listed(fd: int) -> list[str]:
 
 
 def _chmod(name: bytes, mode: int, dir_fd: int) -> None:
-    """chmod(2) of a name follows links: of a descriptor it changes what was opened, or fails for a link."""
+    """Change the mode by descriptor: chmod(2) of a name would follow a link."""
     fd = os.open(name, _NODE, dir_fd=dir_fd)
     try:
         os.chmod(proc_path(fd), mode)

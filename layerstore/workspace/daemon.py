@@ -1,6 +1,7 @@
-"""Waiting for the daemon of a mount to end: only then is everything it had to write in the upper.
+"""Wait for the daemon of a mount to exit: only then has it written everything to the upper.
 
-One goes on after its unmount while another mount namespace has a copy of the mount, or files of it are open.
+A daemon continues after the unmount while another mount namespace has a copy of the mount, or files in it are
+open.
 """
 
 import os
@@ -16,7 +17,7 @@ from overlayfs_py.errors import MountError, OverlayError
 from overlayfs_py.syscalls import mount as mounts
 from overlayfs_py.syscalls import processes
 
-if TYPE_CHECKING:  # the control socket's client and the like: for what is mounted alone
+if TYPE_CHECKING:  # the control socket's client and the like: only needed for mounts
     from overlayfs_py.service.ending import Ending
 
 _STOP_SECONDS = 120
@@ -24,7 +25,7 @@ _STOP_SECONDS = 120
 
 @contextmanager
 def serving(mountpoint: Path, name: str) -> Iterator["list[Ending]"]:
-    """The daemons started for this mount point, before it is unmounted; `name` is what the user calls it.
+    """Return the daemons of this mount point, before it is unmounted; `name` is the user's name for it.
 
     `overlay.mount` started them with the mount point as their last argument, which the process table shows.
     """
@@ -35,7 +36,10 @@ def serving(mountpoint: Path, name: str) -> Iterator["list[Ending]"]:
     with ExitStack() as held:
         found = []
         for pid in _pids_serving(mountpoint):
-            if processes.connection_of(pid) in (None, connection):  # else it was unmounted here before
+            if processes.connection_of(pid) in (
+                None,
+                connection,
+            ):  # else its mount was unmounted here earlier
                 with suppress(ProcessLookupError):
                     ending = Ending(pid, connection, place=name, remedy=f"layerstore umount -f {name}")
                     found.append(held.enter_context(ending))
@@ -43,7 +47,9 @@ def serving(mountpoint: Path, name: str) -> Iterator["list[Ending]"]:
 
 
 def wait_gone(daemons: "list[Ending]", *, force: bool, note: Note | None) -> None:
-    """Wait until these have ended. One that somebody keeps goes on, which is told, or is ended by `force`."""
+    """Wait until these have exited. One that is still in use continues, with a note, unless `force` ends
+    it.
+    """
     for ending in daemons:
         try:
             if remark := ending.wait(_STOP_SECONDS):
@@ -57,11 +63,11 @@ def wait_gone(daemons: "list[Ending]", *, force: bool, note: Note | None) -> Non
 
 def settle(work: Path, name: str, *, force: bool = False) -> bool:
     """Return when no daemon has the work directory of a workspace that is not mounted here; False when none
-    had it anyway. InUse says who keeps one that goes on, which `force` ends.
+    had it. InUse names what keeps a daemon running, which `force` ends.
     """
     try:
         status = os.stat(work)
-    except FileNotFoundError:  # whoever needs it will say so
+    except FileNotFoundError:  # the caller that needs it reports that
         return False
     identity = (status.st_dev, status.st_ino)
     holders = processes.lock_holders(*identity)
@@ -89,7 +95,7 @@ def _force(pid: int, name: str) -> None:
     from overlayfs_py.service.keepers import connection_of
 
     connection = connection_of(pid, _run_dir())
-    if connection is None:  # it is ending
+    if connection is None:  # it is exiting
         return
     with suppress(ProcessLookupError), Ending(pid, connection, place=name, remedy=f"kill -9 {pid}") as ending:
         if not ending.is_shown_here():

@@ -1,8 +1,8 @@
-"""Fitting an upper to layers that were unpacked again since it was last mounted.
+"""Adapt an upper to layers that were unpacked again since it was last mounted.
 
-A mount with an index knows inodes of its lowers, and refuses others (ovl_get_indexdir). Everything else in
-an upper goes by names. So what the index alone tells, which names of a file of the layers stand for one that
-was written to, becomes hard links in the upper, and the index begins anew.
+A mount with an index refers to inodes of its lowers and refuses others (ovl_get_indexdir). Everything else in
+an upper refers to names. Only the index says which names of a lower file belong to a copy in the upper: these
+become hard links in the upper, and the index starts anew.
 """
 
 import errno
@@ -22,8 +22,8 @@ from overlayfs_py.syscalls.handles import encode_handle
 
 
 def fit(workspace: Workspace) -> None:
-    """Make the upper fit the layers as they are now unpacked; under the workspace's lock, not mounted. Killed
-    at any moment, it is done by the next call.
+    """Adapt the upper to the layers as they are unpacked now; under the workspace's lock, not mounted. If
+    this is killed at any moment, the next call completes it.
     """
     mark = whiteout.namespace(layers.uses_userxattr(workspace.store)).origin
     try:
@@ -41,13 +41,13 @@ def fit(workspace: Workspace) -> None:
 
 
 def inodes(lowers: Sequence[Path]) -> list[int]:
-    """What `fit` knows the lower directories by at the next mount."""
+    """Return the inodes by which `fit` recognises the lower directories at the next mount."""
     return [path.stat().st_ino for path in lowers]
 
 
 def _former_lowers(workspace: Workspace, origin: bytes) -> list[Path] | None:
-    """The directories that it was last mounted over, topmost first, as far as they may still be set aside;
-    None when one has gone.
+    """Return the directories of the last mount, topmost first, including those that were set aside; None when
+    one is gone.
     """
     store, known = workspace.store, workspace.record.lower_inodes
     pairs = [
@@ -59,13 +59,13 @@ def _former_lowers(workspace: Workspace, origin: bytes) -> list[Path] | None:
     if known:
         there = [{path.stat().st_ino: path for path in pair if path.is_dir()} for pair in pairs]
         found = [paths[inode] for paths, inode in zip(there, known, strict=False) if inode in paths]
-    else:  # mounted by an older version: what had to be set aside was part of it
+    else:  # mounted by an older version: with layers that were set aside since
         found = [old if old.is_dir() else now for now, old in pairs]
     return found if len(found) == len(pairs) and _is_origin(origin, found[0]) else None
 
 
 def _is_origin(origin: bytes, lower: Path) -> bool:
-    """Whether a mark is of this directory; True where nobody can tell."""
+    """Whether a mark belongs to this directory; True where that is unknown."""
     with durable.opened_dir(lower) as fd:
         try:
             return origin.endswith(encode_handle(fd, b"")[1])
@@ -74,9 +74,7 @@ def _is_origin(origin: bytes, lower: Path) -> bool:
 
 
 def _with_links(workspace: Workspace, lowers: list[Path]) -> bool:
-    """Exchange the upper for one with all hard links in it; False when there are none that it lacks, or they
-    cannot be.
-    """
+    """Replace the upper by one with all hard links in it; False when it lacks none or they fail."""
     stack = StackPaths(
         upper=os.fsencode(workspace.upper),
         lowers=tuple(os.fsencode(path) for path in lowers),
@@ -86,7 +84,7 @@ def _with_links(workspace: Workspace, lowers: list[Path]) -> bool:
     with stack.read() as reading:
         if not reading.has_linked_names:
             return False
-    from layerstore.layer.write.rotate import rotate  # hardly ever needed
+    from layerstore.layer.write.rotate import rotate  # rarely needed
 
     store = workspace.store
     with store.temp_dir(store.workspaces) as (temp, fd):
@@ -94,14 +92,14 @@ def _with_links(workspace: Workspace, lowers: list[Path]) -> bool:
             rotate(stack, fd, keep=True, privileged=os.geteuid() == 0)
             syncfs(fd)
             durable.exchange(temp, workspace.upper)
-        except LayerstoreError:  # such as a name that no layer can hold
+        except LayerstoreError:  # such as a name that no layer can contain
             return False
         durable.fsync_dir(workspace.path)
     return True
 
 
 def _clear_index(work: Path) -> None:
-    """Of an upper that has been mounted over other layers, or is no more."""
+    """Remove the index of an upper whose layers changed, or which was replaced."""
     for name in ("index", "nlink"):
         if (error := remove(work / name)) is not None:
             raise error

@@ -1,8 +1,8 @@
-"""The init layer: places that a running system mounts over, kept out of every commit by being a lower.
+"""The init layer: mount targets of a running system, kept out of every commit because they are in a lower.
 
-It lies between the image and the upper, so what is in it and untouched never shows up as a change. It holds
-docker's own set (with ``--init``) and the mount targets of ``-v``. It is made through the overlay itself,
-without a mount: the parents it needs are copied up from the image with all their attributes.
+It is between the image and the upper, so its unchanged files are never part of a diff. It has docker's own
+set (with ``--init``) and the mount targets of ``-v``. The union makes it, without a mount: parent directories
+are copied up from the image with all their attributes.
 """
 
 import os
@@ -24,13 +24,13 @@ _FORBIDDEN_TARGETS = ("proc", "sys")
 
 @dataclass(frozen=True, slots=True)
 class InitPath:
-    """A path the init layer provides: a directory, an empty file or a symbolic link."""
+    """A path in the init layer: a directory, an empty file or a symbolic link."""
 
     path: str
     kind: int
     link: str = ""
-    replace: bool = False  # an image's own file gives way
-    needed: bool = False  # otherwise a place that an image makes impossible is passed over
+    replace: bool = False  # replaces the image's own file
+    needed: bool = False  # otherwise skipped where the image makes it impossible
 
 
 DOCKER_PLACES = (
@@ -45,16 +45,16 @@ DOCKER_PLACES = (
 
 
 def bind_places(binds: Sequence[Bind]) -> Iterator[InitPath]:
-    """The mount targets: a directory for a directory, an empty file for anything else."""
+    """Return the mount targets: a directory for a directory, an empty file for anything else."""
     for bind in binds:
         yield InitPath(bind.target, stat.S_IFDIR if os.path.isdir(bind.source) else stat.S_IFREG, needed=True)
 
 
 def check_target(target: str) -> str:
-    """A mount target in its plain form; refuses those where an image could lead a mount astray."""
+    """Return a mount target in its normal form; LayerstoreError for targets where mounts are unsafe."""
     parts = [part for part in target.split("/") if part not in {"", "."}]
     if not target.startswith("/") or ".." in parts or not parts:
-        raise LayerstoreError(f"invalid mount target {target!r}: an absolute path below / is needed")
+        raise LayerstoreError(f"invalid mount target {target!r}: use an absolute path below /")
     if parts[0] in _FORBIDDEN_TARGETS:
         raise LayerstoreError(f"invalid mount target {target!r}: nothing may be mounted below /{parts[0]}")
     return "/" + "/".join(parts)
@@ -63,8 +63,8 @@ def check_target(target: str) -> str:
 def fill(
     init: Path, work: Path, lowers: Sequence[Path], places: Sequence[InitPath], *, userxattr: bool
 ) -> None:
-    """Make `places` in the directory `init`, over the image in `lowers` (topmost first); `work` is emptied
-    by others.
+    """Make `places` in the directory `init`, over the image in `lowers` (topmost first); the caller empties
+    `work`.
     """
     from overlayfs_py.options import UnionOptions
     from overlayfs_py.union.overlay import Overlay
@@ -107,7 +107,9 @@ def _make(overlay: "Overlay", place: InitPath) -> None:
 
 
 def _gives_way(place: InitPath, parents: Sequence[bytes], last: bytes, old: "Node") -> bool:
-    """Whether what the image has there is to be replaced; refuses what a mount would follow or not fit on."""
+    """Whether to replace what the image has there; LayerstoreError where a mount would follow it or not
+    fit.
+    """
     if not place.needed:
         return place.replace and not old.is_dir
     if old.is_dir != (place.kind == stat.S_IFDIR) or stat.S_ISLNK(old.kind):
@@ -118,7 +120,7 @@ def _gives_way(place: InitPath, parents: Sequence[bytes], last: bytes, old: "Nod
 def _astray(place: InitPath, parts: Sequence[bytes], found: "Node") -> LayerstoreError:
     path = "/" + os.fsdecode(b"/".join(parts))
     if stat.S_ISLNK(found.kind):
-        why = "a symbolic link in the image; name the place it leads to instead"
+        why = "a symbolic link in the image; use the path that it points to"
     else:
         why = "a directory in the image" if found.is_dir else "not a directory in the image"
     return LayerstoreError(f"cannot use {place.path} as a mount target: {path} is {why}")

@@ -1,4 +1,4 @@
-"""Mounting and unmounting a workspace, and its state as the mount table has it."""
+"""Mount and unmount workspaces, and their state in the mount table."""
 
 import os
 import time
@@ -22,12 +22,12 @@ WorkspaceState = Literal["created", "mounted", "unmounted", "dead"]
 
 
 def source_of(name: str) -> str:
-    """What the mount table shows as the source of a workspace's or an image's mount."""
+    """Return the source of a workspace's or an image's mount in the mount table."""
     return f"layerstore:{name}"
 
 
 def state_of(workspace: Workspace) -> WorkspaceState:
-    """``created``: never mounted; ``dead``: mounted, but its daemon has gone."""
+    """``created``: never mounted; ``dead``: mounted, but its daemon is gone."""
     if workspace.record.mountpoint is None:
         return "created"
     mountpoint = Path(workspace.record.mountpoint)
@@ -46,10 +46,10 @@ def mount(
     note: Note,
     settled: Callable[[], object] = bool,
 ) -> Workspace:
-    """Mount a workspace with its binds; under its lock, which `lock_fd` holds. Returns when the mount
-    answers, or leaves nothing mounted.
+    """Mount a workspace with its binds; under its lock, which `lock_fd` holds. Return when the mount is
+    usable; after a failure nothing is mounted.
 
-    `settled` is called when all is done, the last that may still fail or be interrupted.
+    Calls `settled` at the end, which may also fail or be interrupted.
     """
     state = state_of(workspace)
     if state in {"mounted", "dead"}:
@@ -63,7 +63,7 @@ def mount(
     prepare_layers(workspace, progress=progress, note=note)
     fitting.fit(workspace)
     before = workspace.record
-    # Written first: whatever ends this process, the mount is known as this workspace's.
+    # Written first: if this process is killed, the mount is still known as this workspace's.
     saved = workspace.save(
         mountpoint=HostPath(mountpoint),
         mounted_at=format_time(time.time_ns()),
@@ -87,7 +87,7 @@ def mount(
         with suppress(LayerstoreError):
             if state_of(saved) == "mounted":
                 _take_down(mountpoint, saved, force=True, wait=isinstance(error, Exception))
-        with suppress(OSError):  # without room it is one that was mounted once
+        with suppress(OSError):  # without space it counts as mounted before
             saved.save(mountpoint=before.mountpoint, mounted_at=before.mounted_at)
         raise
 
@@ -95,23 +95,24 @@ def mount(
 def umount(
     workspace: Workspace, *, note: Note | None = None, force: bool = False, wait: bool = True
 ) -> Workspace:
-    """Unmount a workspace and wait for its daemon; under its lock. `force`: whatever is inside or uses it, in
-    another mount namespace too. Without, a daemon that goes on for that is told to `note`.
+    """Unmount a workspace and wait for its daemon; under its lock. `force`: also if something is mounted
+    inside or uses it, in another mount namespace, too. Without it, `note` reports a daemon that continues for
+    that reason.
 
-    Who was interrupted does not `wait`: what was just being opened may stay open until this process ends, and
-    so may the daemon.
+    An interrupted process does not `wait`: files that it was opening may stay open until it exits, and so may
+    the daemon.
     """
     if workspace.record.mountpoint is None or state_of(workspace) not in {"mounted", "dead"}:
         if daemon.settle(workspace.work, workspace.name, force=force):
             return workspace
         raise LayerstoreError(f"{workspace.name} is not mounted")
-    # The record stays: the mount table says it all, and there may be no room for another.
+    # The record stays: the mount table has the state, and there may be no space for a new record.
     _take_down(Path(workspace.record.mountpoint), workspace, note=note, force=force, wait=wait)
     return workspace
 
 
 def umount_path(mountpoint: Path, *, note: Note | None = None, force: bool = False) -> None:
-    """Unmount an overlay that is no workspace's (an image's), and wait for its daemon."""
+    """Unmount an image's overlay, and wait for its daemon."""
     if overlay.mounted_at(mountpoint) is None:
         raise LayerstoreError(f"{mountpoint} is not a mount of overlayfs-py")
     _take_down(mountpoint, None, note=note, force=force)
@@ -149,7 +150,7 @@ def mount_image(
 
 
 def prepare_layers(workspace: Workspace, *, progress: Progress | None = None, note: Note) -> None:
-    """Unpack the layers of a workspace's image again if somebody removed them."""
+    """Unpack the layers of a workspace's image again if they were removed."""
     if not layers.are_unpacked(workspace.store, workspace.record.diff_ids):
         image = load(workspace.store, workspace.record.manifest)
         layers.unpack(workspace.store, image.layers, progress=progress, note=note)
@@ -165,17 +166,17 @@ def _take_down(
 ) -> None:
     name = str(mountpoint) if workspace is None else workspace.name
     if overlay.is_dead(mountpoint):
-        # Nothing inside can be reached any more; all of it goes with the mount.
+        # Mounts inside are not reachable any more; they go with the mount.
         overlay.unmount(os.fsencode(mountpoint), lazy=True)
         return
     own = [] if workspace is None else workspace.record.binds
     with daemon.serving(mountpoint, name) as daemons:
-        with postponed():  # no half of it: without its binds it is not what it was
+        with postponed():  # both or none: a mount without its binds is not the same
             binds.unbind_all(mountpoint, own)
             try:
                 _unmount(mountpoint, force=force)
             except InUse:
-                binds.bind_all(mountpoint, own)  # it goes on as it was
+                binds.bind_all(mountpoint, own)  # the mount continues as before
                 raise
         if wait:
             daemon.wait_gone(daemons, force=force, note=note)

@@ -1,4 +1,4 @@
-"""Workspace names: the grammar, and made-up ones."""
+"""Workspace names: their grammar, and generated ones."""
 
 import re
 import secrets
@@ -33,19 +33,19 @@ _NOUNS = _words(
 
 
 def made_up() -> str:
-    """A name such as ``quiet_otter``."""
+    """Return a generated name such as ``quiet_otter``."""
     return f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}"
 
 
 def could_be(name: str) -> bool:
-    """Whether a workspace could have that name."""
+    """Whether a name follows the grammar."""
     return _GRAMMAR.fullmatch(name) is not None
 
 
 def check(name: str) -> str:
-    """The name itself; InvalidReference when it could not be one."""
+    """Return the name; InvalidReference when it does not follow the grammar."""
     if not could_be(name):
         raise InvalidReference(
-            f"invalid name {name!r}: letters, digits, '_', '.' and '-', a letter or digit first"
+            f"invalid name {name!r}: use letters, digits, '_', '.' and '-', beginning with a letter or digit"
         )
     return name

@@ -1,6 +1,6 @@
-"""Mounting a stack of layers with ``overlayfs-py``, and what the kernel says about such mounts.
+"""Mount a stack of layers with ``overlayfs-py``, and find such mounts in the mount table.
 
-The daemon is a program of its own: it is started here and outlives this process.
+The daemon is a separate program: it is started here and outlives this process.
 """
 
 import errno
@@ -19,7 +19,7 @@ from overlayfs_py.syscalls import mount as mounts
 from overlayfs_py.syscalls.mount import MountRecord
 
 _START_SECONDS = 60
-_LOWERS_IN_A_WORD = 500  # an argument may not be longer than 128 KiB
+_LOWERS_IN_A_WORD = 500  # an argument has at most 128 KiB
 _FSTYPE = b"fuse.overlayfs-py"
 
 
@@ -34,13 +34,13 @@ def mount(
     work: Path | None = None,
     userxattr: bool = False,
 ) -> None:
-    """Mount the layers (topmost first); returns when the mount answers. LayerstoreError says why it cannot
-    be.
+    """Mount the layers (topmost first); return when the mount is usable. LayerstoreError has the reason of a
+    failure.
 
-    `source` is what the mount table shows. The lock of `lock_fd` goes on until the mount answers or there is
-    no daemon any more, also when this process is killed: whoever gets it next finds all or nothing mounted.
-    Paths are given relative to ``layers/``, where no name has a character that an option string would need to
-    escape.
+    `source` is the source in the mount table. The daemon keeps the lock of `lock_fd` until the mount is
+    usable or the daemon has exited, also when this process is killed: the next process with the lock finds
+    all or nothing mounted. Paths are relative to ``layers/``, so that no character in them needs escaping in
+    the option string.
     """
     _check_mountpoint(mountpoint)
     options = [f"fsname={source}", "aufs=off"]  # unpacked layers carry overlayfs's own marks
@@ -59,24 +59,24 @@ def mount(
 
 
 def mounted_at(mountpoint: Path) -> MountRecord | None:
-    """The overlay mounted at exactly this place, dead or alive; None when something else or nothing is."""
+    """Return the overlay that is mounted at exactly this path, dead or alive; None for anything else."""
     record = mounts.mounted_filesystem(os.fsencode(mountpoint))
     return record if record is not None and record.fstype == _FSTYPE else None
 
 
 def is_dead(mountpoint: Path) -> bool:
-    """Whether the daemon of a mount has gone."""
+    """Whether the daemon of a mount is gone."""
     return mounts.is_stale(os.fsencode(mountpoint))
 
 
 def mounts_of(source: str) -> list[MountRecord]:
-    """The overlays that the mount table shows under this source."""
+    """Return the overlays in the mount table with this source."""
     name = os.fsencode(source)
     return [record for record in mounts.mount_table() if record.fstype == _FSTYPE and record.source == name]
 
 
 def mounts_below(mountpoint: Path) -> list[bytes]:
-    """The mount points inside a mount, innermost first."""
+    """Return the mount points inside a mount, innermost first."""
     top = os.path.realpath(os.fsencode(mountpoint.parent)) + b"/" + os.fsencode(mountpoint.name) + b"/"
     return [r.mountpoint for r in mounts.mount_table() if r.mountpoint.startswith(top)][::-1]
 
@@ -107,8 +107,8 @@ def _check_mountpoint(mountpoint: Path) -> None:
 def _run(words: Sequence[str], *, cwd: Path, mountpoint: Path, lock_fd: int) -> None:
     command = [sys.executable, "-P", "-m", "overlayfs_py", *words]
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    apart = {"process_group": 0}  # Ctrl-C is this process's affair, which may be just putting a mount back
-    # A file, not a pipe: nobody waits for a daemon that keeps its stderr.
+    apart = {"process_group": 0}  # Ctrl-C is for this process only, which may be restoring a mount
+    # A file, not a pipe: reading a pipe would wait for the daemon, which keeps its stderr.
     with tempfile.TemporaryFile() as complaints:
         try:
             with running(
@@ -117,12 +117,12 @@ def _run(words: Sequence[str], *, cwd: Path, mountpoint: Path, lock_fd: int) -> 
                 status = process.wait(_START_SECONDS)
         except subprocess.TimeoutExpired:
             raise LayerstoreError(
-                f"cannot mount {mountpoint}: no answer in {_START_SECONDS} seconds"
+                f"cannot mount {mountpoint}: not usable after {_START_SECONDS} seconds"
             ) from None
         complaints.seek(0)
         lines = complaints.read(1 << 16).decode(errors="backslashreplace").strip().splitlines()
     if status != 0:
         why = (
-            lines[-1].removeprefix("overlayfs-py: ") if lines else f"overlayfs-py ended with status {status}"
+            lines[-1].removeprefix("overlayfs-py: ") if lines else f"overlayfs-py exited with status {status}"
         )
         raise LayerstoreError(why if why.startswith("cannot mount") else f"cannot mount {mountpoint}: {why}")

@@ -1,6 +1,6 @@
-"""A mounted workspace at rest: its upper is the state of one instant for as long as it is read.
+"""Pause a mounted workspace: its upper is the state of one instant while it is read.
 
-The pause hangs on the conversation with the mount's daemon: it ends with this process, whatever happens.
+The pause lasts as long as the connection to the mount's daemon: it ends with this process in any case.
 """
 
 import os
@@ -20,10 +20,10 @@ from overlayfs_py.syscalls.attrs import syncfs
 
 @contextmanager
 def paused(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[bool]:
-    """Write down what the kernel holds back; with `pause` hold all writers for the duration, and say for how
-    long they were held, or that they could not be. Whether they are.
+    """Write cached data to the upper; with `pause` also hold all writers meanwhile, and report for how long,
+    or that it was not possible. Yields whether writers are held.
 
-    LayerstoreError when the pause ended too early, so that what was read is no state that ever was.
+    LayerstoreError when the pause ended too early: what was read is then not a consistent state.
     """
     mountpoint = Path(str(workspace.record.mountpoint))
     try:
@@ -45,7 +45,7 @@ def paused(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[bool]:
 
 
 def sync_mount(mountpoint: Path) -> None:
-    """syncfs(2) on the mount: all that can be done without its daemon."""
+    """Do syncfs(2) on the mount: nothing else is possible without its daemon."""
     fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         syncfs(fd)
@@ -66,20 +66,24 @@ def _freeze(connection: Connection, workspace: Workspace, note: Note) -> bool:
         note(_not_paused(workspace, error))
         return False
     if frozen["pages_left"]:
-        note(f"{workspace.name}: what was changed through mappings at the last moment may be missing")
+        note(f"{workspace.name}: recent changes through memory mappings may be missing")
     return True
 
 
 @contextmanager
 def _frozen(connection: Connection, workspace: Workspace, note: Note) -> Iterator[None]:
-    """Thaws at the end. After a failure the end of the conversation does."""
+    """Thaw at the end. After a failure, closing the connection does that."""
     yield
     try:
         seconds = connection.ask("thaw")["frozen_for"]
     except (MountError, OSError) as error:
-        raise LayerstoreError(f"the pause of {workspace.name} ended before all was read: {error}") from None
+        raise LayerstoreError(
+            f"the pause of {workspace.name} ended before everything was read: {error}"
+        ) from None
     note(f"{workspace.name} was paused for {seconds:.2f} s")
 
 
 def _not_paused(workspace: Workspace, error: Exception) -> str:
-    return f"the writers of {workspace.name} could not be paused, so files may be changing meanwhile: {error}"
+    return (
+        f"the writers of {workspace.name} could not be paused; files may change while they are read: {error}"
+    )

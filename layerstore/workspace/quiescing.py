@@ -1,4 +1,4 @@
-"""A workspace held still to be read: its directories as a stack, and its upper complete on disk."""
+"""Prepare a workspace for reading: its directories as a stack, its upper complete on disk, writers held."""
 
 import os
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def quiesced(workspace: Workspace, *, pause: bool, note: Note) -> Iterator[bool]
         daemon.settle(workspace.work, workspace.name)
         yield False
         return
-    from layerstore.workspace import pausing  # the control socket's client, for mounted ones only
+    from layerstore.workspace import pausing  # the control socket's client, only needed for mounts
 
     with pausing.paused(workspace, pause=pause, note=note) as paused:
         yield paused

@@ -1,8 +1,8 @@
 """A workspace on disk: ``workspaces/<name>/{upper,work,merged,workspace.json}``, and ``init`` where it
 needs one.
 
-``workspace.json`` is the whole truth about a workspace but for its mount, which the kernel's mount table
-confirms. Whoever changes a workspace holds its lock.
+``workspace.json`` has the whole state of a workspace except for its mount, which the kernel's mount table
+has. A process that changes a workspace holds its lock.
 """
 
 import errno
@@ -27,11 +27,11 @@ from overlayfs_py.syscalls.attrs import syncfs
 
 _MAX_RECORD = 1 << 20
 _ATTEMPTS = 100
-_MARK = ".overlay."  # in the name of an xattr that is the layer's, not the directory's
+_MARK = ".overlay."  # in the names of xattrs of the overlay, not of the directory
 
 
 class Bind(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory or file of the host that a mount shows at `target` (absolute, as seen inside)."""
+    """A directory or file of the host, bind-mounted at `target` (absolute, as seen inside)."""
 
     source: HostPath
     target: HostPath
@@ -42,23 +42,23 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The content of ``workspace.json``."""
 
     name: str
-    image: str  # as the user named it
+    image: str  # as the user wrote it
     image_id: Digest
     manifest: Descriptor
     diff_ids: list[Digest]  # bottom first
     created: str
     init: bool = False
-    init_depth: int = 0  # how many of the image's layers, from the top, came after the init layer
+    init_depth: int = 0  # how many of the image's layers, from the top, are above the init layer
     binds: list[Bind] = []
     mountpoint: HostPath | None = None  # of the last mount
     mounted_at: str | None = None
-    new_name: str | None = None  # which a rename gives it just now: the directory's name says how far that is
+    new_name: str | None = None  # during a rename: the name of the directory says whether it is done
     lower_inodes: list[int] = []  # of the lower directories at the last mount, topmost first
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A workspace's record and places."""
+    """A workspace's record and directories."""
 
     store: Store
     record: Record
@@ -85,7 +85,7 @@ class Workspace:
 
     @property
     def init(self) -> Path:
-        """The init layer: an extra lower over the image as it was at first; not there unless it is needed."""
+        """The init layer: an extra lower over the first image; missing unless it is needed."""
         return self.path / "init"
 
     @property
@@ -98,9 +98,9 @@ class Workspace:
 
     @contextmanager
     def locked(self, *, shared: bool = False) -> Iterator[int]:
-        """Keep everybody else from changing the workspace; waits. NotFound when it was removed meanwhile.
+        """Wait for the exclusive lock on the workspace and hold it. NotFound when it was removed meanwhile.
 
-        Yields the descriptor that holds the lock.
+        Yields the descriptor that has the lock.
         """
         while True:
             before = self._identity()
@@ -108,7 +108,7 @@ class Workspace:
                 if self._identity() == before:
                     yield lock_fd
                     return
-            # Another directory has taken the place (`rotation`): a lock on the old one is none.
+            # Another directory has this name now (`rotation`): a lock on the old one is useless.
 
     def _identity(self) -> tuple[int, int]:
         try:
@@ -118,11 +118,11 @@ class Workspace:
         return status.st_dev, status.st_ino
 
     def reread(self) -> "Workspace":
-        """The workspace as it is now (after having waited for the lock)."""
+        """Return the workspace as it is now (after waiting for the lock)."""
         return open_workspace(self.store, self.name)
 
     def save(self, **changes: object) -> "Workspace":
-        """Write a changed record. Under the lock. What a kill leaves of it is the store's to clear."""
+        """Write a changed record. Under the lock. The store removes what a killed process leaves of it."""
         record = msgspec.structs.replace(self.record, **changes)
         with self.store.temp_file(self.store.workspaces) as (temp, fd):
             with open(fd, "wb", closefd=False) as file:
@@ -133,8 +133,8 @@ class Workspace:
         return Workspace(self.store, record)
 
     def rename(self, name: str) -> "Workspace":
-        """Give it another name, durably: it has the old or the new one at any moment. Under the lock, not
-        mounted. AlreadyExists when another has it.
+        """Rename it, durably: at any moment it has the old name or the new one. Under the lock, not mounted.
+        AlreadyExists when another has the name.
         """
         before = self.save(new_name=names.check(name))
         try:
@@ -146,8 +146,8 @@ class Workspace:
 
 
 def open_workspace(store: Store, name: str) -> Workspace:
-    """The workspace of that name; NotFound when there is none, and none can be."""
-    if not names.could_be(name):  # an image's, most likely
+    """Return the workspace of that name; NotFound."""
+    if not names.could_be(name):  # probably the name of an image
         raise NotFound(f"no such workspace: {name}")
     path = store.workspaces / name / "workspace.json"
     try:
@@ -158,7 +158,7 @@ def open_workspace(store: Store, name: str) -> Workspace:
 
 
 def all_workspaces(store: Store, broken: list[LayerstoreError] | None = None) -> Iterator[Workspace]:
-    """Every workspace, newest first; what cannot be read goes to `broken` (raised when there is none)."""
+    """Return every workspace, newest first; errors are passed to `broken`, or raised without it."""
     found: list[Workspace] = []
     for name in store.names(store.workspaces):
         try:
@@ -174,22 +174,22 @@ def all_workspaces(store: Store, broken: list[LayerstoreError] | None = None) ->
 
 @contextmanager
 def new_workspace(store: Store, name: str | None) -> Iterator[tuple[str, Path]]:
-    """A nameless workspace directory to fill, and the name it will have; `publish` gives it that name."""
+    """Yield a temporary workspace directory to fill, and its future name; `publish` gives it that name."""
     if name is not None and os.path.lexists(store.workspaces / names.check(name)):
-        raise AlreadyExists(f"the workspace {name} exists already")
+        raise AlreadyExists(f"the workspace {name} already exists")
     with store.temp_dir(store.workspaces) as (temp, _):
         yield name or _unused_name(store), temp
 
 
 def write(temp: Path, record: Record) -> None:
-    """Put the record into a workspace's directory that has no name yet."""
+    """Write the record into a workspace's temporary directory."""
     path = temp / "workspace.json"
     path.write_bytes(model.encode(record))
     path.chmod(durable.mode_in(temp))
 
 
 def publish(store: Store, temp: Path, record: Record) -> Workspace:
-    """Give a filled workspace its name, durably; AlreadyExists when somebody was faster."""
+    """Give a filled workspace its name, durably; AlreadyExists when another process was faster."""
     write(temp, record)
     fd = os.open(temp, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -205,14 +205,14 @@ def _take_name(directory: Path, store: Store, name: str) -> None:
         os.rename(directory, store.workspaces / name)
     except OSError as error:
         if error.errno in {errno.EEXIST, errno.ENOTEMPTY}:
-            raise AlreadyExists(f"the workspace {name} exists already") from None
+            raise AlreadyExists(f"the workspace {name} already exists") from None
         raise
     durable.fsync_dir(store.workspaces)
 
 
 def root_is_changed(workspace: Workspace, *, times: bool = True) -> bool:
-    """Whether the upper's root has other attributes than the layer below it shows; without `times`, another
-    time alone is no change.
+    """Whether the attributes of the upper's root differ from those of the layer below; without `times`,
+    different times alone do not count.
     """
     ours, below = (_root_attributes(place, times=times) for place in (workspace.upper, workspace.lowers[0]))
     return ours != below
@@ -226,7 +226,9 @@ def _root_attributes(root: Path, *, times: bool) -> tuple[int, int, int, int, di
 
 
 def copy_root_attributes(source: Path, target: Path) -> None:
-    """Give a fresh upper the image root's mode, owner, times and xattrs: a mount shows the topmost root's."""
+    """Give a new upper the mode, owner, times and xattrs of the image's root: a mount shows the topmost
+    root's.
+    """
     status = source.lstat()
     for name in os.listxattr(source, follow_symlinks=False):
         if _MARK not in name:
@@ -251,5 +253,5 @@ def _parse(raw: bytes, path: Path, name: str) -> Record:
     except InvalidImage as error:
         raise InvalidImage(f"{path} is damaged: {error}") from None
     if name not in {record.name, record.new_name}:
-        raise InvalidImage(f"{path} is damaged: it names the workspace {record.name!r}")
+        raise InvalidImage(f"{path} is damaged: it is the record of the workspace {record.name!r}")
     return msgspec.structs.replace(record, name=name, new_name=None)

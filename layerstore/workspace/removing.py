@@ -1,4 +1,4 @@
-"""Remove a workspace and everything written in it."""
+"""Remove a workspace with everything that was written to it."""
 
 from layerstore.errors import InUse
 from layerstore.store.store import Store

@@ -1,7 +1,7 @@
-"""Paths of the two sides of a copy: resolved inside a root directory, never out of it, by descriptors alone.
+"""Resolve the two paths of a copy inside a root directory, never outside of it, by descriptors alone.
 
-The host's root is one such directory, what a workspace shows is another; so there is one way for both, and a
-symbolic link that somebody swaps in the middle leads nowhere else (CVE-2018-15664).
+The host's root is one such directory, the root of a workspace another. So the code is the same for both, and
+a symbolic link that is swapped in meanwhile cannot lead elsewhere (CVE-2018-15664).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from layerstore.errors import LayerstoreError, NotFound, printable
 from overlayfs_py.syscalls import as_owner
 from overlayfs_py.syscalls.openat import open_in_root
 
-_MAX_LINKS = 40  # as the kernel
+_MAX_LINKS = 40  # as in the kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class CopySide:
 
     @property
     def wants_dir(self) -> bool:
-        """Whether the path only makes sense for a directory: it ends in a slash or a dot."""
+        """Whether the path must be a directory: it ends in a slash or a dot."""
         return self.path.rpartition(b"/")[2] in {b"", b".", b".."}
 
     @property
     def is_contents(self) -> bool:
-        """Whether it means what is in a directory: ``DIR/.``, or the root itself."""
+        """Whether it means the content of a directory: ``DIR/.``, or the root itself."""
         return self.path.endswith(b"/.") or self.name in {b"", b".", b".."}
 
     @property
@@ -45,14 +45,14 @@ class CopySide:
 
 @dataclass(frozen=True, slots=True)
 class CopyTarget:
-    """Where a copy goes: a name in an open directory; no name: into that directory itself."""
+    """The target of a copy: a name in an open directory; without a name, that directory itself."""
 
     dir_fd: int
     name: bytes
 
 
 def open_source(side: CopySide, *, follow: bool) -> int:
-    """An ``O_PATH`` descriptor, the caller's, of what is to be copied: a link itself unless `follow`."""
+    """Open the source of a copy; the caller owns the ``O_PATH`` descriptor. A link itself unless `follow`."""
     flags = os.O_PATH if follow or side.wants_dir else os.O_PATH | os.O_NOFOLLOW
     if side.wants_dir:
         flags |= os.O_DIRECTORY
@@ -63,10 +63,10 @@ def open_source(side: CopySide, *, follow: bool) -> int:
 
 
 def find_target(side: CopySide, held: ExitStack, *, source: CopySide, source_is_dir: bool) -> CopyTarget:
-    """Where `source` goes by docker's rules; descriptors belong to `held`.
+    """Return the target of `source` by docker's rules; descriptors belong to `held`.
 
-    Into an existing directory, under its own name; else to the path itself, whose parent must exist. A link
-    at the end of the path is followed.
+    In an existing directory, under its own name; else the path itself, whose parent must exist. A link at the
+    end of the path is followed.
     """
     into = _open_dir(side)
     if into is not None:
@@ -85,7 +85,7 @@ def find_target(side: CopySide, held: ExitStack, *, source: CopySide, source_is_
 
 
 def check_directory(side: CopySide) -> None:
-    """Refuse what is no directory: a tar can only be put into one."""
+    """Raise LayerstoreError unless it is a directory: a tar is extracted into one."""
     fd = _open_dir(side)
     if fd is None:
         raise LayerstoreError(f"{side.shown} is not an existing directory")
@@ -93,17 +93,17 @@ def check_directory(side: CopySide) -> None:
 
 
 def proc_path(fd: int) -> bytes:
-    """A descriptor as a path: opens the very object again, whatever its name leads to now."""
+    """Return a path that opens the object of a descriptor again, whatever has its name now."""
     return b"/proc/self/fd/%d" % fd
 
 
 def read_link(fd: int) -> bytes:
-    """The target of the symbolic link that an ``O_PATH`` descriptor is of."""
+    """Return the target of the symbolic link of an ``O_PATH`` descriptor."""
     return os.readlink(b"", dir_fd=fd)
 
 
 def open_again(fd: int, flags: int, path: bytes) -> int:
-    """Open what the ``O_PATH`` descriptor `fd` is of; an error names `path`."""
+    """Open the object of the ``O_PATH`` descriptor `fd`; an error names `path`."""
     try:
         return as_owner.open_at(fd, b"", flags | os.O_CLOEXEC)
     except OSError as error:
@@ -111,7 +111,7 @@ def open_again(fd: int, flags: int, path: bytes) -> int:
 
 
 def open_child(dir_fd: int, name: bytes, path: bytes) -> int | None:
-    """An ``O_PATH`` descriptor of something in a directory; None when it has gone. An error names `path`."""
+    """Open an entry of a directory as ``O_PATH``; None when it is gone. An error names `path`."""
     try:
         return as_owner.open_at(dir_fd, name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -130,7 +130,7 @@ def _open_dir(side: CopySide) -> int | None:
 
 
 def _parent_of(side: CopySide) -> tuple[int, bytes]:
-    """An open directory and the name in it that the path means; the last link is followed by hand."""
+    """Return an open directory and the name in it for a path; the last link is followed step by step."""
     path = side.path.rstrip(b"/").removesuffix(b"/.").rstrip(b"/")
     for _ in range(_MAX_LINKS):
         above, _, name = path.rpartition(b"/")
@@ -142,7 +142,7 @@ def _parent_of(side: CopySide) -> tuple[int, bytes]:
             raise _explained(error, side) from None
         try:
             target = os.readlink(name, dir_fd=fd)
-        except OSError:  # no link: it is the place, be there something or not
+        except OSError:  # not a link: this is the target, whether it exists or not
             return fd, name
         os.close(fd)
         path = (target if target.startswith(b"/") else above + b"/" + target).rstrip(b"/")

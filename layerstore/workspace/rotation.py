@@ -1,10 +1,10 @@
-"""Going on over the image that was just committed: what the workspace held becomes the new layer, and its
-upper is empty.
+"""Continue a workspace over the image that was just committed: its changes are in the new layer, its upper is
+empty.
 
-A whole new workspace directory is made beside the old one, and the two exchange names: that one rename is
-the step from before to after. Its record names the new image from then on; the new layer may still be
-missing, as any may, and is unpacked from its blob when next needed. So the rest, moving the old upper's
-files into the layer's directory, only saves that work: killed or failing, it loses nothing.
+A complete new workspace directory is made beside the old one, and the two exchange names: this one rename is
+the step from the old state to the new one. From then on the record names the new image. The new layer may
+still be missing, as any layer may, and is unpacked from its blob when it is next needed. Moving the old
+upper's files to the layer's directory only saves that work: if it fails or is killed, nothing is lost.
 """
 
 import os
@@ -43,9 +43,9 @@ class WrittenLayer:
 
 @contextmanager
 def unmounted(workspace: Workspace, *, note: Note) -> Iterator[None]:
-    """The workspace without a mount; one that was mounted is mounted again at the end, in the same place.
+    """Yield the workspace without its mount, which is made again at the end, at the same path.
 
-    InUse, and nothing has happened, when somebody uses the mount. Takes the workspace's lock by itself.
+    InUse, with nothing changed, when the mount is in use. Takes the workspace's lock.
     """
     place: Path | None = None
 
@@ -64,23 +64,25 @@ def unmounted(workspace: Workspace, *, note: Note) -> Iterator[None]:
             try:
                 if state == "mounted":
                     place = Path(str(workspace.record.mountpoint))
-                    with postponed():  # to its end: only when its daemon has gone can it be mounted again
+                    with (
+                        postponed()
+                    ):  # without interruption: it can be mounted again only when its daemon is gone
                         mounting.umount(workspace, note=_refuse)
                 refuse_mounts(workspace.path)
             except InUse as error:
                 raise InUse(
-                    f"{workspace.name} cannot go on over a new image while it is used: {error}"
+                    f"{workspace.name} cannot continue over a new image while it is in use: {error}"
                 ) from None
         yield
 
 
 def _refuse(remark: str) -> None:
-    """It is unmounted here, but goes on elsewhere."""
+    """It is unmounted here, but still in use elsewhere."""
     raise InUse(remark)
 
 
 def _mount_again(workspace: Workspace, place: Path, note: Note) -> None:
-    """Unless it is still mounted, or is so again."""
+    """Mount it again, unless it is mounted."""
     try:
         with workspace.locked() as lock_fd:
             workspace = workspace.reread()
@@ -91,10 +93,11 @@ def _mount_again(workspace: Workspace, place: Path, note: Note) -> None:
 
 
 def go_on(workspace: Workspace, image: Image, word: str, written: WrittenLayer | None, *, note: Note) -> None:
-    """Put the workspace over `image`, its own image and the layer `written` (None: no layer was needed).
+    """Put the workspace over `image`, which is its own image and the layer `written` (None: no layer was
+    needed).
 
-    Under the workspace's exclusive lock, which holds what the old directory becomes, and `Store.writing`; not
-    mounted. `word` is how the user calls the image.
+    Under the workspace's exclusive lock, which stays on the old directory, and `Store.writing`; not mounted.
+    `word` is the user's name of the image.
     """
     store = workspace.store
     record = msgspec.structs.replace(
@@ -110,8 +113,8 @@ def go_on(workspace: Workspace, image: Image, word: str, written: WrittenLayer |
         _fill(workspace, temp, record, written)
         syncfs(fd)
         durable.exchange(temp, workspace.path)
-        # `temp` is the old workspace now: still locked by the caller, and removed at the end. Whatever fails
-        # from here on, the workspace has gone on.
+        # `temp` is the old workspace now: still locked by the caller, and removed at the end. If something
+        # fails from here on, the workspace is over the new image.
         try:
             durable.fsync_dir(store.workspaces)
             if written is not None:
@@ -122,7 +125,7 @@ def go_on(workspace: Workspace, image: Image, word: str, written: WrittenLayer |
 
 
 def _fill(workspace: Workspace, temp: Path, record: Record, written: WrittenLayer | None) -> None:
-    """The new workspace: nothing in it but the record, the root's attributes and the init layer."""
+    """Make the new workspace: only the record, the root's attributes and the init layer."""
     for directory in ("upper", "work", "merged"):
         make_directory(temp / directory, 0o755)
     records.copy_root_attributes(workspace.lowers[0] if written is None else workspace.upper, temp / "upper")
@@ -140,13 +143,13 @@ def _fill(workspace: Workspace, temp: Path, record: Record, written: WrittenLaye
 
 
 def _make_layer(workspace: Workspace, old: Path, written: WrittenLayer) -> None:
-    """Move the files of the old upper to where the new layer is looked for, unless it is there already."""
+    """Move the files of the old upper to the directory of the new layer, unless it exists."""
     store = workspace.store
     *_, place = places_of([*workspace.record.diff_ids, written.result.diff_id])
     if place.find(store):
         return
     stack = _stack(workspace, old / "upper", workspace.lowers, work=old / "work")
-    # Whoever wants the layer meanwhile waits on its blob, as for an unpacking.
+    # Another process that needs the layer waits on its blob, as for unpacking.
     with (
         locking.locked(blobs.path_of(store, written.result.digest)),
         store.temp_dir(store.layers) as (temp, fd),
@@ -159,7 +162,7 @@ def _make_layer(workspace: Workspace, old: Path, written: WrittenLayer) -> None:
         )
         if count != written.result.entries:
             raise LayerstoreError(f"{count} entries instead of {written.result.entries}")
-        layers.publish(store, temp, fd, place, depends=False)  # such a tar leaves nothing out
+        layers.publish(store, temp, fd, place, depends=False)  # such a tar is complete
 
 
 def _rotate(
@@ -170,7 +173,7 @@ def _rotate(
     squash_unchanged: bool = False,
     keep: bool = False,
 ) -> int:
-    """`rotate`, loaded when it is needed: every commit loads this module."""
+    """Call `rotate`, imported when needed: every commit imports this module."""
     from layerstore.layer.write.rotate import rotate
 
     return rotate(

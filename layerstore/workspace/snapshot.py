@@ -1,8 +1,8 @@
-"""A copy of an upper that shares its blocks (reflink): made in a moment, so that writers need not wait until
-all of it has been read and compressed.
+"""Clone an upper by sharing its blocks (reflink): this is quick, so writers need not wait until everything is
+read and compressed.
 
-Only file systems that can share blocks have one: XFS, Btrfs. cp(1) does the copying; what it cannot keep
-fails it, and then there is no copy.
+Only file systems that can share blocks have it: XFS, Btrfs. cp(1) does the copying; if it cannot keep
+something, it fails, and there is no clone.
 """
 
 import errno
@@ -23,8 +23,8 @@ _KEPT = "mode,ownership,timestamps,links,xattr"
 
 @contextmanager
 def cloned(workspace: Workspace) -> Iterator[Path | None]:
-    """A directory with copies of ``upper`` and of the work directory's ``index``, gone afterwards; None where
-    there can be none.
+    """Yield a temporary directory with clones of ``upper`` and of the work directory's ``index``; None where
+    that is impossible.
     """
     store = workspace.store
     with store.temp_dir(store.workspaces) as (place, place_fd):
@@ -59,9 +59,9 @@ def _shares_blocks(place: Path, upper: Path) -> bool:
 
 
 def _clone(workspace: Workspace, place: Path, place_fd: int) -> bool:
-    """One cp for both, as files in the index are hard links of the upper's.
+    """Run one cp for both, as files in the index are hard links of the upper's.
 
-    It holds the lock on `place`, too: when this process is killed, nobody clears what a cp still writes to.
+    cp has the lock on `place`, too: if this process is killed, the directory stays while cp writes to it.
     """
     sources = [path for path in (workspace.upper, workspace.work / "index") if path.is_dir()]
     command = ["cp", "-dR", "--reflink=always", f"--preserve={_KEPT}", "--", *map(str, sources), str(place)]

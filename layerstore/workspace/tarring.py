@@ -1,6 +1,7 @@
-"""What a workspace shows as a tar stream, for ``cp NAME:PATH -``: by descriptors alone, no link followed.
+"""Write a tree of a workspace as a tar stream, for ``cp NAME:PATH -``: by descriptors alone, no link
+followed.
 
-The entries begin with the name of what is copied; owners, xattrs, hard links, holes and times are kept.
+The entries begin with the name of the source; owners, xattrs, hard links, holes and times are kept.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _NO_XATTR = frozenset((errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL, e
 
 @dataclass(slots=True)
 class Archiver:
-    """Writes what an ``O_PATH`` descriptor is of to `out`; `written` are the bytes of files."""
+    """Writes the object of an ``O_PATH`` descriptor to `out`; `written` counts bytes of files."""
 
     out: IO[bytes]
     note: Callable[[str], None]
@@ -44,7 +45,7 @@ class Archiver:
     _links: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
     def write(self, fd: int, name: bytes) -> None:
-        """The whole archive, its entries at and below `name`."""
+        """Write the whole archive, with entries at and below `name`."""
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
             self._tree(fd, status, name)
@@ -131,7 +132,7 @@ class Archiver:
         while offset < end:
             data = os.pread(fd, min(_PIECE, end - offset), offset)
             if not data:
-                raise LayerstoreError(f"{printable(path)} became shorter while it was read")
+                raise LayerstoreError(f"{printable(path)} was truncated while it was read")
             self.out.write(data)
             offset += len(data)
             self.written += len(data)
@@ -145,7 +146,7 @@ def _entry(path: bytes, kind: bytes, status: os.stat_result) -> Entry:
 
 
 def _xattrs(fd: int) -> dict[str, bytes]:
-    """All that is shown of an object; a symbolic link's cannot be asked for by descriptor."""
+    """Return the xattrs of an object; those of a symbolic link cannot be read by descriptor."""
     try:
         return {name: as_owner.getxattr_at(fd, b"", name) for name in as_owner.listxattr_at(fd, b"")}
     except OSError as error:

@@ -1,7 +1,7 @@
-"""A tar stream into a directory of a workspace, for ``cp - NAME:DIR``: every path resolved inside its root.
+"""Extract a tar stream into a directory of a workspace, for ``cp - NAME:DIR``: every path inside its root.
 
-Links in the workspace are followed for the directories on the way, as a process in it would, and never lead
-out of it, whatever is swapped meanwhile. Files appear whole, under a temporary name first.
+Links in the workspace are followed for parent directories, as a process in it would do, and never lead
+outside, whatever is swapped meanwhile. Files are written under a temporary name and appear complete.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ Data = Iterator[memoryview]
 
 @dataclass(slots=True)
 class Extractor:
-    """Puts entries below the directory `path` of the root `root_fd`; `archive` keeps owners and xattrs."""
+    """Extracts entries below the directory `path` of the root `root_fd`; `archive` keeps owners and
+    xattrs.
+    """
 
     root_fd: int
     path: bytes
     archive: bool
     progress: Callable[[int], None] | None = None
     written: int = 0
-    _directories: list[tuple[bytes, int]] = field(default_factory=list)  # whose times are set in the end
+    _directories: list[tuple[bytes, int]] = field(default_factory=list)  # whose times are set at the end
 
     def extract(self, stream: Readable) -> None:
         """Read the whole stream, plain or compressed."""
@@ -65,7 +67,7 @@ class Extractor:
     def _put(self, entry: Entry, data: Data) -> None:
         path = clean_path(entry.name, limits.current())
         if not path:
-            return  # the directory itself stays as it is
+            return  # the target directory is left unchanged
         parent, _, name = path.rpartition(b"/")
         try:
             dir_fd = self._parent(parent)
@@ -80,7 +82,7 @@ class Extractor:
             raise OSError(error.errno, error.strerror, printable(path)) from None
 
     def _parent(self, path: bytes) -> int:
-        """An open directory below the target; what is missing of it is made."""
+        """Open a directory below the target; make missing directories."""
         try:
             return self._open(path, _DIR)
         except FileNotFoundError:
@@ -111,7 +113,7 @@ class Extractor:
         except FileExistsError:
             if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
                 raise LayerstoreError(
-                    f"cannot overwrite what is no directory with one: {printable(entry.name)}"
+                    f"cannot overwrite a non-directory with a directory: {printable(entry.name)}"
                 ) from None
         fd = os.open(name, _DIR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
         try:
@@ -127,7 +129,7 @@ class Extractor:
             os.rename(temp, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
         except IsADirectoryError:
             raise LayerstoreError(
-                f"cannot overwrite a directory with what is none: {printable(entry.name)}"
+                f"cannot overwrite a directory with a non-directory: {printable(entry.name)}"
             ) from None
         finally:
             with suppress(FileNotFoundError):
@@ -169,7 +171,7 @@ class Extractor:
             self.progress(self.written)
 
     def _make_link(self, dir_fd: int, temp: bytes, entry: Entry) -> None:
-        """Another name of what an earlier entry made, or of what was there."""
+        """Make a hard link to a file of an earlier entry, or to one that was there."""
         target = clean_path(entry.linkname or b".", limits.current(), entry.name)
         try:
             fd = self._open(target, _NODE)
@@ -185,7 +187,7 @@ class Extractor:
             os.close(fd)
 
     def _dress(self, fd: int, entry: Entry) -> None:
-        """Owner, then mode (which a chown takes bits from), then xattrs."""
+        """Set the owner, then the mode (chown clears bits of it), then xattrs."""
         if self.archive:
             os.fchown(fd, entry.uid, entry.gid)
         os.fchmod(fd, self._mode(entry))
@@ -194,7 +196,7 @@ class Extractor:
                 as_owner.setxattr_at(fd, b"", name, value)
 
     def _mode(self, entry: Entry) -> int:
-        """Without its owner a set-id bit would mean another user."""
+        """Return the mode without set-id bits unless the owner is kept: they would mean another user."""
         mode = entry.mode & 0o7777
         return mode if self.archive or entry.kind == DIRECTORY else mode & ~_SET_ID
 

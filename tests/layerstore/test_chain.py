@@ -173,7 +173,7 @@ def test_refused_while_in_use(base: Cli, workspace: Path, where: Path) -> None:
     before = contents(base.root / "oci")
     with open(workspace / "new") as held:
         line = base.fail("commit", "--chain", "w", "w:2")
-        assert line.startswith("w cannot go on over a new image while it is used: ")
+        assert line.startswith("w cannot continue over a new image while it is in use: ")
         assert held.read() == "new"
     assert contents(base.root / "oci") == before
     assert (workspace / "data/x").read_text() == "x", "its volumes are still there"

@@ -135,7 +135,7 @@ def test_the_last_component_is_replaced_not_followed(there: Roots, where: Path) 
         (member("../out", content=b"x"), r"'\.\.'"),
         (member("a/../../out", content=b"x"), r"'\.\.'"),
         (member("d", content=b"x"), "cannot overwrite a directory"),
-        (member("f", tarfile.DIRTYPE), "cannot overwrite what is no directory"),
+        (member("f", tarfile.DIRTYPE), "cannot overwrite a non-directory"),
         (member("f/below", content=b"x"), "Not a directory"),
         (member("new", tarfile.LNKTYPE, linkname="../outside"), r"'\.\.'"),
         (member("new", tarfile.LNKTYPE, linkname="nothing"), "which does not exist"),

@@ -150,7 +150,7 @@ def test_rename(work: Cli) -> None:
     """What is written in it comes along; a name that is taken, a wrong one and a mounted one are refused."""
     work.run("create", "--name", "other", "base:1")
     work.run("cp", __file__, "work:/etc/new")
-    assert work.fail("rename", "work", "other") == "the workspace other exists already"
+    assert work.fail("rename", "work", "other") == "the workspace other already exists"
     assert work.fail("rename", "work", "work") == "the workspace is already named work"
     assert work.fail("rename", "work", "../x").startswith("invalid name")
     assert work.fail("rename", "none", "x") == "no such workspace: none"

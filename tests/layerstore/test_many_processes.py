@@ -78,7 +78,7 @@ def test_same_name_at_once(base: Cli) -> None:
     processes = [base.start("create", "--name", "w", "base:1", **pipes()) for _ in range(4)]
     outputs = [process.communicate(timeout=60) for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 1, 1, 1]
-    assert sum(b"exists already" in err for _, err in outputs) == 3
+    assert sum(b"already exists" in err for _, err in outputs) == 3
     assert len(base.objects("ps")) == 1
 
 

@@ -115,7 +115,7 @@ def test_a_pause_that_ends_too_early_is_an_error(base: Cli, workspace: Path) -> 
             daemon.ask("thaw")
         _, complaint = commit.communicate(timeout=60)
     assert commit.returncode == 1
-    assert b"the pause of w ended before all was read" in complaint
+    assert b"the pause of w ended before everything was read" in complaint
     assert "live" not in base.run("images")
 
 

@@ -230,7 +230,7 @@ def test_a_damaged_layer(base: Cli, damage: Callable[[Path], object]) -> None:
     damage(layer)
     os.utime(layer / "etc/hosts", ns=(times.st_atime_ns, times.st_mtime_ns))
     (problem,) = layerstore.fsck(root=base.root).problems
-    assert "is not as in its blob" in problem.what
+    assert "differs from its blob" in problem.what
     assert layerstore.fsck(root=base.root, quick=True).problems == []
     (problem,) = layerstore.fsck(root=base.root, repair=True).problems
     assert problem.repaired

@@ -136,7 +136,7 @@ def test_paths_in_documents() -> None:
 
 def test_a_proxy_that_is_no_name(cli: Cli) -> None:
     said = cli.call("pull", "registry.invalid/x:1", env={"https_proxy": f"http://{BYTES}"}).stderr.decode()
-    assert said.splitlines()[-1].startswith("layerstore: cannot use the proxy that the environment names: ")
+    assert said.splitlines()[-1].startswith("layerstore: cannot use the proxy of the environment: ")
 
 
 def test_a_url_as_people_type_it(cli: Cli, where: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_record_with_no_path(work: Cli) -> None:
     record = json.loads(file.read_text())
     file.write_text(json.dumps(record | {"mountpoint": "/x\0y"}))
     assert "is damaged" in work.fail("umount", "work")
-    assert "a path has a NUL in it" in work.fail("diff", "work")
+    assert "a path contains a NUL" in work.fail("diff", "work")
 
 
 def test_the_library_refuses_too(where: Path) -> None:

@@ -63,11 +63,11 @@ def test_umask_does_not_matter(cli: Cli) -> None:
 def test_refused(base: Cli) -> None:
     base.run("create", "--name", "w", "base:1")
     before = contents(base.root)
-    assert base.fail("create", "--name", "w", "base:1") == "the workspace w exists already"
+    assert base.fail("create", "--name", "w", "base:1") == "the workspace w already exists"
     for name in ("../x", "", ".hidden", "a/b", "-x", "a b", "x" * 200, "é"):
         with pytest.raises(InvalidReference):
             layerstore.create("base:1", name=name, root=base.root)
-    how = "get it with `layerstore pull nothing` or --pull missing"
+    how = "run `layerstore pull nothing` or use --pull missing"
     assert base.fail("create", "nothing") == f"no such image: nothing ({how})"
     for volume in ("x", "/etc", "name:/x", "/nowhere:/x", "/etc:/", "/etc:x", "/etc:/../x", "/etc:/proc/x",
                    "/etc:/sys", "/etc:/x:weird"):  # fmt: skip

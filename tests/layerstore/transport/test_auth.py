@@ -42,7 +42,7 @@ def round_trip(store: Store, other: Store, ref: str) -> None:
 def test_basic(store: Store, other: Store, basic_registry: str, tmp_path: Path, home: Path) -> None:
     ref = name(basic_registry, tmp_path)
     image(store, ref, [b"layer"])
-    with pytest.raises(LoginNeeded, match=f"{basic_registry} wants a login: layerstore login"):
+    with pytest.raises(LoginNeeded, match=f"{basic_registry} requires a login: run layerstore login"):
         layerstore.push(ref, root=store.root, options=FAST)
     write_auth(home / ".docker/config.json", basic_registry)
     round_trip(store, other, ref)

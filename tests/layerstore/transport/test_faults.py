@@ -135,14 +135,14 @@ WRONG = {
         LayerstoreError,
         r"sent \d+ of 2097152 bytes",
     ),
-    "no manifest": (Fault("manifests", replace=b"<html>"), DigestMismatch, "the registry calls"),
+    "no manifest": (Fault("manifests", replace=b"<html>"), DigestMismatch, "the registry says"),
     "gone": (Fault(BLOB, status=404), LayerstoreError, "404 Not Found"),
     "forbidden": (Fault(BLOB, status=403), LayerstoreError, "403 Forbidden"),
     "never": (Fault(BLOB, status=503, times=99), LayerstoreError, r"503 .*\(gave up after 4 attempts\)"),
     "in an hour": (
         Fault(BLOB, status=429, headers={"Retry-After": "3600"}),
         LayerstoreError,
-        "429 Too Many Requests, and the registry asks to wait 3600 seconds",
+        "429 Too Many Requests; the registry requests a pause of 3600 seconds",
     ),
 }
 

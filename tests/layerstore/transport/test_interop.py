@@ -97,4 +97,4 @@ def test_logins_are_shared(basic_registry: str, home: Path, tmp_path: Path) -> N
     cli.run("import", "-", ref, stdin=tarball(ROOTFS))
     cli.run("push", "--authfile", its, ref)
     cli.run("pull", "--authfile", mine, ref)
-    assert "wants a login" in cli.fail("pull", ref)
+    assert "requires a login" in cli.fail("pull", ref)

@@ -83,7 +83,7 @@ def test_a_real_registry(registry: str, base: Cli) -> None:
 @needs_registry
 def test_a_registry_that_wants_a_login(basic_registry: str, base: Cli, home: Path) -> None:
     """By the credentials of login, as for a pull."""
-    assert "wants a login" in base.fail("search", f"{basic_registry}/")
+    assert "requires a login" in base.fail("search", f"{basic_registry}/")
     base.run("login", "-u", USER, "-p", PASSWORD, basic_registry)
     base.run("push", "base:1", f"{basic_registry}/for/members")
     assert (

@@ -30,7 +30,7 @@ def test_none() -> None:
 @pytest.mark.parametrize("tags", [["../x"], "abc", [1], ["a" * 200], {"x": 1}, ["ok", "a b"]])
 def test_no_tags(tags: object) -> None:
     with scripted(answers={"tags/list": page(tags)}) as script:
-        with pytest.raises(LayerstoreError, match="the registry's list of tags is none"):
+        with pytest.raises(LayerstoreError, match="the registry's list of tags is invalid"):
             layerstore.remote_tags(f"{script.host}/app", options=FAST)
 
 

@@ -108,8 +108,8 @@ def test_registry_that_does_not_mount(store: Store, status: int) -> None:
 
 def test_no_place_to_upload_to(store: Store) -> None:
     for headers, words in (
-        ({}, "does not say where to upload"),
-        ({"Location": "ftp://x/"}, "redirects to a place without TLS"),
+        ({}, "sends no URL for the upload"),
+        ({"Location": "ftp://x/"}, "redirects to a URL without TLS"),
     ):
         with scripted(answers={"^POST ": Answer(202, headers=headers)}) as script:
             with pytest.raises(RegistryError, match=words):
