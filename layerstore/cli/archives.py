@@ -121,7 +121,7 @@ def load_command(root: StoreOption, source: str | None, platform: str | None, qu
 def export_command(
     root: StoreOption, output: str | None, platform: str | None, sparse: bool, quiet: bool, name: str
 ) -> None:
-    """Write the whole tree of a workspace or an image as one plain tar, without history or configuration.
+    """Write the tree of a workspace or an image as one plain tar; without history or configuration.
 
     Bind mounts of a workspace (create -v) are left out.
     """

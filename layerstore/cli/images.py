@@ -250,7 +250,7 @@ _KIND = click.Choice([*_KINDS])
 def inspect_command(
     root: StoreOption, form: str, kind: str | None, size: bool, platform: str | None, names: tuple[str, ...]
 ) -> None:
-    """Print everything about workspaces and images as a JSON list, or through a template.
+    """Print everything about workspaces and images: as a JSON list, or through a template.
 
     Templates are Go's, as far as docker's users need them: fields, range, if, with, pipelines, and the
     functions json, index, slice, len, join, split, lower, upper, title, truncate, pad, println, printf, eq,
@@ -296,7 +296,7 @@ def tag_command(root: StoreOption, source: str, target: str) -> None:
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=completion.images)
 @click.pass_obj
 def rmi_command(root: StoreOption, force: bool, no_prune: bool, images: tuple[str, ...]) -> None:
-    """Remove names of images, and images that have no name left with what only they needed."""
+    """Remove names of images; an image without a name left goes too, with what only it needed."""
 
     def remove(image: str) -> None:
         try:

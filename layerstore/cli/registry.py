@@ -140,7 +140,7 @@ def push_command(
     chunk_size: int,
     options: RegistryOptions,
 ) -> None:
-    """Push an image to a registry, under REF or else its own name, except blobs that are there already."""
+    """Push an image to a registry; under REF or else its own name, and without blobs that it has already."""
     if all_tags and ref is not None:
         raise click.UsageError("--all-tags pushes images under their own names: omit REF")
     how = replace(options, chunk_size=chunk_size)
@@ -176,7 +176,7 @@ def push_command(
 def login_command(
     host: str, username: str | None, password: str | None, password_stdin: bool, options: RegistryOptions
 ) -> None:
-    """Check a user name and password with a registry and store them where docker and podman look.
+    """Log in to a registry: check a user name and password, and store them where docker and podman look.
 
     Without any, checks those that are stored already.
     """

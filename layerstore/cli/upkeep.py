@@ -48,7 +48,7 @@ def prune_command(
     force: bool,
     images: bool = True,
 ) -> None:
-    """Remove nameless images that no workspace needs, and everything in the store that no image needs.
+    """Remove what is not needed: nameless images without workspaces, and all that no image needs.
 
     It asks first, unless -f is given. When standard input is empty, it removes only nameless images; --all
     and --workspaces then need -f.
@@ -119,7 +119,7 @@ _COLUMNS = {
 @format_option
 @click.pass_obj
 def df_command(root: StoreOption, verbose: bool, form: str) -> None:
-    """Show the space of images, unpacked layers and workspaces, and how much of it is not in use."""
+    """Show the space that is used: by images, unpacked layers and workspaces, and how much could be freed."""
     if verbose:
         _print_details(root, form)
         return

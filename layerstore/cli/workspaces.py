@@ -158,7 +158,7 @@ def print_nothing(result: object) -> None:
 @click.argument("second", metavar="[IMAGE]", required=False, shell_complete=completion.images)
 @click.pass_obj
 def diff_command(root: StoreOption, form: str, first: str, second: str | None) -> None:
-    """List what a workspace changes, or the changes from the first image to the second.
+    """List what a workspace changes; given two images, the changes from the first to the second.
 
     A: added, C: changed, D: deleted.
     """
