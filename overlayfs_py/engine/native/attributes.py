@@ -77,6 +77,9 @@ class AttributeRequests:
             changes = changes._replace(atime_ns=NOW)
         if valid & wire.FATTR_MTIME_NOW:
             changes = changes._replace(mtime_ns=NOW)
+        if state.collects and valid & wire.FATTR_SIZE and not valid & wire.FATTR_MTIME:
+            # truncate(2) to the size that the file has: the kernel leaves its own mtime (fuse_do_setattr).
+            changes = changes._replace(mtime_ns=self._overlay.getattr(node).mtime_ns)
         copies = self._overlay.needs_copy_up(node, data=False)
         if copies:
             if valid & ~wire.FATTR_FH == _WRITTEN_BACK:
