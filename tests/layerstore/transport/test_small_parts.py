@@ -76,7 +76,7 @@ def test_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     retry.progressed()
     retry.pause(Transient("x", after=20))
     assert slept[-1] == 20
-    with pytest.raises(RegistryError, match="asks to wait 61 seconds"):
+    with pytest.raises(RegistryError, match="requests a pause of 61 seconds"):
         retry.pause(Transient("x", after=61))
 
 
