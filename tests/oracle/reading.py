@@ -8,6 +8,7 @@ from overlayfs_py.union.marks import is_internal
 from overlayfs_py.union.node import Node
 from overlayfs_py.union.reading import Reading
 from tests.mounts import Layers
+from tests.oracle import crowd
 from tests.snapshots import Dirent, Facts, Snapshot, Status, differences, status_of, take
 
 # What a tree is without the numbers that only a mount gives.
@@ -15,7 +16,7 @@ COMPARED = ("type", "mode", "uid", "gid", "size", "rdev", "mtime", "target", "co
 
 
 class UnionReader:
-    """`union.reading`, by paths."""
+    """`union.reading`, by paths; without the crowd, as the mounts' readers (`crowd.WithoutCrowd`)."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -27,7 +28,8 @@ class UnionReader:
         return node
 
     def scan(self, path: bytes) -> list[Dirent]:
-        return [Dirent(name, 0, kind) for name, kind in self._reading.names(self._node(path))]
+        found = self._reading.names(self._node(path))
+        return [Dirent(name, 0, kind) for name, kind in found if path or name != crowd.NAME]
 
     def status(self, path: bytes) -> Status:
         return status_of(self._node(path).top.stat())
