@@ -147,11 +147,11 @@ def test_kinds_do_not_give_way(here: Path, there: Path) -> None:
     with pytest.raises(LayerstoreError, match="overwrite a directory"):
         copy(here, "/f", there, "/dir")
     (there / "dir/d").write_text("x")
-    with pytest.raises(LayerstoreError, match="no directory"):
+    with pytest.raises(LayerstoreError, match="cannot overwrite a non-directory"):
         copy(here, "/d", there, "/dir")
     (there / "dir/d").unlink()
     (there / "dir/d").symlink_to("/dir")
-    with pytest.raises(LayerstoreError, match="no directory"):
+    with pytest.raises(LayerstoreError, match="cannot overwrite a non-directory"):
         copy(here, "/d", there, "/dir")
 
 

@@ -61,6 +61,6 @@ def test_failure_prints_a_replay() -> None:
         _agree((0, "rename", b"d", b"e", 0), stack=stack, wrong=kernel_side("wrong", redirect_dir="off"))
     text = str(caught.value)
     again: list[tuple[StackSpec, list[tuple[object, ...]]]] = []
-    scope = {"replay": lambda stack, steps: again.append((stack, steps)), "Stack": StackSpec, **vars(trees)}
-    exec(text[text.index("replay(") :], scope)
+    names = {"replay": lambda stack, steps: again.append((stack, steps)), "StackSpec": StackSpec}
+    exec(text[text.index("replay(") :], {**names, **vars(trees)})
     assert again == [(stack, [(0, "rename", b"d", b"e", 0)])]
