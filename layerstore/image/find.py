@@ -91,14 +91,14 @@ def find(store: Store, word: str, wanted: Platform | None = None) -> FoundImage:
 
 
 def images_among(store: Store, names: Iterable[str], note: Callable[[str], None]) -> Iterator[str]:
-    """Those of these names that are images'; the others, of what another tool put there, are told."""
+    """Yield the names of images; `note` gets a line for each name of what another tool put there."""
     for name in names:
         try:
             find(store, name)
         except UnsupportedMedia as error:
             note(f"{name} is left out: {error}")
         except LayerstoreError:
-            yield name  # what is wrong with an image is told to who uses it
+            yield name  # whatever uses a damaged image reports what is wrong with it
         else:
             yield name
 

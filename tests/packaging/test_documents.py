@@ -159,6 +159,7 @@ def test_documents_and_scripts_are_in_plain_english(phrase: str) -> None:
     texts = [
         *DOCUMENTS,
         *ROOT.glob("overlayfs_py/**/*.py"),
+        *ROOT.glob("layerstore/**/*.py"),
         *(path for path in ROOT.glob("scripts/**/*") if path.is_file() and path.suffix != ".pyc"),
     ]
     pattern = re.compile(rf"\b(?:{phrase})", re.IGNORECASE)
