@@ -1,6 +1,5 @@
 """Listing without opens: every READDIR stands alone, whatever happened since the one before it."""
 
-import os
 import random
 import struct
 from collections.abc import Iterator
@@ -9,41 +8,14 @@ from pathlib import Path
 import pytest
 
 from overlayfs_py.engine.native import wire
-from tests.engine.native.bench import READ_WRITE, Bench, opened_bench
-
-NAMES = [b"name%03d" % number for number in range(300)]
+from tests.engine.native.bench import READ_WRITE, Bench
+from tests.engine.native.paging import NAMES, bench_of_names, page, rest
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    with opened_bench(tmp_path) as made:
-        for name in NAMES:
-            (tmp_path / "lower/directory" / os.fsdecode(name)).touch()
+    with bench_of_names(tmp_path) as made:
         yield made
-
-
-def page(
-    bench: Bench, nodeid: int, cookie: int, size: int = 1024, name: str = "READDIR"
-) -> list[tuple[int, bytes]]:
-    """(cookie, name) of one answer."""
-    raw = bench.ask(name, READ_WRITE.pack(0, cookie, size, 0, 0, 0), nodeid)
-    assert len(raw) <= size
-    skip = wire.ENTRY_OUT.size if name == "READDIRPLUS" else 0
-    found, at = [], 0
-    while at < len(raw):
-        _, following, length, _ = wire.DIRENT.unpack_from(raw, at + skip)
-        start = at + skip + wire.DIRENT.size
-        found.append((following, raw[start : start + length]))
-        at = (start + length + 7) & ~7
-    return found
-
-
-def rest(bench: Bench, nodeid: int, cookie: int = 0, name: str = "READDIR") -> list[bytes]:
-    names = []
-    while rows := page(bench, nodeid, cookie, name=name):
-        names += [row[1] for row in rows]
-        cookie = rows[-1][0]
-    return names
 
 
 @pytest.mark.parametrize("name", ["READDIR", "READDIRPLUS"])

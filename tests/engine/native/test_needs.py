@@ -10,7 +10,7 @@ import pytest
 from overlayfs_py.engine.native import forgetting
 from overlayfs_py.union import building, listing, workdir
 from tests.engine.native.bench import READ_WRITE, Bench, fails, opened_bench
-from tests.engine.native.test_directories import rest
+from tests.engine.native.paging import rest
 
 NAMES = [b"name%d" % number for number in range(700)]
 _MKNOD = struct.pack("=IIII", 0o100644, 0, 0, 0)
