@@ -39,9 +39,8 @@ def ensure_image(
     else:
         if policy != "always" or not _is_named(found, image):
             return
-    from layerstore.transport.pull import (
-        pull_image,
-    )  # loads the HTTP client, which is not needed for a present image
+    # Not above: it loads the HTTP client, which a present image does not need.
+    from layerstore.transport.pull import pull_image
 
     pull_image(
         open_store(root, make=True),

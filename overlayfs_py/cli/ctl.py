@@ -66,9 +66,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except TimeoutError:
         return _fail("the daemon does not respond")
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # so that Python has nothing to flush at exit
+        # So that Python has nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         return _fail(error.strerror or str(error))

@@ -41,9 +41,7 @@ class EngineCapabilities:
     interrupts: bool = False  # a waiting request ends when its sender is killed
     marked_write_back: bool = False  # WRITE distinguishes write-back of mapped pages from new writes
     synchronous_direct: bool = False  # an asynchronous O_DIRECT write leaves no older page in the cache
-    caller_of_write: bool = (
-        False  # WRITE names the writer, so that set-id bits depend on the writer, not the opener
-    )
+    caller_of_write: bool = False  # WRITE names the writer: set-id bits depend on it, not on the opener
 
     @property
     def data(self) -> str:

@@ -49,9 +49,8 @@ def start_in_background(run: Callable[[FdReport], int]) -> None:
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         wait_for_report(ours, lambda: os.waitpid(pid, 0)[1])
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, _INTERRUPTS
-        )  # the start has succeeded: too late to interrupt it
+        # The start has succeeded: it is too late to interrupt it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
     except MountError:
         _reap(pid)
         raise

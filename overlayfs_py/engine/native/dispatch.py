@@ -146,9 +146,8 @@ class Dispatcher:
 
     def _answer(self, request: Request, body: Body) -> None:
         if self._state.listings.stale:
-            kept = (
-                body.taken_back() if isinstance(body, Piped) else bytes(body)
-            )  # other requests use the buffers now
+            # A copy: other requests use the buffers meanwhile.
+            kept = body.taken_back() if isinstance(body, Piped) else bytes(body)
             self._after_listings(lambda: self._answer(request, kept))
             return
         if not self._send(_header(16 + len(body), 0, request.unique), body):
