@@ -11,6 +11,7 @@ from vulture import Vulture
 
 from overlayfs_py.engine.libfuse.operations import HANDLERS
 from overlayfs_py.engine.native import wire
+from tests import wording
 
 TOP = Path(__file__).parent.parent
 PACKAGES = ("overlayfs_py", "layerstore")
@@ -193,15 +194,8 @@ BANNED = {
 @pytest.mark.parametrize("word", BANNED)
 def test_one_word_for_one_thing(word: str) -> None:
     """Kernel overlayfs's and OCI's own words, and only those."""
-    pattern = re.compile(rf"\b{word}\b", re.IGNORECASE)
     texts = [*_sources(*PACKAGES), *(TOP / "docs").glob("*.md"), TOP / "README.md"]
-    found = [
-        f"{_name(path)}:{number} {line.strip()}: say {BANNED[word]}"
-        for path in texts
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if pattern.search(line)
-    ]
-    assert not found
+    assert not wording.places(rf"\b{word}\b", BANNED[word], texts)
 
 
 # Modules of the union and the engines that have no test file of their name, and why.

@@ -10,6 +10,7 @@ import pytest
 from overlayfs_py import __version__
 from overlayfs_py.options.config import read_config
 from overlayfs_py.options.table import ROWS
+from tests import wording
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -162,14 +163,7 @@ def test_documents_and_scripts_are_in_plain_english(phrase: str) -> None:
         *ROOT.glob("layerstore/**/*.py"),
         *(path for path in ROOT.glob("scripts/**/*") if path.is_file() and path.suffix != ".pyc"),
     ]
-    pattern = re.compile(rf"\b(?:{phrase})", re.IGNORECASE)
-    found = [
-        f"{path.relative_to(ROOT)}:{number} {line.strip()}: say {PHRASES[phrase]}"
-        for path in texts
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if pattern.search(line)
-    ]
-    assert not found
+    assert not wording.places(rf"\b(?:{phrase})", PHRASES[phrase], texts)
 
 
 def test_the_index_lists_every_page() -> None:

@@ -2,13 +2,14 @@
 
 import io
 import os
+import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 from layerstore.layer.stack import StackPaths
 from layerstore.layer.write.commit import LayerResult, write_layer
-from tests import snapshots
+from tests import snapshots, trees
 from tests.layerstore.layer.tars import unpack
 from tests.mounts import KernelMount, LowerLayers, make_layers
 
@@ -22,6 +23,15 @@ class Workspace:
         self.lowers = self.layers.lowers
         self.root = self.layers.merged
         self.upper = self.layers.upper
+
+    @classmethod
+    def over(cls, where: Path, *lowers: trees.Tree) -> "Workspace":
+        """One over these trees, the lowest first; its root directory looks like the lowest's."""
+        made = cls(where, lowers=len(lowers))
+        for path, tree in zip(reversed(made.lowers), lowers, strict=True):
+            trees.build(path, tree)
+        shutil.copystat(made.lowers[-1], made.upper)
+        return made
 
     def mounted(self, **options: str) -> KernelMount:
         return KernelMount(self.layers, options)

@@ -40,10 +40,7 @@ LOWER = {
 
 @pytest.fixture
 def workspace(where: Path) -> Workspace:
-    workspace = Workspace(where)
-    trees.build(workspace.lowers[0], LOWER)
-    shutil.copystat(workspace.lowers[0], workspace.upper)
-    return workspace
+    return Workspace.over(where, LOWER)
 
 
 def assert_committed(workspace: Workspace, live: dict[bytes, snapshots.Facts]) -> None:
@@ -289,9 +286,7 @@ def test_same_tree_same_digest(workspace: Workspace) -> None:
         for number in range(200):
             (workspace.root / f"f{number:03}").write_bytes(b"%d" % number * 50)
     _, first = workspace.commit(source_date_epoch=epoch, compression="gzip")
-    other = Workspace(_made(workspace.where / "other"))
-    trees.build(other.lowers[0], LOWER)
-    shutil.copystat(other.lowers[0], other.upper)
+    other = Workspace.over(_made(workspace.where / "other"), LOWER)
     with other.mounted():
         for number in reversed(range(200)):
             (other.root / f"f{number:03}").write_bytes(b"%d" % number * 50)

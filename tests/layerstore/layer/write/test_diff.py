@@ -33,10 +33,7 @@ def lines(workspace: Workspace, **options: object) -> list[str]:
 
 @pytest.fixture
 def workspace(where: Path) -> Workspace:
-    workspace = Workspace(where)
-    trees.build(workspace.lowers[0], LOWER)
-    shutil.copystat(workspace.lowers[0], workspace.upper)
-    return workspace
+    return Workspace.over(where, LOWER)
 
 
 def test_nothing_changed(workspace: Workspace) -> None:

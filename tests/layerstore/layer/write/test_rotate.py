@@ -22,11 +22,7 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture
 def workspace(where: Path) -> Workspace:
-    workspace = Workspace(where, lowers=2)
-    trees.build(workspace.lowers[-1], LOWER)
-    trees.build(workspace.lowers[0], {"top/x": File(b"x" * 5000), "top/y": Link(to="top/x")})
-    shutil.copystat(workspace.lowers[-1], workspace.upper)
-    return workspace
+    return Workspace.over(where, LOWER, {"top/x": File(b"x" * 5000), "top/y": Link(to="top/x")})
 
 
 def links(root: Path) -> set[frozenset[str]]:

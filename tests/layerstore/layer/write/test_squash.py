@@ -36,11 +36,7 @@ LOWER = {
 
 @pytest.fixture
 def workspace(where: Path) -> Workspace:
-    workspace = Workspace(where, lowers=2)
-    trees.build(workspace.lowers[-1], LOWER)
-    trees.build(workspace.lowers[0], {"top/x": File(b"x"), "etc/shadow": File(b"newer\n", mode=0o600)})
-    shutil.copystat(workspace.lowers[-1], workspace.upper)
-    return workspace
+    return Workspace.over(where, LOWER, {"top/x": File(b"x"), "etc/shadow": File(b"newer\n", mode=0o600)})
 
 
 def without_times(tree: dict[bytes, snapshots.Facts]) -> dict[bytes, snapshots.Facts]:
