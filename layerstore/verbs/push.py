@@ -51,15 +51,13 @@ def push(
     machine's (or `platform`'s) image is, with a note. Manifests are sent byte for byte. Calls `begun` with
     the layers before the first of them moves.
     """
-    store, stop = open_store(root), Stop()
+    store, stop, note = open_store(root), Stop(), note_or_log(note)
     with store.writing():  # no sweep removes what is sent
         found = find.find(store, image)
         target = reference.parse_tag(ref if ref is not None else _own_name(found, image))
-        entry = _choose(store, found, platform, image, note_or_log(note))
+        entry = _choose(store, found, platform, image, note)
         manifests, contents = _contents(store, entry)
-        with remote.open_repository(
-            target, options or RegistryOptions(), stop, note_or_log(note), push=True
-        ) as repo:
+        with remote.open_repository(target, options or RegistryOptions(), stop, note, push=True) as repo:
             elsewhere = _elsewhere(store, target)
             begun(Transfer(ref=target, shown=_layers(store, entry), elsewhere=elsewhere))
             _send(repo, store, contents, elsewhere, report)
@@ -69,7 +67,7 @@ def push(
         try:
             index.mark_sources(store, entry.digest, target, in_registry=True)
         except OSError as error:  # a store that is full, or read-only
-            note_or_log(note)(f"pushed, but the store could not record it: {error.strerror}")
+            note(f"pushed, but the store could not record it: {error.strerror}")
     return Pushed(reference=target.canonical, tag=str(target.tag), digest=entry.digest, size=entry.size)
 
 
