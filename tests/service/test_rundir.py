@@ -173,9 +173,13 @@ class SomebodyElse(struct.Struct):
 # A machine where /tmp/overlayfs-py-65534 was made by root, and the user has no directory of their own.
 _INSIDE = """
 set -e
-where=$1 device=$2; shift 2
+where=$1 device=$2 checkout=$3; shift 3
 mount --bind "$where" "$where/tmp/layers"
 mount --bind "$device" /dev/fuse
+case $checkout in /tmp/*) # still there in the other /tmp
+    mkdir -p "$where$checkout"
+    mount --rbind "$checkout" "$where$checkout" ;;
+esac
 mount --rbind "$where/tmp" /tmp
 [ ! -d /run/user ] || mount -t tmpfs none /run/user
 exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"
@@ -210,7 +214,7 @@ def test_a_user_whose_directory_somebody_made(where: Path) -> None:
     device.chmod(0o666)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("XDG_RUNTIME_DIR", None)
-    words = ["unshare", "-m", "sh", "-c", _INSIDE, "sh", str(where), str(device)]
+    words = ["unshare", "-m", "sh", "-c", _INSIDE, "sh", str(where), str(device), str(ROOT)]
     done = subprocess.run(
         [*words, sys.executable, "-c", _SESSION, COMMAND],
         env=environment,
